@@ -1,3 +1,21 @@
 //! A SCSI device server: the complete persistent reservation state machine (SPC-4 5.13) and a block
 //! logical unit (SBC-4) over a store. Used by the iSCSI target, the explorer and, later, vhost-user-scsi.
+//!
+//! [`LunSpec`] says what to serve, [`LogicalUnit::open`] serves it, [`Device`] gathers logical units
+//! behind LUNs. The transport attaches its I_T nexuses, begins a [`Task`] for each command that arrives
+//! and executes it when its data is there.
 #![forbid(unsafe_code)]
+
+mod block;
+mod device;
+mod it_nexus;
+mod lun_spec;
+mod store;
+mod task_set;
+mod unit;
+
+pub use device::Device;
+pub use it_nexus::{ItNexus, NexusId};
+pub use lun_spec::{LunSpec, LunSpecError, Medium};
+pub use task_set::{Aborted, Task};
+pub use unit::{LogicalUnit, NexusHandle, OpenError};

@@ -1,0 +1,190 @@
+//! The text form of a logical unit: `file=PATH[,size=SIZE]` or `memory=SIZE`, plus
+//! `[,profile=NAME][,delay=DURATION]`. Used by the command line; every error names the part at fault.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Largest logical unit: what a sparse file can hold.
+const MAX_SIZE: u64 = i64::MAX as u64;
+
+/// Where the blocks of a logical unit are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Medium {
+    /// A sparse file.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// Size in bytes; the file is created or grown to it. `None`: the file exists and keeps its size.
+        size: Option<u64>,
+    },
+    /// Memory, allocated as it is written; gone with the process.
+    Memory {
+        /// Size in bytes.
+        size: u64,
+    },
+}
+
+/// One logical unit as the command line names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LunSpec {
+    /// Where the blocks are.
+    pub medium: Medium,
+    /// Name of the behaviour profile; `spc` is the standard's.
+    pub profile: String,
+    /// Latency added to every command.
+    pub delay: Duration,
+}
+
+/// What is wrong with a LUN specification.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LunSpecError {
+    /// Neither `file=` nor `memory=`, or both.
+    #[error("a LUN is exactly one of file=PATH and memory=SIZE")]
+    Medium,
+    /// A part that is not `name=value` with a known name.
+    #[error("`{0}` is not one of file=, memory=, size=, profile=, delay=")]
+    Part(String),
+    /// The same part twice.
+    #[error("`{0}=` is given twice")]
+    Twice(String),
+    /// `size=` without `file=`.
+    #[error("size= goes with file=")]
+    SizeWithoutFile,
+    /// A size that is not a number with an optional K, M, G or T, or is zero or too large.
+    #[error("`{0}` is not a size: a number of bytes with an optional K, M, G or T")]
+    Size(String),
+    /// A duration that is not a number with us, ms or s.
+    #[error("`{0}` is not a duration: a number with us, ms or s")]
+    Duration(String),
+    /// An empty path.
+    #[error("file= names no file")]
+    EmptyPath,
+}
+
+impl LunSpec {
+    /// A logical unit of `size` bytes in memory that follows the standard.
+    #[must_use]
+    pub fn memory(size: u64) -> Self {
+        Self { medium: Medium::Memory { size }, profile: "spc".to_owned(), delay: Duration::ZERO }
+    }
+}
+
+/// The parts of a specification as they were written.
+#[derive(Default)]
+struct Parts<'a> {
+    file: Option<&'a str>,
+    memory: Option<&'a str>,
+    size: Option<&'a str>,
+    profile: Option<&'a str>,
+    delay: Option<&'a str>,
+}
+
+impl<'a> Parts<'a> {
+    fn split(text: &'a str) -> Result<Self, LunSpecError> {
+        let mut parts = Self::default();
+        for part in text.split(',') {
+            let (name, value) = part.split_once('=').ok_or_else(|| LunSpecError::Part(part.to_owned()))?;
+            let slot = parts.slot(name).ok_or_else(|| LunSpecError::Part(part.to_owned()))?;
+            if slot.replace(value).is_some() {
+                return Err(LunSpecError::Twice(name.to_owned()));
+            }
+        }
+        Ok(parts)
+    }
+
+    fn slot(&mut self, name: &str) -> Option<&mut Option<&'a str>> {
+        Some(match name {
+            "file" => &mut self.file,
+            "memory" => &mut self.memory,
+            "size" => &mut self.size,
+            "profile" => &mut self.profile,
+            "delay" => &mut self.delay,
+            _ => return None,
+        })
+    }
+
+    fn medium(&self) -> Result<Medium, LunSpecError> {
+        let size = self.size.map(parse_size).transpose()?;
+        match (self.file, self.memory, size) {
+            (Some(""), None, _) => Err(LunSpecError::EmptyPath),
+            (Some(path), None, size) => Ok(Medium::File { path: path.into(), size }),
+            (None, Some(_), Some(_)) => Err(LunSpecError::SizeWithoutFile),
+            (None, Some(memory), None) => Ok(Medium::Memory { size: parse_size(memory)? }),
+            _ => Err(LunSpecError::Medium),
+        }
+    }
+}
+
+impl FromStr for LunSpec {
+    type Err = LunSpecError;
+
+    fn from_str(text: &str) -> Result<Self, LunSpecError> {
+        let parts = Parts::split(text)?;
+        Ok(Self {
+            medium: parts.medium()?,
+            profile: parts.profile.unwrap_or("spc").to_owned(),
+            delay: parts.delay.map_or(Ok(Duration::ZERO), parse_duration)?,
+        })
+    }
+}
+
+fn parse_size(text: &str) -> Result<u64, LunSpecError> {
+    let wrong = || LunSpecError::Size(text.to_owned());
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text.get(digits.len()..).unwrap_or_default().to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KIB" => 10,
+        "M" | "MIB" => 20,
+        "G" | "GIB" => 30,
+        "T" | "TIB" => 40,
+        _ => return Err(wrong()),
+    };
+    let size = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift)).ok_or_else(wrong)?;
+    if size == 0 || size > MAX_SIZE { Err(wrong()) } else { Ok(size) }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, LunSpecError> {
+    let wrong = || LunSpecError::Duration(text.to_owned());
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    match text.get(digits.len()..).unwrap_or_default() {
+        "us" => Ok(Duration::from_micros(number)),
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_is_read() {
+        let spec: LunSpec = "file=/var/lun0,size=1G,profile=lio,delay=250us".parse().unwrap();
+        let medium = Medium::File { path: "/var/lun0".into(), size: Some(1 << 30) };
+        assert_eq!(spec, LunSpec { medium, profile: "lio".into(), delay: Duration::from_micros(250) });
+        assert_eq!("memory=64M".parse(), Ok(LunSpec::memory(64 << 20)));
+    }
+
+    #[test]
+    fn each_fault_is_named() {
+        let cases = [
+            ("", LunSpecError::Part(String::new())),
+            ("delay=1s", LunSpecError::Medium),
+            ("file=a,memory=1M", LunSpecError::Medium),
+            ("file=", LunSpecError::EmptyPath),
+            ("memory=0", LunSpecError::Size("0".into())),
+            ("memory=12Q", LunSpecError::Size("12Q".into())),
+            ("memory=99999999T", LunSpecError::Size("99999999T".into())),
+            ("memory=1M,size=1M", LunSpecError::SizeWithoutFile),
+            ("memory=1M,memory=2M", LunSpecError::Twice("memory".into())),
+            ("memory=1M,colour=red", LunSpecError::Part("colour=red".into())),
+            ("memory=1M,delay=5", LunSpecError::Duration("5".into())),
+        ];
+        for (text, error) in cases {
+            assert_eq!(text.parse::<LunSpec>(), Err(error), "{text}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The task set (SAM-5 4.9): which commands are under way, and how another command or a task management
+//! function ends them. Each I_T nexus keeps its own list, so that nexuses do not contend with each other.
+//!
+//! An abort returns only when the aborted command can no longer touch the medium: a command that has
+//! begun to execute is waited for, one that has not never will.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// How an aborted command ends for its initiator (SAM-5 5.3.1, TASK ABORTED status).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aborted {
+    /// No status is sent.
+    Silently,
+    /// TASK ABORTED status is sent (TAS = 1 and another I_T nexus aborted it).
+    TaskAbortedStatus,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Waiting,
+    Executing,
+    Done,
+    Aborted(Aborted),
+}
+
+#[derive(Debug)]
+struct Entry {
+    tag: u64,
+    state: Mutex<State>,
+    left: Condvar,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Entry {
+    /// Aborts the command, or waits until it has left the medium. `true` if it never executed.
+    fn abort(&self, how: Aborted) -> bool {
+        let mut state = lock(&self.state);
+        if *state == State::Waiting {
+            *state = State::Aborted(how);
+            return true;
+        }
+        while *state == State::Executing {
+            state = self.left.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        false
+    }
+}
+
+/// The commands of one I_T nexus.
+#[derive(Debug, Default)]
+pub(crate) struct Tasks(Mutex<Vec<Arc<Entry>>>);
+
+impl Tasks {
+    /// Enters a command.
+    pub(crate) fn begin(self: &Arc<Self>, tag: u64) -> Task {
+        let entry = Arc::new(Entry { tag, state: Mutex::new(State::Waiting), left: Condvar::new() });
+        lock(&self.0).push(Arc::clone(&entry));
+        Task { entry, tasks: Arc::clone(self) }
+    }
+
+    /// Aborts every command but the one that asks for it. `true` if any was under way.
+    pub(crate) fn abort_all(&self, how: Aborted, except: Option<&Task>) -> bool {
+        let entries: Vec<_> = lock(&self.0).clone();
+        let others =
+            entries.iter().filter(|entry| except.is_none_or(|task| !Arc::ptr_eq(entry, &task.entry)));
+        others.filter(|entry| entry.abort(how)).count() > 0
+    }
+
+    /// Aborts the command with `tag`; `false` if there is none.
+    pub(crate) fn abort(&self, tag: u64) -> bool {
+        let entry = lock(&self.0).iter().find(|entry| entry.tag == tag).cloned();
+        entry.is_some_and(|entry| {
+            entry.abort(Aborted::Silently);
+            true
+        })
+    }
+}
+
+/// A command in the task set; it leaves when this value is dropped.
+#[derive(Debug)]
+pub struct Task {
+    entry: Arc<Entry>,
+    tasks: Arc<Tasks>,
+}
+
+impl Task {
+    /// Whether the command was aborted, and how it ends. Once it has executed it no longer is.
+    #[must_use]
+    pub fn is_aborted(&self) -> Option<Aborted> {
+        match *lock(&self.entry.state) {
+            State::Aborted(how) => Some(how),
+            _ => None,
+        }
+    }
+
+    /// Starts execution, unless the command was aborted.
+    pub(crate) fn enter(&self) -> Result<Executing<'_>, Aborted> {
+        let mut state = lock(&self.entry.state);
+        if let State::Aborted(how) = *state {
+            return Err(how);
+        }
+        *state = State::Executing;
+        Ok(Executing(&self.entry))
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        lock(&self.tasks.0).retain(|entry| !Arc::ptr_eq(entry, &self.entry));
+    }
+}
+
+/// The time in which a command may touch the medium.
+#[derive(Debug)]
+pub(crate) struct Executing<'a>(&'a Entry);
+
+impl Drop for Executing<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.state) = State::Done;
+        self.0.left.notify_all();
+    }
+}
