@@ -1,4 +1,13 @@
 //! Checked big-endian reads: a short buffer yields `None`, never a panic. Used by every parser here.
+//! Also the one place where parameter data is cut to an allocation length.
+
+/// Cuts parameter data to the ALLOCATION LENGTH of its CDB, in bytes (SPC-4 4.2.5.6). Zero is legal, and
+/// no byte that is sent changes: length fields keep telling how much there would have been.
+#[must_use]
+pub fn truncate(mut data: Vec<u8>, allocation_length: usize) -> Vec<u8> {
+    data.truncate(allocation_length);
+    data
+}
 
 /// The `N` bytes at `at`, if the buffer holds them all.
 pub(crate) fn array<const N: usize>(buffer: &[u8], at: usize) -> Option<[u8; N]> {

@@ -16,6 +16,7 @@ pub mod status;
 pub mod task;
 pub mod transport_id;
 
+pub use bytes::truncate;
 pub use field::{FieldError, FieldPointer};
 pub use sense::{AdditionalSense, Sense, SenseKey};
 pub use status::Status;

@@ -1,4 +1,10 @@
 //! Sense data (SPC-4 4.5): fixed and descriptor format, both ways.
+//!
+//! Device servers build it from a [`crate::FieldError`] or a named code; initiators decode what came
+//! back. Codes and keys that are not named here survive; descriptors that nobody here needs are skipped.
+
+#[cfg(test)]
+mod tests;
 
 use crate::bytes::{be16, be32, be64, u8_at};
 use crate::field::FieldPointer;
@@ -109,15 +115,19 @@ additional_sense! {
     MEDIUM_MAY_HAVE_CHANGED = 0x28 / 0x00, "NOT READY TO READY CHANGE, MEDIUM MAY HAVE CHANGED";
     POWER_ON_OR_RESET = 0x29 / 0x00, "POWER ON, RESET, OR BUS DEVICE RESET OCCURRED";
     POWER_ON = 0x29 / 0x01, "POWER ON OCCURRED";
+    BUS_RESET = 0x29 / 0x02, "SCSI BUS RESET OCCURRED";
     TARGET_RESET = 0x29 / 0x03, "BUS DEVICE RESET FUNCTION OCCURRED";
+    INTERNAL_RESET = 0x29 / 0x04, "DEVICE INTERNAL RESET";
     NEXUS_LOSS = 0x29 / 0x07, "I_T NEXUS LOSS OCCURRED";
     MODE_PARAMETERS_CHANGED = 0x2A / 0x01, "MODE PARAMETERS CHANGED";
     RESERVATIONS_PREEMPTED = 0x2A / 0x03, "RESERVATIONS PREEMPTED";
     RESERVATIONS_RELEASED = 0x2A / 0x04, "RESERVATIONS RELEASED";
     REGISTRATIONS_PREEMPTED = 0x2A / 0x05, "REGISTRATIONS PREEMPTED";
+    ACCESS_STATE_CHANGED = 0x2A / 0x06, "ASYMMETRIC ACCESS STATE CHANGED";
     CAPACITY_CHANGED = 0x2A / 0x09, "CAPACITY DATA HAS CHANGED";
     COPY_TARGET_UNREACHABLE = 0x0D / 0x02, "COPY TARGET DEVICE NOT REACHABLE";
     COMMANDS_CLEARED = 0x2F / 0x00, "COMMANDS CLEARED BY ANOTHER INITIATOR";
+    PREVIOUS_RESERVATION_CONFLICT = 0x2C / 0x09, "PREVIOUS RESERVATION CONFLICT STATUS";
     SAVING_PARAMETERS_NOT_SUPPORTED = 0x39 / 0x00, "SAVING PARAMETERS NOT SUPPORTED";
     MEDIUM_NOT_PRESENT = 0x3A / 0x00, "MEDIUM NOT PRESENT";
     INQUIRY_DATA_CHANGED = 0x3F / 0x03, "INQUIRY DATA HAS CHANGED";
@@ -230,6 +240,8 @@ impl Sense {
     }
 
     fn parse_fixed(bytes: &[u8], deferred: bool) -> Option<Self> {
+        let end = 8 + usize::from(u8_at(bytes, 7).unwrap_or(0));
+        let bytes = bytes.get(..end).unwrap_or(bytes);
         let key = SenseKey(u8_at(bytes, 2)? & 0x0F);
         let code = AdditionalSense::new(u8_at(bytes, 12).unwrap_or(0), u8_at(bytes, 13).unwrap_or(0));
         let valid = u8_at(bytes, 0)? & 0x80 != 0;
@@ -276,6 +288,9 @@ fn parse_field_pointer(key: SenseKey, specific: &[u8]) -> Option<FieldPointer> {
 
 impl fmt::Display for Sense {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.key, self.code)
+        if self.deferred {
+            f.write_str("deferred ")?;
+        }
+        write!(f, "{}: {} ({:?})", self.key, self.code, self.code)
     }
 }

@@ -25,6 +25,13 @@ pub struct BasicParameters {
 }
 
 impl BasicParameters {
+    /// Whether SPEC_I_PT is set, for a list of any length. A device server asks before it parses: with a
+    /// service action that forbids the bit, the bit is the error and not the TransportIDs behind it.
+    #[must_use]
+    pub fn specifies_initiator_ports(list: &[u8]) -> bool {
+        u8_at(list, 20).is_some_and(|flags| flags & 0x08 != 0)
+    }
+
     /// Reads a parameter list. Bytes after the first 24 are looked at only with SPEC_I_PT.
     ///
     /// # Errors

@@ -1,13 +1,14 @@
 //! PERSISTENT RESERVE IN parameter data (SPC-4 6.15.2 to 6.15.5).
 //!
-//! `to_bytes` gives the full data; the device server cuts it to the allocation length and never alters
-//! a length field for that. `parse` accepts cut data and says so.
+//! `to_bytes` gives the full data; the device server cuts it with [`crate::truncate`], which never alters
+//! a length field. `parse` accepts cut data and says so.
 
 use super::types::{Key, ReservationType, Scope};
 use crate::bytes::{array, be16, be32, be64, u8_at};
 use crate::transport_id::TransportId;
 
 const HEADER: usize = 8;
+const RESERVATION_DESCRIPTOR: usize = 16;
 
 /// READ KEYS parameter data.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -60,16 +61,15 @@ pub struct ReadReservation {
 
 impl ReadReservation {
     /// Reads the data. `None` if it is cut before the type, or the length is neither 0 nor at least 16.
+    /// Of several descriptors (SPC-2 element scope) the one for the whole logical unit counts.
     #[must_use]
     pub fn parse(data: &[u8]) -> Option<Self> {
         let (generation, length) = header(data)?;
+        let body = data.get(HEADER..)?;
+        let body = body.get(..length).unwrap_or(body);
         let reservation = match length {
             0 => None,
-            16.. => {
-                let what = u8_at(data, 21)?;
-                let key = Key(be64(data, 8)?);
-                Some(Reservation { key, scope: Scope(what >> 4), kind: ReservationType(what & 0x0F) })
-            }
+            RESERVATION_DESCRIPTOR.. => Some(whole_unit(body).or_else(|| parse_reservation(body))?),
             _ => return None,
         };
         Some(Self { generation, reservation })
@@ -85,6 +85,18 @@ impl ReadReservation {
         });
         with_header(self.generation, body.unwrap_or_default())
     }
+}
+
+/// The descriptor with LU_SCOPE among 16-byte descriptors.
+fn whole_unit(body: &[u8]) -> Option<Reservation> {
+    let mut all = body.chunks(RESERVATION_DESCRIPTOR).filter_map(parse_reservation);
+    all.find(|held| held.scope == Scope::LOGICAL_UNIT)
+}
+
+fn parse_reservation(bytes: &[u8]) -> Option<Reservation> {
+    let what = u8_at(bytes, 13)?;
+    let key = Key(be64(bytes, 0)?);
+    Some(Reservation { key, scope: Scope(what >> 4), kind: ReservationType(what & 0x0F) })
 }
 
 /// REPORT CAPABILITIES parameter data.
@@ -227,7 +239,7 @@ fn parse_descriptor(bytes: &[u8]) -> Option<(FullStatusDescriptor, &[u8])> {
         all_target_ports: flags & 0x02 != 0,
         holds: (flags & 0x01 != 0).then_some((Scope(what >> 4), ReservationType(what & 0x0F))),
         relative_target_port: be16(bytes, 18)?,
-        initiator_port: TransportId::parse(id).map(|(port, _)| port).map_err(|_| id.to_vec()),
+        initiator_port: TransportId::parse_reported(id).map_err(|_| id.to_vec()),
     };
     Some((descriptor, bytes.get(end..)?))
 }

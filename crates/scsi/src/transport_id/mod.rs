@@ -3,6 +3,13 @@
 //! Used by SPEC_I_PT and REGISTER AND MOVE parameter lists and by READ FULL STATUS. iSCSI names are
 //! compared without regard to case, so they are kept in lower case (RFC 3722); the first NUL ends a
 //! name whatever the length field says. Identifiers that T10 left undefined stay as opaque bytes.
+//! `text` has the forms that people type and read.
+
+#[cfg(test)]
+pub(crate) mod tests;
+mod text;
+
+pub use text::TransportIdTextError;
 
 use crate::bytes::{array, be16, be64, u8_at};
 use std::fmt;
@@ -198,6 +205,19 @@ impl TransportId {
         Ok((Self::Iscsi { name: IscsiName::new(name)?, isid }, end))
     }
 
+    /// Reads the TransportID that fills `bytes`, as a READ FULL STATUS descriptor holds it. Some device
+    /// servers send iSCSI TransportIDs with an ADDITIONAL LENGTH below 20, or end the name before a
+    /// binary ISID; they name their port all the same, so this reads them where [`Self::parse`] refuses.
+    ///
+    /// # Errors
+    /// What [`Self::parse`] objects to, if the bytes name no port even so.
+    pub fn parse_reported(bytes: &[u8]) -> Result<Self, TransportIdError> {
+        match Self::parse(bytes) {
+            Ok((id, _)) => Ok(id),
+            Err(error) => parse_malformed_iscsi(bytes).ok_or(error),
+        }
+    }
+
     /// The bytes of this TransportID.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -247,6 +267,23 @@ fn split_isid(text: &str) -> Option<(&str, Option<Isid>)> {
     Some((name, Some(Isid::from_hex(isid)?)))
 }
 
+fn parse_malformed_iscsi(bytes: &[u8]) -> Option<TransportId> {
+    let [head, _, _, _, body @ ..] = bytes else { return None };
+    let (text, padding) = body.split_at(body.iter().position(|b| *b == 0).unwrap_or(body.len()));
+    let text = std::str::from_utf8(text).ok()?;
+    let (name, isid) = match (head >> 6, head & 0x0F) {
+        (0, protocol::ISCSI) => (text, None),
+        (1, protocol::ISCSI) => split_isid(text).or_else(|| Some((text, Some(binary_isid(padding)?))))?,
+        _ => return None,
+    };
+    Some(TransportId::Iscsi { name: IscsiName::new(name).ok()?, isid })
+}
+
+/// An ISID of six bytes instead of twelve digits, behind the NUL that ends the name.
+fn binary_isid(padding: &[u8]) -> Option<Isid> {
+    array(padding.strip_prefix(b"\0,i,0x")?, 0).map(Isid)
+}
+
 fn fixed(protocol: u8, at: usize, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![0; FIXED_LENGTH];
     out.splice(0..1, [protocol]);
@@ -267,23 +304,4 @@ fn iscsi_bytes(name: &IscsiName, isid: Option<Isid>) -> Vec<u8> {
     out.extend(length.to_be_bytes());
     out.extend(text);
     out
-}
-
-impl fmt::Display for TransportId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::FibreChannel(name) => write!(f, "fc:{name:016x}"),
-            Self::ParallelScsi { address, relative_port } => write!(f, "spi:{address},{relative_port}"),
-            Self::Ieee1394(eui) => write!(f, "sbp:{eui:016x}"),
-            Self::Srp(id) => {
-                f.write_str("srp:")?;
-                id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-            }
-            Self::Iscsi { name, isid: Some(isid) } => write!(f, "{name},i,0x{isid}"),
-            Self::Iscsi { name, isid: None } => write!(f, "{name}"),
-            Self::Sas(address) => write!(f, "sas:{address:016x}"),
-            Self::Sop(id) => write!(f, "sop:{id:04x}"),
-            Self::Opaque([head, ..]) => write!(f, "protocol {:#x}", head & 0x0F),
-        }
-    }
 }
