@@ -1,2 +1,80 @@
-//! Placeholder.
-fn main() {}
+//! The project's chores, `cargo xtask …`: thin entry points, each a few commands with a verdict.
+//!
+//! `cargo xtask test` is everything that must pass; it ends non-zero if anything did not.
+
+mod bench;
+mod fuzz;
+mod interop;
+mod manual;
+mod report;
+mod shell;
+mod suite;
+mod tools;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's chores", arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Format, lints, all tests, explorer, peers, fuzzing and demo, with a table at the end
+    Test {
+        /// Fail instead of skipping what this machine cannot run
+        #[arg(long)]
+        no_skip: bool,
+    },
+    /// Software that nobody here wrote, against `tenure target`, and handovers on other targets
+    Interop {
+        /// Fail instead of skipping what this machine cannot run
+        #[arg(long)]
+        no_skip: bool,
+    },
+    /// Run every fuzz target
+    Fuzz {
+        /// Seconds for each
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+    /// Search the states of a handover; see `cargo xtask explore --help`
+    #[command(disable_help_flag = true)]
+    Explore {
+        /// Passed on to the explorer
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Compare with tgt in one run, and print the ratios
+    Bench,
+    /// Write man pages and shell completions
+    Man {
+        /// Where to
+        #[arg(long, default_value = "target/man")]
+        out: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Test { no_skip } => suite::test(no_skip),
+        Task::Interop { no_skip } => suite::interop(no_skip),
+        Task::Fuzz { seconds } => suite::fuzz(seconds),
+        Task::Explore { args } => {
+            shell::cargo(&["run", "--release", "-q", "-p", "tenure-explorer", "--"], &args)
+        }
+        Task::Bench => bench::run(),
+        Task::Man { out } => manual::write(&out),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

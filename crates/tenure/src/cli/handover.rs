@@ -1,0 +1,69 @@
+//! `tenure handover plan|run`.
+
+use super::values;
+use crate::device::Device;
+use crate::handover::MethodName;
+use clap::{Args, Subcommand};
+use scsi::pr::Key;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Arguments of `tenure handover`.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub struct HandoverArgs {
+    /// Plan or run.
+    #[command(subcommand)]
+    pub verb: HandoverVerb,
+}
+
+/// What to do about a handover.
+#[derive(Debug, Subcommand)]
+pub enum HandoverVerb {
+    /// Read, decide, and print the exact commands that a run would send; changes nothing
+    Plan(MoveArgs),
+    /// Move the registration; ends with a verdict
+    Run(MoveArgs),
+}
+
+/// From where to where, and how.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct MoveArgs {
+    /// The source nexus; repeat for every path the guest is registered on
+    #[arg(long, value_name = "DEVICE", required = true)]
+    pub from: Vec<Device>,
+    /// The destination nexus; repeat for further paths
+    #[arg(long, value_name = "DEVICE", required = true)]
+    pub to: Vec<Device>,
+    /// The guest's key, where the target has no READ FULL STATUS to learn it from
+    #[arg(long, value_name = "KEY", value_parser = values::key)]
+    pub key: Option<Key>,
+    /// Use this method or refuse, instead of taking the one the plan prefers
+    #[arg(long, value_name = "NAME")]
+    pub method: Option<MethodName>,
+    /// Allow a moment in which the guest's key is not listed (source dead: destination nonce)
+    #[arg(long)]
+    pub allow_gap: bool,
+    /// More known targets, in TOML
+    #[arg(long, value_name = "FILE")]
+    pub targets: Option<PathBuf>,
+    /// Where the journal is kept; an open journal there is recovered first
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// How long to wait for one command
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = values::duration)]
+    pub timeout: Duration,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+const EXAMPLES: &str = "\
+The guest must be paused, or its VMM stopped, before `run`: this command moves the reservation, not the guest.
+Both DEVICEs are nexuses of this machine to the same logical unit.
+
+Examples:
+  tenure handover plan --from /dev/sg2 --to /dev/sg3
+  tenure handover run --from 'iscsi://10.0.0.1/iqn.2026-11.example:disk/0?initiator=iqn.2026-11.example:a' \\
+      --to 'iscsi://10.0.0.1/iqn.2026-11.example:disk/0?initiator=iqn.2026-11.example:b' --key 0xa --json";

@@ -1,0 +1,54 @@
+//! The command line `tenure`: the command tree, what is printed, and the glue between the engines.
+//!
+//! The engines live in their own crates and know no terminal; here is everything that does. Data goes
+//! to standard output, everything else to standard error, and every command ends with an
+//! [`exit::Exit`]. `main.rs` is one line so that all of this can be tested.
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod console;
+pub mod device;
+pub mod exit;
+pub mod handover;
+pub mod pr;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use console::Console;
+use exit::{Exit, Failure};
+use std::ffi::OsString;
+
+/// Runs `tenure` with these arguments, the program's name first.
+pub fn main(args: impl Iterator<Item = OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
+    let mut console = Console::standard(cli.voice.level());
+    match run(&cli, &mut console) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            console.error(failure.to_string());
+            failure.exit
+        }
+    }
+}
+
+/// Runs one parsed command.
+///
+/// # Errors
+/// [`Failure`] with the exit status and the reason to show.
+pub fn run(cli: &Cli, console: &mut Console) -> Result<Exit, Failure> {
+    match &cli.command {
+        Command::Pr(args) => pr::run(args, console),
+        Command::Demo(_) | Command::Target(_) | Command::Handover(_) => {
+            Err(Failure::new(Exit::Failed, "not there yet"))
+        }
+    }
+}
+
+/// Help and version are answers; everything else clap reports is a usage error.
+fn explain(error: &clap::Error) -> Exit {
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+}

@@ -1,0 +1,59 @@
+//! Every fuzz target, on stable, for a given time.
+
+use crate::report::{Done, Report};
+use crate::{shell, tools};
+use anyhow::{Context, Result};
+use std::process::Command;
+
+/// One step for each fuzz target.
+pub(crate) fn steps(report: &mut Report, seconds: u32) {
+    if let Err(reason) = tools::ensure_cargo_fuzz() {
+        return report.step("fuzz", || Ok(Done::Skipped(format!("{reason:#}"))));
+    }
+    match targets() {
+        Ok(names) => {
+            names.iter().for_each(|name| report.step(&format!("fuzz {name}"), || run(name, seconds)))
+        }
+        Err(error) => report.step("fuzz", || Err(error)),
+    }
+}
+
+fn targets() -> Result<Vec<String>> {
+    let list = shell::read(cargo_fuzz().arg("list"))?;
+    let names: Vec<String> = list.lines().map(str::to_owned).collect();
+    anyhow::ensure!(!names.is_empty(), "there is no fuzz target");
+    Ok(names)
+}
+
+fn run(name: &str, seconds: u32) -> Result<Done> {
+    let time = format!("-max_total_time={seconds}");
+    // The sanitizer would need a nightly toolchain; what is fuzzed has no unsafe code.
+    let mut command = cargo_fuzz();
+    command.args([
+        "run",
+        "--sanitizer=none",
+        name,
+        "--",
+        &time,
+        "-timeout=10",
+        "-rss_limit_mb=1024",
+        "-print_final_stats=1",
+    ]);
+    let output = shell::output(&mut command)?;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    anyhow::ensure!(output.status.success(), "{}", tail(&told));
+    let executed = told.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
+    let executed = executed.context("the fuzzer told no statistics")?.trim().to_owned();
+    Ok(Done::Passed(format!("{executed} inputs")))
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
+}
+
+fn cargo_fuzz() -> Command {
+    let mut command = Command::new("cargo");
+    command.arg("fuzz").current_dir(shell::root()).env("RUSTC_BOOTSTRAP", "1");
+    command
+}

@@ -1,0 +1,56 @@
+//! What `cargo xtask test` and its parts consist of.
+
+use crate::report::{Done, Report};
+use crate::{fuzz, interop, shell};
+use anyhow::{Result, ensure};
+use std::process::Command;
+
+/// Reservation types the demo is run with.
+const TYPES: [&str; 6] = ["1", "3", "5", "6", "7", "8"];
+
+/// Everything that must pass.
+///
+/// # Errors
+/// If any step failed.
+pub(crate) fn test(no_skip: bool) -> Result<()> {
+    let mut report = Report::new(no_skip);
+    let cargo = |args: &'static [&'static str]| move || shell::cargo(args, &[]).map(|()| Done::passed());
+    report.step("fmt", cargo(&["fmt", "--all", "--check"]));
+    report.step("clippy", cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
+    report.step("tests", cargo(&["test", "--workspace", "--quiet"]));
+    report.step("build", cargo(&["build", "--release", "--workspace"]));
+    report.step("explore", cargo(&["run", "--release", "-q", "-p", "tenure-explorer"]));
+    TYPES.iter().for_each(|kind| report.step(&format!("demo --type {kind}"), || demo(kind)));
+    interop::steps(&mut report);
+    fuzz::steps(&mut report, 10);
+    report.finish()
+}
+
+/// Other people's software alone.
+///
+/// # Errors
+/// If any step failed.
+pub(crate) fn interop(no_skip: bool) -> Result<()> {
+    let mut report = Report::new(no_skip);
+    report.step("build", || shell::cargo(&["build", "--release"], &[]).map(|()| Done::passed()));
+    interop::steps(&mut report);
+    report.finish()
+}
+
+/// The fuzz targets alone.
+///
+/// # Errors
+/// If any of them found something.
+pub(crate) fn fuzz(seconds: u32) -> Result<()> {
+    let mut report = Report::new(true);
+    fuzz::steps(&mut report, seconds);
+    report.finish()
+}
+
+fn demo(kind: &str) -> Result<Done> {
+    let mut command = Command::new(interop::tenure());
+    let told = shell::read(command.args(["-q", "demo", "--json", "--type", kind]))?;
+    let document: serde_json::Value = serde_json::from_str(&told)?;
+    ensure!(document["verdict"] == "pass", "{document}");
+    Ok(Done::Passed(format!("method {}", document["method"].as_str().unwrap_or("?"))))
+}
