@@ -7,6 +7,7 @@
 //! Every other crate of the project builds on this one.
 #![forbid(unsafe_code)]
 
+pub mod block;
 mod bytes;
 pub mod field;
 pub mod opcode;

@@ -61,4 +61,5 @@ opcodes! {
     WRITE_12 = 0xAA;
     WRITE_AND_VERIFY_12 = 0xAE;
     VERIFY_12 = 0xAF;
+    READ_DEFECT_DATA_12 = 0xB7;
 }
