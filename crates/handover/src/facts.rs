@@ -1,0 +1,131 @@
+//! What was read from the logical unit before the guest is paused: the ground on which [`crate::plan`] chooses.
+
+use crate::known_targets::{Known, TargetIdentity, Traits};
+use crate::role::Role;
+use scsi::pr::{Capabilities, Key, Reservation, ReservationType};
+
+/// Whether both sides see the same logical unit (VPD page 83h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SameUnit {
+    /// A unique designator of the logical unit is the same on both sides.
+    Same,
+    /// The designators differ.
+    Different,
+    /// A side has none that is unique.
+    Unknown,
+}
+
+/// What does not change while the logical unit is there; read once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Survey {
+    /// Whether both sides see the same logical unit.
+    pub same_unit: SameUnit,
+    /// Standard INQUIRY data, destination's side (the source's where there is no destination session).
+    pub target: TargetIdentity,
+    /// REPORT SUPPORTED OPERATION CODES on REGISTER AND MOVE; unknown if the device does not say.
+    pub move_reported: Known,
+}
+
+/// How one side's nexuses stand in READ FULL STATUS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Standing {
+    /// Bit i: path i is registered with the guest's key.
+    pub with_key: u8,
+    /// Bit i: path i is registered with another key.
+    pub with_other_key: u8,
+    /// The path that is the single holder, or, for the all registrants types, the first that is registered.
+    pub holder: Option<u8>,
+}
+
+/// What READ FULL STATUS told, reduced to what a handover needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FullStatusDigest {
+    /// PRGENERATION of that reply.
+    pub generation: u32,
+    /// The source's nexuses.
+    pub source: Standing,
+    /// The destination's nexuses.
+    pub destination: Standing,
+    /// Nexuses of neither side that have the guest's key.
+    pub sharers: u16,
+    /// Type of the reservation, whoever holds it.
+    pub kind: Option<ReservationType>,
+}
+
+/// Everything that was read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Facts {
+    /// Identity and INQUIRY.
+    pub survey: Survey,
+    /// What the table knows of this target.
+    pub traits: Traits,
+    /// The guest's key: given, or learnt from READ FULL STATUS.
+    pub key: Key,
+    /// REPORT CAPABILITIES; `None` if the device rejects it.
+    pub capabilities: Option<Capabilities>,
+    /// PRGENERATION of the READ KEYS reply that `keys` is from.
+    pub generation: u32,
+    /// READ KEYS.
+    pub keys: Vec<Key>,
+    /// READ KEYS could not return all.
+    pub keys_truncated: bool,
+    /// READ RESERVATION.
+    pub reservation: Option<Reservation>,
+    /// READ FULL STATUS; `None` if the device has none or it cannot be used.
+    pub full_status: Option<FullStatusDigest>,
+}
+
+impl Facts {
+    /// How often the guest's key is listed.
+    #[must_use]
+    pub fn listed(&self) -> usize {
+        self.keys.iter().filter(|key| **key == self.key).count()
+    }
+
+    /// PTPL_A: what every REGISTER of ours must send as APTPL.
+    #[must_use]
+    pub fn aptpl(&self) -> bool {
+        self.capabilities.is_some_and(|capabilities| capabilities.persist_active)
+    }
+}
+
+/// What decides the source's role, from either the facts or the look inside the pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RoleEvidence {
+    pub(crate) key: Key,
+    pub(crate) reservation: Option<Reservation>,
+    pub(crate) full_status: Option<FullStatusDigest>,
+    /// Nexuses of neither side may have the key.
+    pub(crate) shared: bool,
+}
+
+impl RoleEvidence {
+    /// READ FULL STATUS ties the holder to a nexus and so outweighs READ RESERVATION, which shows a key that may be
+    /// shared. The source is paused and cannot become the holder, so an older reply errs to the safe side.
+    pub(crate) fn role(self) -> Role {
+        if let Some(status) = self.full_status {
+            return status.role();
+        }
+        match self.reservation {
+            None => Role::Registrant,
+            Some(held) if held.kind.is_all_registrants() => Role::AllRegistrants(held.kind),
+            Some(held) if held.key != self.key => Role::Member(held.kind),
+            Some(held) if self.shared => Role::HolderOrSharer(held.kind),
+            Some(held) => Role::Holder(held.kind),
+        }
+    }
+}
+
+impl FullStatusDigest {
+    /// The source's role.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match (self.source.with_key, self.kind) {
+            (0, _) => Role::Unregistered,
+            (_, None) => Role::Registrant,
+            (_, Some(kind)) if kind.is_all_registrants() => Role::AllRegistrants(kind),
+            (_, Some(kind)) if self.source.holder.is_some() => Role::Holder(kind),
+            (_, Some(kind)) => Role::Member(kind),
+        }
+    }
+}
