@@ -9,13 +9,20 @@
 
 pub mod block;
 mod bytes;
+pub mod capacity;
 pub mod field;
+pub mod inquiry;
+pub mod lba_status;
+pub mod mode;
 pub mod opcode;
 pub mod pr;
 pub mod sense;
 pub mod status;
+pub mod supported;
 pub mod task;
 pub mod transport_id;
+pub mod unmap;
+pub mod vpd;
 
 pub use bytes::truncate;
 pub use field::{FieldError, FieldPointer};
