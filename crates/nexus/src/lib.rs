@@ -4,6 +4,12 @@
 //! Implementations: Linux SG_IO (here), the iSCSI initiator (`iscsi`), later the pr-helper client.
 //! Used by the command line, the agent and the vhost-user device to carry out what `handover` asks.
 
+mod attention;
+#[cfg(target_os = "linux")]
+pub mod linux;
+
+pub use attention::{Attended, retry_unit_attention, unit_attention};
+
 use scsi::{Completion, Request, TransportId};
 
 /// Why a command has no completion. The two cases differ in what may have happened on the device.
