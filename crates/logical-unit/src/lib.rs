@@ -6,16 +6,26 @@
 //! and executes it when its data is there.
 #![forbid(unsafe_code)]
 
+pub mod access;
+pub mod aptpl;
+pub mod attention;
 mod block;
 mod device;
+mod directory;
 mod it_nexus;
 mod lun_spec;
+mod pr_unit;
+pub mod profile;
+pub mod reservations;
 mod store;
 mod task_set;
 mod unit;
 
 pub use device::Device;
+pub use directory::Directory;
 pub use it_nexus::{ItNexus, NexusId};
 pub use lun_spec::{LunSpec, LunSpecError, Medium};
+pub use pr_unit::{Effect, Outcome, PrUnit};
+pub use profile::Profile;
 pub use task_set::{Aborted, Task};
 pub use unit::{LogicalUnit, NexusHandle, OpenError};
