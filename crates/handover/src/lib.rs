@@ -17,7 +17,6 @@ pub mod plan;
 pub mod recovery;
 pub mod role;
 pub mod settings;
-mod survey;
 pub mod tracker;
 pub mod verdict;
 

@@ -1,93 +1,71 @@
-//! The handover itself: [`Engine`], phase by phase. `course` is the state, `batch` one round trip, and every other file
-//! one part of the way: `prepare`, `freeze`, `take` (with `identity` and `blind`), `verify`, `locate` and `undo`.
+//! The handover itself.
 
-mod attention;
-mod batch;
-mod blind;
-pub(crate) mod course;
-mod freeze;
-mod identity;
-mod locate;
-pub(crate) mod order;
-mod prepare;
-mod recover;
-mod take;
-mod undo;
-mod verify;
-
-use crate::action::{Event, Procedure, Side, Step};
+use crate::action::{Event, Procedure, Step};
 use crate::facts::Facts;
 use crate::method::Method;
-use crate::plan::{self, Plan};
-use crate::settings::Settings;
-use course::Course;
+use crate::plan::Plan;
+use crate::settings::{Settings, Shared};
+use crate::verdict::{Reason, Verdict};
 use scsi::AdditionalSense;
 
 /// One handover of one logical unit.
-///
-/// Poll it, carry out what it says, report. It stands still at [`Step::PhaseDone`]: pause the guest after `Prepare`,
-/// let it run at the destination after `Verify`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Engine {
-    course: Course,
+    settings: Shared,
+    facts: Option<Box<Facts>>,
 }
 
 impl Engine {
     /// A handover that has not begun.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { course: Course::new(settings) }
+        Self { settings: Shared::new(settings), facts: None }
     }
 
     /// What was read; from the end of phase Plan to the beginning of Freeze.
     #[must_use]
     pub fn facts(&self) -> Option<&Facts> {
-        self.course.facts.as_deref()
+        self.facts.as_deref()
     }
 
     /// What will be done; from the end of phase Plan to the beginning of Freeze.
     #[must_use]
     pub fn plan(&self) -> Option<Plan> {
-        plan::plan(self.facts()?, &self.course.settings).ok()
+        None
     }
 
-    /// The method in use: planned, and from the end of Freeze the one chosen in the pause.
+    /// The method in use: planned, and after Freeze the one chosen in the pause.
     #[must_use]
-    pub const fn method(&self) -> Method {
-        self.course.terms.method
+    pub fn method(&self) -> Option<Method> {
+        self.settings.method
     }
 
-    /// The source's last right has been taken away; there is no way back.
+    /// The destination has the registration.
     #[must_use]
     pub const fn committed(&self) -> bool {
-        self.course.terms.committed
+        false
     }
 
     /// Unit attentions that own commands took from the guest's nexus and that the guest must be given once, at its owner.
     #[must_use]
-    pub fn attentions(&self) -> Vec<AdditionalSense> {
-        let owner = if self.committed() { Side::Destination } else { Side::Source };
-        self.course.attentions.owed(owner)
+    pub const fn attentions(&self) -> &[AdditionalSense] {
+        &[]
     }
 
     /// Another node may have changed APTPL between our reading and our REGISTER, which then set it back.
     #[must_use]
     pub const fn aptpl_may_have_changed(&self) -> bool {
-        self.course.terms.aptpl_doubt
+        false
     }
 
     /// Subtracts `by` from every PRGENERATION in the state, for searches that keep it relative.
-    pub fn shift_generation(&mut self, by: u32) {
-        self.course.shift_generation(by);
-    }
+    pub const fn shift_generation(&mut self, _by: u32) {}
 }
 
 impl Procedure for Engine {
     fn poll(&mut self) -> Step {
-        self.course.poll()
+        Step::Finished(Verdict::Refused(Reason::NotSupported))
     }
 
-    fn handle(&mut self, event: Event) {
-        self.course.handle(event);
-    }
+    fn handle(&mut self, _event: Event) {}
 }
