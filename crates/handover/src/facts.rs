@@ -1,8 +1,10 @@
 //! What was read from the logical unit before the guest is paused: the ground on which [`crate::plan`] chooses.
 
 use crate::known_targets::{Known, TargetIdentity, Traits};
+use crate::plan::Situation;
 use crate::role::Role;
-use scsi::pr::{Capabilities, Key, Reservation, ReservationType};
+use crate::settings::{Port, Settings};
+use scsi::pr::{Capabilities, FullStatus, FullStatusDescriptor, Key, Reservation, ReservationType};
 
 /// Whether both sides see the same logical unit (VPD page 83h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,6 +84,50 @@ impl Facts {
         self.keys.iter().filter(|key| **key == self.key).count()
     }
 
+    pub(crate) fn shift_generation(&mut self, by: u32) {
+        self.generation = self.generation.wrapping_sub(by);
+        if let Some(status) = &mut self.full_status {
+            status.generation = status.generation.wrapping_sub(by);
+        }
+    }
+
+    /// The source's role as far as it can be told.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.evidence(1).role()
+    }
+
+    /// Nexuses of neither side have the key, or may have it. `paths`: the source's.
+    fn shared(&self, paths: usize) -> bool {
+        match self.full_status {
+            Some(status) => status.sharers > 0,
+            None => self.listed() > paths,
+        }
+    }
+
+    fn evidence(&self, paths: usize) -> RoleEvidence {
+        RoleEvidence {
+            key: self.key,
+            reservation: self.reservation,
+            full_status: self.full_status,
+            shared: self.shared(paths),
+        }
+    }
+
+    /// What the choice of a method depends on.
+    pub(crate) fn situation<'a>(&self, settings: &'a Settings) -> Situation<'a> {
+        let paths = settings.source.len();
+        Situation {
+            settings,
+            traits: self.traits,
+            role: self.evidence(paths).role(),
+            shared: self.shared(paths),
+            move_reported: self.survey.move_reported,
+            holder_known: paths == 1 || self.full_status.is_some_and(|status| status.source.holder.is_some()),
+            excluded: 0,
+        }
+    }
+
     /// PTPL_A: what every REGISTER of ours must send as APTPL.
     #[must_use]
     pub fn aptpl(&self) -> bool {
@@ -117,6 +163,22 @@ impl RoleEvidence {
 }
 
 impl FullStatusDigest {
+    /// Reduces a reply. The key is that of the source's first path where it is not given. `None` if the reply is cut,
+    /// or does not tell the sides apart.
+    pub(crate) fn of(status: &FullStatus, key: Option<Key>, settings: &Settings) -> Option<(Key, Self)> {
+        let source = Placed::all(status, &settings.source)?;
+        let destination = Placed::all(status, &settings.destination)?;
+        // A source that is not there has no key to tell.
+        let learnt = source.first().map(|first| first.map_or(Key::NONE, |descriptor| descriptor.key));
+        let key = key.or(learnt)?;
+        let with_key = status.descriptors.iter().filter(|descriptor| descriptor.key == key).count();
+        let (source, destination) = (Standing::of(&source, key), Standing::of(&destination, key));
+        let ours = source.with_key.count_ones() + destination.with_key.count_ones();
+        let sharers = u16::try_from(with_key).unwrap_or(u16::MAX).saturating_sub(u16::try_from(ours).ok()?);
+        let kind = status.descriptors.iter().find_map(|descriptor| descriptor.holds).map(|(_, kind)| kind);
+        Some((key, Self { generation: status.generation, source, destination, sharers, kind }))
+    }
+
     /// The source's role.
     #[must_use]
     pub fn role(&self) -> Role {
@@ -127,5 +189,50 @@ impl FullStatusDigest {
             (_, Some(kind)) if self.source.holder.is_some() => Role::Holder(kind),
             (_, Some(kind)) => Role::Member(kind),
         }
+    }
+}
+
+/// Finds the descriptors of a side's paths.
+struct Placed;
+
+impl Placed {
+    /// The descriptor of each path, if it is registered; `None` if a path's name is not known, the reply is cut, or
+    /// a descriptor fits a path whose target port is not known and is not the only one to do so.
+    fn all<'a>(status: &'a FullStatus, ports: &[Port]) -> Option<Vec<Option<&'a FullStatusDescriptor>>> {
+        if status.truncated {
+            return None;
+        }
+        ports.iter().map(|port| Self::one(status, port)).collect()
+    }
+
+    fn one<'a>(status: &'a FullStatus, port: &Port) -> Option<Option<&'a FullStatusDescriptor>> {
+        let name = port.initiator.as_ref()?;
+        let fits = |descriptor: &&FullStatusDescriptor| {
+            let right_port = descriptor.all_target_ports
+                || port.target_port.is_none_or(|target| target == descriptor.relative_target_port);
+            descriptor.initiator_port.as_ref() == Ok(name) && right_port
+        };
+        let mut found = status.descriptors.iter().filter(fits);
+        let first = found.next();
+        if found.next().is_some() { None } else { Some(first) }
+    }
+}
+
+impl Standing {
+    fn of(paths: &[Option<&FullStatusDescriptor>], key: Key) -> Self {
+        let mut standing = Self::default();
+        for (index, descriptor) in (0u8..).zip(paths) {
+            let Some(descriptor) = descriptor else { continue };
+            let mask = 1 << (index & 7);
+            if descriptor.key == key {
+                standing.with_key |= mask;
+            } else {
+                standing.with_other_key |= mask;
+            }
+            if descriptor.holds.is_some() {
+                standing.holder = standing.holder.or(Some(index));
+            }
+        }
+        standing
     }
 }

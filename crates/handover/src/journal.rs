@@ -23,8 +23,12 @@ pub enum Stage {
     Moved,
     /// The handover is over: the source has it.
     Kept,
-    /// The handover is over: the guest was fenced, or the target forgot its registrations.
-    Ended,
+    /// The handover is over: the guest was fenced.
+    Fenced,
+    /// The handover is over: the guest was fenced while the source held the reservation under the nonce, which it keeps.
+    FencedWithNonce,
+    /// The handover is over: the target forgot its registrations.
+    Lost,
 }
 
 /// One journal entry. The last one counts; where the two hosts differ, the later stage.

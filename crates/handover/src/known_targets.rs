@@ -48,6 +48,8 @@ pub struct Traits {
     pub counts_registrations: Known,
     /// A PREEMPT of a key that nobody has ends with RESERVATION CONFLICT.
     pub refuses_unmatched_preempt: Known,
+    /// A new login with the same initiator name and ISID finds the registration of the old one.
+    pub keeps_identity: Known,
 }
 
 /// The target a logical unit belongs to, as INQUIRY tells it: ASCII, padded with spaces.
@@ -115,9 +117,10 @@ const BUILT_IN: &str = "\
 # vendor / product / revision: behaviour
 LIO-ORG: keeps-sender=yes register-and-move=yes full-status=yes aptpl=yes counts-registrations=yes refuses-unmatched-preempt=yes
 SCST: keeps-sender=yes register-and-move=yes full-status=yes aptpl=yes counts-registrations=yes refuses-unmatched-preempt=yes
-IET / VIRTUAL-DISK: keeps-sender=yes register-and-move=no full-status=no aptpl=no counts-registrations=yes refuses-unmatched-preempt=yes
-INTEL / Malloc disk: keeps-sender=no register-and-move=no full-status=yes aptpl=no counts-registrations=yes refuses-unmatched-preempt=no
-SPDK: keeps-sender=no register-and-move=no full-status=yes aptpl=no counts-registrations=yes refuses-unmatched-preempt=no
+IET / VIRTUAL-DISK: keeps-sender=yes keeps-identity=no register-and-move=no full-status=no aptpl=no counts-registrations=yes refuses-unmatched-preempt=yes
+INTEL / SPDK: keeps-sender=no keeps-identity=no register-and-move=no full-status=yes aptpl=no counts-registrations=yes refuses-unmatched-preempt=no
+INTEL / Malloc disk: keeps-sender=no keeps-identity=no register-and-move=no full-status=yes aptpl=no counts-registrations=yes refuses-unmatched-preempt=no
+SPDK: keeps-sender=no keeps-identity=no register-and-move=no full-status=yes aptpl=no counts-registrations=yes refuses-unmatched-preempt=no
 SUN / COMSTAR: keeps-sender=yes register-and-move=yes full-status=yes aptpl=yes refuses-unmatched-preempt=yes
 FREEBSD / CTL: keeps-sender=yes register-and-move=unknown full-status=yes refuses-unmatched-preempt=yes
 3PARdata / VV: keeps-sender=yes
@@ -134,7 +137,7 @@ impl Default for KnownTargets {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "line {line} of the list of targets: expected `VENDOR[ / PRODUCT[ / REVISION]]: NAME=yes|no|unknown …` with the \
-     names keeps-sender, register-and-move, full-status, aptpl, counts-registrations, refuses-unmatched-preempt"
+     names keeps-sender, register-and-move, full-status, aptpl, counts-registrations, refuses-unmatched-preempt, keeps-identity"
 )]
 pub struct ParseError {
     /// Counted from 1.
@@ -209,6 +212,7 @@ fn parse_traits(text: &str) -> Result<Traits, ()> {
             "aptpl" => &mut traits.aptpl,
             "counts-registrations" => &mut traits.counts_registrations,
             "refuses-unmatched-preempt" => &mut traits.refuses_unmatched_preempt,
+            "keeps-identity" => &mut traits.keeps_identity,
             _ => return Err(()),
         };
         *field = value;
@@ -227,7 +231,7 @@ mod tests {
     #[test]
     fn the_built_in_list_reads_and_knows_the_broken_ones() {
         let known = KnownTargets::parse(BUILT_IN).unwrap();
-        assert_eq!(known.0.len(), 9);
+        assert_eq!(known.0.len(), 10);
         let tgt = known.traits(&target(b"IET     ", b"VIRTUAL-DISK    "));
         assert!(tgt.register_and_move.is_no() && tgt.full_status.is_no());
         let lio = known.traits(&target(b"LIO-ORG ", b"FILEIO          "));

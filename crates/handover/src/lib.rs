@@ -17,6 +17,7 @@ pub mod plan;
 pub mod recovery;
 pub mod role;
 pub mod settings;
+mod survey;
 pub mod tracker;
 pub mod verdict;
 

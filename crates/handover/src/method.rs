@@ -31,6 +31,11 @@ impl Method {
         Self::DestinationNonce,
     ];
 
+    /// The bit of this method in a set.
+    pub(crate) const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+
     /// The name on the command line and in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {

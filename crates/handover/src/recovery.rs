@@ -1,18 +1,20 @@
 //! Puts an interrupted handover in order: from the journal entries of both hosts and a fresh look at the device it
-//! finishes, undoes, or says what happened. Decisions rest on probes alone, so a crash during it changes nothing.
+//! finishes, undoes, or says what happened. It concludes from probes and from the journal alone, and journals before it
+//! brings about what these could not tell, so that a crash during recovery is like any other crash.
 
 use crate::action::{Event, Procedure, Step};
+use crate::engine::course::Course;
 use crate::journal::Entry;
-use crate::settings::{Port, Settings, Shared};
-use crate::verdict::{Doubt, Verdict};
-use scsi::pr::Key;
+use crate::known_targets::{KnownTargets, Traits};
+use crate::settings::{Port, Settings};
+use crate::verdict::{Cause, Verdict};
 
 /// What a recovery is given.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Remains {
-    /// The last entry of the source's journal, if it can be read.
+    /// The last entry of this handover in the source's journal, if it can be read.
     pub source_entry: Option<Entry>,
-    /// The last entry of the destination's journal, if it can be read.
+    /// The last entry of this handover in the destination's journal, if it can be read.
     pub destination_entry: Option<Entry>,
     /// The source's paths.
     pub source: Vec<Port>,
@@ -24,29 +26,80 @@ pub struct Remains {
     pub destination_alive: bool,
     /// The guest cannot be resumed at the source any more (its process is gone): rather finish than undo.
     pub prefer_destination: bool,
+    /// What is known of the target.
+    pub traits: Traits,
 }
 
-/// One recovery of one logical unit. `Moved` says that the destination has the registration, `KeptAtSource` that the
-/// source has it; if the guest cannot be resumed there, an ordinary handover with the sides exchanged follows.
+/// One recovery of one logical unit.
+///
+/// `Moved` says that the destination has the registration, `KeptAtSource` that the source has it. If the guest cannot be
+/// resumed there, an ordinary handover with the sides exchanged follows. Phases are not reported.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Recovery {
-    remains: Shared,
+    course: Course,
 }
 
 impl Recovery {
-    /// A recovery that has not begun.
+    /// A recovery that has not begun. Without any entry nothing was ever changed, and it ends at once.
     #[must_use]
     pub fn new(remains: Remains) -> Self {
-        let port = remains.source.first().cloned().unwrap_or_default();
-        Self { remains: Shared::new(Settings::new(None, Key::NONE, port.clone(), port)) }
+        let entry = remains.source_entry.into_iter().chain(remains.destination_entry).max_by_key(|e| e.stage);
+        let Some(entry) = entry else { return Self { course: Course::untouched() } };
+        let (traits, prefer, alive) = (remains.traits, remains.prefer_destination, remains.destination_alive);
+        let mut course = Course::recover(remains.settings(&entry), &entry);
+        course.terms.traits = traits;
+        course.terms.prefer_destination = prefer;
+        course.terms.destination_alive = alive;
+        course.begin_recovery(entry.stage);
+        Self { course }
+    }
+
+    /// Subtracts `by` from every PRGENERATION in the state, for searches that keep it relative.
+    pub fn shift_generation(&mut self, by: u32) {
+        self.course.shift_generation(by);
+    }
+}
+
+impl Remains {
+    fn settings(self, entry: &Entry) -> Settings {
+        Settings {
+            key: Some(entry.key),
+            nonce: entry.nonce,
+            source: self.source,
+            destination: self.destination,
+            source_alive: self.source_alive,
+            identity_is_ours: false,
+            allow_absence: true,
+            method: None,
+            targets: KnownTargets::none(),
+            survey: None,
+        }
+    }
+}
+
+impl Course {
+    fn untouched() -> Self {
+        let nobody = Port::default();
+        let mut course = Self::new(Settings::new(None, scsi::pr::Key::NONE, nobody.clone(), nobody));
+        let cause = Cause::Recovered;
+        course.at = crate::engine::course::At::End(Verdict::KeptAtSource { cause, leftover: false });
+        course
     }
 }
 
 impl Procedure for Recovery {
     fn poll(&mut self) -> Step {
-        let doubt = if self.remains.source_alive { Doubt::Mismatch } else { Doubt::SourceUnreachable };
-        Step::Finished(Verdict::InDoubt(doubt))
+        loop {
+            match self.course.poll() {
+                Step::PhaseDone(_) => self.course.handle(Event::Proceed),
+                step => return step,
+            }
+        }
     }
 
-    fn handle(&mut self, _event: Event) {}
+    fn handle(&mut self, event: Event) {
+        if matches!(event, Event::Completed { .. } | Event::JournalFailed) {
+            self.course.handle(event);
+        }
+    }
 }

@@ -54,8 +54,10 @@ pub enum Doubt {
     SourceUnreachable,
     /// The destination cannot be reached, and its last command may or may not have been executed.
     DestinationUnreachable,
-    /// What the device shows after the commit is not what was moved.
+    /// The device shows something that neither side brought about.
     Mismatch,
+    /// The journal could not be written at a point where turning back is unsafe.
+    JournalFailed,
     /// Persistent reservation commands conflict for everybody (an SPC-2 RESERVE is active).
     ConflictForAll,
 }
@@ -103,6 +105,8 @@ pub enum Reason {
     PortUnknown,
     /// The identity is not the guest's alone, or the source's session is not ours to close.
     IdentityNotOurs,
+    /// On this target a registration does not survive a new login, even under the same name and ISID.
+    IdentityNotKept,
     /// The method needs a living source.
     SourceNeeded,
     /// A fencing could not be told from our own command on this target.
@@ -154,6 +158,7 @@ impl fmt::Display for Doubt {
                 "the destination cannot be reached and its last command has no known outcome"
             }
             Self::Mismatch => "the device does not show what was moved",
+            Self::JournalFailed => "the journal could not be written at a point of no return",
             Self::ConflictForAll => {
                 "reservation commands conflict for everybody (an SPC-2 RESERVE is active)"
             }
@@ -200,6 +205,7 @@ impl fmt::Display for Reason {
             }
             Self::PortUnknown => "the destination's TransportID or relative target port is not known",
             Self::IdentityNotOurs => "the initiator name and ISID do not belong to this guest alone",
+            Self::IdentityNotKept => "this target loses a registration when its initiator logs in again",
             Self::SourceNeeded => "this method needs the source",
             Self::ProofMissing => "on this target a fencing could not be told from our own command",
         })

@@ -37,6 +37,12 @@ impl Device {
         self.units.get(number)
     }
 
+    /// Names the target device and its ports to every logical unit, for VPD page 83h and for
+    /// registrations through other ports. Before the first session.
+    pub fn identify(&self, target: &str, target_ports: &[u16]) {
+        self.units.iter().for_each(|unit| unit.identify(target, target_ports));
+    }
+
     /// Establishes an I_T nexus to every logical unit; handles in LUN order.
     #[must_use]
     pub fn attach(&self, nexus: &ItNexus) -> Vec<NexusHandle> {

@@ -1,5 +1,5 @@
 //! The task set (SAM-5 4.9): which commands are under way, and how another command or a task management
-//! function ends them. Each I_T nexus keeps its own list, so that nexuses do not contend with each other.
+//! function ends them. Each session keeps its own list, so that sessions do not contend with each other.
 //!
 //! An abort returns only when the aborted command can no longer touch the medium: a command that has
 //! begun to execute is waited for, one that has not never will.
@@ -49,21 +49,36 @@ impl Entry {
     }
 }
 
-/// The commands of one I_T nexus.
+/// The commands of one session.
 #[derive(Debug, Default)]
-pub(crate) struct Tasks(Mutex<Vec<Arc<Entry>>>);
+pub(crate) struct Tasks(Mutex<List>);
+
+#[derive(Debug, Default)]
+struct List {
+    entries: Vec<Arc<Entry>>,
+    /// The session is over: whatever comes is aborted at once.
+    closed: bool,
+}
 
 impl Tasks {
     /// Enters a command.
     pub(crate) fn begin(self: &Arc<Self>, tag: u64) -> Task {
-        let entry = Arc::new(Entry { tag, state: Mutex::new(State::Waiting), left: Condvar::new() });
-        lock(&self.0).push(Arc::clone(&entry));
+        let mut list = lock(&self.0);
+        let state = if list.closed { State::Aborted(Aborted::Silently) } else { State::Waiting };
+        let entry = Arc::new(Entry { tag, state: Mutex::new(state), left: Condvar::new() });
+        list.entries.push(Arc::clone(&entry));
         Task { entry, tasks: Arc::clone(self) }
+    }
+
+    /// Ends the session's commands, those that are still to come too.
+    pub(crate) fn close(&self) {
+        lock(&self.0).closed = true;
+        self.abort_all(Aborted::Silently, None);
     }
 
     /// Aborts every command but the one that asks for it. `true` if any was under way.
     pub(crate) fn abort_all(&self, how: Aborted, except: Option<&Task>) -> bool {
-        let entries: Vec<_> = lock(&self.0).clone();
+        let entries = lock(&self.0).entries.clone();
         let others =
             entries.iter().filter(|entry| except.is_none_or(|task| !Arc::ptr_eq(entry, &task.entry)));
         others.filter(|entry| entry.abort(how)).count() > 0
@@ -71,7 +86,7 @@ impl Tasks {
 
     /// Aborts the command with `tag`; `false` if there is none.
     pub(crate) fn abort(&self, tag: u64) -> bool {
-        let entry = lock(&self.0).iter().find(|entry| entry.tag == tag).cloned();
+        let entry = lock(&self.0).entries.iter().find(|entry| entry.tag == tag).cloned();
         entry.is_some_and(|entry| {
             entry.abort(Aborted::Silently);
             true
@@ -109,7 +124,7 @@ impl Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        lock(&self.tasks.0).retain(|entry| !Arc::ptr_eq(entry, &self.entry));
+        lock(&self.tasks.0).entries.retain(|entry| !Arc::ptr_eq(entry, &self.entry));
     }
 }
 

@@ -1,107 +1,224 @@
-//! One logical unit: admission by reservations and unit attentions, then the block device server.
-//! Shared between the transport's threads.
+//! One logical unit: admission by reservations and unit attentions, then the block device server. Shared
+//! between the transport's threads.
+//!
+//! A command whose nexus has no unit attention waiting and is not forbidden runs without any lock that is
+//! common to nexuses ([`AccessGate`](crate::access::AccessGate)). Everything else, reservations first of
+//! all, is decided by [`PrUnit`] under one lock, and its effects happen before the lock is released: the
+//! durable image is written, the gates are renewed, commands are aborted. So no status tells of a change
+//! that a later command does not meet, or that a power loss would undo.
 
-use crate::block::Disk;
-use crate::lun_spec::{LunSpec, Medium};
-use crate::store::MemoryStore;
-use crate::task_set::{Aborted, Task, Tasks};
-use crate::{ItNexus, NexusId};
-use scsi::{Completion, Status};
-use std::collections::BTreeMap;
-use std::io;
+use crate::access::Decision;
+use crate::aptpl::{self, Image};
+use crate::attention::Attention;
+use crate::block::{Disk, Sender};
+use crate::nexuses::{Nexuses, Session};
+use crate::open::{OpenError, Opened};
+use crate::task_set::{Aborted, Executing, Task};
+use crate::{Effect, ItNexus, LunSpec, NexusId, Outcome, PrUnit, Profile};
+use scsi::{AdditionalSense, Completion, DataPhase, Request, Sense, SenseKey, Status, opcode};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-
-/// Why a logical unit cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The file cannot be opened, created, grown or read.
-    #[error("cannot open {}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The medium holds no complete logical block.
-    #[error("{0} bytes are too small for a logical unit")]
-    TooSmall(u64),
-    /// No profile of this name.
-    #[error("no profile is called `{0}`")]
-    Profile(String),
-}
 
 /// A logical unit, ready to serve.
 #[derive(Debug)]
 pub struct LogicalUnit {
     disk: Disk,
     delay: Duration,
-    nexuses: Mutex<BTreeMap<ItNexus, NexusHandle>>,
+    profile: &'static Profile,
+    /// Where the durable image is; `None` if the medium forgets with the power anyway.
+    image: Option<PathBuf>,
+    target: OnceLock<String>,
+    guarded: Mutex<Guarded>,
 }
 
-/// An I_T nexus attached to one logical unit; cheap to clone.
-#[derive(Clone, Debug)]
-pub struct NexusHandle {
-    id: NexusId,
-    tasks: Arc<Tasks>,
+/// What only one thread may change at a time.
+#[derive(Debug)]
+struct Guarded {
+    unit: PrUnit,
+    nexuses: Nexuses,
 }
+
+/// A session of an I_T nexus with one logical unit; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct NexusHandle(Arc<Session>);
 
 impl NexusHandle {
-    /// The handle's number inside the logical unit.
+    /// The nexus's handle inside the logical unit.
     #[must_use]
-    pub const fn id(&self) -> NexusId {
-        self.id
+    pub fn id(&self) -> NexusId {
+        self.0.id
     }
-}
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The names of the nexus.
+    #[must_use]
+    pub fn nexus(&self) -> &ItNexus {
+        &self.0.nexus
+    }
 }
 
 impl LogicalUnit {
     /// Opens what `spec` names.
     ///
     /// # Errors
-    /// [`OpenError`] before anything is served.
+    /// [`OpenError`] before anything is served; nothing on disk is changed then.
     pub fn open(spec: &LunSpec) -> Result<Arc<Self>, OpenError> {
-        let size = match &spec.medium {
-            Medium::File { .. } => return Err(OpenError::Profile(spec.profile.clone())),
-            Medium::Memory { size } => *size,
-        };
-        let disk = Disk::new(Box::new(MemoryStore::new(size)))?;
-        Ok(Arc::new(Self { disk, delay: spec.delay, nexuses: Mutex::default() }))
+        let Opened { disk, profile, unit, nexuses, image } = Opened::open(spec)?;
+        let guarded = Mutex::new(Guarded { unit, nexuses });
+        let (delay, target) = (spec.delay, OnceLock::new());
+        Ok(Arc::new(Self { disk, delay, profile, image, target, guarded }))
     }
 
-    /// An I_T nexus is established: login. The same nexus gets the same handle again.
+    /// How this logical unit behaves.
+    #[must_use]
+    pub const fn profile(&self) -> &'static Profile {
+        self.profile
+    }
+
+    /// Names the target device and its ports; the first name stays. Before the first session, or
+    /// registrations through other ports would not be found.
+    pub fn identify(&self, target: &str, target_ports: &[u16]) {
+        self.target.get_or_init(|| target.to_owned());
+        self.lock().nexuses.set_target_ports(target_ports);
+    }
+
+    /// An I_T nexus is established: login. The same names are the same nexus again.
     #[must_use]
     pub fn attach(&self, nexus: &ItNexus) -> NexusHandle {
-        let mut nexuses = lock(&self.nexuses);
-        let id = NexusId(u32::try_from(nexuses.len()).unwrap_or(u32::MAX));
-        let new = || NexusHandle { id, tasks: Arc::default() };
-        nexuses.entry(nexus.clone()).or_insert_with(new).clone()
+        let guarded = &mut *self.lock();
+        let session = guarded.nexuses.attach(nexus);
+        guarded.unit.attach(session.id);
+        guarded.refresh(session.id);
+        NexusHandle(session)
     }
 
     /// The I_T nexus is lost: logout or a dead connection. Its commands are aborted and its SPC-2
-    /// reservation is released; registrations stay.
+    /// reservation is released; registrations stay. Later commands of this handle are aborted too.
     pub fn nexus_lost(&self, nexus: &NexusHandle) {
-        nexus.tasks.abort_all(Aborted::Silently, None);
+        nexus.0.tasks.close();
+        let guarded = &mut *self.lock();
+        if guarded.nexuses.detach(&nexus.0) {
+            guarded.unit.nexus_lost(nexus.0.id);
+            guarded.refresh_all();
+            guarded.nexuses.forget_strangers(&guarded.unit);
+        }
     }
 
     /// Enters a command into the task set on arrival, before its data-out. `tag` is unique in the nexus.
     #[must_use]
     pub fn begin(&self, nexus: &NexusHandle, tag: u64) -> Task {
-        nexus.tasks.begin(tag)
+        nexus.0.tasks.begin(tag)
     }
 
-    /// Executes a command whose data-out has arrived. An aborted command ends with TASK ABORTED; ask
-    /// [`Task::is_aborted`] whether that status is sent at all.
+    /// Executes a command whose data-out has arrived, all of it as the initiator sent it. An aborted
+    /// command ends with TASK ABORTED; ask [`Task::is_aborted`] whether that status is sent at all.
     #[must_use]
-    pub fn execute(&self, _nexus: &NexusHandle, task: &Task, cdb: &[u8], data_out: &[u8]) -> Completion {
-        match task.enter() {
-            Err(_) => Completion::status(Status::TASK_ABORTED),
-            Ok(_executing) => self.disk.execute(cdb, data_out),
+    pub fn execute(&self, nexus: &NexusHandle, task: &Task, cdb: &[u8], data_out: &[u8]) -> Completion {
+        let completion = match nexus.0.gate.decide(self.profile, cdb) {
+            Decision::Execute => match task.enter() {
+                Ok(executing) => self.run(nexus, executing, cdb, data_out),
+                Err(_) => Completion::status(Status::TASK_ABORTED),
+            },
+            Decision::Conflict => Completion::status(Status::RESERVATION_CONFLICT),
+            Decision::Consult => self.consult(nexus, task, cdb, data_out),
+        };
+        self.in_chosen_format(completion)
+    }
+
+    /// The block device server executes an admitted command.
+    fn run(&self, nexus: &NexusHandle, executing: Executing<'_>, cdb: &[u8], data_out: &[u8]) -> Completion {
+        let sender = Sender { nexus: &nexus.0.nexus, target: self.target.get().map(String::as_str) };
+        let executed = self.disk.execute(sender, cdb, data_out);
+        // Only now: whoever aborts commands waits for this one with the lock held.
+        drop(executing);
+        if executed.modes_changed {
+            let guarded = &mut *self.lock();
+            guarded.unit.establish_for_others(Some(nexus.0.id), Attention::ModeParametersChanged);
+            guarded.refresh_all();
         }
+        executed.completion
+    }
+
+    /// The reservation machine decides, and executes what is its own.
+    fn consult(&self, nexus: &NexusHandle, task: &Task, cdb: &[u8], data_out: &[u8]) -> Completion {
+        let mut guard = self.lock();
+        let Ok(executing) = task.enter() else { return Completion::status(Status::TASK_ABORTED) };
+        let is_order = cdb.first() == Some(&opcode::PERSISTENT_RESERVE_OUT);
+        let data = if is_order { DataPhase::Out(data_out.to_vec()) } else { DataPhase::None };
+        let request = Request { cdb: cdb.to_vec(), data };
+        let guarded = &mut *guard;
+        let before = (is_order && self.image.is_some()).then(|| guarded.unit.clone());
+        let (outcome, effects) = guarded.unit.execute(&mut guarded.nexuses, nexus.0.id, &request);
+        if effects.contains(&Effect::Persist) && !self.persist(guarded) {
+            if let Some(before) = before {
+                guarded.unit = before;
+            }
+            return Completion::check(&INTERNAL_FAILURE);
+        }
+        self.carry_out(guarded, &effects, nexus.0.id, task);
+        match outcome {
+            Outcome::Complete(completion) => completion,
+            Outcome::Execute => {
+                drop(guard);
+                self.run(nexus, executing, cdb, data_out)
+            }
+        }
+    }
+
+    /// Writes the durable image. `false` if that failed; the old image is then still in force.
+    fn persist(&self, guarded: &Guarded) -> bool {
+        let Some(path) = &self.image else { return true };
+        aptpl::save(path, &Image::of(&guarded.unit, &guarded.nexuses)).is_ok()
+    }
+
+    /// Gates first: a command of a preempted nexus that comes while its others are being aborted must
+    /// find the new reservation.
+    fn carry_out(&self, guarded: &mut Guarded, effects: &[Effect], sender: NexusId, task: &Task) {
+        for effect in effects {
+            match effect {
+                Effect::Refresh(nexus) => guarded.refresh(*nexus),
+                Effect::RefreshAll => guarded.refresh_all(),
+                Effect::Persist | Effect::Abort { .. } => {}
+            }
+        }
+        for effect in effects {
+            if let Effect::Abort { nexuses } = effect {
+                self.abort_commands(guarded, nexuses, sender, task);
+            }
+        }
+        if effects.contains(&Effect::RefreshAll) {
+            guarded.nexuses.forget_strangers(&guarded.unit);
+        }
+    }
+
+    /// Ends the commands of `nexuses` but for `task`, which asked for it (SPC-4 5.13.11.2.6, SAM-5 5.3.1).
+    fn abort_commands(&self, guarded: &mut Guarded, nexuses: &[NexusId], sender: NexusId, task: &Task) {
+        let how = self.abort_for_others();
+        for nexus in nexuses {
+            let aborted =
+                guarded.nexuses.sessions_of(*nexus).iter().filter(|s| s.tasks.abort_all(how, Some(task)));
+            if aborted.count() > 0 && how == Aborted::Silently && *nexus != sender {
+                guarded.unit.establish(*nexus, Attention::CommandsCleared);
+                guarded.refresh(*nexus);
+            }
+        }
+    }
+
+    /// How a command ends that another nexus aborts.
+    fn abort_for_others(&self) -> Aborted {
+        if self.disk.task_aborted_status() { Aborted::TaskAbortedStatus } else { Aborted::Silently }
+    }
+
+    /// Descriptor format if the Control page says so.
+    fn in_chosen_format(&self, mut completion: Completion) -> Completion {
+        let failed = completion.status == Status::CHECK_CONDITION;
+        if failed
+            && self.disk.descriptor_sense()
+            && let Some(sense) = completion.decoded_sense()
+        {
+            completion.sense = sense.to_descriptor();
+        }
+        completion
     }
 
     /// The simulated latency of each command; the transport waits it out without holding up others.
@@ -110,40 +227,95 @@ impl LogicalUnit {
         self.delay
     }
 
+    /// How many bytes of data-out this CDB names, if it is a command of this device: what a transport
+    /// compares with what the initiator announced.
+    #[must_use]
+    pub fn data_out_length(&self, cdb: &[u8]) -> Option<u64> {
+        crate::block::data_out_length(cdb)
+    }
+
     /// ABORT TASK: ends one command of this nexus. `false` if no such command is under way.
+    #[must_use]
     pub fn abort_task(&self, nexus: &NexusHandle, tag: u64) -> bool {
-        nexus.tasks.abort(tag)
+        nexus.0.tasks.abort(tag)
     }
 
     /// ABORT TASK SET: ends every command of this nexus.
     pub fn abort_task_set(&self, nexus: &NexusHandle) {
-        nexus.tasks.abort_all(Aborted::Silently, None);
+        nexus.0.tasks.abort_all(Aborted::Silently, None);
     }
 
-    /// CLEAR TASK SET: ends every command of every nexus.
+    /// CLEAR TASK SET: ends every command of every nexus (SAM-5 7.4).
     pub fn clear_task_set(&self, nexus: &NexusHandle) {
-        self.abort_everything(nexus.id);
+        let guarded = &mut *self.lock();
+        let how = self.abort_for_others();
+        let sessions: Vec<_> = guarded.nexuses.sessions().cloned().collect();
+        for session in sessions {
+            let own = session.id == nexus.0.id;
+            let how = if own { Aborted::Silently } else { how };
+            if session.tasks.abort_all(how, None) && !own && how == Aborted::Silently {
+                guarded.unit.establish(session.id, Attention::CommandsCleared);
+                guarded.refresh(session.id);
+            }
+        }
     }
 
-    /// LOGICAL UNIT RESET asked for by `nexus` (SAM-5 6.3.3).
-    pub fn reset(&self, nexus: &NexusHandle) {
-        self.abort_everything(nexus.id);
+    /// LOGICAL UNIT RESET (SAM-5 6.3.3): every command ends without status, SPC-2 reservations and mode
+    /// pages go, registrations stay, every nexus is told.
+    pub fn reset(&self) {
+        self.reset_with(PrUnit::logical_unit_reset);
     }
 
     /// TARGET WARM RESET or TARGET COLD RESET, as far as this logical unit is concerned.
     pub fn target_reset(&self) {
-        self.abort_everything(NexusId(u32::MAX));
+        self.reset_with(PrUnit::target_reset);
     }
 
-    /// Power off and on again: everything volatile is gone.
+    /// Power off and on again: everything volatile is gone, the medium stays.
     pub fn power_cycle(&self) {
-        self.abort_everything(NexusId(u32::MAX));
+        self.reset_with(PrUnit::power_cycle);
     }
 
-    fn abort_everything(&self, _by: NexusId) {
-        let handles: Vec<_> = lock(&self.nexuses).values().cloned().collect();
-        for handle in handles {
-            handle.tasks.abort_all(Aborted::Silently, None);
+    /// The device server loses its reservation information, as after a failure of its memory.
+    pub fn lose_reservation_information(&self) {
+        let guarded = &mut *self.lock();
+        let _ = guarded.unit.lose_reservation_information();
+        self.persist(guarded);
+        guarded.refresh_all();
+    }
+
+    fn reset_with(&self, reset: fn(&mut PrUnit)) {
+        let guarded = &mut *self.lock();
+        for session in guarded.nexuses.sessions() {
+            session.tasks.abort_all(Aborted::Silently, None);
         }
+        self.disk.reset();
+        reset(&mut guarded.unit);
+        guarded.refresh_all();
+        guarded.nexuses.forget_strangers(&guarded.unit);
+    }
+
+    /// The state of the reservations, for reports and tests.
+    pub fn inspect<T>(&self, look: impl FnOnce(&PrUnit) -> T) -> T {
+        look(&self.lock().unit)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Guarded> {
+        self.guarded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl Guarded {
+    fn refresh(&self, nexus: NexusId) {
+        let standing = self.unit.standing(nexus);
+        self.nexuses.sessions_of(nexus).iter().for_each(|session| session.gate.set(standing));
+    }
+
+    fn refresh_all(&self) {
+        self.nexuses.sessions().for_each(|session| session.gate.set(self.unit.standing(session.id)));
+    }
+}
+
+/// The durable image could not be written: the command did not happen.
+const INTERNAL_FAILURE: Sense =
+    Sense::new(SenseKey::HARDWARE_ERROR, AdditionalSense::INTERNAL_TARGET_FAILURE);

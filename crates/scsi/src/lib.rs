@@ -10,6 +10,7 @@
 pub mod block;
 mod bytes;
 pub mod capacity;
+pub mod copy;
 pub mod field;
 pub mod inquiry;
 pub mod lba_status;

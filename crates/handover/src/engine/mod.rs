@@ -1,71 +1,93 @@
-//! The handover itself.
+//! The handover itself: [`Engine`], phase by phase. `course` is the state, `batch` one round trip, and every other file
+//! one part of the way: `prepare`, `freeze`, `take` (with `identity` and `blind`), `verify`, `locate` and `undo`.
 
-use crate::action::{Event, Procedure, Step};
+mod attention;
+mod batch;
+mod blind;
+pub(crate) mod course;
+mod freeze;
+mod identity;
+mod locate;
+pub(crate) mod order;
+mod prepare;
+mod recover;
+mod take;
+mod undo;
+mod verify;
+
+use crate::action::{Event, Procedure, Side, Step};
 use crate::facts::Facts;
 use crate::method::Method;
-use crate::plan::Plan;
-use crate::settings::{Settings, Shared};
-use crate::verdict::{Reason, Verdict};
+use crate::plan::{self, Plan};
+use crate::settings::Settings;
+use course::Course;
 use scsi::AdditionalSense;
 
 /// One handover of one logical unit.
+///
+/// Poll it, carry out what it says, report. It stands still at [`Step::PhaseDone`]: pause the guest after `Prepare`,
+/// let it run at the destination after `Verify`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Engine {
-    settings: Shared,
-    facts: Option<Box<Facts>>,
+    course: Course,
 }
 
 impl Engine {
     /// A handover that has not begun.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { settings: Shared::new(settings), facts: None }
+        Self { course: Course::new(settings) }
     }
 
     /// What was read; from the end of phase Plan to the beginning of Freeze.
     #[must_use]
     pub fn facts(&self) -> Option<&Facts> {
-        self.facts.as_deref()
+        self.course.facts.as_deref()
     }
 
     /// What will be done; from the end of phase Plan to the beginning of Freeze.
     #[must_use]
     pub fn plan(&self) -> Option<Plan> {
-        None
+        plan::plan(self.facts()?, &self.course.settings).ok()
     }
 
-    /// The method in use: planned, and after Freeze the one chosen in the pause.
+    /// The method in use: planned, and from the end of Freeze the one chosen in the pause.
     #[must_use]
-    pub fn method(&self) -> Option<Method> {
-        self.settings.method
+    pub const fn method(&self) -> Method {
+        self.course.terms.method
     }
 
-    /// The destination has the registration.
+    /// The source's last right has been taken away; there is no way back.
     #[must_use]
     pub const fn committed(&self) -> bool {
-        false
+        self.course.terms.committed
     }
 
     /// Unit attentions that own commands took from the guest's nexus and that the guest must be given once, at its owner.
     #[must_use]
-    pub const fn attentions(&self) -> &[AdditionalSense] {
-        &[]
+    pub fn attentions(&self) -> Vec<AdditionalSense> {
+        let owner = if self.committed() { Side::Destination } else { Side::Source };
+        self.course.attentions.owed(owner)
     }
 
     /// Another node may have changed APTPL between our reading and our REGISTER, which then set it back.
     #[must_use]
     pub const fn aptpl_may_have_changed(&self) -> bool {
-        false
+        self.course.terms.aptpl_doubt
     }
 
     /// Subtracts `by` from every PRGENERATION in the state, for searches that keep it relative.
-    pub const fn shift_generation(&mut self, _by: u32) {}
+    pub fn shift_generation(&mut self, by: u32) {
+        self.course.shift_generation(by);
+    }
 }
 
 impl Procedure for Engine {
     fn poll(&mut self) -> Step {
-        Step::Finished(Verdict::Refused(Reason::NotSupported))
+        self.course.poll()
     }
 
-    fn handle(&mut self, _event: Event) {}
+    fn handle(&mut self, event: Event) {
+        self.course.handle(event);
+    }
 }

@@ -1,108 +1,214 @@
-//! The block device server (SBC-4) over a store.
+//! The block device server (SPC-4, SBC-4) over a store: every command but those of reservations, which
+//! [`PrUnit`](crate::PrUnit) has admitted before they come here.
+//!
+//! One file for each group of commands. Nothing here takes a lock that is common to all blocks; answers
+//! are data or a [`Refusal`](refusal::Refusal), made a completion in one place.
 
+mod control;
+mod copy;
+mod inquiry;
+mod limits;
+mod locks;
+mod modes;
+mod provisioning;
+mod refusal;
+mod sanitize;
+mod supported;
+mod transfer;
+
+pub(crate) use transfer::data_out_length;
+
+use crate::identity::Identity;
 use crate::store::Store;
-use crate::unit::OpenError;
-use scsi::{AdditionalSense, Completion, Sense, SenseKey, opcode};
+use crate::{ItNexus, Profile};
+use copy::Copies;
+use locks::ExtentLocks;
+use modes::Modes;
+use refusal::{Answer, Refusal, cut};
+use scsi::block::{Command, Form, Operation, RequestSense};
+use scsi::capacity::{Capacity10, Capacity16};
+use scsi::{AdditionalSense, Completion, FieldError, Sense, SenseKey};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes of a logical block.
 pub(crate) const BLOCK: u64 = 512;
 
+/// A direct access block device.
 #[derive(Debug)]
 pub(crate) struct Disk {
     store: Box<dyn Store>,
+    blocks: u64,
+    identity: Identity,
+    profile: &'static Profile,
+    locks: ExtentLocks,
+    modes: Modes,
+    copies: Copies,
+    stopped: AtomicBool,
+}
+
+/// Who sent a command and which names it reaches: what INQUIRY tells beside the logical unit itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sender<'a> {
+    /// The I_T nexus.
+    pub(crate) nexus: &'a ItNexus,
+    /// Name of the target device, if the transport has one.
+    pub(crate) target: Option<&'a str>,
+}
+
+/// A command's end, and what other nexuses must be told of it.
+#[derive(Debug)]
+pub(crate) struct Executed {
+    /// What the initiator gets.
+    pub(crate) completion: Completion,
+    /// MODE PARAMETERS CHANGED for every other nexus.
+    pub(crate) modes_changed: bool,
 }
 
 impl Disk {
-    pub(crate) fn new(store: Box<dyn Store>) -> Result<Self, OpenError> {
-        if store.size() < BLOCK {
-            return Err(OpenError::TooSmall(store.size()));
-        }
-        Ok(Self { store })
+    /// A device over `store`, which must hold at least one block.
+    pub(crate) fn new(store: Box<dyn Store>, identity: Identity, profile: &'static Profile) -> Self {
+        let blocks = store.size() / BLOCK;
+        let modes = Modes::new(blocks, BLOCK as u32, store.has_volatile_cache());
+        let (locks, copies) = (ExtentLocks::default(), Copies::default());
+        Self { store, blocks, identity, profile, locks, modes, copies, stopped: AtomicBool::new(false) }
     }
 
-    const fn check(key: SenseKey, code: AdditionalSense) -> Sense {
-        Sense::new(key, code)
+    /// TAS of the Control page.
+    pub(crate) fn task_aborted_status(&self) -> bool {
+        self.modes.task_aborted_status()
     }
 
-    pub(crate) fn execute(&self, cdb: &[u8], data_out: &[u8]) -> Completion {
-        match cdb.first().copied().unwrap_or(0xFF) {
-            opcode::TEST_UNIT_READY => Completion::good(Vec::new()),
-            opcode::INQUIRY => inquiry(number(cdb, 3, 2)),
-            opcode::READ_CAPACITY_10 => self.capacity_10(),
-            opcode::READ_10 => self.read(number(cdb, 2, 4), number(cdb, 7, 2)),
-            opcode::READ_16 => self.read(number(cdb, 2, 8), number(cdb, 10, 4)),
-            opcode::WRITE_10 => self.write(number(cdb, 2, 4), number(cdb, 7, 2), data_out),
-            opcode::WRITE_16 => self.write(number(cdb, 2, 8), number(cdb, 10, 4), data_out),
-            opcode::SERVICE_ACTION_IN_16 => self.capacity_16(number(cdb, 10, 4)),
-            _ => {
-                let code = AdditionalSense::INVALID_COMMAND_OPERATION_CODE;
-                Completion::check(&Self::check(SenseKey::ILLEGAL_REQUEST, code))
-            }
-        }
+    /// D_SENSE of the Control page.
+    pub(crate) fn descriptor_sense(&self) -> bool {
+        self.modes.descriptor_sense()
     }
 
-    fn blocks(&self) -> u64 {
-        self.store.size() / BLOCK
+    /// Any reset: mode pages to their saved values, which are the defaults; the unit is started.
+    pub(crate) fn reset(&self) {
+        self.modes.reset();
+        self.copies.forget();
+        self.stopped.store(false, Ordering::Release);
     }
 
-    fn capacity_10(&self) -> Completion {
-        let last = u32::try_from(self.blocks() - 1).unwrap_or(u32::MAX);
-        Completion::good([last.to_be_bytes(), (BLOCK as u32).to_be_bytes()].concat())
-    }
-
-    fn capacity_16(&self, allocation: u64) -> Completion {
-        let mut data = (self.blocks() - 1).to_be_bytes().to_vec();
-        data.extend((BLOCK as u32).to_be_bytes());
-        data.resize(32, 0);
-        data.truncate(usize::try_from(allocation).unwrap_or(usize::MAX));
-        Completion::good(data)
-    }
-
-    fn range(&self, lba: u64, blocks: u64) -> Result<u64, Completion> {
-        match lba.checked_add(blocks) {
-            Some(end) if end <= self.blocks() => Ok(lba * BLOCK),
-            _ => {
-                let code = AdditionalSense::LBA_OUT_OF_RANGE;
-                Err(Completion::check(&Self::check(SenseKey::ILLEGAL_REQUEST, code)))
-            }
-        }
-    }
-
-    fn read(&self, lba: u64, blocks: u64) -> Completion {
-        let offset = match self.range(lba, blocks) {
-            Ok(offset) => offset,
-            Err(completion) => return completion,
+    /// Executes a command that was admitted. `data_out` is all that the initiator sent.
+    pub(crate) fn execute(&self, sender: Sender<'_>, cdb: &[u8], data_out: &[u8]) -> Executed {
+        let mut modes_changed = false;
+        let answer = match parse(cdb) {
+            Ok(Command::ModeSelect(command)) => self.modes.select(&command, data_out).map(|changed| {
+                modes_changed = changed;
+                Vec::new()
+            }),
+            Ok(command) => self.ready_for(&command).and_then(|()| self.run(sender, &command, data_out)),
+            Err(refusal) => Err(refusal),
         };
-        let mut data = vec![0; usize::try_from(blocks * BLOCK).unwrap_or(0)];
-        match self.store.read_at(offset, &mut data) {
-            Ok(()) => Completion::good(data),
-            Err(_) => {
-                let code = AdditionalSense::UNRECOVERED_READ_ERROR;
-                Completion::check(&Self::check(SenseKey::MEDIUM_ERROR, code))
+        let completion = answer.map_or_else(|refusal| refusal.completion(), Completion::good);
+        Executed { completion, modes_changed }
+    }
+
+    /// What keeps a command from touching the medium: a stopped unit, a write protected one.
+    fn ready_for(&self, command: &Command) -> Result<(), Refusal> {
+        let stopped = self.stopped.load(Ordering::Acquire);
+        if stopped && (touches_medium(command) || *command == Command::TestUnitReady) {
+            let code = AdditionalSense::INITIALIZING_COMMAND_REQUIRED;
+            return Err(Refusal::new(SenseKey::NOT_READY, code));
+        }
+        if writes_medium(command) && self.modes.write_protected() {
+            let code = AdditionalSense::SOFTWARE_WRITE_PROTECTED;
+            return Err(Refusal::new(SenseKey::DATA_PROTECT, code));
+        }
+        Ok(())
+    }
+
+    fn run(&self, sender: Sender<'_>, command: &Command, data_out: &[u8]) -> Answer {
+        match command {
+            Command::Access(access) => self.access(access, data_out),
+            Command::TestUnitReady => Ok(Vec::new()),
+            Command::RequestSense(command) => self.request_sense(command),
+            Command::Inquiry(command) => self.inquiry(sender, command),
+            Command::ModeSense(command) => self.modes.sense(command),
+            Command::ModeSelect(command) => self.modes.select(command, data_out).map(|_| Vec::new()),
+            Command::StartStop(command) => self.start_stop(command),
+            Command::PreventAllow(command) => self.prevent_allow(command),
+            Command::SendDiagnostic(command) => self.send_diagnostic(command),
+            Command::ReadCapacity10 => Ok(self.capacity_10()),
+            Command::ReadCapacity16(command) => cut(self.capacity_16(), command.allocation_length),
+            Command::GetLbaStatus(command) => self.lba_status(command),
+            Command::ReadDefectData(command) => self.read_defect_data(command),
+            Command::SupportedOperations(command) => supported::operations(self.profile, command),
+            Command::SupportedFunctions(command) => supported::functions(command),
+            Command::Unmap(command) => self.unmap(command, data_out),
+            Command::Sanitize(command) => self.sanitize(command, data_out),
+            Command::ExtendedCopy(command) => self.extended_copy(sender, command, data_out),
+            Command::ReceiveCopyResults(command) => self.receive_copy_results(sender, command),
+            // The device knows the other logical units; a lone one reports itself.
+            Command::ReportLuns(command) => {
+                cut(vec![0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], command.allocation_length)
             }
         }
     }
 
-    fn write(&self, lba: u64, blocks: u64, data: &[u8]) -> Completion {
-        let offset = match self.range(lba, blocks) {
-            Ok(offset) => offset,
-            Err(completion) => return completion,
+    /// REQUEST SENSE without a unit attention: the state of the unit as data (SPC-4 6.39).
+    fn request_sense(&self, command: &RequestSense) -> Answer {
+        let sense = if self.stopped.load(Ordering::Acquire) {
+            Sense::new(SenseKey::NOT_READY, AdditionalSense::INITIALIZING_COMMAND_REQUIRED)
+        } else {
+            Sense::new(SenseKey::NO_SENSE, AdditionalSense::NONE)
         };
-        let length = usize::try_from(blocks * BLOCK).unwrap_or(usize::MAX);
-        match self.store.write_at(offset, data.get(..length).unwrap_or(data)) {
-            Ok(()) => Completion::good(Vec::new()),
-            Err(_) => Completion::check(&Self::check(SenseKey::MEDIUM_ERROR, AdditionalSense::WRITE_ERROR)),
-        }
+        cut(
+            if command.descriptor { sense.to_descriptor() } else { sense.to_fixed() },
+            command.allocation_length,
+        )
+    }
+
+    fn capacity_10(&self) -> Vec<u8> {
+        let last_lba = u32::try_from(self.blocks - 1).unwrap_or(u32::MAX);
+        Capacity10 { last_lba, block_length: BLOCK as u32 }.to_bytes()
+    }
+
+    fn capacity_16(&self) -> Vec<u8> {
+        let capacity = Capacity16 {
+            last_lba: self.blocks - 1,
+            block_length: BLOCK as u32,
+            physical_exponent: limits::PHYSICAL_EXPONENT,
+            provisioning: true,
+            read_zeros: true,
+            ..Capacity16::default()
+        };
+        capacity.to_bytes()
     }
 }
 
-fn inquiry(allocation: u64) -> Completion {
-    let mut data = vec![0, 0, 6, 2, 31, 0, 0, 2];
-    data.extend(b"TENURE  LOGICAL UNIT    0001");
-    data.truncate(usize::try_from(allocation).unwrap_or(usize::MAX));
-    Completion::good(data)
+/// Reads a CDB; NACA is refused, for there is no ACA (SAM-5 5.2).
+fn parse(cdb: &[u8]) -> Result<Command, Refusal> {
+    let command = Command::parse(cdb)?;
+    let control = Form::of(cdb.first().copied().unwrap_or(0)).length() - 1;
+    if cdb.get(control).is_some_and(|byte| byte & 0x04 != 0) {
+        return Err(FieldError::cdb_bit(control as u16, 2).into());
+    }
+    Ok(command)
 }
 
-fn number(cdb: &[u8], at: usize, length: usize) -> u64 {
-    cdb.get(at..at + length).map_or(0, |b| b.iter().fold(0, |n, b| n << 8 | u64::from(*b)))
+const fn touches_medium(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Access(_)
+            | Command::Unmap(_)
+            | Command::GetLbaStatus(_)
+            | Command::Sanitize(_)
+            | Command::ExtendedCopy(_)
+    )
+}
+
+const fn writes_medium(command: &Command) -> bool {
+    match command {
+        Command::Access(access) => !matches!(
+            access.operation,
+            Operation::Read
+                | Operation::Verify { .. }
+                | Operation::PreFetch { .. }
+                | Operation::SynchronizeCache { .. }
+        ),
+        Command::Unmap(_) | Command::Sanitize(_) | Command::ExtendedCopy(_) => true,
+        _ => false,
+    }
 }

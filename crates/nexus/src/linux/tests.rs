@@ -146,6 +146,8 @@ fn timeout_is_an_unknown_outcome_before_and_after_5_14() {
     let driver_alone = Returned { host_status: 0, ..returned(TIMEOUT_BEFORE_5_14) };
     assert_eq!(unknown(&driver_alone).kind(), ErrorKind::TimedOut);
     assert_eq!(unknown(&with_host(CHECK, HostStatus::TIME_OUT)).kind(), ErrorKind::TimedOut);
+    let beside_sense = Returned { driver_status: DriverStatus::TIMEOUT.0, ..returned(CHECK) };
+    assert_eq!(unknown(&beside_sense).kind(), ErrorKind::TimedOut);
 }
 
 #[test]

@@ -1,0 +1,96 @@
+//! Method *destination nonce*: without the source. The destination registers a nonce, preempts the guest's key with it,
+//! and changes to that key. The PREEMPT is the proof: it removes the source's registration only if it was still there.
+
+use super::batch::{Answer, Answers};
+use super::course::{At, Course, Held, MAX_ATTEMPTS, Purpose};
+use super::order::{Name, Order};
+use crate::action::Path;
+use crate::role::Role;
+use crate::verdict::{Cause, Doubt};
+
+const DESTINATION: Path = Path::destination(0);
+
+impl Course {
+    /// The next command. The source may have commands under way, hence PREEMPT AND ABORT where the target has it.
+    pub(crate) fn next_blind_act(&self) -> (At, Vec<(Path, Order)>) {
+        let kind = self.kind();
+        if self.terms.preempted {
+            return (At::BlindRename, vec![(DESTINATION, Order::Register(Name::Nonce, Name::Guest))]);
+        }
+        let order = if self.terms.no_abort {
+            Order::Preempt(Name::Nonce, Name::Guest, kind)
+        } else {
+            Order::PreemptAbort(Name::Nonce, Name::Guest, kind)
+        };
+        (At::BlindPreempt, vec![(DESTINATION, order)])
+    }
+
+    /// Judges a batch of this method.
+    pub(crate) fn blindly_taken(&mut self, answers: &Answers) {
+        let answer = answers.on(DESTINATION);
+        match self.at {
+            At::BlindPreempt => match answer {
+                Answer::Rejected if !self.terms.no_abort => {
+                    self.terms.no_abort = true;
+                    self.act();
+                }
+                Answer::Rejected => self.undo(Cause::Rejected),
+                answer => self.look_at_result(answer.is_good()),
+            },
+            At::BlindCheck { sure } => self.result_seen(sure, answers),
+            At::BlindRename if answer.is_good() => {
+                self.beliefs.destination = Held::Key;
+                self.commit();
+            }
+            At::BlindRename => self.locate(Purpose::Take),
+            _ => {}
+        }
+    }
+
+    /// Reads what the PREEMPT came to.
+    pub(crate) fn look_at_result(&mut self, sure: bool) {
+        self.run(At::BlindCheck { sure }, [(DESTINATION, Order::Keys), (DESTINATION, Order::Reservation)]);
+    }
+
+    /// A holder shows its success by the reservation. For anybody else GOOD is the proof, on a target that refuses to
+    /// preempt an unknown key; after a lost reply nothing tells our PREEMPT from a fencer's.
+    fn result_seen(&mut self, sure: bool, answers: &Answers) {
+        let (Some(keys), Some(read)) = (answers.keys(), answers.reservation()) else {
+            return self.doubt(Doubt::DestinationUnreachable);
+        };
+        let nonce = self.settings.nonce;
+        let victim_listed = keys.keys.iter().any(|key| Some(*key) == self.terms.key);
+        self.terms.attempts += 1;
+        if !keys.keys.contains(&nonce) {
+            self.beliefs.destination = Held::Nothing;
+            return self.fence();
+        }
+        let holds = read.reservation.is_some_and(|held| held.key == nonce);
+        let taken = match self.terms.role {
+            Role::Holder(_) => holds,
+            _ => sure && !victim_listed,
+        };
+        if taken {
+            self.terms.preempted = true;
+            self.act();
+        } else if victim_listed && self.terms.attempts < MAX_ATTEMPTS {
+            self.act();
+        } else if sure || matches!(self.terms.role, Role::Holder(_)) {
+            self.fence();
+        } else {
+            self.doubt(Doubt::SourceUnreachable);
+        }
+    }
+
+    /// The destination's key is known again.
+    pub(crate) fn judge_blind(&mut self) {
+        self.terms.attempts += 1;
+        match self.beliefs.destination {
+            _ if self.beliefs.destination_lost => self.doubt(Doubt::DestinationUnreachable),
+            Held::Key => self.commit(),
+            Held::Nonce if self.terms.attempts > MAX_ATTEMPTS => self.doubt(Doubt::Mismatch),
+            Held::Nonce => self.act(),
+            Held::Nothing => self.fence(),
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! The state that a handover and a recovery share, and how it moves: a batch is run, its answers are judged where the
+//! course stands, and that decides the next batch.
+//!
+//! The commit and the way back are driven by beliefs (who has which key), not by history: after any answer that is not
+//! clear the beliefs are learnt anew by probes, so that a lost reply, a crash and a foreign command need no steps of
+//! their own.
+
+use super::attention::Attentions;
+use super::batch::{Answers, Batch};
+use super::order::{Name, Order, Speech};
+use crate::action::{Event, Path, Phase, Side, Step};
+use crate::facts::Facts;
+use crate::journal::{Entry, Stage};
+use crate::known_targets::{Known, Traits};
+use crate::method::Method;
+use crate::role::Role;
+use crate::settings::{Settings, Shared};
+use crate::verdict::{Cause, Doubt, Verdict};
+use scsi::pr::Key;
+
+/// Where the course stands: which batch is under way, or that it stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum At {
+    Start,
+    Survey,
+    Look(Phase),
+    Count(Phase),
+    Stand(Phase),
+    Claim,
+    ClaimProbe { maybe: bool },
+    Inspect,
+    Prove,
+    Break,
+    Move,
+    Preempt,
+    Rekey,
+    Who,
+    DropNonce,
+    PreemptNonce,
+    BlindPreempt,
+    BlindCheck { sure: bool },
+    BlindRename,
+    IdentityProve,
+    IdentityClose,
+    IdentityOpen,
+    IdentityCheck,
+    IdentityBackClose,
+    IdentityBackOpen,
+    Locate,
+    LocateNonce,
+    LocateByReading,
+    Others,
+    OthersProbe,
+    Check,
+    CheckProbe,
+    UndoRekey,
+    UndoProve,
+    UndoRevert,
+    UndoUnregister,
+    UndoConfirm,
+    FenceWho,
+    FenceClean,
+    FenceConfirm,
+    RecoverLook,
+    End(Verdict),
+}
+
+/// Why the beliefs are being learnt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Purpose {
+    Take,
+    Undo,
+    Recover(Stage),
+}
+
+/// What does not follow from the device: agreed before the pause, or found in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Terms {
+    pub(crate) key: Option<Key>,
+    pub(crate) method: Method,
+    pub(crate) role: Role,
+    pub(crate) aptpl: bool,
+    /// PRGENERATION when the guest was last seen registered.
+    pub(crate) generation: u32,
+    /// The source's registered paths.
+    pub(crate) source_paths: u8,
+    /// The source's path that holds the reservation, as far as known.
+    pub(crate) holder: u8,
+    /// The destination had the key before us.
+    pub(crate) adopted: bool,
+    pub(crate) sharers: u16,
+    pub(crate) shared: bool,
+    pub(crate) traits: Traits,
+    pub(crate) move_reported: Known,
+    /// READ FULL STATUS tells the nexuses apart here.
+    pub(crate) full_status: bool,
+    /// READ FULL STATUS and READ KEYS were of the same PRGENERATION, and showed the source registered.
+    pub(crate) seen_together: bool,
+    /// The claim had one clear outcome, so that PRGENERATION may be reckoned with.
+    pub(crate) clean: bool,
+    /// Methods that this target rejected in this handover.
+    pub(crate) excluded: u8,
+    /// Times that something had to be sorted out.
+    pub(crate) attempts: u8,
+    /// PREEMPT AND ABORT was rejected.
+    pub(crate) no_abort: bool,
+    /// A PREEMPT was sent (source nonce), or known to have succeeded (destination nonce).
+    pub(crate) preempted: bool,
+    pub(crate) taking: bool,
+    pub(crate) committed: bool,
+    pub(crate) journaled: bool,
+    pub(crate) journal_failed: bool,
+    pub(crate) aborted: bool,
+    pub(crate) aptpl_doubt: bool,
+    pub(crate) leftover: bool,
+    pub(crate) nonce_left: bool,
+    pub(crate) prefer_destination: bool,
+    pub(crate) destination_alive: bool,
+    pub(crate) cause: Cause,
+    pub(crate) purpose: Purpose,
+}
+
+/// The destination's registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Held {
+    Nothing,
+    Key,
+    Nonce,
+}
+
+/// Who has which key, as last seen or brought about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Beliefs {
+    /// The source's paths with the guest's key.
+    pub(crate) key: u8,
+    /// The source's paths with the nonce.
+    pub(crate) nonce: u8,
+    pub(crate) destination: Held,
+    pub(crate) source_lost: bool,
+    pub(crate) destination_lost: bool,
+}
+
+/// A handover or a recovery under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Course {
+    pub(crate) settings: Shared,
+    pub(crate) facts: Option<Box<Facts>>,
+    pub(crate) terms: Terms,
+    pub(crate) beliefs: Beliefs,
+    pub(crate) batch: Batch,
+    pub(crate) attentions: Attentions,
+    pub(crate) at: At,
+}
+
+impl Course {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let terms = Terms::new(&settings);
+        let beliefs = Beliefs {
+            key: 0,
+            nonce: 0,
+            destination: Held::Nothing,
+            source_lost: false,
+            destination_lost: false,
+        };
+        let attentions = Attentions::new();
+        let settings = Shared::new(settings);
+        Self { settings, facts: None, terms, beliefs, batch: Batch::default(), attentions, at: At::Start }
+    }
+
+    /// See [`crate::Procedure::poll`].
+    pub(crate) fn poll(&mut self) -> Step {
+        loop {
+            let speech = Speech {
+                settings: &self.settings,
+                key: self.terms.key.unwrap_or_default(),
+                aptpl: self.terms.aptpl,
+            };
+            if let Some(step) = self.batch.poll(&speech) {
+                return step;
+            }
+            match self.at {
+                At::Stand(phase) => return Step::PhaseDone(phase),
+                At::End(verdict) => return Step::Finished(verdict),
+                _ => self.advance(),
+            }
+        }
+    }
+
+    /// See [`crate::Procedure::handle`].
+    pub(crate) fn handle(&mut self, event: Event) {
+        match event {
+            Event::Completed { id, outcome } => {
+                let (settings, key) = (&self.settings, self.terms.key);
+                self.batch.complete(id, outcome, settings, key, &mut self.attentions);
+            }
+            Event::JournalFailed => self.fail_journal(),
+            Event::Abort => self.abort(),
+            Event::Proceed => self.proceed(),
+            Event::Refresh => {
+                if self.at == At::Stand(Phase::Prepare) {
+                    self.look(Phase::Prepare);
+                }
+            }
+        }
+    }
+
+    fn proceed(&mut self) {
+        let At::Stand(phase) = self.at else { return };
+        match phase {
+            Phase::Plan => self.look(Phase::Prepare),
+            Phase::Prepare => self.freeze(),
+            Phase::Freeze => self.take(),
+            Phase::Take => self.verify(),
+            Phase::Verify => self.at = At::Stand(Phase::Release),
+            Phase::Release => self.at = At::End(Verdict::Moved),
+        }
+    }
+
+    fn abort(&mut self) {
+        self.terms.aborted = true;
+        match self.at {
+            At::Stand(Phase::Plan | Phase::Prepare) => self.at = At::End(kept(Cause::Aborted)),
+            At::Stand(Phase::Freeze) => self.undo(Cause::Aborted),
+            _ => {}
+        }
+    }
+
+    /// A final entry only spares a recovery; without it the verdict stands.
+    fn fail_journal(&mut self) {
+        self.terms.journal_failed = true;
+        self.batch.fail_journal();
+        if self.at == At::Stand(Phase::Verify) {
+            self.doubt(Doubt::JournalFailed);
+        }
+    }
+
+    fn advance(&mut self) {
+        let answers = self.batch.take();
+        if answers.journal_failed {
+            return self.unjournaled();
+        }
+        match self.at {
+            At::Start => self.survey(),
+            At::Survey | At::Look(_) | At::Count(_) => self.read(&answers),
+            At::Claim | At::ClaimProbe { .. } | At::Inspect | At::Prove => self.frozen(&answers),
+            At::Break | At::Move | At::Preempt | At::Rekey | At::Who | At::DropNonce | At::PreemptNonce => {
+                self.taken(&answers);
+            }
+            At::BlindPreempt | At::BlindCheck { .. } | At::BlindRename => self.blindly_taken(&answers),
+            At::IdentityProve
+            | At::IdentityClose
+            | At::IdentityOpen
+            | At::IdentityCheck
+            | At::IdentityBackClose
+            | At::IdentityBackOpen => self.identified(&answers),
+            At::Locate | At::LocateNonce | At::LocateByReading => self.located(&answers),
+            At::Others | At::OthersProbe | At::Check | At::CheckProbe => self.verified(&answers),
+            At::UndoRekey | At::UndoProve | At::UndoRevert | At::UndoUnregister | At::UndoConfirm => {
+                self.undone(&answers);
+            }
+            At::FenceWho | At::FenceClean | At::FenceConfirm => self.fenced(&answers),
+            At::RecoverLook => self.recovered(&answers),
+            At::Stand(_) | At::End(_) => {}
+        }
+    }
+
+    /// The entry before this batch was not written, so nothing of the batch was sent.
+    fn unjournaled(&mut self) {
+        match self.at {
+            At::Claim | At::IdentityProve => self.at = At::End(kept(Cause::JournalFailed)),
+            _ if !self.terms.committed && self.beliefs.nonce == 0 && self.method_undoable() => {
+                self.undo(Cause::JournalFailed);
+            }
+            _ => self.doubt(Doubt::JournalFailed),
+        }
+    }
+
+    fn method_undoable(&self) -> bool {
+        let untouched = self.beliefs.key == self.terms.source_paths;
+        match self.terms.method {
+            Method::Identity => false,
+            Method::DestinationNonce => !self.terms.preempted,
+            _ => untouched,
+        }
+    }
+
+    /// Sends a batch.
+    pub(crate) fn run(&mut self, at: At, orders: impl IntoIterator<Item = (Path, Order)>) {
+        self.batch = Batch::new(orders, None);
+        self.at = at;
+    }
+
+    /// Sends a batch behind a journal entry.
+    pub(crate) fn run_journaled(
+        &mut self,
+        stage: Stage,
+        at: At,
+        orders: impl IntoIterator<Item = (Path, Order)>,
+    ) {
+        self.terms.journaled = true;
+        self.batch = Batch::new(orders, Some(self.entry(stage)));
+        self.at = at;
+    }
+
+    /// Ends with a verdict, journalled if anything was.
+    pub(crate) fn finish(&mut self, stage: Stage, verdict: Verdict) {
+        self.at = At::End(verdict);
+        self.batch = Batch::default();
+        if self.terms.journaled {
+            self.batch = Batch::new([], Some(self.entry(stage)));
+        }
+    }
+
+    /// Ends without an owner. The journal stays as it is, for recovery.
+    pub(crate) fn doubt(&mut self, doubt: Doubt) {
+        self.batch = Batch::default();
+        self.at = At::End(Verdict::InDoubt(doubt));
+    }
+
+    pub(crate) fn entry(&self, stage: Stage) -> Entry {
+        let terms = &self.terms;
+        Entry {
+            stage,
+            method: terms.method,
+            key: terms.key.unwrap_or_default(),
+            nonce: self.settings.nonce,
+            role: terms.role,
+            aptpl: terms.aptpl,
+            generation: terms.generation,
+            source_paths: terms.source_paths,
+            adopted: terms.adopted,
+            sharers: terms.sharers,
+        }
+    }
+
+    /// One order for each of the source's paths in `mask`.
+    pub(crate) fn on_source(mask: u8, order: Order) -> impl Iterator<Item = (Path, Order)> {
+        let paths = (0..8u8).filter(move |index| mask >> index & 1 == 1);
+        paths.map(move |index| (Path::source(index), order))
+    }
+
+    /// One order for each of the destination's paths but the first.
+    pub(crate) fn on_further_destinations(&self, order: Order) -> Vec<(Path, Order)> {
+        let paths = (0u8..).zip(&self.settings.destination).skip(1);
+        paths.map(|(index, _)| (Path::destination(index), order)).collect()
+    }
+
+    /// The key under which the destination registers.
+    pub(crate) const fn claimed(&self) -> Name {
+        match self.terms.method {
+            Method::DestinationNonce => Name::Nonce,
+            _ => Name::Guest,
+        }
+    }
+
+    /// The destination has no session of its own, because it takes over the source's name.
+    pub(crate) fn by_identity(&self) -> bool {
+        self.settings.identity_is_ours
+            && self.settings.source_alive
+            && self.settings.method.is_none_or(|method| method == Method::Identity)
+    }
+
+    /// The nexus that reads before the pause.
+    pub(crate) fn reader(&self) -> Path {
+        if self.by_identity() { Path::source(0) } else { Path::destination(0) }
+    }
+
+    /// See [`crate::Engine::shift_generation`].
+    pub(crate) fn shift_generation(&mut self, by: u32) {
+        self.terms.generation = self.terms.generation.wrapping_sub(by);
+        self.batch.shift_generation(by);
+        if let Some(facts) = &mut self.facts {
+            facts.shift_generation(by);
+        }
+    }
+}
+
+/// Turned back without a trace.
+pub(crate) const fn kept(cause: Cause) -> Verdict {
+    Verdict::KeptAtSource { cause, leftover: false }
+}
+
+impl Terms {
+    fn new(settings: &Settings) -> Self {
+        Self {
+            key: settings.key,
+            method: settings.method.unwrap_or(Method::SourceNonce),
+            role: Role::Unregistered,
+            aptpl: false,
+            generation: 0,
+            source_paths: 0,
+            holder: 0,
+            adopted: false,
+            sharers: 0,
+            shared: false,
+            traits: Traits::default(),
+            move_reported: Known::Unknown,
+            full_status: false,
+            seen_together: false,
+            clean: false,
+            excluded: 0,
+            attempts: 0,
+            no_abort: false,
+            preempted: false,
+            taking: false,
+            committed: false,
+            journaled: false,
+            journal_failed: false,
+            aborted: false,
+            aptpl_doubt: false,
+            leftover: false,
+            nonce_left: false,
+            prefer_destination: false,
+            destination_alive: true,
+            cause: Cause::Aborted,
+            purpose: Purpose::Take,
+        }
+    }
+}
+
+/// How often one course sorts out an unclear answer before it gives up.
+pub(crate) const MAX_ATTEMPTS: u8 = 4;
+
+/// All of `count` paths, as a mask.
+pub(crate) fn all_paths(count: usize) -> u8 {
+    let count = u32::try_from(count).unwrap_or(8).min(8);
+    u8::try_from((1u16 << count) - 1).unwrap_or(u8::MAX)
+}
+
+/// Whether the answers of a whole side are lost.
+pub(crate) fn lost(answers: &Answers, side: Side, mask: u8) -> bool {
+    mask != 0 && answers.mask(side, super::batch::Answer::is_lost) & mask != 0
+}

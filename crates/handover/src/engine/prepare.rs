@@ -1,0 +1,225 @@
+//! Phases Plan and Prepare: reads while the guest runs. Nothing is changed, and the guest's nexus is asked nothing that
+//! would take a unit attention from it (INQUIRY takes none), unless the destination has no session of its own.
+
+use super::batch::{Answer, Answers};
+use super::course::{At, Course, all_paths};
+use super::order::{Name, Order};
+use crate::action::{MAX_PATHS, Path, Phase};
+use crate::facts::{Facts, SameUnit, Survey};
+use crate::known_targets::{Known, TargetIdentity};
+use crate::plan;
+use crate::settings::Settings;
+use crate::survey;
+use crate::verdict::{Reason, Verdict};
+use scsi::pr::Key;
+
+impl Course {
+    /// The first batch: what does not change.
+    pub(crate) fn survey(&mut self) {
+        if let Err(reason) = check_settings(&self.settings, self.by_identity()) {
+            return self.refuse(reason);
+        }
+        if self.settings.survey.is_some() {
+            return self.look(Phase::Plan);
+        }
+        let mut orders = vec![(self.reader(), Order::Inquiry), (self.reader(), Order::MoveSupport)];
+        if self.settings.source_alive {
+            let all = all_paths(self.settings.source.len());
+            orders.extend(Self::on_source(all, Order::Identification));
+        }
+        if !self.by_identity() {
+            orders.push((Path::destination(0), Order::Identification));
+            orders.extend(self.on_further_destinations(Order::Identification));
+        }
+        self.run(At::Survey, orders);
+    }
+
+    /// Reads everything but the keys.
+    pub(crate) fn look(&mut self, phase: Phase) {
+        let Some(survey) = &self.settings.survey else { return self.refuse(Reason::NotSupported) };
+        self.terms.traits = self.settings.targets.traits(&survey.target);
+        self.terms.move_reported = survey.move_reported;
+        let reader = self.reader();
+        let mut orders = vec![(reader, Order::Capabilities), (reader, Order::Reservation)];
+        if !self.terms.traits.full_status.is_no() {
+            orders.push((reader, Order::FullStatus));
+        }
+        if phase == Phase::Prepare && !self.terms.full_status && !self.by_identity() {
+            // Tells whether the destination already has the key; conflicts, and changes nothing, if it has not.
+            orders.push((reader, Order::Register(Name::Guest, Name::Guest)));
+        }
+        self.run(At::Look(phase), orders);
+    }
+
+    /// Judges a batch of reads.
+    pub(crate) fn read(&mut self, answers: &Answers) {
+        match self.at {
+            At::Survey => self.surveyed(answers),
+            At::Look(phase) => self.looked(phase, answers),
+            At::Count(phase) => self.counted(phase, answers),
+            _ => {}
+        }
+    }
+
+    fn surveyed(&mut self, answers: &Answers) {
+        let Some(target) = inquiry(answers) else { return self.refuse(Reason::Unreachable) };
+        let by_identity = self.by_identity();
+        let settings = self.settings.edit();
+        learn_ports(answers, settings);
+        let moves = |_, order| order == Order::MoveSupport;
+        let move_reported = match answers.find(moves) {
+            Answer::Data(reply) => survey::support(reply),
+            _ => Known::Unknown,
+        };
+        let same_unit = if by_identity || !settings.source_alive {
+            SameUnit::Same
+        } else {
+            compare(answers, Path::source(0), Path::destination(0))
+        };
+        settings.survey = Some(Survey { same_unit, target, move_reported });
+        self.look(Phase::Plan);
+    }
+
+    fn looked(&mut self, phase: Phase, answers: &Answers) {
+        let reservation = answers.find(|_, order| order == Order::Reservation);
+        if reservation.is_lost() {
+            return self.refuse(Reason::Unreachable);
+        }
+        let Some(held) = answers.reservation() else { return self.refuse(Reason::NotSupported) };
+        let probe = answers.find(|_, order| matches!(order, Order::Register(..)));
+        self.terms.adopted = probe.is_good();
+        let status = answers.full_status();
+        if let Some((key, _)) = status {
+            self.terms.key = self.terms.key.or(Some(key));
+        }
+        let Some(key) = self.terms.key else { return self.refuse(Reason::KeyUnknown) };
+        let Some(survey) = self.settings.survey.clone() else { return self.refuse(Reason::NotSupported) };
+        self.facts = Some(Box::new(Facts {
+            survey,
+            traits: self.terms.traits,
+            key,
+            capabilities: answers.capabilities(),
+            generation: 0,
+            keys: Vec::new(),
+            keys_truncated: false,
+            reservation: held.reservation,
+            full_status: status.map(|(_, digest)| digest),
+        }));
+        self.attentions.destination_stirred = false;
+        let reader = self.reader();
+        self.run(At::Count(phase), [(reader, Order::Keys)]);
+    }
+
+    fn counted(&mut self, phase: Phase, answers: &Answers) {
+        let Some(keys) = answers.keys() else {
+            let lost = answers.on(self.reader()).is_lost();
+            return self.refuse(if lost { Reason::Unreachable } else { Reason::NotSupported });
+        };
+        let Some(facts) = &mut self.facts else { return };
+        facts.generation = keys.generation;
+        facts.keys.clone_from(&keys.keys);
+        facts.keys_truncated = keys.truncated;
+        let trusted = facts.traits.full_status.is_yes();
+        facts.full_status = facts.full_status.filter(|status| trusted || status.source.with_key != 0);
+        if facts.key.is_none() {
+            return self.refuse(Reason::NotRegistered);
+        }
+        let gone = facts.full_status.is_some_and(|status| status.source.with_key == 0);
+        if facts.listed() == 0 || gone {
+            let verdict = self.gone();
+            self.at = At::End(verdict);
+            return;
+        }
+        match plan::plan(facts, &self.settings) {
+            Ok(plan) => self.agree(phase, plan.method),
+            Err(reason) => self.refuse(reason),
+        }
+    }
+
+    /// Takes over from the facts what the pause will need.
+    fn agree(&mut self, phase: Phase, method: crate::method::Method) {
+        let Some(facts) = &self.facts else { return };
+        let situation = facts.situation(&self.settings);
+        let terms = &mut self.terms;
+        terms.method = method;
+        terms.role = situation.role;
+        terms.shared = situation.shared;
+        terms.aptpl = facts.aptpl();
+        terms.generation = facts.generation;
+        terms.source_paths = all_paths(self.settings.source.len());
+        terms.full_status = facts.full_status.is_some();
+        terms.seen_together = false;
+        if let Some(status) = facts.full_status {
+            terms.source_paths = status.source.with_key;
+            terms.holder = status.source.holder.unwrap_or(0);
+            terms.sharers = status.sharers;
+            terms.adopted = status.destination.with_key & 1 != 0;
+            terms.seen_together = status.generation == facts.generation;
+        } else {
+            let sides = self.settings.source.len() + usize::from(terms.adopted);
+            terms.sharers = u16::try_from(facts.listed().saturating_sub(sides)).unwrap_or(u16::MAX);
+        }
+        self.beliefs.key = terms.source_paths;
+        self.at = At::Stand(phase);
+    }
+
+    /// The guest's key is not there: fenced, or, if the target lost its power meanwhile, lost.
+    pub(crate) const fn gone(&self) -> Verdict {
+        if self.attentions.reset && !self.terms.aptpl && self.terms.source_paths != 0 {
+            Verdict::Lost
+        } else {
+            Verdict::Fenced { nonce_left: false }
+        }
+    }
+
+    pub(crate) fn refuse(&mut self, reason: Reason) {
+        self.at = At::End(Verdict::Refused(reason));
+    }
+}
+
+fn check_settings(settings: &Settings, by_identity: bool) -> Result<(), Reason> {
+    let counts = [settings.source.len(), settings.destination.len()];
+    if counts.iter().any(|count| !(1..=MAX_PATHS).contains(count)) {
+        return Err(Reason::Paths);
+    }
+    let same = |(source, destination): (&_, &crate::settings::Port)| {
+        let source: &crate::settings::Port = source;
+        source.initiator.is_some() && source == destination
+    };
+    let pair = settings.source.first().zip(settings.destination.first());
+    if !by_identity && pair.is_some_and(same) {
+        return Err(Reason::SameNexus);
+    }
+    if settings.key == Some(Key::NONE) { Err(Reason::NotRegistered) } else { Ok(()) }
+}
+
+fn inquiry(answers: &Answers) -> Option<TargetIdentity> {
+    match answers.find(|_, order| order == Order::Inquiry) {
+        Answer::Data(data) => TargetIdentity::from_inquiry(data),
+        _ => None,
+    }
+}
+
+fn page(answers: &Answers, path: Path) -> &[u8] {
+    match answers.find(|at, order| at == path && order == Order::Identification) {
+        Answer::Data(data) => data,
+        _ => &[],
+    }
+}
+
+fn compare(answers: &Answers, source: Path, destination: Path) -> SameUnit {
+    survey::same_unit(page(answers, source), page(answers, destination))
+}
+
+/// Fills in the relative target ports that the caller did not know.
+fn learn_ports(answers: &Answers, settings: &mut Settings) {
+    let learn = |path: Path, port: &mut crate::settings::Port| {
+        port.target_port = port.target_port.or_else(|| survey::target_port(page(answers, path)));
+    };
+    for (index, port) in (0u8..).zip(&mut settings.source) {
+        learn(Path::source(index), port);
+    }
+    for (index, port) in (0u8..).zip(&mut settings.destination) {
+        learn(Path::destination(index), port);
+    }
+}

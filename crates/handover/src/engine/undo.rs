@@ -1,0 +1,270 @@
+//! The way back, before the commit, and what is left to do when the guest turns out to be fenced.
+//!
+//! The source takes its key back from the nonce only while the destination still has the key, and proves afterwards
+//! that it still had it: otherwise a fencing inside the nonce window would be undone.
+
+use super::batch::{Answer, Answers};
+use super::course::{At, Course, Held, MAX_ATTEMPTS, Purpose, lost};
+use super::order::{Name, Order};
+use crate::action::{Path, Side};
+use crate::journal::Stage;
+use crate::method::Method;
+use crate::role::Role;
+use crate::verdict::{Cause, Doubt, Verdict};
+
+const DESTINATION: Path = Path::destination(0);
+const PROBE: Order = Order::Register(Name::Guest, Name::Guest);
+
+impl Course {
+    /// Turns back.
+    pub(crate) fn undo(&mut self, cause: Cause) {
+        self.terms.cause = cause;
+        self.terms.attempts = 0;
+        self.go_back();
+    }
+
+    /// The next command of the way back, from the beliefs.
+    fn go_back(&mut self) {
+        if self.beliefs.nonce == 0 {
+            return self.unregister_destination();
+        }
+        if self.beliefs.destination_lost {
+            return self.doubt(Doubt::DestinationUnreachable);
+        }
+        if self.beliefs.destination != Held::Key {
+            return self.fence();
+        }
+        let order = Order::Register(Name::Nonce, Name::Guest);
+        self.run_journaled(Stage::Undo, At::UndoRekey, Self::on_source(self.beliefs.nonce, order));
+    }
+
+    /// Judges a batch of the way back.
+    pub(crate) fn undone(&mut self, answers: &Answers) {
+        match self.at {
+            At::UndoRekey => self.rekeyed(answers),
+            At::UndoProve => self.undo_proved(answers.on(DESTINATION)),
+            At::UndoRevert => self.doubt(Doubt::DestinationUnreachable),
+            At::UndoUnregister => self.destination_unregistered(answers.on(DESTINATION)),
+            At::UndoConfirm => self.confirmed(answers),
+            _ => {}
+        }
+    }
+
+    fn rekeyed(&mut self, answers: &Answers) {
+        let good = answers.mask(Side::Source, Answer::is_good);
+        self.beliefs.nonce &= !good;
+        self.beliefs.key |= good;
+        if self.beliefs.nonce == 0 {
+            self.prove_undo();
+        } else {
+            self.locate(Purpose::Undo);
+        }
+    }
+
+    /// The source has its key again. That the destination still has its own proves that nobody preempted it meanwhile.
+    pub(crate) fn prove_undo(&mut self) {
+        self.run(At::UndoProve, [(DESTINATION, PROBE)]);
+    }
+
+    fn undo_proved(&mut self, answer: &Answer) {
+        match answer {
+            Answer::Conflict => {
+                self.beliefs.destination = Held::Nothing;
+                self.fence();
+            }
+            answer if answer.is_good() => {
+                let order = Order::Register(Name::Guest, Name::Nothing);
+                self.run_journaled(Stage::UndoProved, At::UndoUnregister, [(DESTINATION, order)]);
+            }
+            _ => self.revert_undo(),
+        }
+    }
+
+    /// It cannot be proved now, and an unproved key must not stay.
+    pub(crate) fn revert_undo(&mut self) {
+        let order = Order::Register(Name::Guest, Name::Nonce);
+        self.run(At::UndoRevert, Self::on_source(self.beliefs.key, order));
+    }
+
+    /// The beliefs are fresh.
+    pub(crate) fn judge_undo(&mut self) {
+        self.terms.attempts += 1;
+        if self.beliefs.source_lost || self.terms.attempts > MAX_ATTEMPTS {
+            return self.doubt(Doubt::SourceUnreachable);
+        }
+        if self.beliefs.nonce == 0 && self.beliefs.key != 0 && self.beliefs.destination == Held::Key {
+            return self.prove_undo();
+        }
+        if self.beliefs.destination == Held::Nothing { self.fence() } else { self.go_back() }
+    }
+
+    fn unregister_destination(&mut self) {
+        let ours = self.beliefs.destination != Held::Nothing && !self.terms.adopted;
+        if !ours {
+            return self.confirm();
+        }
+        if self.beliefs.destination_lost && !self.terms.destination_alive {
+            self.terms.leftover = true;
+            return self.confirm();
+        }
+        let order = Order::Register(self.held_name(), Name::Nothing);
+        self.run(At::UndoUnregister, [(DESTINATION, order)]);
+    }
+
+    fn held_name(&self) -> Name {
+        if self.beliefs.destination == Held::Nonce { Name::Nonce } else { Name::Guest }
+    }
+
+    /// A repeated unregistration conflicts, and is done all the same.
+    fn destination_unregistered(&mut self, answer: &Answer) {
+        if answer.is_good() || *answer == Answer::Conflict {
+            self.beliefs.destination = Held::Nothing;
+            return self.confirm();
+        }
+        self.terms.attempts += 1;
+        if self.terms.attempts < MAX_ATTEMPTS {
+            return self.unregister_destination();
+        }
+        self.terms.leftover = true;
+        self.confirm();
+    }
+
+    /// Whether the source still has what it is left with.
+    pub(crate) fn confirm(&mut self) {
+        if !self.settings.source_alive {
+            return self.keep();
+        }
+        self.run(At::UndoConfirm, Self::on_source(self.terms.source_paths, PROBE));
+    }
+
+    fn confirmed(&mut self, answers: &Answers) {
+        let conflicts = answers.mask(Side::Source, |answer| *answer == Answer::Conflict);
+        if answers.mask(Side::Source, Answer::is_good) == 0 && conflicts != 0 {
+            self.beliefs.key = 0;
+            return self.fence();
+        }
+        if lost(answers, Side::Source, self.terms.source_paths) && self.terms.leftover {
+            return self.doubt(Doubt::SourceUnreachable);
+        }
+        self.keep();
+    }
+
+    /// Ends with the source. What may be left at the destination keeps the journal open.
+    pub(crate) fn keep(&mut self) {
+        let verdict = Verdict::KeptAtSource { cause: self.terms.cause, leftover: self.terms.leftover };
+        if self.terms.leftover {
+            self.batch = super::batch::Batch::default();
+            self.at = At::End(verdict);
+        } else {
+            self.finish(Stage::Kept, verdict);
+        }
+    }
+
+    /// The guest is fenced, or the target forgot: removes what is ours.
+    pub(crate) fn fence(&mut self) {
+        self.terms.attempts = 0;
+        let unsure = matches!(self.terms.role, Role::HolderOrSharer(_));
+        if self.beliefs.nonce != 0 && unsure {
+            return self.run(At::FenceWho, [(Path::source(0), Order::Reservation)]);
+        }
+        self.clean_up();
+    }
+
+    /// Types 5 and 6: registrants may write, and a fencing agent may expect the reservation to exist, so a holder that
+    /// was fenced inside the nonce window keeps it under the nonce. Types 1 and 3: nobody else could write or reserve.
+    fn keeps_nonce(&self) -> bool {
+        matches!(self.terms.role, Role::Holder(kind) if kind.is_registrants_only())
+    }
+
+    fn clean_up(&mut self) {
+        let mut orders = Vec::new();
+        self.terms.nonce_left = self.beliefs.nonce != 0 && self.keeps_nonce();
+        if !self.terms.nonce_left {
+            orders.extend(Self::on_source(self.beliefs.nonce, Order::Register(Name::Nonce, Name::Nothing)));
+        }
+        orders.extend(Self::on_source(self.beliefs.key, Order::Register(Name::Guest, Name::Nothing)));
+        if self.beliefs.destination != Held::Nothing && !self.terms.adopted {
+            orders.push((DESTINATION, Order::Register(self.held_name(), Name::Nothing)));
+        }
+        if self.terms.committed && self.terms.method != Method::Identity {
+            orders.extend(self.on_further_destinations(Order::Register(Name::Guest, Name::Nothing)));
+        }
+        if orders.is_empty() { self.confirm_fencing() } else { self.run(At::FenceClean, orders) }
+    }
+
+    /// Judges a batch of the cleaning.
+    pub(crate) fn fenced(&mut self, answers: &Answers) {
+        match self.at {
+            At::FenceWho => {
+                self.tell_holder(answers);
+                self.clean_up();
+            }
+            At::FenceClean => self.cleaned(answers),
+            At::FenceConfirm => self.fencing_confirmed(answers),
+            _ => {}
+        }
+    }
+
+    fn tell_holder(&mut self, answers: &Answers) {
+        let held = answers.reservation().and_then(|read| read.reservation);
+        self.terms.role = match held {
+            Some(held) if held.key == self.settings.nonce => Role::Holder(held.kind),
+            _ => Role::Registrant,
+        };
+    }
+
+    fn cleaned(&mut self, answers: &Answers) {
+        let done = |answer: &Answer| answer.is_good() || *answer == Answer::Conflict;
+        let source = answers.mask(Side::Source, done);
+        self.beliefs.key &= !source;
+        self.beliefs.nonce &= !source | if self.terms.nonce_left { u8::MAX } else { 0 };
+        if done(answers.on(DESTINATION)) {
+            self.beliefs.destination = Held::Nothing;
+        }
+        if answers.iter().all(|(_, _, answer)| done(answer)) {
+            return self.confirm_fencing();
+        }
+        self.terms.attempts += 1;
+        let source_left = answers.mask(Side::Source, |answer| !done(answer)) != 0;
+        if self.terms.attempts < MAX_ATTEMPTS {
+            self.clean_up();
+        } else if source_left {
+            self.doubt(Doubt::SourceUnreachable);
+        } else {
+            self.doubt(Doubt::DestinationUnreachable);
+        }
+    }
+
+    /// Conflicts for everybody are no fencing, and a target that forgot is none either.
+    fn confirm_fencing(&mut self) {
+        let source = self.terms.method == Method::Identity || !self.terms.destination_alive;
+        let reader = if source { Path::source(0) } else { DESTINATION };
+        self.run(At::FenceConfirm, [(reader, Order::Keys), (reader, Order::Capabilities)]);
+    }
+
+    fn fencing_confirmed(&mut self, answers: &Answers) {
+        if answers.find(|_, order| order == Order::Keys) == &Answer::Conflict {
+            return self.doubt(Doubt::ConflictForAll);
+        }
+        let keys = answers.keys();
+        let key = self.terms.key.unwrap_or_default();
+        let untouched = self.terms.method == Method::DestinationNonce && !self.terms.preempted;
+        if untouched && keys.is_some_and(|keys| keys.keys.contains(&key)) {
+            self.terms.cause = Cause::Rejected;
+            return self.keep();
+        }
+        let persists = answers.capabilities().is_some_and(|capabilities| capabilities.persist_active);
+        let restarted = keys.is_some_and(|keys| {
+            let advance = keys.generation.wrapping_sub(self.terms.generation);
+            advance > u32::MAX / 2
+        });
+        let forgot = (self.attentions.reset || restarted) && !(self.terms.aptpl && persists);
+        if self.terms.nonce_left {
+            self.finish(Stage::FencedWithNonce, Verdict::Fenced { nonce_left: true });
+        } else if forgot {
+            self.finish(Stage::Lost, Verdict::Lost);
+        } else {
+            self.finish(Stage::Fenced, Verdict::Fenced { nonce_left: false });
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Who a logical unit says it is: serial number and names (SPC-4 7.8). The names of a file LUN follow from
+//! the file, so that they survive a restart and every initiator sees one logical unit; a memory LUN is
+//! new each time.
+
+use crate::ItNexus;
+use scsi::inquiry::padded;
+use scsi::transport_id::protocol;
+use scsi::vpd::{Association, CodeSet, Designator, DesignatorType, DeviceIdentification};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// NAA 3h: a locally assigned name, in the top four bits.
+const LOCALLY_ASSIGNED: u64 = 3 << 60;
+
+/// The names of one logical unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    number: u64,
+}
+
+impl Identity {
+    /// Names that follow from where a file is and which file it is.
+    pub(crate) fn of_file(path: &Path) -> io::Result<Self> {
+        let path = path.canonicalize()?;
+        let inode = path.metadata()?.ino();
+        let bytes = path.as_os_str().as_encoded_bytes().iter().copied().chain(inode.to_be_bytes());
+        Ok(Self { number: fnv_1a(bytes) })
+    }
+
+    /// Names that nobody had before.
+    pub(crate) fn random() -> Self {
+        Self { number: RandomState::new().build_hasher().finish() }
+    }
+
+    /// UNIT SERIAL NUMBER.
+    pub(crate) fn serial(&self) -> String {
+        format!("{:016x}", self.naa())
+    }
+
+    fn naa(&self) -> u64 {
+        LOCALLY_ASSIGNED | self.number >> 4
+    }
+
+    /// The designators of page 83h as `nexus` sees them: of the logical unit, and of the port it came through.
+    pub(crate) fn designators(
+        &self,
+        vendor: &str,
+        target: Option<&str>,
+        nexus: &ItNexus,
+    ) -> DeviceIdentification {
+        let unit = |code_set, kind, bytes| Designator {
+            protocol: None,
+            code_set,
+            association: Association::LOGICAL_UNIT,
+            kind,
+            bytes,
+        };
+        let vendor = [&padded::<8>(vendor), self.serial().as_bytes()].concat();
+        let mut designators = vec![
+            unit(CodeSet::BINARY, DesignatorType::NAA, self.naa().to_be_bytes().to_vec()),
+            unit(CodeSet::ASCII, DesignatorType::T10_VENDOR_ID, vendor),
+        ];
+        designators.extend(port_designators(target, nexus.target_port));
+        DeviceIdentification { designators }
+    }
+}
+
+/// RELATIVE TARGET PORT IDENTIFIER, and for a named iSCSI target the names of port and device (RFC 7143 4.2.7).
+fn port_designators(target: Option<&str>, port: u16) -> Vec<Designator> {
+    let name = |association, kind, code_set, bytes| Designator {
+        protocol: Some(protocol::ISCSI),
+        code_set,
+        association,
+        kind,
+        bytes,
+    };
+    let [high, low] = port.to_be_bytes();
+    let relative = name(
+        Association::TARGET_PORT,
+        DesignatorType::RELATIVE_TARGET_PORT,
+        CodeSet::BINARY,
+        vec![0, 0, high, low],
+    );
+    let mut designators = vec![relative];
+    if let Some(target) = target {
+        let (kind, utf_8) = (DesignatorType::SCSI_NAME, CodeSet::UTF_8);
+        let port_name = scsi_name(&format!("{target},t,0x{port:04x}"));
+        designators.push(name(Association::TARGET_PORT, kind, utf_8, port_name));
+        designators.push(name(Association::TARGET_DEVICE, kind, utf_8, scsi_name(target)));
+    }
+    designators
+}
+
+/// A SCSI name string: ended by a NUL, padded to four bytes (SPC-4 7.8.6.11).
+fn scsi_name(text: &str) -> Vec<u8> {
+    let mut name = text.as_bytes().to_vec();
+    name.resize((name.len() + 1).next_multiple_of(4), 0);
+    name
+}
+
+/// FNV-1a, 64 bits: stable for ever, which the standard library's hashers do not promise.
+fn fnv_1a(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use scsi::{IscsiName, Isid, TransportId};
+
+    fn nexus(port: u16) -> ItNexus {
+        let initiator = TransportId::iscsi(IscsiName::new("iqn.2026-01.x:a").unwrap(), Isid([0; 6]));
+        ItNexus { initiator, target_port: port }
+    }
+
+    #[test]
+    fn the_same_file_has_the_same_name_and_another_has_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+        std::fs::write(&a, "").unwrap();
+        std::fs::write(&b, "").unwrap();
+        std::os::unix::fs::symlink(&a, folder.path().join("link")).unwrap();
+        let identity = Identity::of_file(&a).unwrap();
+        assert_eq!(Identity::of_file(&folder.path().join("link")).unwrap(), identity);
+        assert_ne!(Identity::of_file(&b).unwrap(), identity);
+        assert_ne!(Identity::random(), Identity::random());
+    }
+
+    #[test]
+    fn the_hash_is_the_published_one() {
+        assert_eq!(fnv_1a("foobar".bytes()), 0x8594_4171_F739_67E8);
+    }
+
+    #[test]
+    fn names_of_unit_and_port_are_told_apart() {
+        let page =
+            Identity { number: 0x1234_5678_9ABC_DEF0 }.designators("TENURE", Some("iqn.x:t"), &nexus(2));
+        assert_eq!(page.relative_target_port(), Some(2));
+        let [naa, vendor] = page.logical_unit_names()[..] else { panic!("{page:?}") };
+        assert_eq!(naa.bytes, [0x31, 0x23, 0x45, 0x67, 0x89, 0xAB, 0xCD, 0xEF]);
+        assert_eq!(vendor.bytes, b"TENURE  3123456789abcdef");
+        assert_eq!(page.designators[3].bytes, b"iqn.x:t,t,0x0002\0\0\0\0");
+        assert_eq!(scsi_name("abc"), b"abc\0");
+        assert_eq!(scsi_name("abcd"), b"abcd\0\0\0\0");
+    }
+}

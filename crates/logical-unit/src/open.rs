@@ -1,0 +1,119 @@
+//! Opening a logical unit: the store, its names, and the reservations it remembers. Whatever is wrong is
+//! found here, before anything listens, and nothing is overwritten for it.
+
+use crate::aptpl;
+use crate::block::{BLOCK, Disk};
+use crate::identity::Identity;
+use crate::nexuses::Nexuses;
+use crate::store::{FileStore, FileStoreError, MAX_MEMORY, MemoryStore, Store};
+use crate::{Directory, LunSpec, Medium, PrUnit, Profile};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a logical unit cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file cannot be opened, created, locked, grown or read.
+    #[error("cannot serve {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Another process, or another LUN of this one, serves the file.
+    #[error("{} is served already: two servers would not see each other's reservations", .0.display())]
+    InUse(PathBuf),
+    /// The file is larger than the size asked for.
+    #[error("{} has {present} bytes, more than size= asks for; nothing is cut off", path.display())]
+    Larger {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        present: u64,
+    },
+    /// The medium holds no complete logical block.
+    #[error("{0} bytes are too few for a logical unit (a block has {BLOCK})")]
+    TooSmall(u64),
+    /// More memory than a memory LUN may have.
+    #[error("a memory LUN has at most {MAX_MEMORY} bytes; use a file")]
+    TooLarge,
+    /// No profile of this name.
+    #[error("no profile is called `{name}`; there are {}", profile_names())]
+    Profile {
+        /// The name.
+        name: String,
+    },
+    /// The durable reservation image cannot be used; it is left as it is.
+    #[error(transparent)]
+    Reservations(#[from] aptpl::FileError),
+}
+
+fn profile_names() -> String {
+    Profile::ALL.map(|profile| profile.name).join(", ")
+}
+
+/// The parts of a logical unit.
+pub(crate) struct Opened {
+    pub(crate) disk: Disk,
+    pub(crate) profile: &'static Profile,
+    pub(crate) unit: PrUnit,
+    pub(crate) nexuses: Nexuses,
+    pub(crate) image: Option<PathBuf>,
+}
+
+impl Opened {
+    pub(crate) fn open(spec: &LunSpec) -> Result<Self, OpenError> {
+        let unknown = || OpenError::Profile { name: spec.profile.clone() };
+        let profile = Profile::by_name(&spec.profile).ok_or_else(unknown)?;
+        let (store, identity, image) = match &spec.medium {
+            Medium::Memory { size } if *size > MAX_MEMORY => return Err(OpenError::TooLarge),
+            Medium::Memory { size } => {
+                (Box::new(MemoryStore::new(*size)) as Box<dyn Store>, Identity::random(), None)
+            }
+            Medium::File { path, size } => open_file(path, *size)?,
+        };
+        if store.size() < BLOCK {
+            return Err(OpenError::TooSmall(store.size()));
+        }
+        let mut nexuses = Nexuses::new(profile.identity);
+        let unit = remembered(profile, image.as_deref(), &mut nexuses)?;
+        Ok(Self { disk: Disk::new(store, identity, profile), profile, unit, nexuses, image })
+    }
+}
+
+type FileParts = (Box<dyn Store>, Identity, Option<PathBuf>);
+
+fn open_file(path: &Path, size: Option<u64>) -> Result<FileParts, OpenError> {
+    let named = |source| OpenError::File { path: path.to_owned(), source };
+    if size.is_some_and(|size| size < BLOCK) {
+        return Err(OpenError::TooSmall(size.unwrap_or(0)));
+    }
+    let store = FileStore::open(path, size).map_err(|error| match error {
+        FileStoreError::InUse => OpenError::InUse(path.to_owned()),
+        FileStoreError::Larger(present) => OpenError::Larger { path: path.to_owned(), present },
+        FileStoreError::Io(source) => named(source),
+    })?;
+    let identity = Identity::of_file(path).map_err(named)?;
+    // Beside the file itself, not beside a link to it: the lock is the file's too.
+    let mut image = path.canonicalize().map_err(named)?.into_os_string();
+    image.push(".pr");
+    Ok((Box::new(store), identity, Some(image.into())))
+}
+
+/// The reservations after power on: those of the image, or none.
+fn remembered(
+    profile: &'static Profile,
+    image: Option<&Path>,
+    nexuses: &mut Nexuses,
+) -> Result<PrUnit, OpenError> {
+    let Some(path) = image else { return Ok(PrUnit::new(profile)) };
+    let Some(image) = aptpl::load(path)? else { return Ok(PrUnit::new(profile)) };
+    // The ports of this run are not known yet; a registration may name any that there was.
+    let present = nexuses.target_ports().to_vec();
+    let ports: Vec<u16> = image.registrations.iter().map(|saved| saved.nexus.target_port).collect();
+    nexuses.set_target_ports(&ports);
+    let unit = image.restore(profile, nexuses);
+    nexuses.set_target_ports(&present);
+    unit.map_err(|source| aptpl::FileError::Damaged { path: path.to_owned(), source }.into())
+}
