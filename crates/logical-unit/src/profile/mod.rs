@@ -11,6 +11,7 @@ pub use known::{COMSTAR, CTL, KEEP_SELF, LIO, SCST, SPC, SPDK, TGT};
 use crate::access::AccessTable;
 use crate::attention::Attention;
 use scsi::pr::ReservationType;
+use std::fmt;
 use std::hash::{Hash, Hasher};
 
 /// A set of reservation types.
@@ -291,10 +292,10 @@ pub struct Generation {
 pub enum AllTargetPorts {
     /// As if the command had been received on every target port.
     EveryPort,
-    /// Once registered so, every later REGISTER must repeat the bit (else INVALID FIELD IN CDB);
+    /// Once registered so, every later registration must repeat the bit (else INVALID FIELD IN CDB);
     /// REGISTER AND IGNORE EXISTING KEY unregisters its own nexus alone.
     MustRepeat,
-    /// New registrations on every port; a later change is for one nexus.
+    /// Registers and unregisters on every port; a new key is for one nexus.
     RegisterOnly,
 }
 
@@ -319,7 +320,7 @@ pub enum NoRoom {
 }
 
 /// One kind of target. The standard is [`SPC`]; a test checks that every other names what it deviates in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Profile {
     /// Name on the command line.
     pub name: &'static str,
@@ -400,6 +401,12 @@ impl Profile {
     #[must_use]
     pub fn by_name(name: &str) -> Option<&'static Self> {
         Self::ALL.into_iter().find(|profile| profile.name == name)
+    }
+}
+
+impl fmt::Debug for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "profile {}", self.name)
     }
 }
 

@@ -86,8 +86,7 @@ fn unregister(order: &mut Order<'_>, parameters: &BasicParameters) -> Result<u32
     }
     let gone: Vec<_> = gone.into_iter().collect();
     let ended = order.remove(&gone);
-    if let Some(kind) = ended.filter(|kind| order.profile.attentions.unregister.contains(*kind)) {
-        let _ = kind;
+    if ended.is_some_and(|kind| order.profile.attentions.unregister.contains(kind)) {
         let others = order.others();
         order.tell(others, Attention::ReservationsReleased);
     }
@@ -134,6 +133,7 @@ fn named(order: &mut Order<'_>, parameters: &BasicParameters, list: &[u8]) -> Re
     let all = parameters.all_target_ports;
     let ports = if all { order.directory.target_ports().to_vec() } else { vec![here.target_port] };
     let (mut found, mut at) = (Vec::new(), FIRST_ID);
+    let list = announced(list);
     while let Some(rest) = list.get(at..).filter(|rest| !rest.is_empty()) {
         let wrong = FieldError::parameter(u16::try_from(at).unwrap_or(u16::MAX));
         let (id, length) = TransportId::parse(rest).map_err(|_| wrong)?;
@@ -147,6 +147,13 @@ fn named(order: &mut Order<'_>, parameters: &BasicParameters, list: &[u8]) -> Re
         at += length;
     }
     Ok(found)
+}
+
+/// The parameter list up to the end of its TransportIDs; whatever follows is not looked at.
+fn announced(list: &[u8]) -> &[u8] {
+    let length = list.get(24..FIRST_ID).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
+    let end = usize::try_from(length).ok().and_then(|length| length.checked_add(FIRST_ID));
+    end.and_then(|end| list.get(..end)).unwrap_or(list)
 }
 
 /// What one TransportID names on one target port: one nexus, or every known one of an iSCSI name.
