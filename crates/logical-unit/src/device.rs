@@ -3,7 +3,9 @@
 
 use crate::unit::{LogicalUnit, NexusHandle};
 use crate::{ItNexus, Task};
-use scsi::{AdditionalSense, Completion, Sense, SenseKey, opcode};
+use scsi::block::Command;
+use scsi::inquiry::{NO_LOGICAL_UNIT, StandardInquiry, padded};
+use scsi::{AdditionalSense, Completion, FieldError, Sense, SenseKey, opcode};
 use std::sync::Arc;
 
 /// Logical units, numbered from 0.
@@ -13,7 +15,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// The logical units in LUN order, at most 256 of them are reachable.
+    /// The logical units in LUN order, at most 16,384 of them are reachable.
     #[must_use]
     pub fn new(units: Vec<Arc<LogicalUnit>>) -> Self {
         Self { units: units.into() }
@@ -70,14 +72,7 @@ impl Device {
     pub fn execute_missing(&self, cdb: &[u8]) -> Completion {
         match cdb.first() {
             Some(&opcode::REPORT_LUNS) => self.report_luns(cdb),
-            Some(&opcode::INQUIRY) => {
-                let mut data = vec![0x7F, 0, 0x06, 0x02, 31];
-                data.resize(36, 0);
-                let allocation =
-                    cdb.get(3..5).map_or(0, |b| b.iter().fold(0, |n, b| n << 8 | usize::from(*b)));
-                data.truncate(allocation);
-                Completion::good(data)
-            }
+            Some(&opcode::INQUIRY) => no_logical_unit(cdb),
             _ => {
                 let code = AdditionalSense::LOGICAL_UNIT_NOT_SUPPORTED;
                 Completion::check(&Sense::new(SenseKey::ILLEGAL_REQUEST, code))
@@ -85,16 +80,63 @@ impl Device {
         }
     }
 
+    /// REPORT LUNS (SPC-4 6.33): the same for every LUN it is sent to, existing or not.
     fn report_luns(&self, cdb: &[u8]) -> Completion {
-        let count = self.units.len();
+        let command = match Command::parse(cdb) {
+            Ok(Command::ReportLuns(command)) => command,
+            Ok(_) => return refused(FieldError::cdb(0)),
+            Err(error) => return refused(error),
+        };
+        let count = match command.select {
+            0 | 2 => self.units.len(),
+            1 => 0,
+            _ => return refused(FieldError::cdb(2)),
+        };
         let mut data = Vec::with_capacity(8 + 8 * count);
         data.extend(u32::try_from(8 * count).unwrap_or(u32::MAX).to_be_bytes());
         data.extend([0; 4]);
         for number in 0..count {
-            data.extend([0, u8::try_from(number).unwrap_or(u8::MAX), 0, 0, 0, 0, 0, 0]);
+            data.extend(lun(number));
         }
-        let allocation = cdb.get(6..10).map_or(0, |b| b.iter().fold(0, |n, b| n << 8 | usize::from(*b)));
-        data.truncate(allocation);
+        data.truncate(command.allocation_length as usize);
         Completion::good(data)
     }
+}
+
+/// The LUN of a number: peripheral addressing below 256, flat above (SAM-5 4.7.7).
+fn lun(number: usize) -> [u8; 8] {
+    let [high, low] = u16::try_from(number).unwrap_or(u16::MAX).to_be_bytes();
+    let method = if number < 256 { 0 } else { 0x40 };
+    [method | high, low, 0, 0, 0, 0, 0, 0]
+}
+
+fn refused(error: FieldError) -> Completion {
+    Completion::check(&error.sense())
+}
+
+/// INQUIRY data that says that there is no logical unit; there are no vital product data pages.
+fn no_logical_unit(cdb: &[u8]) -> Completion {
+    let command = match Command::parse(cdb) {
+        Ok(Command::Inquiry(command)) if !command.evpd && command.page == 0 => command,
+        Ok(_) => return refused(FieldError::cdb(2)),
+        Err(error) => return refused(error),
+    };
+    let inquiry = StandardInquiry {
+        peripheral: NO_LOGICAL_UNIT,
+        removable: false,
+        version: 0x06,
+        normal_aca: false,
+        hierarchical: false,
+        target_port_groups: 0,
+        third_party_copy: false,
+        protect: false,
+        command_queue: true,
+        vendor: padded("TENURE"),
+        product: padded(""),
+        revision: padded(""),
+        version_descriptors: Vec::new(),
+    };
+    let mut data = inquiry.to_bytes();
+    data.truncate(command.allocation_length.into());
+    Completion::good(data)
 }

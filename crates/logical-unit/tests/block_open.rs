@@ -1,0 +1,129 @@
+//! Opening logical units: what is refused before anything is served, and what survives a restart.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops where it fails"
+)]
+
+mod support;
+
+use logical_unit::{LogicalUnit, LunSpec, OpenError};
+use scsi::AdditionalSense;
+use scsi::SenseKey;
+use scsi::pr::{InAction, Key, ReadKeys, ReservationType, request};
+use std::fs;
+use std::path::{Path, PathBuf};
+use support::{Host, good, open, refused};
+use tempfile::TempDir;
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn spec(&self) -> String {
+        format!("file={},size=1M", self.path("lun").display())
+    }
+}
+
+fn error(spec: &str) -> OpenError {
+    LogicalUnit::open(&spec.parse::<LunSpec>().unwrap()).unwrap_err()
+}
+
+fn keys(host: &Host) -> Vec<Key> {
+    ReadKeys::parse(&good(host.send(&request::read(InAction::READ_KEYS, 1024)))).unwrap().keys
+}
+
+fn register_durably(folder: &Folder) {
+    let host = Host::new(&open(&folder.spec()), 1);
+    good(host.send(&request::register(Key(0), Key(5), true)));
+    good(host.send(&request::reserve(Key(5), ReservationType(3))));
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_with_its_reason() {
+    let folder = Folder::new();
+    let missing = format!("file={}", folder.path("missing").display());
+    assert!(matches!(error(&missing), OpenError::File { path, .. } if path.ends_with("missing")));
+    assert!(matches!(error("memory=511"), OpenError::TooSmall(511)));
+    assert!(matches!(error("memory=2T"), OpenError::TooLarge));
+    fs::write(folder.path("tiny"), [0; 100]).unwrap();
+    let tiny = format!("file={}", folder.path("tiny").display());
+    assert!(matches!(error(&tiny), OpenError::TooSmall(100)));
+    let unknown = error("memory=1M,profile=acme").to_string();
+    assert!(unknown.contains("acme") && unknown.contains("keep-self"), "{unknown}");
+    let _served = open(&folder.spec());
+    assert!(matches!(error(&folder.spec()), OpenError::InUse(_)));
+    let small = format!("file={},size=4096", folder.path("lun").display());
+    drop(_served);
+    assert!(matches!(error(&small), OpenError::Larger { present: 1_048_576, .. }));
+}
+
+#[test]
+fn aptpl_registrations_survive_a_restart_beside_the_file() {
+    let folder = Folder::new();
+    register_durably(&folder);
+    let unit = open(&folder.spec());
+    let (holder, other) = (Host::new(&unit, 1), Host::new(&unit, 2));
+    assert_eq!(keys(&other), [Key(5)]);
+    good(holder.access(scsi::block::Operation::Read, scsi::block::Form::Ten, 0, 1, &[]));
+    let conflict = other.access(scsi::block::Operation::Read, scsi::block::Form::Ten, 0, 1, &[]);
+    assert_eq!(conflict.status, scsi::Status::RESERVATION_CONFLICT);
+}
+
+#[test]
+fn without_aptpl_nothing_survives_a_restart_or_a_power_cycle() {
+    let folder = Folder::new();
+    let host = Host::new(&open(&folder.spec()), 1);
+    good(host.send(&request::register(Key(0), Key(5), false)));
+    drop(host);
+    let host = Host::new(&open(&folder.spec()), 1);
+    assert_eq!(keys(&host), []);
+    good(host.send(&request::register(Key(0), Key(6), false)));
+    host.unit.power_cycle();
+    assert_eq!(refused(&host.raw(&[0; 6], &[])), (SenseKey::UNIT_ATTENTION, AdditionalSense::POWER_ON));
+    assert_eq!(keys(&host), []);
+}
+
+#[test]
+fn a_damaged_image_is_refused_by_name_and_never_overwritten() {
+    let folder = Folder::new();
+    register_durably(&folder);
+    let image = folder.path("lun.pr");
+    let mut bytes = fs::read(&image).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&image, &bytes).unwrap();
+    let refusal = error(&folder.spec());
+    assert!(matches!(refusal, OpenError::Reservations(_)));
+    assert!(refusal.to_string().contains("lun.pr"), "{refusal}");
+    assert_eq!(fs::read(&image).unwrap(), bytes);
+}
+
+/// A directory in the image's place makes every write of it fail, even for root.
+fn block_image(path: &Path) {
+    fs::create_dir(path.with_extension("pr.new")).unwrap();
+}
+
+#[test]
+fn a_command_whose_image_cannot_be_written_did_not_happen() {
+    let folder = Folder::new();
+    let host = Host::new(&open(&folder.spec()), 1);
+    good(host.send(&request::register(Key(0), Key(5), true)));
+    block_image(&folder.path("lun"));
+    let failed = host.send(&request::register(Key(5), Key(6), true));
+    assert_eq!(refused(&failed), (SenseKey::HARDWARE_ERROR, AdditionalSense::INTERNAL_TARGET_FAILURE));
+    assert_eq!(keys(&host), [Key(5)]);
+    fs::remove_dir(folder.path("lun.pr.new")).unwrap();
+    good(host.send(&request::register(Key(5), Key(6), true)));
+    drop(host);
+    assert_eq!(keys(&Host::new(&open(&folder.spec()), 1)), [Key(6)]);
+}
