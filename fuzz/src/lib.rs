@@ -1,4 +1,7 @@
-//! What the fuzz targets share.
+//! What the fuzz targets share: the round trip assertion, structured commands, and I_T nexuses.
+
+pub mod command;
+pub mod names;
 
 use std::fmt::Debug;
 
