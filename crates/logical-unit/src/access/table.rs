@@ -95,8 +95,10 @@ const fn by_service_action(code: u8, action: u8, listed: Access) -> Access {
         // REPORT SUPPORTED OPERATION CODES, TASK MANAGEMENT FUNCTIONS; MANAGEMENT PROTOCOL IN.
         (op::MAINTENANCE_IN, 0x0C | 0x0D | 0x10) => Access::READ,
         // READ MEDIA SERIAL NUMBER.
-        (0xAB, 0x01) => Access::ALWAYS,
-        _ => Access::WRITE,
+        (more::SERVICE_ACTION_IN_12, 0x01) => Access::ALWAYS,
+        // READ LONG.
+        (op::SERVICE_ACTION_IN_16, _) => Access::WRITE,
+        _ => listed,
     }
 }
 

@@ -99,6 +99,7 @@ fn tables_of_other_targets() {
     }
     check(&TGT, &cdb(0x1A, 0), WRITE);
     check(&SPDK, &cdb(0xC0, 0), [false; 6]);
+    check(&SPDK, &cdb(0xA3, 0x1F), [false; 6]);
     check(&SPDK, &cdb(0x1B, 0), ALWAYS);
     for standing in [Standing::WRITE_EXCLUSIVE_REGISTRANT, Standing::EXCLUSIVE_ACCESS_REGISTRANT] {
         assert!(SPDK.access.access(&cdb(0x15, 0)).permits(standing));

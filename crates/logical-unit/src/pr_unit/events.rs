@@ -3,7 +3,8 @@
 use super::*;
 
 impl PrUnit {
-    /// A session of `nexus` begins.
+    /// A session of `nexus` begins. A nexus that is not attached gets no unit attention that is for every
+    /// nexus, and where the profile says so none at all.
     pub fn attach(&mut self, nexus: NexusId) {
         if let Err(at) = self.sessions.binary_search(&nexus) {
             self.sessions.insert(at, nexus);
