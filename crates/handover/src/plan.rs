@@ -99,6 +99,10 @@ impl Situation<'_> {
         if let Some(forced) = self.settings.method {
             return self.fits(forced).map(|()| (forced, Vec::new()));
         }
+        if self.settings.by_identity() && self.excluded & Method::Identity.bit() == 0 {
+            // The destination has no session of its own, so nothing else is possible.
+            return self.fits(Method::Identity).map(|()| (Method::Identity, Vec::new()));
+        }
         let mut passed_over = Vec::new();
         let mut last = Reason::NotSupported;
         for method in Method::ALL {

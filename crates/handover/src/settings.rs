@@ -62,6 +62,15 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// The destination has no session of its own, because it takes over the source's name.
+    pub(crate) fn by_identity(&self) -> bool {
+        self.identity_is_ours
+            && self.source_alive
+            && self.method.is_none_or(|method| method == Method::Identity)
+    }
+}
+
 /// Settings in a procedure's state: shared, and left out of the hash because they never change within a search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shared(Arc<Settings>);

@@ -35,9 +35,9 @@ impl Course {
                     self.act();
                 }
                 Answer::Rejected => self.undo(Cause::Rejected),
-                answer => self.look_at_result(answer.is_good()),
+                answer => self.look_at_result(executed(answer)),
             },
-            At::BlindCheck { sure } => self.result_seen(sure, answers),
+            At::BlindCheck { executed } => self.result_seen(executed, answers),
             At::BlindRename if answer.is_good() => {
                 self.beliefs.destination = Held::Key;
                 self.commit();
@@ -48,13 +48,16 @@ impl Course {
     }
 
     /// Reads what the PREEMPT came to.
-    pub(crate) fn look_at_result(&mut self, sure: bool) {
-        self.run(At::BlindCheck { sure }, [(DESTINATION, Order::Keys), (DESTINATION, Order::Reservation)]);
+    pub(crate) fn look_at_result(&mut self, executed: Option<bool>) {
+        self.run(
+            At::BlindCheck { executed },
+            [(DESTINATION, Order::Keys), (DESTINATION, Order::Reservation)],
+        );
     }
 
     /// A holder shows its success by the reservation. For anybody else GOOD is the proof, on a target that refuses to
     /// preempt an unknown key; after a lost reply nothing tells our PREEMPT from a fencer's.
-    fn result_seen(&mut self, sure: bool, answers: &Answers) {
+    fn result_seen(&mut self, executed: Option<bool>, answers: &Answers) {
         let (Some(keys), Some(read)) = (answers.keys(), answers.reservation()) else {
             return self.doubt(Doubt::DestinationUnreachable);
         };
@@ -68,14 +71,14 @@ impl Course {
         let holds = read.reservation.is_some_and(|held| held.key == nonce);
         let taken = match self.terms.role {
             Role::Holder(_) => holds,
-            _ => sure && !victim_listed,
+            _ => executed == Some(true) && !victim_listed,
         };
         if taken {
             self.terms.preempted = true;
             self.act();
         } else if victim_listed && self.terms.attempts < MAX_ATTEMPTS {
             self.act();
-        } else if sure || matches!(self.terms.role, Role::Holder(_)) {
+        } else if executed.is_some() || matches!(self.terms.role, Role::Holder(_)) {
             self.fence();
         } else {
             self.doubt(Doubt::SourceUnreachable);
@@ -93,4 +96,9 @@ impl Course {
             Held::Nothing => self.fence(),
         }
     }
+}
+
+/// Whether a PREEMPT was executed, where its answer tells.
+fn executed(answer: &Answer) -> Option<bool> {
+    (!answer.is_lost()).then_some(answer.is_good())
 }

@@ -38,7 +38,7 @@ pub(crate) enum At {
     DropNonce,
     PreemptNonce,
     BlindPreempt,
-    BlindCheck { sure: bool },
+    BlindCheck { executed: Option<bool> },
     BlindRename,
     IdentityProve,
     IdentityClose,
@@ -353,16 +353,9 @@ impl Course {
         }
     }
 
-    /// The destination has no session of its own, because it takes over the source's name.
-    pub(crate) fn by_identity(&self) -> bool {
-        self.settings.identity_is_ours
-            && self.settings.source_alive
-            && self.settings.method.is_none_or(|method| method == Method::Identity)
-    }
-
     /// The nexus that reads before the pause.
     pub(crate) fn reader(&self) -> Path {
-        if self.by_identity() { Path::source(0) } else { Path::destination(0) }
+        if self.settings.by_identity() { Path::source(0) } else { Path::destination(0) }
     }
 
     /// See [`crate::Engine::shift_generation`].

@@ -50,7 +50,10 @@ impl Course {
         if self.terms.destination_alive {
             let answer = answers.on(DESTINATION);
             beliefs.destination_lost = answer.is_lost();
-            beliefs.destination = if answer.is_good() { Held::Key } else { Held::Nothing };
+            // Out of reach it may still have what it had.
+            if !answer.is_lost() {
+                beliefs.destination = if answer.is_good() { Held::Key } else { Held::Nothing };
+            }
         }
         let conflicts = answers.mask(Side::Source, |answer| *answer == Answer::Conflict);
         let destination = self.terms.method == Method::DestinationNonce

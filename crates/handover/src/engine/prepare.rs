@@ -8,7 +8,7 @@ use crate::action::{MAX_PATHS, Path, Phase};
 use crate::facts::{Facts, SameUnit, Survey};
 use crate::known_targets::{Known, TargetIdentity};
 use crate::plan;
-use crate::settings::Settings;
+use crate::settings::{Port, Settings};
 use crate::survey;
 use crate::verdict::{Reason, Verdict};
 use scsi::pr::Key;
@@ -16,7 +16,7 @@ use scsi::pr::Key;
 impl Course {
     /// The first batch: what does not change.
     pub(crate) fn survey(&mut self) {
-        if let Err(reason) = check_settings(&self.settings, self.by_identity()) {
+        if let Err(reason) = check_settings(&self.settings) {
             return self.refuse(reason);
         }
         if self.settings.survey.is_some() {
@@ -27,7 +27,7 @@ impl Course {
             let all = all_paths(self.settings.source.len());
             orders.extend(Self::on_source(all, Order::Identification));
         }
-        if !self.by_identity() {
+        if !self.settings.by_identity() {
             orders.push((Path::destination(0), Order::Identification));
             orders.extend(self.on_further_destinations(Order::Identification));
         }
@@ -44,7 +44,7 @@ impl Course {
         if !self.terms.traits.full_status.is_no() {
             orders.push((reader, Order::FullStatus));
         }
-        if phase == Phase::Prepare && !self.terms.full_status && !self.by_identity() {
+        if phase == Phase::Prepare && !self.terms.full_status && !self.settings.by_identity() {
             // Tells whether the destination already has the key; conflicts, and changes nothing, if it has not.
             orders.push((reader, Order::Register(Name::Guest, Name::Guest)));
         }
@@ -63,7 +63,6 @@ impl Course {
 
     fn surveyed(&mut self, answers: &Answers) {
         let Some(target) = inquiry(answers) else { return self.refuse(Reason::Unreachable) };
-        let by_identity = self.by_identity();
         let settings = self.settings.edit();
         learn_ports(answers, settings);
         let moves = |_, order| order == Order::MoveSupport;
@@ -71,7 +70,7 @@ impl Course {
             Answer::Data(reply) => survey::support(reply),
             _ => Known::Unknown,
         };
-        let same_unit = if by_identity || !settings.source_alive {
+        let same_unit = if settings.by_identity() || !settings.source_alive {
             SameUnit::Same
         } else {
             compare(answers, Path::source(0), Path::destination(0))
@@ -177,17 +176,14 @@ impl Course {
     }
 }
 
-fn check_settings(settings: &Settings, by_identity: bool) -> Result<(), Reason> {
+fn check_settings(settings: &Settings) -> Result<(), Reason> {
     let counts = [settings.source.len(), settings.destination.len()];
     if counts.iter().any(|count| !(1..=MAX_PATHS).contains(count)) {
         return Err(Reason::Paths);
     }
-    let same = |(source, destination): (&_, &crate::settings::Port)| {
-        let source: &crate::settings::Port = source;
-        source.initiator.is_some() && source == destination
-    };
+    let same = |(source, destination): (&Port, &Port)| source.initiator.is_some() && source == destination;
     let pair = settings.source.first().zip(settings.destination.first());
-    if !by_identity && pair.is_some_and(same) {
+    if !settings.by_identity() && pair.is_some_and(same) {
         return Err(Reason::SameNexus);
     }
     if settings.key == Some(Key::NONE) { Err(Reason::NotRegistered) } else { Ok(()) }
@@ -213,7 +209,7 @@ fn compare(answers: &Answers, source: Path, destination: Path) -> SameUnit {
 
 /// Fills in the relative target ports that the caller did not know.
 fn learn_ports(answers: &Answers, settings: &mut Settings) {
-    let learn = |path: Path, port: &mut crate::settings::Port| {
+    let learn = |path: Path, port: &mut Port| {
         port.target_port = port.target_port.or_else(|| survey::target_port(page(answers, path)));
     };
     for (index, port) in (0u8..).zip(&mut settings.source) {

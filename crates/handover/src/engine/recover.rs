@@ -27,6 +27,7 @@ impl Course {
         terms.cause = Cause::Recovered;
         terms.purpose = Purpose::Recover(entry.stage);
         course.attentions.destination_counts = true;
+        course.beliefs.destination = course.held();
         course
     }
 
@@ -160,7 +161,7 @@ impl Course {
             _ if self.beliefs.destination_lost => self.doubt(Doubt::DestinationUnreachable),
             _ if self.beliefs.key != 0 => self.undo(Cause::Recovered),
             Held::Key => self.commit(),
-            Held::Nonce => self.look_at_result(false),
+            Held::Nonce => self.look_at_result(None),
             Held::Nothing => self.fence(),
         }
     }

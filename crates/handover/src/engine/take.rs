@@ -52,6 +52,9 @@ impl Course {
     /// The point of no return has been passed.
     pub(crate) fn commit(&mut self) {
         self.terms.committed = true;
+        if self.terms.method != Method::RegisterAndMove {
+            self.beliefs.key = 0;
+        }
         self.attentions.source_counts = false;
         self.at = At::Stand(Phase::Take);
     }

@@ -1,0 +1,292 @@
+//! Another node's commands and faults between any two actions of a handover, on every kind of target: what the guest and
+//! the others have afterwards is what the shadow, which never was handed over, has.
+
+mod pair;
+
+use handover::{Engine, Method, Path, Recovery, Remains, Verdict};
+use logical_unit::{NexusId, Profile};
+use pair::{A, C, End, Fault, Foreign, K, N, Role, World, id, port, settings};
+use scsi::pr::Key;
+
+const METHODS: [Option<Method>; 5] = [
+    None,
+    Some(Method::Identity),
+    Some(Method::PreemptOwnKey),
+    Some(Method::SourceNonce),
+    Some(Method::DestinationNonce),
+];
+
+/// More actions than any run has.
+const LONGEST: usize = 40;
+
+/// What a run may be forgiven.
+#[derive(Clone, Copy, Default)]
+struct Leave {
+    /// Nobody can tell: a link is down or a process is gone.
+    doubt: bool,
+}
+
+/// The first promise that the end of a run breaks.
+fn broken(world: &World, method: Method, end: Verdict, leave: Leave) -> Option<String> {
+    let (real, shadow) = (world.unit.reservations(), world.shadow.reservations());
+    let source = id(Path::source(0));
+    let destination = if method == Method::Identity { source } else { id(Path::destination(0)) };
+    let expected = shadow.key_of(source);
+    if method == Method::DestinationNonce && world.absent {
+        // The operator allowed that a fencer misses the key for the moment it is not listed.
+        return None;
+    }
+    let say = |text: &str| Some(format!("{text} ({method:?}, {end:?})"));
+    let has_key = |nexus: NexusId| real.key_of(nexus) == K;
+    if expected.is_none() && (has_key(source) || has_key(destination)) && !matches!(end, Verdict::InDoubt(_))
+    {
+        let leftover = matches!(end, Verdict::KeptAtSource { leftover: true, .. });
+        if !leftover || has_key(source) {
+            return say("un-fenced");
+        }
+    }
+    if real.key_of(C) != shadow.key_of(C) || real.key_of(A) != shadow.key_of(A) {
+        return say("another node's registration differs");
+    }
+    let owner = match end {
+        Verdict::Moved => destination,
+        Verdict::KeptAtSource { .. } | Verdict::Refused(_) => source,
+        Verdict::Fenced { nonce_left } => {
+            let left = if nonce_left { N } else { Key::NONE };
+            let clean = real.key_of(source) == left
+                && (method == Method::Identity || real.key_of(destination).is_none());
+            return if !expected.is_none() {
+                say("not fenced")
+            } else if clean {
+                None
+            } else {
+                say("left behind")
+            };
+        }
+        Verdict::Lost if world.powered && expected.is_none() => return None,
+        Verdict::Lost => return say("not lost"),
+        Verdict::InDoubt(_) if leave.doubt => return None,
+        Verdict::InDoubt(_) => return say("doubt without need"),
+    };
+    if real.key_of(owner) != expected {
+        return say("the guest's key differs");
+    }
+    let other = if owner == source { destination } else { source };
+    let leftover = matches!(end, Verdict::KeptAtSource { leftover: true, .. });
+    if other != owner && !real.key_of(other).is_none() && !leftover {
+        return say("leaked");
+    }
+    if real.is_holder(owner) != shadow.is_holder(source) || real.is_holder(A) != shadow.is_holder(A) {
+        return say("the holder differs");
+    }
+    if real.reservation().map(|held| held.kind) != shadow.reservation().map(|held| held.kind) {
+        return say("the type differs");
+    }
+    let changed = world.foreign.iter().any(|(_, foreign)| *foreign == Foreign::ChangeAptpl);
+    if real.aptpl() != shadow.aptpl() && !changed {
+        return say("APTPL differs");
+    }
+    None
+}
+
+fn check(world: &World, engine: &Engine, end: Verdict, leave: Leave, failures: &mut Vec<String>) {
+    if let Some(problem) = broken(world, engine.method(), end, leave) {
+        failures.push(format!("{}: {problem}\n{}\n", world.unit.profile().name, world.log.join("\n")));
+    }
+}
+
+fn report(failures: &[String], runs: usize) {
+    // The shortest of each kind, which its first line names.
+    let mut kinds = std::collections::BTreeMap::<&str, (usize, &String)>::new();
+    for text in failures {
+        let kind = text.lines().next().and_then(|line| line.split_once(": ")).map_or("", |(_, kind)| kind);
+        let (count, shortest) = kinds.entry(kind).or_insert((0, text));
+        *count += 1;
+        if text.lines().count() < shortest.lines().count() {
+            *shortest = text;
+        }
+    }
+    let told: Vec<_> = kinds.values().map(|(count, text)| format!("{count} times, {text}")).collect();
+    assert!(failures.is_empty(), "{} of {runs} runs:\n{}", failures.len(), told.join("\n"));
+}
+
+/// Every profile, role and method.
+fn each(run: impl FnMut(World, Engine)) {
+    each_of(&Profile::ALL, &Role::ALL, run);
+}
+
+/// The targets and roles that differ most, where two things happen in one run; the explorer searches all of them.
+fn each_sort(run: impl FnMut(World, Engine)) {
+    let profiles = [&logical_unit::profile::SPC, &logical_unit::profile::TGT, &logical_unit::profile::SPDK];
+    each_of(&profiles, &[Role::Holder(1), Role::Holder(5), Role::AloneInAll(7), Role::Member(5)], run);
+}
+
+fn each_of(profiles: &[&'static Profile], roles: &[Role], mut run: impl FnMut(World, Engine)) {
+    for profile in profiles {
+        for role in roles.iter().copied() {
+            for (method, shared) in METHODS.into_iter().flat_map(|method| [(method, false), (method, true)]) {
+                run(World::new(profile, role, shared, true), Engine::new(settings(profile, method)));
+            }
+        }
+    }
+}
+
+/// Runs with `prepare` applied for every point until the run is over before it.
+fn at_each_point(world: &World, engine: &Engine, mut run: impl FnMut(World, Engine, usize) -> bool) {
+    let over = (0..LONGEST).any(|point| !run(world.clone(), engine.clone(), point));
+    assert!(over, "a run is longer than expected");
+}
+
+#[test]
+fn one_foreign_command_anywhere() {
+    let (mut failures, mut runs) = (Vec::new(), 0);
+    each(|world, engine| {
+        for foreign in Foreign::ALL {
+            at_each_point(&world, &engine, |mut world, mut engine, point| {
+                world.foreign = vec![(point, foreign)];
+                let End::Verdict(end) = world.run(&mut engine) else { unreachable!() };
+                check(&world, &engine, end, Leave::default(), &mut failures);
+                runs += 1;
+                point < world.actions
+            });
+        }
+    });
+    report(&failures, runs);
+}
+
+#[test]
+fn one_fault_anywhere() {
+    let (mut failures, mut runs) = (Vec::new(), 0);
+    let faults = [
+        Fault::LostReply,
+        Fault::LostRequest,
+        Fault::PowerCycle,
+        Fault::Reset,
+        Fault::LinkDown,
+        Fault::DiskFull,
+    ];
+    each(|world, engine| {
+        for fault in faults {
+            at_each_point(&world, &engine, |mut world, mut engine, point| {
+                world.faults = vec![(point, fault)];
+                let End::Verdict(end) = world.run(&mut engine) else { unreachable!() };
+                // Without the source's word, a lost reply to a non-holder's PREEMPT can be anything.
+                let blind = engine.method() == Method::DestinationNonce;
+                let doubt = blind || matches!(fault, Fault::LinkDown | Fault::DiskFull);
+                check(&world, &engine, end, Leave { doubt }, &mut failures);
+                runs += 1;
+                point < world.actions
+            });
+        }
+    });
+    report(&failures, runs);
+}
+
+#[test]
+fn a_fencing_and_a_lost_message_anywhere() {
+    let (mut failures, mut runs) = (Vec::new(), 0);
+    each_sort(|world, engine| {
+        for foreign in [Foreign::PreemptGuest, Foreign::Clear] {
+            for fault in [Fault::LostReply, Fault::LostRequest, Fault::LinkDown] {
+                at_each_point(&world, &engine, |world, engine, first| {
+                    let mut last = 0;
+                    at_each_point(&world, &engine, |mut world, mut engine, second| {
+                        world.foreign = vec![(first, foreign)];
+                        world.faults = vec![(second, fault)];
+                        let End::Verdict(end) = world.run(&mut engine) else { unreachable!() };
+                        check(&world, &engine, end, Leave { doubt: true }, &mut failures);
+                        runs += 1;
+                        last = world.actions;
+                        second < world.actions
+                    });
+                    first < last
+                });
+            }
+        }
+    });
+    report(&failures, runs);
+}
+
+fn recovery(world: &World) -> Recovery {
+    Recovery::new(Remains {
+        source_entry: world.entries[0],
+        destination_entry: world.entries[1],
+        source: vec![port(Path::source(0))],
+        destination: vec![port(Path::destination(0))],
+        source_alive: true,
+        destination_alive: true,
+        prefer_destination: false,
+        traits: settings(world.unit.profile(), None)
+            .targets
+            .traits(&pair::survey(world.unit.profile()).target),
+    })
+}
+
+/// The last entry tells the method.
+fn judge_recovery(world: &World, engine: &Engine, end: Verdict, failures: &mut Vec<String>) {
+    let method = world.entries[0].map_or(engine.method(), |entry| entry.method);
+    // Without the source's word, a lost reply of a non-holder's PREEMPT can be anything.
+    let doubt = method == Method::DestinationNonce;
+    if let Some(problem) = broken(world, method, end, Leave { doubt }) {
+        failures.push(format!("{}: {problem}\n{}\n", world.unit.profile().name, world.log.join("\n")));
+    }
+}
+
+#[test]
+fn a_crash_and_a_fencing_anywhere_and_recovery_after_it() {
+    let (mut failures, mut runs) = (Vec::new(), 0);
+    each_sort(|world, engine| {
+        for foreign in [None, Some(Foreign::PreemptGuest), Some(Foreign::Clear)] {
+            at_each_point(&world, &engine, |world, engine, crash| {
+                let mut last = true;
+                at_each_point(&world, &engine, |mut world, mut engine, point| {
+                    world.faults = vec![(crash, Fault::Crash)];
+                    world.foreign = foreign.map(|foreign| (point, foreign)).into_iter().collect();
+                    last = world.run(&mut engine) == End::Crashed;
+                    if last {
+                        let mut recovery = recovery(&world);
+                        let End::Verdict(end) = world.run(&mut recovery) else { unreachable!() };
+                        judge_recovery(&world, &engine, end, &mut failures);
+                    }
+                    runs += 1;
+                    foreign.is_some() && point < world.actions
+                });
+                last
+            });
+        }
+    });
+    report(&failures, runs);
+}
+
+#[test]
+fn a_crash_during_recovery_is_like_any_other() {
+    let (mut failures, mut runs) = (Vec::new(), 0);
+    each_sort(|world, engine| {
+        at_each_point(&world, &engine, |world, engine, crash| {
+            let mut crashed = world.clone();
+            let mut dead = engine.clone();
+            crashed.faults = vec![(crash, Fault::Crash)];
+            if crashed.run(&mut dead) != End::Crashed {
+                return false;
+            }
+            for fence in [false, true] {
+                for second in crashed.actions..crashed.actions + LONGEST {
+                    let mut world = crashed.clone();
+                    world.faults = vec![(second, Fault::Crash)];
+                    if fence {
+                        world.foreign = vec![(second, Foreign::PreemptGuest)];
+                    }
+                    if world.run(&mut recovery(&world)) != End::Crashed {
+                        break;
+                    }
+                    world.faults.clear();
+                    let End::Verdict(end) = world.run(&mut recovery(&world)) else { unreachable!() };
+                    judge_recovery(&world, &dead, end, &mut failures);
+                    runs += 1;
+                }
+            }
+            true
+        });
+    });
+    report(&failures, runs);
+}
