@@ -10,4 +10,6 @@ pub mod initiator;
 pub mod login;
 pub mod pdu;
 mod receiver;
+#[cfg(feature = "target")]
+pub mod target;
 pub mod text;

@@ -6,6 +6,12 @@
 pub mod chap;
 pub mod keys;
 pub mod requester;
+#[cfg(feature = "target")]
+pub mod responder;
+
+#[cfg(test)]
+#[cfg(feature = "target")]
+mod tests;
 
 pub use chap::{Chap, Credentials};
 pub use keys::{DigestOffer, Parameters, Proposal};

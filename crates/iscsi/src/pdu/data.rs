@@ -67,19 +67,11 @@ header! {
     }
 }
 
-flags! {
-    /// The flags byte of a PDU that always carries F alone.
-    FinalFlag {
-        /// Always set.
-        FINAL = 0x80;
-    }
-}
-
 header! {
     /// Ready To Transfer (RFC 7143 11.8): the target asks for a burst of data.
     R2t = READY_TO_TRANSFER {
-        /// `FINAL`, always.
-        flags: FinalFlag = 1;
+        /// The F bit and nothing else.
+        flags: u8 = 1;
         /// The addressed logical unit.
         lun: Lun = 8;
         /// The task that the data belongs to.
