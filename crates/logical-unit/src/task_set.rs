@@ -2,8 +2,9 @@
 //! function ends them. Each session keeps its own list, so that sessions do not contend with each other.
 //!
 //! An abort returns only when the aborted command can no longer touch the medium: a command that has
-//! begun to execute is waited for, one that has not never will.
+//! begun to execute is asked to give up and waited for, one that has not never will.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// How an aborted command ends for its initiator (SAM-5 5.3.1, TASK ABORTED status).
@@ -28,6 +29,8 @@ struct Entry {
     tag: u64,
     state: Mutex<State>,
     left: Condvar,
+    /// Asks a long command to give up.
+    interrupted: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -42,6 +45,7 @@ impl Entry {
             *state = State::Aborted(how);
             return true;
         }
+        self.interrupted.store(true, Ordering::Relaxed);
         while *state == State::Executing {
             state = self.left.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -65,7 +69,8 @@ impl Tasks {
     pub(crate) fn begin(self: &Arc<Self>, tag: u64) -> Task {
         let mut list = lock(&self.0);
         let state = if list.closed { State::Aborted(Aborted::Silently) } else { State::Waiting };
-        let entry = Arc::new(Entry { tag, state: Mutex::new(state), left: Condvar::new() });
+        let (left, interrupted) = (Condvar::new(), AtomicBool::new(false));
+        let entry = Arc::new(Entry { tag, state: Mutex::new(state), left, interrupted });
         list.entries.push(Arc::clone(&entry));
         Task { entry, tasks: Arc::clone(self) }
     }
@@ -131,6 +136,13 @@ impl Drop for Task {
 /// The time in which a command may touch the medium.
 #[derive(Debug)]
 pub(crate) struct Executing<'a>(&'a Entry);
+
+impl Executing<'_> {
+    /// Set when the command should give up.
+    pub(crate) fn interrupted(&self) -> &AtomicBool {
+        &self.0.interrupted
+    }
+}
 
 impl Drop for Executing<'_> {
     fn drop(&mut self) {

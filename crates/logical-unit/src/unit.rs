@@ -127,7 +127,8 @@ impl LogicalUnit {
 
     /// The block device server executes an admitted command.
     fn run(&self, nexus: &NexusHandle, executing: Executing<'_>, cdb: &[u8], data_out: &[u8]) -> Completion {
-        let sender = Sender { nexus: &nexus.0.nexus, target: self.target.get().map(String::as_str) };
+        let target = self.target.get().map(String::as_str);
+        let sender = Sender { nexus: &nexus.0.nexus, target, interrupted: executing.interrupted() };
         let executed = self.disk.execute(sender, cdb, data_out);
         // Only now: whoever aborts commands waits for this one with the lock held.
         drop(executing);

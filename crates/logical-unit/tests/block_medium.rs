@@ -111,7 +111,7 @@ fn compare_and_write_writes_only_what_was_expected() {
     assert_eq!(host.read(8, 2), pattern(9, 2));
     for wrong in [&swap(9, 1)[..2047], &[swap(9, 1), vec![0]].concat()] {
         let refusal = host.access(Operation::CompareAndWrite, Form::Sixteen, 8, 2, wrong);
-        illegal(&refusal, AdditionalSense::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT);
+        illegal(&refusal, AdditionalSense::INVALID_FIELD_IN_CDB);
     }
 }
 
@@ -131,7 +131,7 @@ fn write_atomic_takes_exactly_its_blocks_and_no_boundary() {
     let boundary = host.access(Operation::WriteAtomic { boundary: 1 }, Form::Sixteen, 3, 2, &pattern(6, 2));
     illegal(&boundary, AdditionalSense::INVALID_FIELD_IN_CDB);
     let short = host.access(Operation::WriteAtomic { boundary: 0 }, Form::Sixteen, 3, 2, &pattern(9, 1));
-    illegal(&short, AdditionalSense::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT);
+    illegal(&short, AdditionalSense::INVALID_FIELD_IN_CDB);
     let long = host.access(Operation::WriteAtomic { boundary: 0 }, Form::Sixteen, 0, 2049, &[]);
     illegal(&long, AdditionalSense::INVALID_FIELD_IN_CDB);
     assert_eq!(host.read(3, 2), pattern(6, 2));
@@ -194,7 +194,7 @@ proptest! {
         let host = host();
         let cdb = [vec![code], cdb].concat();
         let completion = host.raw(&cdb, &data);
-        prop_assert!(completion.data.len() <= 32_768 * BLOCK);
+        prop_assert!(completion.data.len() <= 65_536 * BLOCK);
         prop_assert!(completion.status.is_good() || completion.data.is_empty());
     }
 }

@@ -33,13 +33,10 @@ pub struct CopyLimits {
     pub held: u8,
 }
 
-/// A logical unit that takes part in a copy.
+/// A logical unit that takes part in a copy. LU ID TYPE is ignored in this descriptor and NUL obsolete
+/// (SPC-4 6.4.5.2).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CopyTarget {
-    /// LU ID TYPE, 2 bits; only 0, a LUN, is defined for use.
-    pub lu_id_type: u8,
-    /// NUL: a null device.
-    pub null: bool,
     /// How the logical unit is named, as in VPD page 83h.
     pub designator: Designator,
     /// DISK BLOCK LENGTH in bytes, 24 bits.
@@ -129,7 +126,7 @@ impl CopyList {
 impl CopyTarget {
     fn parse(bytes: &[u8]) -> Result<Self, FieldError> {
         let cut = FieldError::list_length();
-        let [kind, flags, _, _, code_set, what, _, length] = array(bytes, 0).ok_or(cut)?;
+        let [kind, _, _, _, code_set, what, _, length] = array(bytes, 0).ok_or(cut)?;
         if kind != IDENTIFICATION {
             let code = AdditionalSense::INVALID_TARGET_DESCRIPTOR_TYPE;
             return Err(FieldError { code, pointer: None });
@@ -144,15 +141,14 @@ impl CopyTarget {
             bytes: name.to_vec(),
         };
         let block_length = be32(bytes, 28).ok_or(cut)? & 0x00FF_FFFF;
-        Ok(Self { lu_id_type: flags >> 6, null: flags & 0x20 != 0, designator, block_length })
+        Ok(Self { designator, block_length })
     }
 
     fn to_bytes(&self) -> Vec<u8> {
         let name = self.designator.bytes.iter().take(20);
         let length = u8::try_from(name.len()).unwrap_or(20);
         let what = (self.designator.association.0 & 0x03) << 4 | self.designator.kind.0 & 0x0F;
-        let flags = self.lu_id_type << 6 | u8::from(self.null) << 5;
-        let mut out = vec![IDENTIFICATION, flags, 0, 0, self.designator.code_set.0 & 0x0F, what, 0, length];
+        let mut out = vec![IDENTIFICATION, 0, 0, 0, self.designator.code_set.0 & 0x0F, what, 0, length];
         out.extend(name);
         out.resize(28, 0);
         out.extend((self.block_length & 0x00FF_FFFF).to_be_bytes());
@@ -279,13 +275,13 @@ mod tests {
 
     prop_compose! {
         fn target()(
-            lu_id_type in 0_u8..4, null: bool, code_set in 0_u8..16, association in 0_u8..4, kind in 0_u8..16,
+            code_set in 0_u8..16, association in 0_u8..4, kind in 0_u8..16,
             bytes in prop::collection::vec(any::<u8>(), 0..=20), block_length in 0_u32..1 << 24,
         ) -> CopyTarget {
             let (code_set, kind) = (CodeSet(code_set), DesignatorType(kind));
             let association = Association(association);
             let designator = Designator { protocol: None, code_set, association, kind, bytes };
-            CopyTarget { lu_id_type, null, designator, block_length }
+            CopyTarget { designator, block_length }
         }
     }
     prop_compose! {
@@ -332,8 +328,6 @@ mod tests {
         let target = CopyList {
             targets: vec![
                 CopyTarget {
-                    lu_id_type: 0,
-                    null: false,
                     designator: Designator {
                         protocol: None,
                         code_set: CodeSet::BINARY,

@@ -93,15 +93,11 @@ impl Disk {
     /// Every target must be this logical unit: others cannot be reached from here.
     fn check_targets(&self, sender: Sender<'_>, targets: &[CopyTarget]) -> Result<(), Refusal> {
         let names = self.identity.designators(self.profile.product.vendor, sender.target, sender.nexus);
-        for (number, target) in targets.iter().enumerate() {
-            if target.lu_id_type != 0 {
-                let byte = u16::try_from(scsi::copy::HEADER + number * TARGET_LENGTH + 1).unwrap_or(0);
-                return Err(FieldError::parameter_bit(byte, 7).into());
-            }
+        for target in targets {
             let named = names.designators.iter().any(|name| {
                 name.association == Association::LOGICAL_UNIT && is_same(name.kind, &name.bytes, target)
             });
-            if target.null || !named {
+            if !named {
                 return Err(unreachable_target());
             }
         }

@@ -3,14 +3,14 @@
 use scsi::block::Operation;
 use scsi::vpd::BlockLimits;
 
-/// Logical blocks of one READ, WRITE, VERIFY: 16 MiB, which bounds the memory of a command.
-const TRANSFER: u32 = 32_768;
+/// Logical blocks of one READ, WRITE, VERIFY: 32 MiB, which bounds the memory of a command.
+const TRANSFER: u32 = 65_536;
 /// Logical blocks of one COMPARE AND WRITE.
 const COMPARE_AND_WRITE: u8 = 255;
-/// Logical blocks of one WRITE SAME: bounds its duration.
-pub(super) const WRITE_SAME: u32 = 262_144;
+/// Logical blocks of one WRITE SAME: 1 GiB.
+const WRITE_SAME: u32 = 1 << 21;
 /// Logical blocks of all descriptors of one UNMAP.
-pub(super) const UNMAP: u32 = 4_194_304;
+pub(super) const UNMAP: u32 = 1 << 20;
 /// Descriptors of one UNMAP.
 pub(super) const UNMAP_DESCRIPTORS: u32 = 256;
 /// Logical blocks of one WRITE ATOMIC.

@@ -53,6 +53,15 @@ pub(crate) struct Sender<'a> {
     pub(crate) nexus: &'a ItNexus,
     /// Name of the target device, if the transport has one.
     pub(crate) target: Option<&'a str>,
+    /// Set when somebody aborts the command while it executes.
+    pub(crate) interrupted: &'a AtomicBool,
+}
+
+impl Sender<'_> {
+    /// Whether a long command should give up.
+    fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
 }
 
 /// A command's end, and what other nexuses must be told of it.
@@ -121,7 +130,7 @@ impl Disk {
 
     fn run(&self, sender: Sender<'_>, command: &Command, data_out: &[u8]) -> Answer {
         match command {
-            Command::Access(access) => self.access(access, data_out),
+            Command::Access(access) => self.access(sender, access, data_out),
             Command::TestUnitReady => Ok(Vec::new()),
             Command::RequestSense(command) => self.request_sense(command),
             Command::Inquiry(command) => self.inquiry(sender, command),
@@ -137,7 +146,7 @@ impl Disk {
             Command::SupportedOperations(command) => supported::operations(self.profile, command),
             Command::SupportedFunctions(command) => supported::functions(command),
             Command::Unmap(command) => self.unmap(command, data_out),
-            Command::Sanitize(command) => self.sanitize(command, data_out),
+            Command::Sanitize(command) => self.sanitize(sender, command, data_out),
             Command::ExtendedCopy(command) => self.extended_copy(sender, command, data_out),
             Command::ReceiveCopyResults(command) => self.receive_copy_results(sender, command),
             // The device knows the other logical units; a lone one reports itself.

@@ -3,55 +3,65 @@
 
 use super::refusal::{Answer, Refusal, cut};
 use super::transfer::short_data;
-use super::{BLOCK, Disk, limits};
-use scsi::block::{Access, Form, GetLbaStatus, Unmap};
+use super::{BLOCK, Disk, Sender, limits};
+use scsi::block::{Access, GetLbaStatus, Unmap};
 use scsi::lba_status::{LbaStatus, LbaStatusDescriptor, Provisioning};
 use scsi::unmap::{UnmapDescriptor, UnmapList};
-use scsi::{AdditionalSense, FieldError};
+use scsi::{AdditionalSense, FieldError, SenseKey};
 
 /// Most descriptors of one GET LBA STATUS: bounds its duration and memory.
 const MOST_RUNS: usize = 4096;
-/// Bytes written at once by WRITE SAME.
-const CHUNK: usize = 1 << 20;
+/// Bytes written at once by WRITE SAME, and between two looks for an abort.
+const CHUNK: u64 = 1 << 20;
+/// A block of zeros.
+const ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+
+/// The bits of a WRITE SAME.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SameOptions {
+    pub(super) anchor: bool,
+    pub(super) unmap: bool,
+    pub(super) no_data_out: bool,
+}
 
 impl Disk {
-    /// WRITE SAME(10/16) (SBC-4 5.42, 5.43). ANCHOR is refused: there is nothing to anchor to.
+    /// WRITE SAME(10/16) (SBC-4 5.42, 5.43). A length of zero, which
+    /// would mean all blocks to the last, is refused (WSNZ = 1); so is ANCHOR: there is nothing to anchor to.
     pub(super) fn write_same(
         &self,
+        sender: Sender<'_>,
         access: &Access,
-        anchor: bool,
-        unmap: bool,
-        no_data_out: bool,
+        options: SameOptions,
         data_out: &[u8],
     ) -> Answer {
-        if anchor {
+        if options.anchor {
             return Err(FieldError::cdb_bit(1, 4).into());
         }
-        if no_data_out && access.extent.form != Form::Sixteen {
-            return Err(FieldError::cdb_bit(1, 0).into());
+        let block = if options.no_data_out { &ZEROS } else { data_out };
+        if block.len() as u64 != BLOCK {
+            return Err(short_data());
         }
         if access.extent.blocks == 0 {
             return Err(FieldError::cdb(access.length_byte()).into());
         }
-        let block = if no_data_out { &[0; BLOCK as usize][..] } else { data_out };
-        if block.len() as u64 != BLOCK {
-            return Err(short_data());
-        }
         let (lba, blocks) = (access.extent.lba, u64::from(access.extent.blocks));
         let _shared = self.locks.share(lba, blocks);
-        if block.iter().all(|byte| *byte == 0) && (unmap || no_data_out) {
+        if block == ZEROS && (options.unmap || options.no_data_out) {
             return self.give_back(lba, blocks);
         }
-        self.repeat(lba, blocks, block)
+        self.repeat(sender, lba, blocks, block)
     }
 
-    /// Writes one block to all blocks, many at a time.
-    pub(super) fn repeat(&self, lba: u64, blocks: u64, block: &[u8]) -> Answer {
-        let at_once = (blocks as usize).min(CHUNK / block.len().max(1));
-        let data = block.repeat(at_once);
+    /// Writes one block to all blocks, many at a time. Ends early if the command is aborted.
+    pub(super) fn repeat(&self, sender: Sender<'_>, lba: u64, blocks: u64, block: &[u8]) -> Answer {
+        let at_once = blocks.min(CHUNK / BLOCK);
+        let data = block.repeat(usize::try_from(at_once).unwrap_or(0));
         let mut done = 0;
         while done < blocks {
-            let now = (blocks - done).min(at_once as u64);
+            if sender.is_interrupted() {
+                return Err(Refusal::new(SenseKey::ABORTED_COMMAND, AdditionalSense::NONE));
+            }
+            let now = (blocks - done).min(at_once);
             let bytes = data.get(..(now * BLOCK) as usize).unwrap_or(&data);
             self.write_blocks(lba + done, bytes, false)?;
             done += now;

@@ -3,12 +3,12 @@
 //! sanitize always finds that none has failed.
 
 use super::refusal::{Answer, Refusal};
-use super::{BLOCK, Disk};
+use super::{BLOCK, Disk, Sender};
 use scsi::FieldError;
 use scsi::block::{Sanitize, service_action};
 
 impl Disk {
-    pub(super) fn sanitize(&self, command: &Sanitize, data_out: &[u8]) -> Answer {
+    pub(super) fn sanitize(&self, sender: Sender<'_>, command: &Sanitize, data_out: &[u8]) -> Answer {
         if command.reserved {
             return Err(FieldError::cdb(1).into());
         }
@@ -16,7 +16,7 @@ impl Disk {
             return Err(FieldError::cdb_bit(1, 7).into());
         }
         match command.action {
-            service_action::SANITIZE_OVERWRITE => self.overwrite(command, data_out),
+            service_action::SANITIZE_OVERWRITE => self.overwrite(sender, command, data_out),
             _ if command.length != 0 => Err(FieldError::cdb(7).into()),
             service_action::SANITIZE_BLOCK_ERASE => self.block_erase(),
             service_action::SANITIZE_EXIT_FAILURE_MODE => Ok(Vec::new()),
@@ -32,7 +32,7 @@ impl Disk {
 
     /// Writes the initialization pattern over every block, as often as OVERWRITE COUNT says; with INVERT
     /// every other time its complement.
-    fn overwrite(&self, command: &Sanitize, data_out: &[u8]) -> Answer {
+    fn overwrite(&self, sender: Sender<'_>, command: &Sanitize, data_out: &[u8]) -> Answer {
         let length = usize::from(command.length);
         if length < 5 || length > BLOCK as usize + 4 {
             return Err(FieldError::cdb(7).into());
@@ -50,7 +50,7 @@ impl Disk {
             let inverted = flags & 0x80 != 0 && pass % 2 == 1;
             let mask = if inverted { 0xFF } else { 0 };
             let block: Vec<_> = block.iter().map(|byte| byte ^ mask).collect();
-            self.repeat(0, self.blocks, &block)?;
+            self.repeat(sender, 0, self.blocks, &block)?;
         }
         self.store.flush().map(|()| Vec::new()).map_err(|error| Refusal::unwritten(&error))
     }

@@ -1,7 +1,8 @@
 //! READ, WRITE, VERIFY and their relatives (SBC-4 5): the commands that move or compare blocks.
 
+use super::provisioning::SameOptions;
 use super::refusal::{Answer, Refusal};
-use super::{BLOCK, Disk, limits};
+use super::{BLOCK, Disk, Sender, limits};
 use crate::access::Route;
 use scsi::block::{Access, Command, Operation};
 use scsi::pr::PrOutCdb;
@@ -9,7 +10,7 @@ use scsi::{AdditionalSense, FieldError, Sense, SenseKey};
 
 impl Disk {
     /// Executes a medium access command. `data_out` is all that the initiator sent.
-    pub(super) fn access(&self, access: &Access, data_out: &[u8]) -> Answer {
+    pub(super) fn access(&self, sender: Sender<'_>, access: &Access, data_out: &[u8]) -> Answer {
         self.check(access)?;
         match access.operation {
             Operation::Read => self.read(access),
@@ -22,7 +23,8 @@ impl Disk {
             Operation::PreFetch { .. } => Ok(Vec::new()),
             Operation::SynchronizeCache { .. } => self.flush(),
             Operation::WriteSame { anchor, unmap, no_data_out } => {
-                self.write_same(access, anchor, unmap, no_data_out, data_out)
+                let options = SameOptions { anchor, unmap, no_data_out };
+                self.write_same(sender, access, options, data_out)
             }
         }
     }
@@ -203,10 +205,15 @@ fn whole_blocks<'a>(access: &Access, data_out: &'a [u8]) -> Result<&'a [u8], Ref
     if data.len() % BLOCK as usize != 0 { Err(short_data()) } else { Ok(data) }
 }
 
-/// Exactly `times` the blocks that the CDB names: an atomic command on other data would not be the one meant.
+/// Exactly `times` the blocks that the CDB names: an atomic command on other data would not be the one
+/// meant. The CDB and the data contradict each other, and the CDB has a field to point to.
 fn exact<'a>(access: &Access, data_out: &'a [u8], times: u64) -> Result<&'a [u8], Refusal> {
     let wanted = u64::from(access.extent.blocks) * BLOCK * times;
-    if data_out.len() as u64 == wanted { Ok(data_out) } else { Err(short_data()) }
+    if data_out.len() as u64 == wanted {
+        Ok(data_out)
+    } else {
+        Err(FieldError::cdb(access.length_byte()).into())
+    }
 }
 
 /// MISCOMPARE with the offset of the first byte that differs in INFORMATION (SBC-4 5.3).
