@@ -29,5 +29,5 @@ pub use plan::Plan;
 pub use recovery::{Recovery, Remains};
 pub use role::Role;
 pub use settings::{Port, Settings};
-pub use tracker::{Tracked, Tracker};
+pub use tracker::{Tracked, Tracker, Wants};
 pub use verdict::{Cause, Doubt, Reason, Verdict};
