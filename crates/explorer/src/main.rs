@@ -1,0 +1,82 @@
+//! `cargo xtask explore`: searches the states of a handover and says what it found. Data on stdout, progress on
+//! stderr; ends non-zero on a violation or an incomplete search.
+
+use clap::Parser;
+use explorer::explore::{Report, explore};
+use explorer::oracle::Tolerance;
+use explorer::orders::Selection;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask explore", about = "Search the states of a handover for broken promises")]
+struct Cli {
+    /// The whole space instead of the part for every test run
+    #[arg(long)]
+    full: bool,
+    /// Only this profile
+    #[arg(long)]
+    profile: Option<String>,
+    /// Only roles whose name begins so: holder-5, alone, member, registrant, fenced
+    #[arg(long)]
+    role: Option<String>,
+    /// Only this method; `auto` is the plan's own choice
+    #[arg(long)]
+    method: Option<String>,
+    /// Threads
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Random walks beyond the bounds, from this seed
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Steps of random walks in all
+    #[arg(long, default_value_t = 1_000_000)]
+    steps: u64,
+    /// Violations told in full
+    #[arg(long, default_value_t = 5)]
+    show: usize,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let selection = Selection { full: cli.full, profile: cli.profile, role: cli.role, method: cli.method };
+    let orders = selection.orders();
+    let begun = Instant::now();
+    let (done, all) = (AtomicU64::new(0), orders.len());
+    let progress = |scenario: &explorer::scenario::Scenario, report: &Report| {
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        if done % 100 == 0 || report.states > 3_000_000 {
+            eprintln!("{:6.0?} {done}/{all} {scenario}: {} states", begun.elapsed(), report.states);
+        }
+    };
+    let report = match cli.seed {
+        Some(seed) => explorer::walk::walk(&orders, seed, cli.steps),
+        None => explore(&orders, cli.jobs, &progress),
+    };
+    tell(&report, cli.show);
+    eprintln!("{:.0?}", begun.elapsed());
+    if report.is_clean() && report.scenarios > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn tell(report: &Report, show: usize) {
+    for broken in report.broken.iter().take(show) {
+        println!("{}", broken.scenario);
+        broken.trace.iter().for_each(|line| println!("  {line}"));
+    }
+    for (rule, count) in Tolerance::ALL.iter().zip(report.tolerated).filter(|(_, count)| *count > 0) {
+        println!("tolerated {count} times: {rule}");
+    }
+    for (verdict, count) in &report.verdicts {
+        println!("{count} ends: {verdict}");
+    }
+    println!(
+        "{} scenarios, {} states, {} moves, depth {}, {} violations{}",
+        report.scenarios,
+        report.states,
+        report.moves,
+        report.depth,
+        report.broken.len(),
+        if report.cut > 0 { ", INCOMPLETE" } else { "" }
+    );
+}

@@ -1,0 +1,124 @@
+//! What must hold when a procedure has ended: P4's single owner, P5's truthful verdict, P6's fidelity.
+
+use super::{Promise, Violation};
+use crate::cast::{GUEST_KEY, Host, NONCE};
+use crate::moves::is_open;
+use crate::scenario::{Role, Scenario};
+use crate::shadow::Standing;
+use crate::world::World;
+use handover::Verdict;
+use logical_unit::NexusId;
+use scsi::pr::{Key, ReservationType};
+
+/// Checks a state in which a verdict has been given.
+pub(super) fn check<P>(scenario: &Scenario, world: &World<P>, verdict: Verdict) -> Result<(), Violation> {
+    truthful(scenario, world, verdict)?;
+    if is_open(verdict) {
+        return open(world, verdict);
+    }
+    let owner = match verdict {
+        Verdict::Moved => Some(Host::Destination),
+        Verdict::KeptAtSource { .. } | Verdict::Refused(_) => Some(Host::Source),
+        Verdict::Fenced { .. } | Verdict::Lost | Verdict::InDoubt(_) => None,
+    };
+    match (owner, world.shadow.standing) {
+        (Some(owner), Standing::Registered) => owned(scenario, world, owner),
+        _ => gone(scenario, world, verdict),
+    }
+}
+
+/// P5: the verdict says what happened.
+fn truthful<P>(scenario: &Scenario, world: &World<P>, verdict: Verdict) -> Result<(), Violation> {
+    let standing = world.shadow.standing;
+    let never = matches!(scenario.role, Role::Fenced(_));
+    let wrong = match verdict {
+        Verdict::Fenced { .. } => standing != Standing::Fenced && !never,
+        Verdict::Lost => standing != Standing::Lost,
+        _ => false,
+    };
+    if wrong {
+        return Err(Violation::new(
+            Promise::CrashSafe,
+            format!("verdict {verdict:?} while the guest is {standing:?}"),
+        ));
+    }
+    Ok(())
+}
+
+/// A verdict that leaves something open needs a cause, and nobody runs the guest in doubt.
+fn open<P>(world: &World<P>, verdict: Verdict) -> Result<(), Violation> {
+    if !world.disturbed {
+        return Err(Violation::new(Promise::CrashSafe, format!("{verdict:?} although nothing failed")));
+    }
+    Ok(())
+}
+
+/// P4 and P6: exactly the owner's nexuses are registered, with the guest's key and its role.
+fn owned<P>(scenario: &Scenario, world: &World<P>, owner: Host) -> Result<(), Violation> {
+    let own = world.nexuses_at(scenario, owner);
+    for nexus in world.guests(scenario) {
+        match (own.contains(&nexus), world.device.key(nexus)) {
+            (true, Some(GUEST_KEY)) | (false, None) => {}
+            (true, key) => return Err(wrong_key(owner, key)),
+            (false, Some(key)) => return leak(world, owner, nexus, key),
+        }
+    }
+    let held = |held: Option<(ReservationType, Option<NexusId>)>, mine: &dyn Fn(NexusId) -> bool| {
+        held.map(|(kind, holder)| (kind, holder.map(mine)))
+    };
+    let is = held(world.device.reservation(), &|nexus| own.contains(&nexus));
+    let guests: Vec<_> = scenario.guest_nexuses().collect();
+    let should = held(world.shadow.device.reservation(), &|nexus| guests.contains(&nexus));
+    if is != should {
+        return Err(Violation::new(Promise::Fidelity, "the guest's role is not what it was"));
+    }
+    Ok(())
+}
+
+fn wrong_key(owner: Host, key: Option<Key>) -> Violation {
+    let what = match key {
+        Some(key) => format!("the {} is registered with {key:?}", owner.name()),
+        None => format!("a path of the {} is not registered", owner.name()),
+    };
+    Violation::new(Promise::Fidelity, what)
+}
+
+/// A registration beside the owner's is a leak, unless its host cannot be reached yet.
+fn leak<P>(world: &World<P>, owner: Host, nexus: NexusId, key: Key) -> Result<(), Violation> {
+    let host = match owner {
+        Host::Source => Host::Destination,
+        Host::Destination => Host::Source,
+    };
+    if !world.reaches(host) {
+        return Ok(());
+    }
+    let what = format!("{} leaks {key:?}", crate::cast::nexus_name(nexus));
+    Err(Violation::new(Promise::OneOwner, what))
+}
+
+/// P1 at the end: nobody has a registration of a guest that was removed, but for the nonce of a
+/// holder that was fenced under it (types 5 and 6).
+fn gone<P>(scenario: &Scenario, world: &World<P>, verdict: Verdict) -> Result<(), Violation> {
+    if world.shadow.standing == Standing::Registered {
+        return Err(Violation::new(Promise::CrashSafe, format!("{verdict:?} while the guest is registered")));
+    }
+    for host in Host::BOTH.into_iter().filter(|host| world.reaches(*host)) {
+        for nexus in world.nexuses_at(scenario, host) {
+            let Some(key) = world.device.key(nexus) else { continue };
+            if key == NONCE && nonce_may_stay(world, nexus, verdict) {
+                continue;
+            }
+            let what = format!("the {} has {key:?} registered after the guest was removed", host.name());
+            return Err(Violation::new(Promise::NoUnfencing, what));
+        }
+    }
+    Ok(())
+}
+
+fn nonce_may_stay<P>(world: &World<P>, nexus: NexusId, verdict: Verdict) -> bool {
+    let holds = world
+        .device
+        .reservation()
+        .is_some_and(|(kind, holder)| kind.is_registrants_only() && holder == Some(nexus));
+    holds && verdict == (Verdict::Fenced { nonce_left: true })
+}

@@ -1,0 +1,58 @@
+//! The differences from the shadow that are no violation, each by name. Nothing else is tolerated; the
+//! search counts how often each rule was used. PRGENERATION and a key that is listed twice while both hosts are
+//! registered need no rule: the comparison looks at nexuses.
+
+use std::fmt;
+
+/// A rule that excuses a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tolerance {
+    /// An APTPL that another node changed between our read and our REGISTER was set back; it is reported.
+    AptplRace,
+    /// Method *source nonce*: a node fenced the guest while the source was known by the nonce. The fencer's PREEMPT
+    /// removed the destination's key and found no holder to preempt, so the source keeps the reservation as the
+    /// nonce (types 5 and 6, reported) or lets it go (types 1 and 3).
+    FencedInNonceWindow,
+    /// Method *destination nonce*: for one command the key is not listed, and a PREEMPT of it finds nobody.
+    KeyAbsent,
+    /// The guest was fenced after the destination had been asked to register: until that registration is
+    /// withdrawn (the guest does not run) a second PREEMPT finds it, and an all registrants reservation stays.
+    DoomedRegistration,
+    /// A node registered the guest's key between our last look at the keys and our PREEMPT of that key.
+    LateSharer,
+    /// The target tells nexuses of an unregistration or of a removal to whom the standard tells nothing.
+    TargetAnnounces,
+    /// A host that cannot be reached at the end keeps a registration until it is back and a recovery has run.
+    Unreachable,
+    /// The procedure ended in doubt after a fault, and nobody runs the guest: the operator decides.
+    InDoubt,
+}
+
+impl Tolerance {
+    /// Every rule.
+    pub const ALL: [Self; 8] = [
+        Self::AptplRace,
+        Self::FencedInNonceWindow,
+        Self::KeyAbsent,
+        Self::DoomedRegistration,
+        Self::LateSharer,
+        Self::TargetAnnounces,
+        Self::Unreachable,
+        Self::InDoubt,
+    ];
+}
+
+impl fmt::Display for Tolerance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AptplRace => "APTPL changed by another node between our read and our REGISTER",
+            Self::FencedInNonceWindow => "fenced while the source was known by the nonce",
+            Self::KeyAbsent => "PREEMPT while only the destination's nonce was listed",
+            Self::DoomedRegistration => "a fenced guest's registration not yet withdrawn",
+            Self::LateSharer => "a node that began to share the key just before our PREEMPT of it",
+            Self::TargetAnnounces => "a target that announces more than the standard asks",
+            Self::Unreachable => "left at a host that could not be reached",
+            Self::InDoubt => "in doubt after a fault",
+        })
+    }
+}
