@@ -4,7 +4,7 @@
 use crate::cast::{GUEST_KEY, Host, NONCE, name_of, nexuses_of};
 use crate::scenario::Scenario;
 use handover::facts::{SameUnit, Survey};
-use handover::known_targets::{Known, TargetIdentity};
+use handover::known_targets::{Known, KnownTargets, TargetIdentity, Traits};
 use handover::{Engine, Event, Port, Procedure, Recovery, Remains, Settings, Step};
 use logical_unit::Profile;
 use std::hash::Hash;
@@ -66,8 +66,9 @@ impl Conductor for Tenure {
     }
 
     fn shift_generation(&self, procedure: &mut TenureProcedure, by: u32) {
-        if let TenureProcedure::Engine(engine) = procedure {
-            engine.shift_generation(by);
+        match procedure {
+            TenureProcedure::Engine(engine) => engine.shift_generation(by),
+            TenureProcedure::Recovery(recovery) => recovery.shift_generation(by),
         }
     }
 
@@ -99,6 +100,11 @@ pub(crate) fn ports(scenario: &Scenario, host: Host) -> Vec<Port> {
     names
         .map(|name| Port { initiator: Some(name.initiator.clone()), target_port: Some(name.target_port) })
         .collect()
+}
+
+/// What the table of known targets says of the profile.
+pub(crate) fn traits(profile: &Profile) -> Traits {
+    KnownTargets::default().traits(&survey(profile).target)
 }
 
 /// What INQUIRY and REPORT SUPPORTED OPERATION CODES say of the profile.

@@ -69,6 +69,7 @@ impl Report {
 }
 
 /// Searches one scenario.
+#[cfg(test)]
 pub(crate) fn explore_one<C: Conductor>(scenario: &Scenario, conductor: &C, budget: Budget) -> Report {
     explore_for(None, scenario, conductor, budget)
 }
@@ -103,23 +104,25 @@ pub(crate) fn explore_for<C: Conductor>(
 #[must_use]
 pub fn explore(
     orders: &[(Scenario, Budget)],
+    only: Option<Promise>,
     jobs: usize,
     progress: &(dyn Fn(&Scenario, &Report) + Sync),
 ) -> Report {
-    explore_all(orders, &Tenure, jobs, progress)
+    explore_all(orders, &Tenure, only, jobs, progress)
 }
 
 /// Searches scenarios on `jobs` threads; `progress` hears of each that is done.
 pub(crate) fn explore_all<C: Conductor>(
     orders: &[(Scenario, Budget)],
     conductor: &C,
+    only: Option<Promise>,
     jobs: usize,
     progress: &(dyn Fn(&Scenario, &Report) + Sync),
 ) -> Report {
     let (next, sum) = (AtomicUsize::new(0), Mutex::new(Report::default()));
     let work = || {
         while let Some((scenario, budget)) = orders.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let report = explore_one(scenario, conductor, *budget);
+            let report = explore_for(only, scenario, conductor, *budget);
             progress(scenario, &report);
             if let Ok(mut sum) = sum.lock() {
                 sum.add(report);

@@ -2,9 +2,10 @@
 //! stderr; ends non-zero on a violation or an incomplete search.
 
 use clap::Parser;
-use explorer::explore::{Report, explore};
-use explorer::oracle::Tolerance;
+use explorer::explore::{Broken, Report, explore};
+use explorer::oracle::{Promise, Tolerance};
 use explorer::orders::Selection;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -33,7 +34,10 @@ struct Cli {
     /// Steps of random walks in all
     #[arg(long, default_value_t = 1_000_000)]
     steps: u64,
-    /// Violations told in full
+    /// Only violations of this promise, P1 to P7; what breaks another ends its path
+    #[arg(long)]
+    only: Option<Promise>,
+    /// Kinds of violations told in full
     #[arg(long, default_value_t = 5)]
     show: usize,
 }
@@ -52,18 +56,32 @@ fn main() -> ExitCode {
     };
     let report = match cli.seed {
         Some(seed) => explorer::walk::walk(&orders, seed, cli.steps),
-        None => explore(&orders, cli.jobs, &progress),
+        None => explore(&orders, cli.only, cli.jobs, &progress),
     };
     tell(&report, cli.show);
     eprintln!("{:.0?}", begun.elapsed());
     if report.is_clean() && report.scenarios > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn tell(report: &Report, show: usize) {
-    for broken in report.broken.iter().take(show) {
-        println!("{}", broken.scenario);
-        broken.trace.iter().for_each(|line| println!("  {line}"));
+/// The shortest trace of every kind of violation, most frequent kind first.
+fn tell_violations(report: &Report, show: usize) {
+    let mut kinds: BTreeMap<String, Vec<&Broken>> = BTreeMap::new();
+    for broken in &report.broken {
+        kinds.entry(broken.violation.to_string()).or_default().push(broken);
     }
+    let mut kinds: Vec<_> = kinds.into_iter().collect();
+    kinds.sort_by_key(|(_, all)| std::cmp::Reverse(all.len()));
+    for (kind, all) in kinds.iter().take(show) {
+        println!("{} scenarios: {kind}", all.len());
+        if let Some(shortest) = all.iter().min_by_key(|broken| broken.trace.len()) {
+            println!("  for instance {}", shortest.scenario);
+            shortest.trace.iter().for_each(|line| println!("    {line}"));
+        }
+    }
+}
+
+fn tell(report: &Report, show: usize) {
+    tell_violations(report, show);
     for (rule, count) in Tolerance::ALL.iter().zip(report.tolerated).filter(|(_, count)| *count > 0) {
         println!("tolerated {count} times: {rule}");
     }

@@ -12,6 +12,7 @@ pub use tolerance::Tolerance;
 use crate::scenario::Scenario;
 use crate::world::{Driver, World};
 use std::fmt;
+use std::str::FromStr;
 
 /// Checks every promise about a state by itself.
 pub(crate) fn check<P>(scenario: &Scenario, world: &World<P>) -> Result<(), Violation> {
@@ -44,6 +45,16 @@ pub enum Promise {
 }
 
 impl Promise {
+    const ALL: [Self; 7] = [
+        Self::NoUnfencing,
+        Self::NoGap,
+        Self::NoBystander,
+        Self::OneOwner,
+        Self::CrashSafe,
+        Self::Fidelity,
+        Self::OnlyGoodCounts,
+    ];
+
     const fn text(self) -> &'static str {
         match self {
             Self::NoUnfencing => "P1 no un-fencing",
@@ -54,6 +65,19 @@ impl Promise {
             Self::Fidelity => "P6 fidelity",
             Self::OnlyGoodCounts => "P7 only what the device accepted counts",
         }
+    }
+}
+
+/// No promise has this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no such promise; there are P1 to P7")]
+pub struct UnknownPromise;
+
+impl FromStr for Promise {
+    type Err = UnknownPromise;
+
+    fn from_str(name: &str) -> Result<Self, UnknownPromise> {
+        Self::ALL.into_iter().find(|one| one.text().starts_with(name) && name.len() == 2).ok_or(UnknownPromise)
     }
 }
 

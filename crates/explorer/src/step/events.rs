@@ -2,7 +2,7 @@
 
 use super::{Loss, Stage, answer};
 use crate::cast::{Host, PerHost, nexus_name, node};
-use crate::conductor::{Conductor, ports};
+use crate::conductor::{Conductor, ports, traits};
 use crate::foreign::ForeignCommand;
 use crate::moves::InFlight;
 use crate::oracle::{self, Promise, Violation};
@@ -188,6 +188,7 @@ impl<C: Conductor> Stage<'_, '_, C> {
             source_alive: alive(Host::Source),
             destination_alive: alive(Host::Destination),
             prefer_destination: !self.world.guest.resumable.source,
+            traits: traits(scenario.profile),
         })
     }
 
