@@ -168,7 +168,10 @@ impl<C: Conductor> Stage<'_, '_, C> {
             return Ok(());
         }
         match running.procedure.poll() {
-            Step::Run(batch) if !batch.is_empty() => running.batch = batch,
+            Step::Run(batch) if !batch.is_empty() => {
+                running.batch = batch;
+                self.world.excuses.new_batch();
+            }
             Step::Run(_) | Step::Wait => {
                 return Err(Violation::new(Promise::CrashSafe, "the procedure stands still for ever"));
             }

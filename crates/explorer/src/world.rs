@@ -71,10 +71,24 @@ pub(crate) enum Driver<P> {
 pub(crate) struct Excuses {
     /// Another node changed APTPL since we last read it.
     pub(crate) aptpl_stale: bool,
+    /// We read it in the batch under way, whose other commands cannot know the answer.
+    pub(crate) aptpl_being_read: bool,
     /// It was set back by us, which must be reported.
     pub(crate) aptpl_overridden: bool,
     /// Bit i: node i registered the guest's key since we last read the keys.
     pub(crate) late_sharers: u8,
+    /// Those of them that a read of the batch under way has seen.
+    pub(crate) sharers_being_read: u8,
+}
+
+impl Excuses {
+    /// A new batch is made with the knowledge of the one before.
+    pub(crate) const fn new_batch(&mut self) {
+        self.aptpl_stale &= !self.aptpl_being_read;
+        self.late_sharers &= !self.sharers_being_read;
+        self.aptpl_being_read = false;
+        self.sharers_being_read = 0;
+    }
 }
 
 /// The budget, which is no part of a state's identity; see [`crate::search`].

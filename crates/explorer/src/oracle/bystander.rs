@@ -49,8 +49,8 @@ fn note_what_was_read<P>(world: &mut World<P>, request: &Request) {
         return;
     }
     match PrInCdb::parse(&request.cdb).map(|cdb| cdb.action) {
-        Ok(InAction::REPORT_CAPABILITIES) => world.excuses.aptpl_stale = false,
-        Ok(InAction::READ_KEYS | InAction::READ_FULL_STATUS) => world.excuses.late_sharers = 0,
+        Ok(InAction::REPORT_CAPABILITIES) => world.excuses.aptpl_being_read = true,
+        Ok(InAction::READ_KEYS | InAction::READ_FULL_STATUS) => world.excuses.sharers_being_read = world.excuses.late_sharers,
         _ => {}
     }
 }
@@ -125,10 +125,13 @@ pub(crate) fn after_foreign_command<C: Conductor>(
 }
 
 fn note_what_was_changed<P>(world: &mut World<P>, before: &World<P>, index: u8) {
-    world.excuses.aptpl_stale |= world.device.aptpl() != before.device.aptpl();
+    if world.device.aptpl() != before.device.aptpl() {
+        (world.excuses.aptpl_stale, world.excuses.aptpl_being_read) = (true, false);
+    }
     let shares = |world: &World<P>| world.device.key(node(index)) == Some(GUEST_KEY);
     if shares(world) && !shares(before) {
         world.excuses.late_sharers |= 1 << index;
+        world.excuses.sharers_being_read &= !(1 << index);
     }
 }
 
@@ -150,7 +153,9 @@ fn compare_after<C: Conductor>(
         attentions(play, world, nexus, own)?;
     }
     reservation(play, world)?;
-    if world.device.aptpl() != world.shadow.device.aptpl() {
+    // Without a registration APTPL means nothing until the next REGISTER sets it.
+    let anybody = world.shadow.device.registrations().next().is_some();
+    if anybody && world.device.aptpl() != world.shadow.device.aptpl() {
         let what = format!("APTPL is {} instead of {}", world.device.aptpl(), world.shadow.device.aptpl());
         return Err(Violation::new(Promise::NoBystander, what));
     }
