@@ -12,8 +12,6 @@ pub(crate) const GUEST_KEY: Key = Key(0x1A);
 pub(crate) const NONCE: Key = Key(0x99);
 /// Most paths of one host.
 pub(crate) const PATHS: usize = 2;
-/// Most other nodes.
-pub(crate) const NODES: usize = 2;
 /// A nexus that nobody registers: what it may do, any unregistered nexus may.
 pub(crate) const STRANGER: NexusId = NexusId(6);
 

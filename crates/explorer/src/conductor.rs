@@ -29,7 +29,7 @@ pub(crate) trait Conductor: Sync {
 
 /// The handover that users run.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tenure;
+pub(crate) struct Tenure;
 
 /// The engine or, after a crash, its recovery.
 #[derive(Clone, PartialEq, Eq, Hash)]

@@ -25,6 +25,12 @@ struct Cli {
     /// Only this method; `auto` is the plan's own choice
     #[arg(long)]
     method: Option<String>,
+    /// Most foreign commands in a run, instead of the part's own bound (at most 3)
+    #[arg(long)]
+    foreign: Option<u8>,
+    /// Most faults in a run, instead of the part's own bound (at most 3)
+    #[arg(long)]
+    faults: Option<u8>,
     /// Threads
     #[arg(long, default_value_t = 2)]
     jobs: usize,
@@ -45,7 +51,11 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let selection = Selection { full: cli.full, profile: cli.profile, role: cli.role, method: cli.method };
-    let orders = selection.orders();
+    let mut orders = selection.orders();
+    for (_, budget) in &mut orders {
+        budget.foreign = cli.foreign.unwrap_or(budget.foreign).min(3);
+        budget.faults = cli.faults.unwrap_or(budget.faults).min(3);
+    }
     let begun = Instant::now();
     let (done, all) = (AtomicU64::new(0), orders.len());
     let progress = |scenario: &explorer::scenario::Scenario, report: &Report| {

@@ -50,7 +50,9 @@ fn note_what_was_read<P>(world: &mut World<P>, request: &Request) {
     }
     match PrInCdb::parse(&request.cdb).map(|cdb| cdb.action) {
         Ok(InAction::REPORT_CAPABILITIES) => world.excuses.aptpl_being_read = true,
-        Ok(InAction::READ_KEYS | InAction::READ_FULL_STATUS) => world.excuses.sharers_being_read = world.excuses.late_sharers,
+        Ok(InAction::READ_KEYS | InAction::READ_FULL_STATUS) => {
+            world.excuses.sharers_being_read = world.excuses.late_sharers
+        }
         _ => {}
     }
 }

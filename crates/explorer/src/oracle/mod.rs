@@ -77,7 +77,10 @@ impl FromStr for Promise {
     type Err = UnknownPromise;
 
     fn from_str(name: &str) -> Result<Self, UnknownPromise> {
-        Self::ALL.into_iter().find(|one| one.text().starts_with(name) && name.len() == 2).ok_or(UnknownPromise)
+        Self::ALL
+            .into_iter()
+            .find(|one| one.text().starts_with(name) && name.len() == 2)
+            .ok_or(UnknownPromise)
     }
 }
 

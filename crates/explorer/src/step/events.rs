@@ -26,10 +26,10 @@ impl<C: Conductor> Stage<'_, '_, C> {
     }
 
     pub(super) fn tell_at_phase_end(&mut self, event: Event) -> Result<(), Violation> {
-        if let Driver::Running(running) = &mut self.world.driver {
-            if let Some(phase) = running.phase_done.take() {
-                self.narrator.say(|| format!("phase {phase} is over: {event:?}"));
-            }
+        if let Driver::Running(running) = &mut self.world.driver
+            && let Some(phase) = running.phase_done.take()
+        {
+            self.narrator.say(|| format!("phase {phase} is over: {event:?}"));
         }
         self.tell(event)
     }
