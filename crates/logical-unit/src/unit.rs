@@ -23,7 +23,7 @@ use std::time::Duration;
 /// A logical unit, ready to serve.
 #[derive(Debug)]
 pub struct LogicalUnit {
-    disk: Disk,
+    disk: Arc<Disk>,
     delay: Duration,
     profile: &'static Profile,
     /// Where the durable image is; `None` if the medium forgets with the power anyway.
@@ -65,7 +65,7 @@ impl LogicalUnit {
     pub fn open(spec: &LunSpec) -> Result<Arc<Self>, OpenError> {
         let Opened { disk, profile, unit, nexuses, image } = Opened::open(spec)?;
         let guarded = Mutex::new(Guarded { unit, nexuses });
-        let (delay, target) = (spec.delay, OnceLock::new());
+        let (disk, delay, target) = (Arc::new(disk), spec.delay, OnceLock::new());
         Ok(Arc::new(Self { disk, delay, profile, image, target, guarded }))
     }
 

@@ -25,9 +25,11 @@ use copy::Copies;
 use locks::ExtentLocks;
 use modes::Modes;
 use refusal::{Answer, Refusal, cut};
+use sanitize::Sanitizing;
 use scsi::block::{Command, Form, Operation, RequestSense};
 use scsi::capacity::{Capacity10, Capacity16};
 use scsi::{AdditionalSense, Completion, FieldError, Sense, SenseKey};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes of a logical block.
@@ -43,6 +45,7 @@ pub(crate) struct Disk {
     locks: ExtentLocks,
     modes: Modes,
     copies: Copies,
+    sanitizing: Sanitizing,
     stopped: AtomicBool,
 }
 
@@ -78,8 +81,17 @@ impl Disk {
     pub(crate) fn new(store: Box<dyn Store>, identity: Identity, profile: &'static Profile) -> Self {
         let blocks = store.size() / BLOCK;
         let modes = Modes::new(blocks, BLOCK as u32, store.has_volatile_cache());
-        let (locks, copies) = (ExtentLocks::default(), Copies::default());
-        Self { store, blocks, identity, profile, locks, modes, copies, stopped: AtomicBool::new(false) }
+        Self {
+            store,
+            blocks,
+            identity,
+            profile,
+            locks: ExtentLocks::default(),
+            modes,
+            copies: Copies::default(),
+            sanitizing: Sanitizing::default(),
+            stopped: AtomicBool::new(false),
+        }
     }
 
     /// TAS of the Control page.
@@ -100,22 +112,31 @@ impl Disk {
     }
 
     /// Executes a command that was admitted. `data_out` is all that the initiator sent.
-    pub(crate) fn execute(&self, sender: Sender<'_>, cdb: &[u8], data_out: &[u8]) -> Executed {
+    pub(crate) fn execute(self: &Arc<Self>, sender: Sender<'_>, cdb: &[u8], data_out: &[u8]) -> Executed {
         let mut modes_changed = false;
-        let answer = match parse(cdb) {
-            Ok(Command::ModeSelect(command)) => self.modes.select(&command, data_out).map(|changed| {
-                modes_changed = changed;
-                Vec::new()
-            }),
-            Ok(command) => self.ready_for(&command).and_then(|()| self.run(sender, &command, data_out)),
-            Err(refusal) => Err(refusal),
-        };
+        let answer = self.admit(cdb).and_then(|command| match command {
+            Command::ModeSelect(command) => {
+                modes_changed = self.modes.select(&command, data_out)?;
+                Ok(Vec::new())
+            }
+            other => self.run(sender, &other, data_out),
+        });
         let completion = answer.map_or_else(|refusal| refusal.completion(), Completion::good);
         Executed { completion, modes_changed }
     }
 
-    /// What keeps a command from touching the medium: a stopped unit, a write protected one.
+    fn admit(&self, cdb: &[u8]) -> Result<Command, Refusal> {
+        let command = parse(cdb)?;
+        self.ready_for(&command)?;
+        Ok(command)
+    }
+
+    /// What keeps a command from touching the medium: a sanitize, a stopped unit, a write protected one.
+    /// A sanitize may follow one that failed.
     fn ready_for(&self, command: &Command) -> Result<(), Refusal> {
+        if awaits_sanitize(command) {
+            self.sanitizing.check()?;
+        }
         let stopped = self.stopped.load(Ordering::Acquire);
         if stopped && (touches_medium(command) || *command == Command::TestUnitReady) {
             let code = AdditionalSense::INITIALIZING_COMMAND_REQUIRED;
@@ -128,7 +149,7 @@ impl Disk {
         Ok(())
     }
 
-    fn run(&self, sender: Sender<'_>, command: &Command, data_out: &[u8]) -> Answer {
+    fn run(self: &Arc<Self>, sender: Sender<'_>, command: &Command, data_out: &[u8]) -> Answer {
         match command {
             Command::Access(access) => self.access(sender, access, data_out),
             Command::TestUnitReady => Ok(Vec::new()),
@@ -195,6 +216,19 @@ fn parse(cdb: &[u8]) -> Result<Command, Refusal> {
         return Err(FieldError::cdb_bit(control as u16, 2).into());
     }
     Ok(command)
+}
+
+/// Commands that a sanitize under way, or one that failed, keeps from running (SBC-4 4.11.3).
+const fn awaits_sanitize(command: &Command) -> bool {
+    let touches = touches_medium(command) && !matches!(command, Command::Sanitize(_));
+    touches
+        || matches!(
+            command,
+            Command::TestUnitReady
+                | Command::StartStop(_)
+                | Command::ModeSelect(_)
+                | Command::SendDiagnostic(_)
+        )
 }
 
 const fn touches_medium(command: &Command) -> bool {

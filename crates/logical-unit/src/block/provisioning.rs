@@ -8,6 +8,7 @@ use scsi::block::{Access, GetLbaStatus, Unmap};
 use scsi::lba_status::{LbaStatus, LbaStatusDescriptor, Provisioning};
 use scsi::unmap::{UnmapDescriptor, UnmapList};
 use scsi::{AdditionalSense, FieldError, SenseKey};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Most descriptors of one GET LBA STATUS: bounds its duration and memory.
 const MOST_RUNS: usize = 4096;
@@ -49,16 +50,16 @@ impl Disk {
         if block == ZEROS && (options.unmap || options.no_data_out) {
             return self.give_back(lba, blocks);
         }
-        self.repeat(sender, lba, blocks, block)
+        self.repeat(sender.interrupted, lba, blocks, block)
     }
 
-    /// Writes one block to all blocks, many at a time. Ends early if the command is aborted.
-    pub(super) fn repeat(&self, sender: Sender<'_>, lba: u64, blocks: u64, block: &[u8]) -> Answer {
+    /// Writes one block to all blocks, many at a time. Ends early if it is interrupted.
+    pub(super) fn repeat(&self, interrupted: &AtomicBool, lba: u64, blocks: u64, block: &[u8]) -> Answer {
         let at_once = blocks.min(CHUNK / BLOCK);
         let data = block.repeat(usize::try_from(at_once).unwrap_or(0));
         let mut done = 0;
         while done < blocks {
-            if sender.is_interrupted() {
+            if interrupted.load(Ordering::Relaxed) {
                 return Err(Refusal::new(SenseKey::ABORTED_COMMAND, AdditionalSense::NONE));
             }
             let now = (blocks - done).min(at_once);
