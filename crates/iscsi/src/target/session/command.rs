@@ -42,6 +42,8 @@ pub(super) struct Pending {
     /// Open R2Ts in order: transfer tag, and where the burst ends.
     pub(super) bursts: VecDeque<(u32, usize)>,
     pub(super) r2t_sn: u32,
+    /// DataSN of the next Data-Out of the burst under way.
+    pub(super) data_sn: u32,
 }
 
 impl Pending {
@@ -116,6 +118,7 @@ impl Session<'_> {
             requested: data.len(),
             bursts: VecDeque::new(),
             r2t_sn: 0,
+            data_sn: 0,
         };
         self.solicit(&mut pending, out);
         self.pending.push(pending);
@@ -201,12 +204,17 @@ impl Session<'_> {
         }
     }
 
+    /// Ends a command that has been taken out of the list without executing it.
+    pub(super) fn fail(&mut self, pending: Pending, completion: &Completion, out: &mut Out) {
+        let Pending { tag, task, transfer, r2t_sn, .. } = pending;
+        self.finish(tag, &task, &transfer, completion, r2t_sn, out);
+    }
+
     /// Forgets the commands that somebody has aborted.
     pub(super) fn sweep(&mut self, out: &mut Out) {
         while let Some(at) = self.pending.iter().position(|pending| pending.task.is_aborted().is_some()) {
             let pending = self.remove(at);
-            let completion = Completion::status(Status::TASK_ABORTED);
-            self.finish(pending.tag, &pending.task, &pending.transfer, &completion, pending.r2t_sn, out);
+            self.fail(pending, &Completion::status(Status::TASK_ABORTED), out);
         }
     }
 }

@@ -4,6 +4,7 @@
 use super::command::Pending;
 use super::{Out, Refusal, Session, size};
 use crate::pdu::{Bhs, DataFlags, DataOut, Header, NO_TAG, R2t, RejectReason};
+use scsi::{AdditionalSense, Completion, Sense, SenseKey};
 use std::time::Instant;
 
 /// Data came that the protocol does not allow: there is no recovery at error recovery level 0.
@@ -23,6 +24,10 @@ impl Session<'_> {
         // The command may have ended before its data came: refused, or aborted. The rest is dropped.
         let Some(at) = self.pending.iter().position(|pending| pending.tag == tag) else { return Ok(()) };
         let Some(pending) = self.pending.get_mut(at) else { return Ok(()) };
+        if !pending.is_next(&header) {
+            self.damaged(at, out);
+            return Ok(());
+        }
         pending.take(&header, data, first_burst)?;
         if pending.data.len() > pending.wanted {
             self.promised += pending.data.len() - pending.wanted;
@@ -34,6 +39,23 @@ impl Session<'_> {
         self.pending.insert(at, pending);
         self.execute_due(now, out);
         Ok(())
+    }
+
+    /// A Data-Out whose data digest is wrong: the PDU is rejected, its command fails.
+    pub(super) fn damaged_data_out(&mut self, bhs: &Bhs, out: &mut Out) {
+        self.reject(bhs, Refusal::Reject(RejectReason::DATA_DIGEST_ERROR), out);
+        let tag = DataOut::parse(bhs).initiator_task_tag;
+        if let Some(at) = self.pending.iter().position(|pending| pending.tag == tag) {
+            self.damaged(at, out);
+        }
+    }
+
+    /// Fails a command whose data did not arrive whole (RFC 7143 7.8, 7.9): without recovery it cannot be
+    /// asked for again. What still comes of it is dropped, as its command is gone.
+    fn damaged(&mut self, at: usize, out: &mut Out) {
+        let pending = self.remove(at);
+        let sense = Sense::new(SenseKey::ABORTED_COMMAND, AdditionalSense::PROTOCOL_SERVICE_CRC_ERROR);
+        self.fail(pending, &Completion::check(&sense), out);
     }
 
     /// Asks for as much of the missing data as the initiator lets be asked for at a time.
@@ -66,13 +88,16 @@ impl Session<'_> {
 }
 
 impl Pending {
+    /// Whether this Data-Out follows the one before; if not, one in between was lost or damaged.
+    fn is_next(&self, header: &DataOut) -> bool {
+        size(header.buffer_offset) == self.data.len() && header.data_sn == self.data_sn
+    }
+
     /// Takes one Data-Out; data comes in order, within what was asked for or may come unasked.
     fn take(&mut self, header: &DataOut, data: &[u8], first_burst: usize) -> Result<(), Refusal> {
         let last = header.flags.has(DataFlags::FINAL);
         let end = self.data.len() + data.len();
-        if size(header.buffer_offset) != self.data.len() {
-            return Err(VIOLATION);
-        }
+        self.data_sn = if last { 0 } else { self.data_sn.wrapping_add(1) };
         if header.target_transfer_tag == NO_TAG {
             if !self.unsolicited || end > first_burst.min(self.expected()) {
                 return Err(VIOLATION);

@@ -116,9 +116,13 @@ impl<'a> Session<'a> {
 
     /// Handles one PDU.
     pub(super) fn receive(&mut self, frame: &Frame<'_>, now: Instant, out: &mut Out) {
+        if !frame.data_intact && Opcode::of(frame.bhs) == Opcode::DATA_OUT {
+            return self.damaged_data_out(frame.bhs, out);
+        }
         let result = if frame.data_intact {
             self.in_order(frame.bhs, frame.ahs, frame.data, now, out)
         } else {
+            // Its CmdSN would be missing for ever: there is no recovery at error recovery level 0.
             Err(Refusal::Fatal(RejectReason::DATA_DIGEST_ERROR))
         };
         if let Err(refusal) = result {

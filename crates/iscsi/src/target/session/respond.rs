@@ -66,12 +66,13 @@ impl Transfer {
 
     fn residual(&self, completion: &Completion) -> Residual {
         let data_in = u64::try_from(completion.data.len()).unwrap_or(u64::MAX);
-        let data_out = self.named.unwrap_or(0);
-        match (completion.status.is_good(), data_out > 0) {
-            (true, true) => Residual::of(data_out, if self.write { self.expected } else { 0 }),
-            // A command that failed may have taken its data or not; only data-in can be counted.
-            (false, true) => Residual::None,
-            (_, false) => Residual::of(data_in, self.expected),
+        match self.named.filter(|named| *named > 0) {
+            None => Residual::of(data_in, self.expected),
+            Some(named) => match Residual::of(named, if self.write { self.expected } else { 0 }) {
+                // How much a failed command left untouched is not known; that it was sent too little is.
+                Residual::Under(_) if !completion.status.is_good() => Residual::None,
+                residual => residual,
+            },
         }
     }
 }
