@@ -50,8 +50,10 @@ pub struct Entry {
     pub generation: u32,
     /// Bit i: path i of the source is registered.
     pub source_paths: u8,
-    /// The destination's nexus had the guest's key before the handover: it is not ours to remove.
-    pub adopted: bool,
+    /// The source's path that holds the reservation, where it is known.
+    pub holder: Option<u8>,
+    /// Bit i: path i of the destination had the guest's key before the handover; it is not ours to remove.
+    pub destination_had: u8,
     /// Nexuses of neither side that had the key.
     pub sharers: u16,
 }

@@ -3,7 +3,7 @@
 
 mod pair;
 
-use handover::{Engine, Method, Path, Recovery, Remains, Verdict};
+use handover::{Engine, Method, Path, Recovery, Remains, Side, Verdict};
 use logical_unit::{NexusId, Profile};
 use pair::{A, C, End, Fault, Foreign, K, N, Role, World, id, port, settings};
 use scsi::pr::Key;
@@ -17,7 +17,7 @@ const METHODS: [Option<Method>; 5] = [
 ];
 
 /// More actions than any run has.
-const LONGEST: usize = 40;
+const LONGEST: usize = 60;
 
 /// What a run may be forgiven.
 #[derive(Clone, Copy, Default)]
@@ -47,6 +47,18 @@ fn broken(world: &World, method: Method, end: Verdict, leave: Leave) -> Option<S
     }
     if real.key_of(C) != shadow.key_of(C) || real.key_of(A) != shadow.key_of(A) {
         return say("another node's registration differs");
+    }
+    let further = (1..world.paths).flat_map(|index| [Path::source(index), Path::destination(index)]);
+    for path in further.filter(|_| !matches!(end, Verdict::InDoubt(_))) {
+        let moved = end == Verdict::Moved && method != Method::Identity;
+        let here = moved == (path.side == Side::Destination)
+            && matches!(end, Verdict::Moved | Verdict::KeptAtSource { .. });
+        let wanted = if here { shadow.key_of(id(Path::source(path.index))) } else { Key::NONE };
+        // Without READ FULL STATUS nobody knows which of the source's paths holds under the nonce.
+        let kept = matches!(end, Verdict::Fenced { nonce_left: true }) && real.key_of(id(path)) == N;
+        if real.key_of(id(path)) != wanted && !kept && !matches!(end, Verdict::Refused(_)) && !world.absent {
+            return say("a further path differs");
+        }
     }
     let owner = match end {
         Verdict::Moved => destination,
@@ -208,13 +220,18 @@ fn a_fencing_and_a_lost_message_anywhere() {
 }
 
 fn recovery(world: &World) -> Recovery {
+    recovery_with(world, [true, true])
+}
+
+/// A recovery on what the journals say, with these sides alive.
+fn recovery_with(world: &World, alive: [bool; 2]) -> Recovery {
     Recovery::new(Remains {
         source_entry: world.entries[0],
         destination_entry: world.entries[1],
-        source: vec![port(Path::source(0))],
-        destination: vec![port(Path::destination(0))],
-        source_alive: true,
-        destination_alive: true,
+        source: (0..world.paths).map(|index| port(Path::source(index))).collect(),
+        destination: (0..world.paths).map(|index| port(Path::destination(index))).collect(),
+        source_alive: alive[0],
+        destination_alive: alive[1],
         prefer_destination: false,
         traits: settings(world.unit.profile(), None)
             .targets
@@ -289,4 +306,111 @@ fn a_crash_during_recovery_is_like_any_other() {
         });
     });
     report(&failures, runs);
+}
+
+/// The same with two paths on each side.
+fn each_with_two_paths(mut run: impl FnMut(World, Engine)) {
+    for profile in Profile::ALL {
+        for role in [Role::Holder(1), Role::Holder(5), Role::AloneInAll(7), Role::Member(6), Role::Registrant]
+        {
+            for method in [None, Some(Method::PreemptOwnKey), Some(Method::SourceNonce)] {
+                let mut world = World::new(profile, role, false, false);
+                world.add_paths();
+                let mut settings = settings(profile, method);
+                settings.source.push(port(Path::source(1)));
+                settings.destination.push(port(Path::destination(1)));
+                run(world, Engine::new(settings));
+            }
+        }
+    }
+}
+
+#[test]
+fn two_paths_on_each_side_and_something_happens() {
+    let (mut failures, mut runs) = (Vec::new(), 0);
+    let faults = [Fault::LostReply, Fault::LostRequest, Fault::PowerCycle];
+    each_with_two_paths(|world, engine| {
+        let foreign = Foreign::ALL.map(|foreign| (Some(foreign), None));
+        for (foreign, fault) in foreign.into_iter().chain(faults.map(|fault| (None, Some(fault)))) {
+            at_each_point(&world, &engine, |mut world, mut engine, point| {
+                world.foreign = foreign.map(|foreign| (point, foreign)).into_iter().collect();
+                world.faults = fault.map(|fault| (point, fault)).into_iter().collect();
+                let End::Verdict(end) = world.run(&mut engine) else { unreachable!() };
+                check(&world, &engine, end, Leave::default(), &mut failures);
+                runs += 1;
+                point < world.actions
+            });
+        }
+    });
+    report(&failures, runs);
+}
+
+#[test]
+fn two_paths_a_crash_and_a_fencing() {
+    let (mut failures, mut runs) = (Vec::new(), 0);
+    each_with_two_paths(|world, engine| {
+        for foreign in [None, Some(Foreign::PreemptGuest)] {
+            at_each_point(&world, &engine, |world, engine, crash| {
+                let mut crashed = true;
+                at_each_point(&world, &engine, |mut world, mut engine, point| {
+                    world.faults = vec![(crash, Fault::Crash)];
+                    world.foreign = foreign.map(|foreign| (point, foreign)).into_iter().collect();
+                    crashed = world.run(&mut engine) == End::Crashed;
+                    if crashed {
+                        let End::Verdict(end) = world.run(&mut recovery(&world)) else { unreachable!() };
+                        judge_recovery(&world, &engine, end, &mut failures);
+                    }
+                    runs += 1;
+                    foreign.is_some() && point < world.actions
+                });
+                crashed
+            });
+        }
+    });
+    report(&failures, runs);
+}
+
+/// One host is dead when the first recovery runs, and back when the second does.
+#[test]
+fn a_host_that_comes_back_later_is_put_in_order_then() {
+    let (mut failures, mut runs) = (Vec::new(), 0);
+    each(|world, engine| {
+        for alive in [[true, false], [false, true]] {
+            for foreign in [None, Some(Foreign::PreemptGuest)] {
+                at_each_point(&world, &engine, |mut world, mut engine, crash| {
+                    world.faults = vec![(crash, Fault::Crash)];
+                    if world.run(&mut engine) != End::Crashed {
+                        return false;
+                    }
+                    world.foreign = foreign.map(|foreign| (world.actions, foreign)).into_iter().collect();
+                    world.faults.clear();
+                    let End::Verdict(first) = world.run(&mut recovery_with(&world, alive)) else {
+                        unreachable!()
+                    };
+                    let method = world.entries[0].map_or(engine.method(), |entry| entry.method);
+                    if let Some(problem) = broken(&world, method, first, Leave { doubt: true }) {
+                        failures.push(format!("alone: {problem}\n{}\n", world.log.join("\n")));
+                    }
+                    let End::Verdict(end) = world.run(&mut recovery(&world)) else { unreachable!() };
+                    judge_recovery(&world, &engine, end, &mut failures);
+                    let agreed = matches!(first, Verdict::InDoubt(_)) || owner(first) == owner(end);
+                    if !agreed && end != Verdict::Lost && !matches!(end, Verdict::Fenced { .. }) {
+                        failures.push(format!("agreed: {first:?}, then {end:?}\n{}\n", world.log.join("\n")));
+                    }
+                    runs += 1;
+                    true
+                });
+            }
+        }
+    });
+    report(&failures, runs);
+}
+
+/// Where a guest may be resumed.
+fn owner(verdict: Verdict) -> Option<Side> {
+    match verdict {
+        Verdict::Moved => Some(Side::Destination),
+        Verdict::KeptAtSource { .. } | Verdict::Refused(_) => Some(Side::Source),
+        _ => None,
+    }
 }

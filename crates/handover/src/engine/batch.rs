@@ -315,6 +315,12 @@ impl Answers {
         })
     }
 
+    /// The paths whose answer to `order` satisfies `wanted`, as a bit mask.
+    pub(crate) fn mask_of(&self, order: Order, wanted: impl Fn(&Answer) -> bool) -> u8 {
+        let jobs = self.jobs.iter().filter(|(_, sent, answer)| *sent == order && wanted(answer));
+        jobs.fold(0, |mask, (path, _, _)| mask | bit(path.index))
+    }
+
     /// The paths of `side` whose answer satisfies `wanted`, as a bit mask.
     pub(crate) fn mask(&self, side: crate::action::Side, wanted: impl Fn(&Answer) -> bool) -> u8 {
         let jobs = self.jobs.iter().filter(|(path, _, answer)| path.side == side && wanted(answer));

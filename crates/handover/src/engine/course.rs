@@ -53,6 +53,8 @@ pub(crate) enum At {
     OthersProbe,
     Check,
     CheckProbe,
+    UndoLook,
+    UndoWitness,
     UndoRekey,
     UndoProve,
     UndoRevert,
@@ -84,10 +86,18 @@ pub(crate) struct Terms {
     pub(crate) generation: u32,
     /// The source's registered paths.
     pub(crate) source_paths: u8,
-    /// The source's path that holds the reservation, as far as known.
-    pub(crate) holder: u8,
-    /// The destination had the key before us.
-    pub(crate) adopted: bool,
+    /// The source's path that holds the reservation, where it is known.
+    pub(crate) holder: Option<u8>,
+    /// The destination's paths that had the key before us.
+    pub(crate) destination_had: u8,
+    /// READ FULL STATUS showed, before any reset, that the source is not registered.
+    pub(crate) absent: bool,
+    /// The destination's further paths may have been registered by us.
+    pub(crate) others_begun: bool,
+    /// The destination's further paths that are not registered yet.
+    pub(crate) others_open: u8,
+    /// This is a recovery: what an earlier process sent is not known.
+    pub(crate) recovering: bool,
     pub(crate) sharers: u16,
     pub(crate) shared: bool,
     pub(crate) traits: Traits,
@@ -255,7 +265,13 @@ impl Course {
             | At::IdentityBackOpen => self.identified(&answers),
             At::Locate | At::LocateNonce | At::LocateByReading => self.located(&answers),
             At::Others | At::OthersProbe | At::Check | At::CheckProbe => self.verified(&answers),
-            At::UndoRekey | At::UndoProve | At::UndoRevert | At::UndoUnregister | At::UndoConfirm => {
+            At::UndoLook
+            | At::UndoWitness
+            | At::UndoRekey
+            | At::UndoProve
+            | At::UndoRevert
+            | At::UndoUnregister
+            | At::UndoConfirm => {
                 self.undone(&answers);
             }
             At::FenceWho | At::FenceClean | At::FenceConfirm => self.fenced(&answers),
@@ -328,7 +344,8 @@ impl Course {
             aptpl: terms.aptpl,
             generation: terms.generation,
             source_paths: terms.source_paths,
-            adopted: terms.adopted,
+            holder: terms.holder,
+            destination_had: terms.destination_had,
             sharers: terms.sharers,
         }
     }
@@ -339,10 +356,22 @@ impl Course {
         paths.map(move |index| (Path::source(index), order))
     }
 
-    /// One order for each of the destination's paths but the first.
+    /// One order for each of the destination's paths but the first and those that had the key before us.
     pub(crate) fn on_further_destinations(&self, order: Order) -> Vec<(Path, Order)> {
+        let had = self.terms.destination_had;
         let paths = (0u8..).zip(&self.settings.destination).skip(1);
+        let paths = paths.filter(|(index, _)| had & super::batch::bit(*index) == 0);
         paths.map(|(index, _)| (Path::destination(index), order)).collect()
+    }
+
+    /// The destination's first path had the key before us.
+    pub(crate) const fn adopted(&self) -> bool {
+        self.terms.destination_had & 1 != 0
+    }
+
+    /// The path that acts for the source alone.
+    pub(crate) fn holder(&self) -> Path {
+        Path::source(self.terms.holder.unwrap_or(0))
     }
 
     /// The key under which the destination registers.
@@ -382,8 +411,12 @@ impl Terms {
             aptpl: false,
             generation: 0,
             source_paths: 0,
-            holder: 0,
-            adopted: false,
+            holder: None,
+            destination_had: 0,
+            absent: false,
+            others_begun: false,
+            others_open: 0,
+            recovering: false,
             sharers: 0,
             shared: false,
             traits: Traits::default(),

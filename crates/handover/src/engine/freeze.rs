@@ -27,7 +27,7 @@ impl Course {
     }
 
     fn claim(&mut self) {
-        let order = if self.terms.adopted { PROBE } else { Order::Register(Name::Nothing, self.claimed()) };
+        let order = if self.adopted() { PROBE } else { Order::Register(Name::Nothing, self.claimed()) };
         self.terms.clean = self.terms.attempts == 0;
         self.run_journaled(Stage::Freeze, At::Claim, [(DESTINATION, order)]);
     }
@@ -45,9 +45,9 @@ impl Course {
 
     fn claim_answered(&mut self, answer: &Answer) {
         match answer {
-            Answer::Conflict if self.terms.adopted => {
+            Answer::Conflict if self.adopted() => {
                 // It was removed since it was seen: now it is ours to make and to remove.
-                self.terms.adopted = false;
+                self.terms.destination_had &= !1;
                 self.terms.attempts += 1;
                 self.claim();
             }
@@ -79,7 +79,7 @@ impl Course {
                 self.undo(Cause::DestinationUnreachable);
             }
             _ => {
-                self.terms.adopted = !maybe;
+                self.terms.destination_had |= u8::from(!maybe);
                 self.claimed_now();
             }
         }
@@ -170,9 +170,8 @@ impl Course {
         self.terms.sharers = evidence.full_status.map_or(others, |status| status.sharers.max(others));
         self.terms.shared = self.terms.sharers > 0;
         evidence.shared = self.terms.shared;
-        if let Some(holder) = evidence.full_status.and_then(|status| status.source.holder) {
-            self.terms.holder = holder;
-        }
+        let holder = evidence.full_status.and_then(|status| status.source.holder);
+        self.terms.holder = holder.or(self.terms.holder);
         self.terms.role = evidence.role();
     }
 
@@ -220,7 +219,7 @@ impl Course {
             role: self.terms.role,
             shared: self.terms.shared,
             move_reported: self.terms.move_reported,
-            holder_known: self.terms.full_status || self.terms.source_paths.count_ones() == 1,
+            holder_known: self.terms.holder.is_some() || self.terms.source_paths.count_ones() == 1,
             excluded: self.terms.excluded | Method::Identity.bit(),
         };
         let method = match situation.choose() {

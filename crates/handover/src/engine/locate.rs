@@ -111,7 +111,8 @@ impl Course {
                 self.doubt(Doubt::SourceUnreachable)
             };
         }
-        let nonce_unused = self.terms.method == Method::SourceNonce && self.terms.taking;
+        let nonce_unused =
+            self.terms.method == Method::SourceNonce && self.terms.taking && !self.terms.recovering;
         let key = match status {
             Some(mask) => mask & all,
             None if nonce_unused && self.terms.preempted => 0,

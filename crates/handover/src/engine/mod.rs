@@ -76,6 +76,12 @@ impl Engine {
         self.course.terms.aptpl_doubt
     }
 
+    /// The destination's paths, as a bit mask, that could not be registered because another guest occupies them.
+    #[must_use]
+    pub const fn paths_left_out(&self) -> u8 {
+        self.course.terms.others_open
+    }
+
     /// Subtracts `by` from every PRGENERATION in the state, for searches that keep it relative.
     pub fn shift_generation(&mut self, by: u32) {
         self.course.shift_generation(by);

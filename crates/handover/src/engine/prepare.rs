@@ -46,7 +46,8 @@ impl Course {
         }
         if phase == Phase::Prepare && !self.terms.full_status && !self.settings.by_identity() {
             // Tells whether the destination already has the key; conflicts, and changes nothing, if it has not.
-            orders.push((reader, Order::Register(Name::Guest, Name::Guest)));
+            let all = (0u8..).zip(&self.settings.destination).map(|(index, _)| Path::destination(index));
+            orders.extend(all.map(|path| (path, Order::Register(Name::Guest, Name::Guest))));
         }
         self.run(At::Look(phase), orders);
     }
@@ -85,9 +86,11 @@ impl Course {
             return self.refuse(Reason::Unreachable);
         }
         let Some(held) = answers.reservation() else { return self.refuse(Reason::NotSupported) };
-        let probe = answers.find(|_, order| matches!(order, Order::Register(..)));
-        self.terms.adopted = probe.is_good();
+        self.terms.destination_had =
+            answers.mask_of(Order::Register(Name::Guest, Name::Guest), Answer::is_good);
         let status = answers.full_status();
+        let seen = status.is_some_and(|(_, status)| status.source.with_key != 0);
+        self.terms.absent = status.is_some() && !seen && !self.attentions.reset;
         if let Some((key, _)) = status {
             self.terms.key = self.terms.key.or(Some(key));
         }
@@ -98,7 +101,7 @@ impl Course {
             traits: self.terms.traits,
             key,
             capabilities: answers.capabilities(),
-            generation: 0,
+            generation: held.generation,
             keys: Vec::new(),
             keys_truncated: false,
             reservation: held.reservation,
@@ -115,6 +118,7 @@ impl Course {
             return self.refuse(if lost { Reason::Unreachable } else { Reason::NotSupported });
         };
         let Some(facts) = &mut self.facts else { return };
+        let last = facts.generation;
         facts.generation = keys.generation;
         facts.keys.clone_from(&keys.keys);
         facts.keys_truncated = keys.truncated;
@@ -125,7 +129,9 @@ impl Course {
         }
         let gone = facts.full_status.is_some_and(|status| status.source.with_key == 0);
         if facts.listed() == 0 || gone {
-            let verdict = self.gone();
+            let restarted = facts.generation.wrapping_sub(last) > u32::MAX / 2;
+            let forgot = (self.attentions.reset || restarted) && !facts.aptpl() && !self.terms.absent;
+            let verdict = if forgot { Verdict::Lost } else { Verdict::Fenced { nonce_left: false } };
             self.at = At::End(verdict);
             return;
         }
@@ -150,25 +156,17 @@ impl Course {
         terms.seen_together = false;
         if let Some(status) = facts.full_status {
             terms.source_paths = status.source.with_key;
-            terms.holder = status.source.holder.unwrap_or(0);
+            terms.holder = status.source.holder;
             terms.sharers = status.sharers;
-            terms.adopted = status.destination.with_key & 1 != 0;
+            terms.destination_had = status.destination.with_key;
             terms.seen_together = status.generation == facts.generation;
         } else {
-            let sides = self.settings.source.len() + usize::from(terms.adopted);
+            let sides =
+                self.settings.source.len() + usize::try_from(terms.destination_had.count_ones()).unwrap_or(0);
             terms.sharers = u16::try_from(facts.listed().saturating_sub(sides)).unwrap_or(u16::MAX);
         }
         self.beliefs.key = terms.source_paths;
         self.at = At::Stand(phase);
-    }
-
-    /// The guest's key is not there: fenced, or, if the target lost its power meanwhile, lost.
-    pub(crate) const fn gone(&self) -> Verdict {
-        if self.attentions.reset && !self.terms.aptpl && self.terms.source_paths != 0 {
-            Verdict::Lost
-        } else {
-            Verdict::Fenced { nonce_left: false }
-        }
     }
 
     pub(crate) fn refuse(&mut self, reason: Reason) {

@@ -21,9 +21,12 @@ impl Course {
         terms.aptpl = entry.aptpl;
         terms.generation = entry.generation;
         terms.source_paths = entry.source_paths;
-        terms.adopted = entry.adopted;
+        terms.holder = entry.holder;
+        terms.destination_had = entry.destination_had;
+        terms.others_begun = entry.stage == Stage::Take;
         terms.sharers = entry.sharers;
         terms.journaled = true;
+        terms.recovering = true;
         terms.cause = Cause::Recovered;
         terms.purpose = Purpose::Recover(entry.stage);
         course.attentions.destination_counts = true;
@@ -97,7 +100,7 @@ impl Course {
     fn recover_freeze(&mut self) {
         let beliefs = self.beliefs;
         if beliefs.destination_lost {
-            self.terms.leftover = !self.terms.adopted;
+            self.terms.leftover = !self.adopted();
             let fenced = !beliefs.source_lost && beliefs.key == 0;
             return if fenced || beliefs.source_lost {
                 self.doubt(Doubt::DestinationUnreachable)
@@ -114,7 +117,7 @@ impl Course {
         let beliefs = self.beliefs;
         let intact = beliefs.nonce == 0 && beliefs.key == self.terms.source_paths;
         if beliefs.destination_lost {
-            self.terms.leftover = !self.terms.adopted;
+            self.terms.leftover = !self.adopted();
             return if intact { self.keep() } else { self.doubt(Doubt::DestinationUnreachable) };
         }
         if beliefs.source_lost {
@@ -137,7 +140,8 @@ impl Course {
         if beliefs.source_lost {
             self.doubt(Doubt::SourceUnreachable);
         } else if beliefs.destination_lost {
-            if beliefs.key == 0 { self.doubt(Doubt::DestinationUnreachable) } else { self.revert_undo() }
+            self.terms.full_status = !self.terms.traits.full_status.is_no();
+            if beliefs.key == 0 { self.undo(Cause::Recovered) } else { self.prove_undo() }
         } else {
             self.terms.cause = Cause::Recovered;
             self.judge_undo();
@@ -147,7 +151,7 @@ impl Course {
     fn recover_proved_undo(&mut self) {
         let beliefs = self.beliefs;
         if beliefs.destination_lost && beliefs.key != 0 {
-            self.terms.leftover = !self.terms.adopted;
+            self.terms.leftover = !self.adopted();
             return self.keep();
         }
         if beliefs.source_lost || beliefs.key != 0 { self.undo(Cause::Recovered) } else { self.fence() }

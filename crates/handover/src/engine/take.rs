@@ -42,7 +42,7 @@ impl Course {
     fn has_committed(&self) -> bool {
         let beliefs = &self.beliefs;
         let left = match self.terms.method {
-            Method::RegisterAndMove => beliefs.key & bit(self.terms.holder),
+            Method::RegisterAndMove => beliefs.key & bit(self.holder().index),
             Method::DestinationNonce => return beliefs.destination == Held::Key,
             _ => beliefs.key,
         };
@@ -69,7 +69,7 @@ impl Course {
         let source = |mask, old, new| Self::on_source(mask, Order::Register(old, new)).collect();
         match self.terms.method {
             Method::Identity | Method::MakeBeforeBreak => (At::Break, source(key, Guest, Nothing)),
-            Method::RegisterAndMove => (At::Move, vec![(Path::source(self.terms.holder), Order::Move)]),
+            Method::RegisterAndMove => (At::Move, vec![(self.holder(), Order::Move)]),
             Method::PreemptOwnKey => (At::Preempt, vec![(DESTINATION, Order::Preempt(Guest, Guest, kind))]),
             Method::SourceNonce if key != 0 => (At::Rekey, source(key, Guest, Nonce)),
             Method::SourceNonce => match self.terms.role {
@@ -112,9 +112,9 @@ impl Course {
     }
 
     fn moved(&mut self, answers: &Answers) {
-        match answers.on(Path::source(self.terms.holder)) {
+        match answers.on(self.holder()) {
             Answer::Rejected | Answer::Conflict => self.terms.excluded |= Method::RegisterAndMove.bit(),
-            answer if answer.is_good() => self.beliefs.key &= !bit(self.terms.holder),
+            answer if answer.is_good() => self.beliefs.key &= !bit(self.holder().index),
             _ => {}
         }
     }
@@ -141,7 +141,7 @@ impl Course {
         let beliefs = self.beliefs;
         let intact = beliefs.nonce == 0 && beliefs.key == self.terms.source_paths;
         if beliefs.destination_lost {
-            return if intact {
+            return if intact || beliefs.nonce == self.terms.source_paths {
                 self.undo(Cause::DestinationUnreachable)
             } else {
                 self.doubt(Doubt::DestinationUnreachable)

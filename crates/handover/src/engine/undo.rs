@@ -3,7 +3,7 @@
 //! The source takes its key back from the nonce only while the destination still has the key, and proves afterwards
 //! that it still had it: otherwise a fencing inside the nonce window would be undone.
 
-use super::batch::{Answer, Answers};
+use super::batch::{Answer, Answers, bit};
 use super::course::{At, Course, Held, MAX_ATTEMPTS, Purpose, lost};
 use super::order::{Name, Order};
 use crate::action::{Path, Side};
@@ -20,6 +20,22 @@ impl Course {
     pub(crate) fn undo(&mut self, cause: Cause) {
         self.terms.cause = cause;
         self.terms.attempts = 0;
+        // Another node may have changed APTPL since it was read, and every REGISTER of ours sets it.
+        self.run(At::UndoLook, [(self.witness(), Order::Capabilities)]);
+    }
+
+    /// The nexus that reads on the way back.
+    fn witness(&self) -> Path {
+        let reachable = self.terms.destination_alive && !self.beliefs.destination_lost;
+        let ours = self.terms.method != Method::Identity;
+        if (reachable && ours) || !self.settings.source_alive { DESTINATION } else { Path::source(0) }
+    }
+
+    fn undo_looked(&mut self, answers: &Answers) {
+        if let Some(capabilities) = answers.capabilities() {
+            self.terms.aptpl_doubt |= capabilities.persist_active != self.terms.aptpl;
+            self.terms.aptpl = capabilities.persist_active;
+        }
         self.go_back();
     }
 
@@ -29,19 +45,48 @@ impl Course {
             return self.unregister_destination();
         }
         if self.beliefs.destination_lost {
-            return self.doubt(Doubt::DestinationUnreachable);
+            return self.call_witness(At::UndoWitness);
         }
         if self.beliefs.destination != Held::Key {
             return self.fence();
         }
+        self.take_key_back();
+    }
+
+    fn take_key_back(&mut self) {
         let order = Order::Register(Name::Nonce, Name::Guest);
         self.run_journaled(Stage::Undo, At::UndoRekey, Self::on_source(self.beliefs.nonce, order));
+    }
+
+    /// With the destination out of reach only READ FULL STATUS can show that its registration is still there.
+    fn call_witness(&mut self, at: At) {
+        if self.terms.full_status && self.settings.source_alive {
+            self.run(at, [(Path::source(0), Order::FullStatus)]);
+        } else {
+            self.doubt(Doubt::DestinationUnreachable);
+        }
+    }
+
+    /// `None`: the witness cannot tell.
+    fn witnessed(answers: &Answers) -> Option<bool> {
+        answers.full_status().map(|(_, status)| status.destination.with_key & 1 != 0)
     }
 
     /// Judges a batch of the way back.
     pub(crate) fn undone(&mut self, answers: &Answers) {
         match self.at {
+            At::UndoLook => self.undo_looked(answers),
+            At::UndoWitness => match Self::witnessed(answers) {
+                Some(true) => self.take_key_back(),
+                Some(false) => self.fence_unreachable(),
+                None => self.doubt(Doubt::DestinationUnreachable),
+            },
             At::UndoRekey => self.rekeyed(answers),
+            At::UndoProve if self.beliefs.destination_lost => match Self::witnessed(answers) {
+                Some(true) => self.leave_destination(),
+                Some(false) => self.fence_unreachable(),
+                None => self.revert_undo(),
+            },
             At::UndoProve => self.undo_proved(answers.on(DESTINATION)),
             At::UndoRevert => self.doubt(Doubt::DestinationUnreachable),
             At::UndoUnregister => self.destination_unregistered(answers.on(DESTINATION)),
@@ -63,7 +108,22 @@ impl Course {
 
     /// The source has its key again. That the destination still has its own proves that nobody preempted it meanwhile.
     pub(crate) fn prove_undo(&mut self) {
-        self.run(At::UndoProve, [(DESTINATION, PROBE)]);
+        if !self.beliefs.destination_lost {
+            return self.run(At::UndoProve, [(DESTINATION, PROBE)]);
+        }
+        if self.terms.full_status { self.call_witness(At::UndoProve) } else { self.revert_undo() }
+    }
+
+    /// The source has its key again, rightly; the destination's registration is for a later recovery.
+    fn leave_destination(&mut self) {
+        self.terms.leftover = !self.adopted();
+        self.confirm();
+    }
+
+    /// The destination's registration was seen to be gone, although nobody could ask it.
+    fn fence_unreachable(&mut self) {
+        self.beliefs.destination = Held::Nothing;
+        self.fence();
     }
 
     fn undo_proved(&mut self, answer: &Answer) {
@@ -99,7 +159,7 @@ impl Course {
     }
 
     fn unregister_destination(&mut self) {
-        let ours = self.beliefs.destination != Held::Nothing && !self.terms.adopted;
+        let ours = self.beliefs.destination != Held::Nothing && !self.adopted();
         if !ours {
             return self.confirm();
         }
@@ -172,21 +232,27 @@ impl Course {
 
     /// Types 5 and 6: registrants may write, and a fencing agent may expect the reservation to exist, so a holder that
     /// was fenced inside the nonce window keeps it under the nonce. Types 1 and 3: nobody else could write or reserve.
-    fn keeps_nonce(&self) -> bool {
-        matches!(self.terms.role, Role::Holder(kind) if kind.is_registrants_only())
+    /// Of several paths only the one that holds, where that is known.
+    fn kept_nonce(&self) -> u8 {
+        match self.terms.role {
+            Role::Holder(kind) if kind.is_registrants_only() => {
+                self.terms.holder.map_or(u8::MAX, bit) & self.beliefs.nonce
+            }
+            _ => 0,
+        }
     }
 
     fn clean_up(&mut self) {
         let mut orders = Vec::new();
-        self.terms.nonce_left = self.beliefs.nonce != 0 && self.keeps_nonce();
-        if !self.terms.nonce_left {
-            orders.extend(Self::on_source(self.beliefs.nonce, Order::Register(Name::Nonce, Name::Nothing)));
-        }
+        let kept = self.kept_nonce();
+        self.terms.nonce_left = kept != 0;
+        let dropped = self.beliefs.nonce & !kept;
+        orders.extend(Self::on_source(dropped, Order::Register(Name::Nonce, Name::Nothing)));
         orders.extend(Self::on_source(self.beliefs.key, Order::Register(Name::Guest, Name::Nothing)));
-        if self.beliefs.destination != Held::Nothing && !self.terms.adopted {
+        if self.beliefs.destination != Held::Nothing && !self.adopted() {
             orders.push((DESTINATION, Order::Register(self.held_name(), Name::Nothing)));
         }
-        if self.terms.committed && self.terms.method != Method::Identity {
+        if self.terms.others_begun && self.terms.method != Method::Identity {
             orders.extend(self.on_further_destinations(Order::Register(Name::Guest, Name::Nothing)));
         }
         if orders.is_empty() { self.confirm_fencing() } else { self.run(At::FenceClean, orders) }
@@ -217,7 +283,7 @@ impl Course {
         let done = |answer: &Answer| answer.is_good() || *answer == Answer::Conflict;
         let source = answers.mask(Side::Source, done);
         self.beliefs.key &= !source;
-        self.beliefs.nonce &= !source | if self.terms.nonce_left { u8::MAX } else { 0 };
+        self.beliefs.nonce &= !source;
         if done(answers.on(DESTINATION)) {
             self.beliefs.destination = Held::Nothing;
         }
@@ -237,7 +303,9 @@ impl Course {
 
     /// Conflicts for everybody are no fencing, and a target that forgot is none either.
     fn confirm_fencing(&mut self) {
-        let source = self.terms.method == Method::Identity || !self.terms.destination_alive;
+        let source = self.terms.method == Method::Identity
+            || !self.terms.destination_alive
+            || self.beliefs.destination_lost;
         let reader = if source { Path::source(0) } else { DESTINATION };
         self.run(At::FenceConfirm, [(reader, Order::Keys), (reader, Order::Capabilities)]);
     }

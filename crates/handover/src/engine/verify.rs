@@ -4,7 +4,7 @@
 //! open the un-fencing race once more, so the first path proves afterwards that nobody removed it.
 
 use super::batch::{Answer, Answers, bit};
-use super::course::{At, Course};
+use super::course::{At, Course, Held, MAX_ATTEMPTS, all_paths};
 use super::order::{Name, Order};
 use crate::action::{Path, Phase, Side};
 use crate::journal::Stage;
@@ -19,12 +19,37 @@ impl Course {
     /// Begins the phase.
     pub(crate) fn verify(&mut self) {
         self.terms.attempts = 0;
-        let left = self.beliefs.key;
-        let mut orders: Vec<_> = Self::on_source(left, Order::Register(Name::Guest, Name::Nothing)).collect();
-        if self.terms.method != Method::Identity {
-            orders.extend(self.on_further_destinations(Order::Register(Name::Nothing, Name::Guest)));
+        self.terms.others_begun = true;
+        let identity = self.terms.method == Method::Identity;
+        let further = if identity { 0 } else { all_paths(self.settings.destination.len()) & !1 };
+        self.terms.others_open = further & !self.terms.destination_had;
+        self.go_on_with_others();
+    }
+
+    /// Registers and unregisters what is left; a path that another guest occupies is left open in the end.
+    fn go_on_with_others(&mut self) {
+        self.terms.attempts += 1;
+        let tired = self.terms.attempts > MAX_ATTEMPTS;
+        if self.beliefs.key != 0 && tired {
+            return self.doubt(Doubt::SourceUnreachable);
         }
-        if orders.is_empty() { self.check() } else { self.run(At::Others, orders) }
+        let done = self.beliefs.key == 0 && self.terms.others_open == 0;
+        if done || tired {
+            self.terms.attempts = 0;
+            return self.check();
+        }
+        let order = Order::Register(Name::Guest, Name::Nothing);
+        let mut orders: Vec<_> = Self::on_source(self.beliefs.key, order).collect();
+        orders.extend(self.on_open(Order::Register(Name::Nothing, Name::Guest)));
+        self.run(At::Others, orders);
+    }
+
+    fn on_open(&self, order: Order) -> Vec<(Path, Order)> {
+        let open = self.terms.others_open;
+        (0..8u8)
+            .filter(|index| open & bit(*index) != 0)
+            .map(|index| (Path::destination(index), order))
+            .collect()
     }
 
     fn check(&mut self) {
@@ -39,35 +64,29 @@ impl Course {
     pub(crate) fn verified(&mut self, answers: &Answers) {
         match self.at {
             At::Others => self.others_answered(answers),
-            At::OthersProbe => self.check(),
+            At::OthersProbe => self.others_probed(answers),
             At::Check => self.checked(answers),
             At::CheckProbe => self.check_probed(answers.on(DESTINATION)),
             _ => {}
         }
     }
 
-    /// A conflict at the source means that the path is unregistered, which is what is wanted.
+    /// A conflict at the source means that the path is unregistered, which is what is wanted; one at the destination
+    /// may be the repetition of our own success, which the probe tells.
     fn others_answered(&mut self, answers: &Answers) {
         let gone = |answer: &Answer| answer.is_good() || *answer == Answer::Conflict;
         self.beliefs.key &= !answers.mask(Side::Source, gone);
-        self.terms.attempts += 1;
-        if self.beliefs.key != 0 {
-            let again = self.terms.attempts < super::course::MAX_ATTEMPTS;
-            return if again { self.retry_source() } else { self.doubt(Doubt::SourceUnreachable) };
+        self.terms.others_open &= !answers.mask(Side::Destination, Answer::is_good);
+        if self.terms.others_open == 0 {
+            self.go_on_with_others();
+        } else {
+            self.run(At::OthersProbe, self.on_open(PROBE));
         }
-        let open = answers.mask(Side::Destination, |answer| !answer.is_good());
-        if open == 0 {
-            return self.check();
-        }
-        let paths = (0..8u8).filter(|index| open & bit(*index) != 0);
-        self.run(At::OthersProbe, paths.map(|index| (Path::destination(index), PROBE)).collect::<Vec<_>>());
     }
 
-    fn retry_source(&mut self) {
-        let order = Order::Register(Name::Guest, Name::Nothing);
-        let orders = Self::on_source(self.beliefs.key, order)
-            .chain(self.on_further_destinations(Order::Register(Name::Nothing, Name::Guest)));
-        self.run(At::Others, orders.collect::<Vec<_>>());
+    fn others_probed(&mut self, answers: &Answers) {
+        self.terms.others_open &= !answers.mask(Side::Destination, Answer::is_good);
+        self.go_on_with_others();
     }
 
     fn checked(&mut self, answers: &Answers) {
@@ -92,10 +111,10 @@ impl Course {
     fn check_probed(&mut self, answer: &Answer) {
         match answer {
             Answer::Conflict => {
-                self.beliefs.destination = super::course::Held::Nothing;
+                self.beliefs.destination = Held::Nothing;
                 self.fence();
             }
-            answer if answer.is_good() && self.terms.attempts < super::course::MAX_ATTEMPTS => {
+            answer if answer.is_good() && self.terms.attempts < MAX_ATTEMPTS => {
                 self.terms.attempts += 1;
                 self.check();
             }

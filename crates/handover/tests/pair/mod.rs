@@ -165,6 +165,8 @@ pub(crate) struct World {
     pub(crate) log: Vec<String>,
     pub(crate) foreign_mismatch: Option<String>,
     pub(crate) powered: bool,
+    /// Paths on each side.
+    pub(crate) paths: u8,
     /// A foreign command met the LUN while the guest's key was not listed.
     pub(crate) absent: bool,
 }
@@ -197,6 +199,7 @@ impl World {
             log: Vec::new(),
             foreign_mismatch: None,
             powered: false,
+            paths: 1,
             absent: false,
         };
         for index in 0..18 {
@@ -243,9 +246,10 @@ impl World {
         panic!("unit attentions do not end");
     }
 
-    /// One more source path with the guest's key.
-    pub(crate) fn register_source_path(&mut self, index: u8) {
-        self.good(id(Path::source(index)), &request::register(Key::NONE, K, false));
+    /// A second path on each side; the source's has the guest's key.
+    pub(crate) fn add_paths(&mut self) {
+        self.paths = 2;
+        self.good(id(Path::source(1)), &request::register(Key::NONE, K, self.aptpl()));
         self.shadow = self.unit.clone();
     }
 
