@@ -150,3 +150,52 @@ impl Drop for Executing<'_> {
         self.0.left.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn an_abort_waits_for_a_command_on_the_medium_and_asks_it_to_give_up() {
+        let tasks = Arc::<Tasks>::default();
+        let (task, asking) = (tasks.begin(1), tasks.begin(2));
+        let executing = task.enter().unwrap();
+        thread::scope(|scope| {
+            let abort = scope.spawn(|| tasks.abort_all(Aborted::Silently, Some(&asking)));
+            while !executing.interrupted().load(Ordering::Relaxed) {
+                thread::yield_now();
+            }
+            assert!(!abort.is_finished(), "the command is still on the medium");
+            drop(executing);
+            assert!(!abort.join().unwrap(), "it executed, so it was not aborted");
+        });
+        assert_eq!((task.is_aborted(), asking.is_aborted()), (None, None));
+    }
+
+    #[test]
+    fn an_aborted_command_never_reaches_the_medium() {
+        let tasks = Arc::<Tasks>::default();
+        let (task, other) = (tasks.begin(1), tasks.begin(2));
+        assert!(tasks.abort_all(Aborted::TaskAbortedStatus, Some(&other)));
+        assert!(task.enter().is_err_and(|how| how == Aborted::TaskAbortedStatus));
+        assert!(other.enter().is_ok());
+    }
+
+    #[test]
+    fn nothing_enters_a_closed_session() {
+        let tasks = Arc::<Tasks>::default();
+        let before = tasks.begin(1);
+        tasks.close();
+        assert_eq!(before.is_aborted(), Some(Aborted::Silently));
+        assert!(tasks.begin(2).enter().is_err());
+    }
+
+    #[test]
+    fn a_command_leaves_when_it_is_dropped() {
+        let tasks = Arc::<Tasks>::default();
+        drop(tasks.begin(1));
+        assert!(!tasks.abort(1));
+        assert!(lock(&tasks.0).entries.is_empty());
+    }
+}
