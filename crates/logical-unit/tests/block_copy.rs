@@ -80,7 +80,7 @@ fn an_empty_list_copies_nothing_and_a_short_one_is_refused() {
     let host = host();
     good(host.run(Command::ExtendedCopy(ExtendedCopy { length: 0 }), &[]));
     for length in [1, 15, 16, 60] {
-        let mut list = vec![0; 60];
+        let mut list = [0; 60];
         list[3] = 64;
         let cut = host.run(Command::ExtendedCopy(ExtendedCopy { length }), &list[..length as usize]);
         illegal(&cut, AdditionalSense::PARAMETER_LIST_LENGTH_ERROR);
