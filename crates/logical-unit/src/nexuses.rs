@@ -9,7 +9,7 @@ use crate::profile::Identity;
 use crate::task_set::Tasks;
 use crate::{Directory, ItNexus, NexusId, PrUnit};
 use scsi::TransportId;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Most nexuses that commands may make known by name.
@@ -35,8 +35,8 @@ struct Known {
 #[derive(Debug)]
 pub(crate) struct Nexuses {
     known: BTreeMap<NexusId, Known>,
-    /// The handle that a name has now.
-    names: HashMap<ItNexus, NexusId>,
+    /// The handle that a name has now; in order, so that the ports of one iSCSI name stand together.
+    names: BTreeMap<ItNexus, NexusId>,
     next: u32,
     target_ports: Vec<u16>,
     identity: Identity,
@@ -44,7 +44,7 @@ pub(crate) struct Nexuses {
 
 impl Nexuses {
     pub(crate) fn new(identity: Identity) -> Self {
-        let (known, names) = (BTreeMap::new(), HashMap::new());
+        let (known, names) = (BTreeMap::new(), BTreeMap::new());
         Self { known, names, next: 0, target_ports: vec![1], identity }
     }
 
@@ -52,7 +52,7 @@ impl Nexuses {
         self.target_ports = ports.to_vec();
     }
 
-    /// A session begins. `true` beside it if it is the first one of its nexus.
+    /// A session begins; the same names are the same nexus, as far as the profile's identity goes.
     pub(crate) fn attach(&mut self, nexus: &ItNexus) -> Arc<Session> {
         let reused = self.names.get(nexus).copied();
         let reused = reused.filter(|id| self.identity == Identity::Nexus || self.is_attached(*id));
@@ -106,7 +106,7 @@ impl Nexuses {
         });
     }
 
-    #[cfg(test)]
+    /// How many nexuses are known.
     pub(crate) fn len(&self) -> usize {
         self.known.len()
     }
@@ -141,10 +141,12 @@ impl Directory for Nexuses {
     }
 
     fn ports_named(&mut self, id: &TransportId, target_port: u16) -> Vec<NexusId> {
+        let first = ItNexus { initiator: id.clone(), target_port: 0 };
         let mut named: Vec<_> = self
             .names
-            .iter()
-            .filter(|(nexus, _)| nexus.target_port == target_port && id.names(&nexus.initiator))
+            .range(first..)
+            .take_while(|(nexus, _)| id.names(&nexus.initiator))
+            .filter(|(nexus, _)| nexus.target_port == target_port)
             .map(|(_, id)| *id)
             .collect();
         named.sort_unstable();

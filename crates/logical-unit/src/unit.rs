@@ -149,11 +149,17 @@ impl LogicalUnit {
         let request = Request { cdb: cdb.to_vec(), data };
         let guarded = &mut *guard;
         let before = (is_order && self.image.is_some()).then(|| guarded.unit.clone());
+        let known = guarded.nexuses.len();
         let (outcome, effects) = guarded.unit.execute(&mut guarded.nexuses, nexus.0.id, &request);
-        if effects.contains(&Effect::Persist) && !self.persist(guarded) {
-            if let Some(before) = before {
-                guarded.unit = before;
-            }
+        let durable = !effects.contains(&Effect::Persist) || self.persist(guarded);
+        if let (false, Some(before)) = (durable, before) {
+            guarded.unit = before;
+        }
+        if guarded.nexuses.len() > known {
+            // A command that was refused after it had named nexuses must not fill the directory with them.
+            guarded.nexuses.forget_strangers(&guarded.unit);
+        }
+        if !durable {
             return Completion::check(&INTERNAL_FAILURE);
         }
         self.carry_out(guarded, &effects, nexus.0.id, task);

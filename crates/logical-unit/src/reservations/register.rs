@@ -132,7 +132,8 @@ fn named(order: &mut Order<'_>, parameters: &BasicParameters, list: &[u8]) -> Re
     let here = order.directory.nexus(order.sender).cloned().ok_or_else(|| no_room(order.profile))?;
     let all = parameters.all_target_ports;
     let ports = if all { order.directory.target_ports().to_vec() } else { vec![here.target_port] };
-    let (mut found, mut at) = (Vec::new(), FIRST_ID);
+    // A list has room for tens of thousands of TransportIDs; the same one again adds nothing but work.
+    let (mut found, mut seen, mut at) = (Vec::new(), BTreeSet::new(), FIRST_ID);
     let list = announced(list);
     while let Some(rest) = list.get(at..).filter(|rest| !rest.is_empty()) {
         let wrong = FieldError::parameter(u16::try_from(at).unwrap_or(u16::MAX));
@@ -140,11 +141,15 @@ fn named(order: &mut Order<'_>, parameters: &BasicParameters, list: &[u8]) -> Re
         if id.protocol() != here.initiator.protocol() {
             return Err(wrong.into());
         }
+        at += length;
+        if seen.contains(&id) {
+            continue;
+        }
         for port in &ports {
             let nexuses = resolve(order, &id, *port).ok_or(wrong)?;
             found.extend(admissible(order, nexuses, wrong)?);
         }
-        at += length;
+        seen.insert(id);
     }
     Ok(found)
 }
