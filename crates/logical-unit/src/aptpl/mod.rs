@@ -117,7 +117,9 @@ impl Image {
             let holder = single.map_or(Holder::All { marked }, |one| Holder::One(one.nexus));
             Reservation { kind, holder }
         });
-        let state = Reservations::restored(registrations, reservation, self.aptpl, self.lost);
+        // Without REPLACE LOST RESERVATION there would be no way out of the lost state.
+        let lost = self.lost && profile.support.replace_lost;
+        let state = Reservations::restored(registrations, reservation, self.aptpl, lost);
         Ok(PrUnit::restored(profile, state))
     }
 

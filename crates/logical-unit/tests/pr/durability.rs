@@ -3,7 +3,7 @@
 use super::harness::*;
 use logical_unit::aptpl::Image;
 use logical_unit::attention::Attention;
-use logical_unit::profile::{SCST, SPC};
+use logical_unit::profile::{LIO, SCST, SPC};
 use logical_unit::{Effect, NexusId, PrUnit};
 use scsi::pr::request::{preempt, read, register, replace_lost, reserve};
 use scsi::pr::{InAction, ReservationType};
@@ -91,6 +91,14 @@ fn image_brings_back_the_state_for_every_type() {
 fn image_without_aptpl_keeps_nothing() {
     let lun = Lun::with(&SPC, &[(A, K)]);
     assert_eq!(Image::of(&lun.unit, &lun.names), Image::default());
+}
+
+#[test]
+fn lost_information_is_not_reported_by_a_profile_without_a_way_out() {
+    let image = Image { lost: true, ..Image::default() };
+    let restored = |profile| image.restore(profile, &mut Names::default()).unwrap();
+    assert!(restored(&SPC).reservations().is_lost());
+    assert!(!restored(&LIO).reservations().is_lost());
 }
 
 #[test]
