@@ -89,16 +89,24 @@ fn open_file(path: &Path, size: Option<u64>) -> Result<FileParts, OpenError> {
     if size.is_some_and(|size| size < BLOCK) {
         return Err(OpenError::TooSmall(size.unwrap_or(0)));
     }
+    if let Ok(image) = image_of(path) {
+        // Looked at before the file may grow: a refusal leaves everything as it is. Read again under the lock.
+        aptpl::load(&image)?;
+    }
     let store = FileStore::open(path, size).map_err(|error| match error {
         FileStoreError::InUse => OpenError::InUse(path.to_owned()),
         FileStoreError::Larger(present) => OpenError::Larger { path: path.to_owned(), present },
         FileStoreError::Io(source) => named(source),
     })?;
     let identity = Identity::of_file(path).map_err(named)?;
-    // Beside the file itself, not beside a link to it: the lock is the file's too.
-    let mut image = path.canonicalize().map_err(named)?.into_os_string();
+    Ok((Box::new(store), identity, Some(image_of(path).map_err(named)?)))
+}
+
+/// Beside the file itself, not beside a link to it: the lock is the file's too.
+fn image_of(path: &Path) -> io::Result<PathBuf> {
+    let mut image = path.canonicalize()?.into_os_string();
     image.push(".pr");
-    Ok((Box::new(store), identity, Some(image.into())))
+    Ok(image.into())
 }
 
 /// The reservations after power on: those of the image, or none.

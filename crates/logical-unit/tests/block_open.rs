@@ -106,6 +106,9 @@ fn a_damaged_image_is_refused_by_name_and_never_overwritten() {
     assert!(matches!(refusal, OpenError::Reservations(_)));
     assert!(refusal.to_string().contains("lun.pr"), "{refusal}");
     assert_eq!(fs::read(&image).unwrap(), bytes);
+    let larger = format!("file={},size=2M", folder.path("lun").display());
+    assert!(matches!(error(&larger), OpenError::Reservations(_)));
+    assert_eq!(fs::metadata(folder.path("lun")).unwrap().len(), 1 << 20, "the file has not grown either");
 }
 
 /// A directory in the image's place makes every write of it fail, even for root.
