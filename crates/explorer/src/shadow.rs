@@ -1,7 +1,7 @@
 //! The shadow: the same logical unit and the same foreign commands without any handover. The guest's
 //! nexus in it is always the source's; whoever compares reads it as the destination's after the commit.
 
-use crate::cast::{GUEST_KEY, Host, nexuses_of};
+use crate::cast::{GUEST_KEY, Host, NONCE, nexuses_of};
 use crate::device::Device;
 use crate::scenario::{Role, Scenario};
 use logical_unit::NexusId;
@@ -27,6 +27,8 @@ pub(crate) struct Shadow {
     /// The guest was fenced while its nexus was known by the nonce: what is left of it stays in the
     /// shadow, and our own commands to that nexus are executed here too.
     pub(crate) remnant: bool,
+    /// The target forgot the registrations, be it the guest's or, once that was fenced, the others'.
+    pub(crate) forgotten: bool,
     paths: u8,
 }
 
@@ -34,9 +36,28 @@ impl Shadow {
     pub(crate) fn new(scenario: &Scenario, device: Device) -> Self {
         let fenced = matches!(scenario.role, Role::Fenced(_));
         let standing = if fenced { Standing::Fenced } else { Standing::Registered };
-        let mut shadow = Self { device, standing, remnant: false, paths: scenario.paths };
+        let mut shadow = Self { device, standing, remnant: false, forgotten: false, paths: scenario.paths };
         shadow.forget_guests_attentions();
         shadow
+    }
+
+    /// Executes a foreign command that finds the guest under its nonce (method *destination nonce*).
+    pub(crate) fn foreign_under_nonce(&mut self, nexus: NexusId, request: &Request) -> Completion {
+        self.rename(GUEST_KEY, NONCE);
+        let completion = self.device.execute_patiently(nexus, request);
+        self.rename(NONCE, GUEST_KEY);
+        self.judge(Standing::Fenced);
+        completion
+    }
+
+    /// Changes the guest's key wherever it is registered.
+    fn rename(&mut self, old: Key, new: Key) {
+        let aptpl = self.device.aptpl();
+        for nexus in self.guests() {
+            if self.device.key(nexus) == Some(old) {
+                self.device.execute_patiently(nexus, &request::register(old, new, aptpl));
+            }
+        }
     }
 
     /// Executes a foreign command.
@@ -48,6 +69,7 @@ impl Shadow {
 
     /// Power off and on.
     pub(crate) fn power_cycle(&mut self) {
+        self.forgotten |= !self.device.aptpl();
         self.device.power_cycle();
         self.judge(Standing::Lost);
     }

@@ -62,7 +62,6 @@ fn excuse<C: Conductor>(play: &Play<'_, C>, world: &mut World<C::Procedure>, req
     if world.device.aptpl() != world.shadow.device.aptpl() && world.excuses.aptpl_stale {
         play.tolerate(Tolerance::AptplRace);
         world.excuses.aptpl_overridden = true;
-        world.shadow.accept_aptpl(world.device.aptpl());
     }
     if !preempts(request, GUEST_KEY) {
         return;
@@ -97,12 +96,14 @@ pub(crate) fn after_foreign_command<C: Conductor>(
     note_what_was_changed(world, before, index);
     let listed = |key| before.guests(play.scenario).any(|nexus| before.device.key(nexus) == Some(key));
     let fences = command == ForeignCommand::Fence;
-    if fences && listed(NONCE) && !listed(GUEST_KEY) {
-        play.tolerate(Tolerance::KeyAbsent);
-        world.shadow = before.shadow.clone();
-        return compare(play, world);
-    }
     let answers_agree = completion.status == expected.status && completion.sense == expected.sense;
+    let states_agree = owner(world.device.reservation()) == owner(world.shadow.device.reservation());
+    if fences && listed(NONCE) && listed(GUEST_KEY) && !(answers_agree && states_agree) {
+        play.tolerate(Tolerance::FencedInNonceWindow);
+        world.nodes_attentions_forgotten(play.scenario);
+        world.shadow.fenced_as(&world.device);
+        return Ok(());
+    }
     let doomed = before.shadow.standing != Standing::Registered && listed(GUEST_KEY);
     if !answers_agree && fences && doomed && completion.status.is_good() {
         play.tolerate(Tolerance::DoomedRegistration);
@@ -114,14 +115,6 @@ pub(crate) fn after_foreign_command<C: Conductor>(
             expected.status
         );
         return Err(Violation::new(Promise::NoBystander, what));
-    }
-    if fences
-        && listed(NONCE)
-        && owner(world.device.reservation()) != owner(world.shadow.device.reservation())
-    {
-        play.tolerate(Tolerance::FencedInNonceWindow);
-        world.nodes_attentions_forgotten(play.scenario);
-        world.shadow.fenced_as(&world.device);
     }
     compare(play, world)
 }
@@ -157,7 +150,9 @@ fn compare_after<C: Conductor>(
     reservation(play, world)?;
     // Without a registration APTPL means nothing until the next REGISTER sets it.
     let anybody = world.shadow.device.registrations().next().is_some();
-    if anybody && world.device.aptpl() != world.shadow.device.aptpl() {
+    let agree = world.device.aptpl() == world.shadow.device.aptpl();
+    world.excuses.aptpl_overridden &= !agree;
+    if anybody && !agree && !world.excuses.aptpl_overridden {
         let what = format!("APTPL is {} instead of {}", world.device.aptpl(), world.shadow.device.aptpl());
         return Err(Violation::new(Promise::NoBystander, what));
     }

@@ -33,7 +33,8 @@ fn truthful<P>(scenario: &Scenario, world: &World<P>, verdict: Verdict) -> Resul
     let never = matches!(scenario.role, Role::Fenced(_));
     let wrong = match verdict {
         Verdict::Fenced { .. } => standing != Standing::Fenced && !never,
-        Verdict::Lost => standing != Standing::Lost,
+        // Whether a guest that nobody has registered was fenced before the target forgot all cannot be told.
+        Verdict::Lost => !world.shadow.forgotten,
         _ => false,
     };
     if wrong {
