@@ -69,7 +69,7 @@ fn or_write_of_many_hosts_loses_no_bit() {
 fn no_reader_sees_a_part_of_a_write_atomic() {
     // Across the border of two chunks of the store, each of which is consistent in itself.
     let unit = memory();
-    let (lba, blocks) = (2000, 96);
+    let (lba, blocks) = (1024, 2048);
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let (reader, writer) = (Host::new(&unit, 1), Host::new(&unit, 2));
@@ -80,7 +80,7 @@ fn no_reader_sees_a_part_of_a_write_atomic() {
                 assert!(data.iter().all(|byte| *byte == data[0]), "torn");
             }
         });
-        for round in 0..250_u8 {
+        for round in 0..100_u8 {
             let data = vec![round; blocks as usize * BLOCK];
             let status = writer.access(WIDE, Form::Sixteen, lba, blocks, &data).status;
             if status != Status::GOOD {
