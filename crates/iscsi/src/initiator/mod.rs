@@ -15,6 +15,10 @@ mod session;
 mod task;
 pub mod url;
 
+#[cfg(test)]
+#[cfg(feature = "target")]
+mod tests;
+
 pub use self::nexus::IscsiNexus;
 pub use session::{DiscoveredTarget, Session, SessionError, discover};
 pub use url::{IscsiUrl, UrlError};

@@ -10,6 +10,8 @@
 mod connection;
 mod registry;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use crate::login::responder::Policy;
 use crate::login::{Chap, Proposal};
