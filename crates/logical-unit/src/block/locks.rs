@@ -46,6 +46,12 @@ impl ExtentLocks {
         ExtentGuard::Alone(locks.map(|lock| lock.write().unwrap_or_else(PoisonError::into_inner)).collect())
     }
 
+    /// Whether an atomic command has this block alone now.
+    #[cfg(test)]
+    pub(crate) fn is_excluded(&self, lba: u64) -> bool {
+        self.locks(stripes(lba, 1)).all(|lock| lock.try_read().is_err())
+    }
+
     fn locks(
         &self,
         (first, last): (RangeInclusive<u64>, Option<RangeInclusive<u64>>),

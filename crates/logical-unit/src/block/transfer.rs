@@ -231,3 +231,6 @@ fn at_offset(Refusal(sense): Refusal, offset: usize) -> Refusal {
     let information = sense.information.map(|at| at + offset as u64);
     Refusal(Sense { information, ..sense })
 }
+
+#[cfg(test)]
+mod tests;
