@@ -13,6 +13,8 @@ mod fingerprint;
 mod foreign;
 mod moves;
 #[cfg(test)]
+mod mutant;
+#[cfg(test)]
 mod naive;
 pub mod oracle;
 pub mod orders;

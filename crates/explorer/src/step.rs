@@ -102,7 +102,7 @@ impl<C: Conductor> Play<'_, C> {
         let mut stage = Stage { play: self, world, narrator };
         stage.step(step)?;
         stage.settle_generation();
-        oracle::check(self.scenario, world)
+        oracle::check(self, world)
     }
 
     /// Notes how a procedure ended.
