@@ -252,7 +252,7 @@ fn pipelined_commands_share_one_delay() {
     let start = Instant::now();
     assert!(nexus.execute_all(&batch).into_iter().all(|done| done.unwrap().status.is_good()));
     let took = start.elapsed();
-    assert!(took >= delay && took < 5 * delay, "{took:?}");
+    assert!(took >= delay && took < 10 * delay, "{took:?}");
 }
 
 #[test]
