@@ -87,8 +87,6 @@ pub(crate) struct Situation<'a> {
     /// Another nexus has, or may have, the guest's key.
     pub(crate) shared: bool,
     pub(crate) move_reported: Known,
-    /// READ FULL STATUS showed the source's nexus as the holder.
-    pub(crate) role_sure: bool,
     /// The nexus that acts for a source with several paths is known to be the holder, or there is only one.
     pub(crate) holder_known: bool,
     /// Bit per method that this target rejected just now.
@@ -175,9 +173,6 @@ impl Situation<'_> {
     fn fits_own_key(&self) -> Result<(), Reason> {
         self.single_holder()?;
         demand(!self.shared, Reason::KeyShared)?;
-        // READ RESERVATION and READ KEYS are two replies: between them a sharer may have let go of the reservation, and
-        // then the PREEMPT would remove its sender.
-        demand(self.role_sure, Reason::HolderUnknown)?;
         demand(self.traits.keeps_sender.is_yes(), Reason::SenderNotKept)
     }
 

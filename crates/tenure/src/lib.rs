@@ -6,11 +6,12 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod command;
 pub mod console;
 pub mod device;
+pub mod drive;
 pub mod exit;
-pub mod handover;
-pub mod pr;
+pub mod journal;
 
 use clap::Parser;
 use cli::{Cli, Command};
@@ -40,10 +41,10 @@ pub fn main(args: impl Iterator<Item = OsString>) -> Exit {
 /// [`Failure`] with the exit status and the reason to show.
 pub fn run(cli: &Cli, console: &mut Console) -> Result<Exit, Failure> {
     match &cli.command {
-        Command::Pr(args) => pr::run(args, console),
-        Command::Demo(_) | Command::Target(_) | Command::Handover(_) => {
-            Err(Failure::new(Exit::Failed, "not there yet"))
-        }
+        Command::Pr(args) => command::pr::run(args, console),
+        Command::Target(args) => command::target::run(args, console),
+        Command::Handover(args) => command::handover::run(args, console),
+        Command::Demo(args) => command::demo::run(args, console),
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::report::{Done, Report};
 use crate::{fuzz, interop, shell};
 use anyhow::{Result, ensure};
+use serde_json::Value;
 use std::process::Command;
 
 /// Reservation types the demo is run with.
@@ -50,7 +51,8 @@ pub(crate) fn fuzz(seconds: u32) -> Result<()> {
 fn demo(kind: &str) -> Result<Done> {
     let mut command = Command::new(interop::tenure());
     let told = shell::read(command.args(["-q", "demo", "--json", "--type", kind]))?;
-    let document: serde_json::Value = serde_json::from_str(&told)?;
-    ensure!(document["verdict"] == "pass", "{document}");
-    Ok(Done::Passed(format!("method {}", document["method"].as_str().unwrap_or("?"))))
+    let document: Value = serde_json::from_str(&told)?;
+    let word = |name: &str| document.get(name).and_then(Value::as_str);
+    ensure!(word("verdict") == Some("pass"), "{document}");
+    Ok(Done::Passed(format!("method {}", word("method").unwrap_or("?"))))
 }

@@ -29,17 +29,17 @@ fn owner(held: Option<(ReservationType, Option<NexusId>)>) -> Option<(Reservatio
     })
 }
 
-/// After a command of ours that the device server executed; `told`: it ended GOOD and we know it.
+/// After a command of ours that the device server answered.
 pub(crate) fn after_own_command<C: Conductor>(
     play: &Play<'_, C>,
     world: &mut World<C::Procedure>,
     request: &Request,
-    told: bool,
+    completion: &Completion,
 ) -> Result<(), Violation> {
-    if told {
+    if completion.status.is_good() {
         note_what_was_read(world, request);
+        excuse(play, world, request);
     }
-    excuse(play, world, request);
     compare_after(play, world, Some(request))
 }
 

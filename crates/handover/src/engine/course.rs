@@ -102,14 +102,6 @@ pub(crate) struct Terms {
     pub(crate) shared: bool,
     pub(crate) traits: Traits,
     pub(crate) move_reported: Known,
-    /// PRGENERATION from which own commands are counted, to tell that another node registered meanwhile.
-    pub(crate) mark: u32,
-    /// Own commands since then that advanced it.
-    pub(crate) own: u8,
-    /// The device supports APTPL.
-    pub(crate) persist_capable: bool,
-    /// The role rests on a reading that ties the reservation to the nexus.
-    pub(crate) role_sure: bool,
     /// READ FULL STATUS tells the nexuses apart here.
     pub(crate) full_status: bool,
     /// READ FULL STATUS and READ KEYS were of the same PRGENERATION, and showed the source registered.
@@ -254,8 +246,6 @@ impl Course {
 
     fn advance(&mut self) {
         let answers = self.batch.take();
-        let unregistrations = !self.terms.traits.counts_unregistrations.is_no();
-        self.terms.own = self.terms.own.saturating_add(answers.counted(unregistrations));
         if answers.journal_failed {
             return self.unjournaled();
         }
@@ -360,20 +350,6 @@ impl Course {
         }
     }
 
-    /// Takes over PTPL_A as it is now, for the REGISTERs to come.
-    pub(crate) fn learn_aptpl(&mut self, answers: &Answers) {
-        if let Some(capabilities) = answers.capabilities() {
-            self.terms.aptpl_doubt |= capabilities.persist_active != self.terms.aptpl;
-            self.terms.aptpl = capabilities.persist_active;
-        }
-    }
-
-    /// More has been counted than own commands account for: another node registered, perhaps with another APTPL.
-    pub(crate) fn reckon_foreign(&mut self, generation: u32) {
-        let advance = generation.wrapping_sub(self.terms.mark);
-        self.terms.aptpl_doubt |= self.terms.persist_capable && advance > u32::from(self.terms.own);
-    }
-
     /// One order for each of the source's paths in `mask`.
     pub(crate) fn on_source(mask: u8, order: Order) -> impl Iterator<Item = (Path, Order)> {
         let paths = (0..8u8).filter(move |index| mask >> index & 1 == 1);
@@ -414,7 +390,6 @@ impl Course {
     /// See [`crate::Engine::shift_generation`].
     pub(crate) fn shift_generation(&mut self, by: u32) {
         self.terms.generation = self.terms.generation.wrapping_sub(by);
-        self.terms.mark = self.terms.mark.wrapping_sub(by);
         self.batch.shift_generation(by);
         if let Some(facts) = &mut self.facts {
             facts.shift_generation(by);
@@ -446,10 +421,6 @@ impl Terms {
             shared: false,
             traits: Traits::default(),
             move_reported: Known::Unknown,
-            mark: 0,
-            own: 0,
-            persist_capable: false,
-            role_sure: false,
             full_status: false,
             seen_together: false,
             clean: false,

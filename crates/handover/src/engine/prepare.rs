@@ -81,8 +81,8 @@ impl Course {
     }
 
     fn looked(&mut self, phase: Phase, answers: &Answers) {
-        // What was not answered is not known: APTPL above all must not be taken for off.
-        if answers.iter().any(|(_, _, answer)| answer.is_lost()) {
+        let reservation = answers.find(|_, order| order == Order::Reservation);
+        if reservation.is_lost() {
             return self.refuse(Reason::Unreachable);
         }
         let Some(held) = answers.reservation() else { return self.refuse(Reason::NotSupported) };
@@ -151,9 +151,6 @@ impl Course {
         terms.shared = situation.shared;
         terms.aptpl = facts.aptpl();
         terms.generation = facts.generation;
-        terms.mark = facts.generation;
-        terms.own = 0;
-        terms.persist_capable = facts.capabilities.is_some_and(|capabilities| capabilities.persist_capable);
         terms.source_paths = all_paths(self.settings.source.len());
         terms.full_status = facts.full_status.is_some();
         terms.seen_together = false;

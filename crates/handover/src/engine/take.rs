@@ -126,7 +126,6 @@ impl Course {
             self.terms.role = Role::Registrant;
             return;
         };
-        self.terms.role_sure = true;
         self.terms.role = if held.kind.is_all_registrants() {
             Role::AllRegistrants(held.kind)
         } else if held.key == self.settings.nonce {

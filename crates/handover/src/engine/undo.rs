@@ -20,11 +20,7 @@ impl Course {
     pub(crate) fn undo(&mut self, cause: Cause) {
         self.terms.cause = cause;
         self.terms.attempts = 0;
-        self.look_back();
-    }
-
-    /// Another node may have changed APTPL since it was read, and every REGISTER of ours sets it.
-    pub(crate) fn look_back(&mut self) {
+        // Another node may have changed APTPL since it was read, and every REGISTER of ours sets it.
         self.run(At::UndoLook, [(self.witness(), Order::Capabilities)]);
     }
 
@@ -36,7 +32,10 @@ impl Course {
     }
 
     fn undo_looked(&mut self, answers: &Answers) {
-        self.learn_aptpl(answers);
+        if let Some(capabilities) = answers.capabilities() {
+            self.terms.aptpl_doubt |= capabilities.persist_active != self.terms.aptpl;
+            self.terms.aptpl = capabilities.persist_active;
+        }
         self.go_back();
     }
 
@@ -195,16 +194,12 @@ impl Course {
         if !self.settings.source_alive {
             return self.keep();
         }
-        let probes = Self::on_source(self.terms.source_paths, PROBE);
-        self.run(At::UndoConfirm, probes.chain([(Path::source(0), Order::Keys)]));
+        self.run(At::UndoConfirm, Self::on_source(self.terms.source_paths, PROBE));
     }
 
     fn confirmed(&mut self, answers: &Answers) {
-        if let Some(keys) = answers.keys() {
-            self.reckon_foreign(keys.generation);
-        }
-        let conflicts = answers.mask_of(PROBE, |answer| *answer == Answer::Conflict);
-        if answers.mask_of(PROBE, Answer::is_good) == 0 && conflicts != 0 {
+        let conflicts = answers.mask(Side::Source, |answer| *answer == Answer::Conflict);
+        if answers.mask(Side::Source, Answer::is_good) == 0 && conflicts != 0 {
             self.beliefs.key = 0;
             return self.fence();
         }
@@ -320,9 +315,6 @@ impl Course {
             return self.doubt(Doubt::ConflictForAll);
         }
         let keys = answers.keys();
-        if let Some(keys) = keys {
-            self.reckon_foreign(keys.generation);
-        }
         let key = self.terms.key.unwrap_or_default();
         let untouched = self.terms.method == Method::DestinationNonce && !self.terms.preempted;
         if untouched && keys.is_some_and(|keys| keys.keys.contains(&key)) {

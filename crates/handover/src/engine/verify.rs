@@ -93,12 +93,9 @@ impl Course {
         let (Some(keys), Some(held)) = (answers.keys(), answers.reservation()) else {
             return self.doubt(Doubt::DestinationUnreachable);
         };
-        self.reckon_foreign(keys.generation);
         let key = self.terms.key.unwrap_or_default();
         let holds = match self.terms.role {
-            Role::Holder(kind) if self.terms.role_sure => {
-                held.reservation.is_some_and(|held| held.key == key && held.kind == kind)
-            }
+            Role::Holder(kind) => held.reservation.is_some_and(|held| held.key == key && held.kind == kind),
             _ => true,
         };
         let probe = answers.find(|_, order| order == PROBE);

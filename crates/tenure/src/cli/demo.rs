@@ -2,6 +2,7 @@
 
 use super::values;
 use clap::Args;
+use handover::Method;
 use scsi::pr::ReservationType;
 
 /// Arguments of `tenure demo`.
@@ -13,7 +14,7 @@ pub struct DemoArgs {
     pub kind: ReservationType,
     /// Ask for a method instead of taking the one the plan prefers
     #[arg(long, value_name = "NAME")]
-    pub method: Option<crate::handover::MethodName>,
+    pub method: Option<Method>,
     /// The target to behave like: spc, keep-self, lio, scst, tgt, spdk, comstar or ctl
     #[arg(long, value_name = "NAME", default_value = "spc")]
     pub profile: String,

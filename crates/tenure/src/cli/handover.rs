@@ -2,8 +2,8 @@
 
 use super::values;
 use crate::device::Device;
-use crate::handover::MethodName;
 use clap::{Args, Subcommand};
+use handover::Method;
 use scsi::pr::Key;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,11 +41,14 @@ pub struct MoveArgs {
     pub key: Option<Key>,
     /// Use this method or refuse, instead of taking the one the plan prefers
     #[arg(long, value_name = "NAME")]
-    pub method: Option<MethodName>,
+    pub method: Option<Method>,
+    /// The initiator name and ISID, the same on both sides, belong to this guest alone (method identity)
+    #[arg(long)]
+    pub identity: bool,
     /// Allow a moment in which the guest's key is not listed (source dead: destination nonce)
     #[arg(long)]
     pub allow_gap: bool,
-    /// More known targets, in TOML
+    /// More known targets: lines of `VENDOR[ / PRODUCT[ / REVISION]]: NAME=yes|no|unknown ...`
     #[arg(long, value_name = "FILE")]
     pub targets: Option<PathBuf>,
     /// Where the journal is kept; an open journal there is recovered first

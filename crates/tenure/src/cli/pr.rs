@@ -91,7 +91,7 @@ pub struct RegisterArgs {
     #[arg(long, alias = "param-alltgpt")]
     pub all_target_ports: bool,
     /// Register this initiator port too (SPEC_I_PT); may be repeated
-    #[arg(long, value_name = "PORT", value_parser = crate::device::initiator_port)]
+    #[arg(long, value_name = "PORT")]
     pub initiator_port: Vec<TransportId>,
 }
 
@@ -152,7 +152,7 @@ pub struct RegisterMoveArgs {
     #[arg(long, alias = "param-sark", value_name = "KEY", value_parser = values::key)]
     pub new_key: Key,
     /// The destination's initiator port, e.g. iqn.2026-11.example:b,i,0x00023d000001
-    #[arg(long, value_name = "PORT", value_parser = crate::device::initiator_port)]
+    #[arg(long, value_name = "PORT")]
     pub initiator_port: TransportId,
     /// The destination's RELATIVE TARGET PORT IDENTIFIER
     #[arg(long, value_name = "ID", default_value_t = 1)]

@@ -16,16 +16,8 @@ pub(super) fn key(text: &str) -> Result<Key, String> {
 /// A reservation type by its code or by its usual short name; codes that the standard does not define pass,
 /// because the device server is the one to reject them.
 pub(super) fn any_type(text: &str) -> Result<ReservationType, String> {
-    let code = match text.to_ascii_lowercase().as_str() {
-        "we" => 1,
-        "ea" => 3,
-        "we-ro" => 5,
-        "ea-ro" => 6,
-        "we-ar" => 7,
-        "ea-ar" => 8,
-        digits => digits.parse().ok().filter(|code| *code < 16).ok_or(TYPES)?,
-    };
-    Ok(ReservationType(code))
+    let code = || text.parse().ok().filter(|code| *code < 16).map(ReservationType);
+    text.parse().ok().or_else(code).ok_or_else(|| TYPES.into())
 }
 
 /// One of the six types of the standard.

@@ -1,12 +1,39 @@
-//! Software that nobody here wrote, against `tenure target`, and handovers on targets that nobody here wrote.
+//! Software that nobody here wrote, against `tenure target`, and handovers on a target that nobody here wrote.
 
-use crate::report::Report;
-use crate::shell;
+pub(crate) mod clients;
+mod conformance;
+mod tgt;
+
+use crate::report::{Done, Report};
+use crate::{shell, tools};
+use anyhow::Result;
+use lab::tenure::Tenure;
 use std::path::PathBuf;
 
-/// Every interop step.
+/// Every interop step; a step whose software is missing and cannot be installed is skipped and says so.
 pub(crate) fn steps(report: &mut Report) {
-    let _ = report;
+    let tenure = Tenure::at(&tenure());
+    let libiscsi = || tools::ensure(tools::LIBISCSI);
+    let qemu = || tools::ensure(tools::QEMU).and_then(|()| tools::ensure_package("qemu-block-extra"));
+    let tgt = || tools::ensure(tools::TGT);
+    with(report, "iscsi-test-cu", libiscsi, || conformance::run(&tenure));
+    with(report, "libiscsi clients", libiscsi, || clients::libiscsi(&tenure));
+    with(report, "iscsi-perf", libiscsi, || clients::perf(&tenure));
+    with(report, "qemu-img, qemu-io", qemu, || clients::qemu(&tenure));
+    with(report, "handovers on tgt", tgt, tgt::handovers);
+    with(report, "handover run on tgt", tgt, || tgt::refusal(&tenure));
+}
+
+fn with(
+    report: &mut Report,
+    name: &str,
+    needs: impl FnOnce() -> Result<()>,
+    work: impl FnOnce() -> Result<Done>,
+) {
+    report.step(name, || match needs() {
+        Ok(()) => work(),
+        Err(missing) => Ok(Done::Skipped(format!("{missing:#}"))),
+    });
 }
 
 /// The release binary.

@@ -23,14 +23,14 @@ pub fn run(args: &PrArgs, console: &mut Console) -> Result<Exit, Failure> {
         console.confirm(question)?;
     }
     let mut nexus = command.device.open(args.timeout)?;
-    let (completion, attentions) = send(nexus.as_mut(), &command, args.retries, console)?;
+    let (completion, attentions) = send(&mut nexus, &command, args.retries, console)?;
     let answer = Answer::new(command.reads, &completion);
     if args.json {
         console.json(&json::Document::new(&completion, &attentions, &answer))?;
     } else {
         print(&command, &completion, &answer, console)?;
     }
-    Ok(exit_of(completion.status))
+    Ok(if answer == Answer::Unreadable { Exit::Failed } else { exit_of(completion.status) })
 }
 
 fn print(
@@ -84,11 +84,17 @@ fn send(
             console.warning(format!("unit attention: {}; not sent again", sense.code));
             return Ok((completion, attentions));
         }
-        console.warning(format!(
+        let told = format!(
             "unit attention: {}; the command was not executed and is sent again ({} of {retries})",
             sense.code,
             attentions.len() + 1,
-        ));
+        );
+        // 29h is what our own login causes on many targets: nothing that happened to anybody.
+        if sense.code.asc == 0x29 {
+            console.detail(told);
+        } else {
+            console.warning(told);
+        }
         attentions.push(sense);
     }
 }

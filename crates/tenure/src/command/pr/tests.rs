@@ -38,10 +38,9 @@ fn read_keys(device: &crate::device::Device) -> Command<'_> {
     }
 }
 
-fn sent(
-    answers: Vec<Completion>,
-    retries: u8,
-) -> (Script, Result<(Completion, Vec<Sense>), Failure>, String) {
+type Sent = Result<(Completion, Vec<Sense>), Failure>;
+
+fn sent(answers: Vec<Completion>, retries: u8) -> (Script, Sent, String) {
     let device = "/dev/null".parse().unwrap();
     let kept = Kept::default();
     let mut console = Console::new(Box::new(std::io::sink()), Box::new(kept.clone()), Verbosity::Normal);
@@ -98,7 +97,7 @@ fn statuses_have_their_exit_codes() {
 fn the_field_pointer_is_told() {
     let sense = scsi::FieldError::cdb_bit(2, 3).sense();
     let told = failure_text(&Completion::check(&sense));
-    assert_eq!(told, "CHECK CONDITION, ILLEGAL REQUEST: INVALID FIELD IN CDB, CDB byte 2 bit 3");
+    assert_eq!(told, "CHECK CONDITION, ILLEGAL REQUEST: INVALID FIELD IN CDB (24/00), CDB byte 2 bit 3");
 }
 
 #[test]

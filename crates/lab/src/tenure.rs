@@ -1,0 +1,88 @@
+//! The program under test: its commands run to their end, and its target in the background.
+
+use crate::process::Background;
+use crate::served::Served;
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The `tenure` binary.
+#[derive(Clone, Debug)]
+pub struct Tenure {
+    program: PathBuf,
+}
+
+/// What one run of `tenure` left.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    /// Exit status.
+    pub exit: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl Ran {
+    /// Standard output as the one JSON document it must be.
+    ///
+    /// # Errors
+    /// If it is anything else.
+    pub fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.out).with_context(|| format!("not one JSON document: {self:?}"))
+    }
+}
+
+impl Tenure {
+    /// Uses this binary.
+    #[must_use]
+    pub fn at(program: &Path) -> Self {
+        Self { program: program.to_path_buf() }
+    }
+
+    /// A command line that begins with the binary.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(args);
+        command
+    }
+
+    /// Runs to the end.
+    ///
+    /// # Errors
+    /// If the binary cannot be run or dies by a signal.
+    pub fn run(&self, args: &[&str]) -> Result<Ran> {
+        let output = self.command(args).output().with_context(|| self.program.display().to_string())?;
+        Ok(Ran {
+            exit: output.status.code().with_context(|| format!("{args:?}: {}", output.status))?,
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Serves these LUN SPECs on a free port.
+    ///
+    /// # Errors
+    /// If the target does not become ready.
+    pub fn target(&self, luns: &[&str]) -> Result<Served> {
+        self.target_with(luns, &[])
+    }
+
+    /// The same, with further arguments.
+    ///
+    /// # Errors
+    /// If the target does not become ready.
+    pub fn target_with(&self, luns: &[&str], more: &[&str]) -> Result<Served> {
+        let iqn = "iqn.2026-11.example.tenure:lab";
+        let mut command = self.command(&["target", "--listen", "127.0.0.1:0", "--target", iqn]);
+        for lun in luns {
+            command.args(["--lun", lun]);
+        }
+        let (process, line) = Background::start_and_read_line(command.args(more))?;
+        let ready: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
+        let portal = ready.get("listen").and_then(Value::as_str).with_context(|| line.clone())?.to_owned();
+        Ok(Served { process, portal, iqn: iqn.to_owned(), first_lun: 0 })
+    }
+}

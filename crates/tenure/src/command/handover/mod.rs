@@ -1,0 +1,137 @@
+//! `tenure handover plan|run`: the engine of `handover` on real nexuses of this machine.
+
+mod order;
+mod recover;
+mod report;
+
+pub(crate) use order::nonce;
+pub(crate) use report::{CommandDocument, commands, duration, verdict_name};
+
+use crate::cli::{HandoverArgs, HandoverVerb, MoveArgs};
+use crate::console::Console;
+use crate::drive::{Driver, Link, Pause, Record};
+use crate::exit::{Exit, Failure};
+use crate::journal::{Journal, JournalFile, NoJournal};
+use ::handover::{Engine, Event, Method, Path, Phase, Plan, Procedure, Verdict};
+pub use order::Order;
+use report::{Report, Tone};
+use std::collections::BTreeMap;
+
+/// Plans or runs one handover.
+///
+/// # Errors
+/// A usage error, or a refusal before the engine had anything to say.
+pub fn run(args: &HandoverArgs, console: &mut Console) -> Result<Exit, Failure> {
+    match &args.verb {
+        HandoverVerb::Plan(args) => plan(args, console),
+        HandoverVerb::Run(args) => carry_out(args, console),
+    }
+}
+
+fn plan(args: &MoveArgs, console: &mut Console) -> Result<Exit, Failure> {
+    let order = Order::new(args, console)?;
+    let mut engine = Engine::new(order.settings.clone());
+    let mut nowhere = NoJournal;
+    let mut driver = Driver::new(order.links, &mut nowhere);
+    let verdict = match driver.advance(&mut engine)? {
+        Pause::Finished(verdict) => Some(verdict),
+        Pause::Phase(_) => None,
+    };
+    let plan = engine.plan();
+    let report = Report::planned(&order.names, plan.as_ref(), verdict);
+    if args.json {
+        console.json(&report.document())?;
+    } else {
+        console.data(&report.text())?;
+    }
+    Ok(report.exit())
+}
+
+fn carry_out(args: &MoveArgs, console: &mut Console) -> Result<Exit, Failure> {
+    let Some(directory) = &args.state else {
+        console.note("no --state DIR: if this process dies half-way, recovery will have no journal to go by");
+        let ended = hand_over(Order::new(args, console)?, &mut NoJournal, console)?;
+        return conclude(args, &ended, console);
+    };
+    let mut journal = JournalFile::open(directory)?;
+    if let Some(unfinished) = journal.unfinished().cloned() {
+        let ended = recover::recover(args, &unfinished, &mut journal, console)?;
+        close(&mut journal, &ended.verdict)?;
+        if !matches!(ended.verdict, Verdict::KeptAtSource { leftover: false, .. }) {
+            return conclude(args, &ended, console);
+        }
+        console.note("the interrupted handover was undone; now the one that was asked for");
+    }
+    journal.begin(order::texts(&args.from), order::texts(&args.to))?;
+    let ended = hand_over(Order::new(args, console)?, &mut journal, console)?;
+    close(&mut journal, &ended.verdict)?;
+    conclude(args, &ended, console)
+}
+
+/// The journal stays open where somebody still has to do something about the device.
+fn close(journal: &mut JournalFile, verdict: &Verdict) -> Result<(), Failure> {
+    let open = matches!(
+        verdict,
+        Verdict::InDoubt(_)
+            | Verdict::KeptAtSource { leftover: true, .. }
+            | Verdict::Fenced { nonce_left: true }
+    );
+    if open { Ok(()) } else { Ok(journal.end(verdict)?) }
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What was planned; `None` if it was refused before.
+    pub plan: Option<Plan>,
+    /// The method that was used in the end.
+    pub method: Option<Method>,
+    /// What happened.
+    pub record: Record,
+    /// The paths, as open as they were left.
+    pub links: BTreeMap<Path, Link>,
+}
+
+/// Carries out an order from plan to verdict, and narrates. The guest is paused already, or its VMM stopped.
+///
+/// # Errors
+/// If the engine has no verdict, which would be a defect.
+pub fn hand_over(order: Order, journal: &mut dyn Journal, console: &mut Console) -> Result<Ended, Failure> {
+    let mut engine = Engine::new(order.settings);
+    let mut driver = Driver::new(order.links, journal);
+    let mut tone = Tone::default();
+    let mut plan = None;
+    let verdict = loop {
+        let pause = driver.advance(&mut engine)?;
+        tone.commands(&driver.record, console);
+        match pause {
+            Pause::Phase(phase) => {
+                if phase == Phase::Plan {
+                    plan = engine.plan();
+                    report::narrate_plan(plan.as_ref(), console);
+                }
+                engine.handle(Event::Proceed);
+            }
+            Pause::Finished(verdict) => break verdict,
+        }
+    };
+    report::narrate_end(&engine, console);
+    let method = plan.is_some().then(|| engine.method());
+    let (links, record) = driver.into_parts();
+    Ok(Ended { verdict, plan, method, record, links })
+}
+
+fn conclude(args: &MoveArgs, ended: &Ended, console: &mut Console) -> Result<Exit, Failure> {
+    let report = Report::ran(ended.plan.as_ref(), ended.method, ended.verdict, &ended.record);
+    if args.json {
+        console.json(&report.document())?;
+    } else {
+        console.data(&report.text())?;
+    }
+    Ok(report.exit())
+}
+
+#[cfg(test)]
+mod tests;

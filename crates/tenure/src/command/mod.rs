@@ -1,0 +1,6 @@
+//! What each command does.
+
+pub mod demo;
+pub mod handover;
+pub mod pr;
+pub mod target;

@@ -1,0 +1,147 @@
+//! Carries out what a `handover` procedure asks, on real nexuses: one batch at a time, every path of it at once.
+//!
+//! Used by `handover run` and by the demo. The engine decides, this obeys: it sends nothing of its own, and
+//! it never reports a command as lost before the session that carried it is gone.
+
+mod link;
+pub(crate) mod record;
+pub(crate) mod words;
+
+pub use link::Link;
+pub use record::{Happened, PhaseSpan, Record};
+
+use crate::journal::Journal;
+use handover::{Action, CommandId, Event, Outcome, Path, Phase, Procedure, Step, Verdict};
+use link::Job;
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::Instant;
+
+/// Where a procedure stands still or ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// A phase is over; hand the procedure an event to go on.
+    Phase(Phase),
+    /// The end.
+    Finished(Verdict),
+}
+
+/// The nexuses of both hosts, the journal, and what has happened so far.
+pub struct Driver<'a> {
+    links: BTreeMap<Path, Link>,
+    journal: &'a mut dyn Journal,
+    /// What has happened so far.
+    pub record: Record,
+}
+
+impl<'a> Driver<'a> {
+    /// A driver for these paths.
+    pub fn new(links: BTreeMap<Path, Link>, journal: &'a mut dyn Journal) -> Self {
+        Self { links, journal, record: Record::default() }
+    }
+
+    /// Runs the procedure to the end of its phase.
+    ///
+    /// # Errors
+    /// If it waits for reports that it already has: a defect of the procedure, and no verdict.
+    pub fn advance(&mut self, procedure: &mut dyn Procedure) -> anyhow::Result<Pause> {
+        loop {
+            match procedure.poll() {
+                Step::Run(actions) => self.batch(procedure, actions),
+                Step::PhaseDone(phase) => {
+                    self.record.phase_done(phase);
+                    return Ok(Pause::Phase(phase));
+                }
+                Step::Finished(verdict) => {
+                    self.record.finished();
+                    return Ok(Pause::Finished(verdict));
+                }
+                Step::Wait => anyhow::bail!("the procedure waits for reports that it already has"),
+            }
+        }
+    }
+
+    /// Runs the procedure to its end without stopping between phases.
+    ///
+    /// # Errors
+    /// Like [`Driver::advance`].
+    pub fn finish(&mut self, procedure: &mut dyn Procedure) -> anyhow::Result<Verdict> {
+        loop {
+            match self.advance(procedure)? {
+                Pause::Phase(_) => procedure.handle(Event::Proceed),
+                Pause::Finished(verdict) => return Ok(verdict),
+            }
+        }
+    }
+
+    /// Ends the driving: the paths, as open as they are now, and what happened.
+    #[must_use]
+    pub fn into_parts(self) -> (BTreeMap<Path, Link>, Record) {
+        (self.links, self.record)
+    }
+
+    /// One path, for the guest that uses it before and after the handover.
+    ///
+    /// # Errors
+    /// If there is no such path.
+    pub fn link(&mut self, path: Path) -> anyhow::Result<&mut Link> {
+        self.links.get_mut(&path).ok_or_else(|| anyhow::anyhow!("there is no {path}"))
+    }
+
+    fn batch(&mut self, procedure: &mut dyn Procedure, actions: Vec<Action>) {
+        let mut jobs = Jobs::new();
+        for action in actions {
+            let (path, id, job) = match action {
+                Action::Execute { id, path, request } => (path, id, Job::Command(request)),
+                Action::CloseSession { id, path } => (path, id, Job::Close),
+                Action::OpenSession { id, path } => (path, id, Job::Open),
+                Action::Journal(entry) => {
+                    if let Err(error) = self.journal.append(&entry) {
+                        self.record.trouble(format!("the journal cannot be written: {error:#}"));
+                        return procedure.handle(Event::JournalFailed);
+                    }
+                    continue;
+                }
+            };
+            jobs.entry(path).or_default().push((id, job));
+        }
+        for (id, outcome) in self.carry_out(&jobs) {
+            procedure.handle(Event::Completed { id, outcome });
+        }
+    }
+
+    /// All paths at once; on one path in order.
+    fn carry_out(&mut self, jobs: &Jobs) -> Vec<(CommandId, Outcome)> {
+        let started = Instant::now();
+        let mut results = run_paths(&mut self.links, jobs);
+        if !results.is_empty() {
+            self.record.round_trip();
+        }
+        let mut outcomes = Vec::new();
+        for (path, jobs) in jobs {
+            // Without a link nothing was sent; a thread that died may have sent anything.
+            let missing = if results.contains_key(path) { Outcome::Unknown } else { Outcome::NotSent };
+            let mut told = results.remove(path).unwrap_or_default().into_iter();
+            for (id, job) in jobs {
+                let outcome = told.next().unwrap_or_else(|| missing.clone());
+                self.record.command(started, *path, job, &outcome);
+                outcomes.push((*id, outcome));
+            }
+        }
+        outcomes
+    }
+}
+
+type Jobs = BTreeMap<Path, Vec<(CommandId, Job)>>;
+
+fn run_paths(links: &mut BTreeMap<Path, Link>, jobs: &Jobs) -> BTreeMap<Path, Vec<Outcome>> {
+    thread::scope(|scope| {
+        let mut running = Vec::new();
+        for (path, link) in links {
+            if let Some(jobs) = jobs.get(path) {
+                running.push((*path, scope.spawn(|| link.carry_out(jobs))));
+            }
+        }
+        running.into_iter().map(|(path, thread)| (path, thread.join().unwrap_or_default())).collect()
+    })
+}

@@ -1,0 +1,175 @@
+//! The journal of `handover run --state DIR`: what must be durable before a phase changes anything.
+//!
+//! One file of JSON lines, locked while a run is under way, each line synced before the commands that follow
+//! it are sent. Only the last handover is kept. A line that a crash cut short belongs to commands that were
+//! never sent and is dropped; a damaged line anywhere else is refused, never skipped and never overwritten.
+
+mod line;
+
+use crate::exit::Failure;
+use anyhow::{Context, Result, bail};
+use handover::{Entry, Verdict};
+use line::Line;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// No run writes more than a few dozen lines of a few hundred bytes.
+const MAX_SIZE: u64 = 1 << 20;
+
+/// Where entries go.
+pub trait Journal {
+    /// Makes an entry durable.
+    ///
+    /// # Errors
+    /// If that cannot be promised.
+    fn append(&mut self, entry: &Entry) -> Result<()>;
+}
+
+/// Nowhere: a crash of this run cannot be recovered from.
+#[derive(Debug)]
+pub struct NoJournal;
+
+impl Journal for NoJournal {
+    fn append(&mut self, _: &Entry) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A handover that began and has no end in the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The source's DEVICEs as they were given.
+    pub from: Vec<String>,
+    /// The destination's DEVICEs as they were given.
+    pub to: Vec<String>,
+    /// The last entry; `None` if it changed nothing yet.
+    pub entry: Option<Entry>,
+}
+
+/// A journal file of which this process is the only user.
+#[derive(Debug)]
+pub struct JournalFile {
+    path: PathBuf,
+    file: File,
+    unfinished: Option<Unfinished>,
+}
+
+impl JournalFile {
+    /// Opens the journal in `directory`, creating both where they are missing, and reads what it tells.
+    ///
+    /// # Errors
+    /// Refused if another process uses it or a line is damaged; failed if it cannot be read.
+    pub fn open(directory: &Path) -> Result<Self, Failure> {
+        std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+        let path = directory.join("handover.jsonl");
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = file.with_context(|| path.display().to_string())?;
+        lock(&file, &path)?;
+        // The name itself must survive a power loss as well.
+        sync_directory(directory).with_context(|| directory.display().to_string())?;
+        let text = read(&mut file, &path)?;
+        let (kept, unfinished) = parse(&text).map_err(|reason| damaged(&path, &reason))?;
+        file.set_len(kept)
+            .and_then(|()| file.seek(SeekFrom::End(0)))
+            .with_context(|| path.display().to_string())?;
+        Ok(Self { path, file, unfinished })
+    }
+
+    /// The handover that was under way when its process ended.
+    #[must_use]
+    pub const fn unfinished(&self) -> Option<&Unfinished> {
+        self.unfinished.as_ref()
+    }
+
+    /// Begins a handover; what the journal told before is dropped.
+    ///
+    /// # Errors
+    /// If it cannot be made durable.
+    pub fn begin(&mut self, from: Vec<String>, to: Vec<String>) -> Result<()> {
+        self.file
+            .set_len(0)
+            .and_then(|()| self.file.rewind())
+            .with_context(|| self.path.display().to_string())?;
+        self.write(&Line::begin(from, to))
+    }
+
+    /// The handover is over and needs no recovery.
+    ///
+    /// # Errors
+    /// If it cannot be made durable.
+    pub fn end(&mut self, verdict: &Verdict) -> Result<()> {
+        self.write(&Line::end(&verdict.to_string()))?;
+        self.unfinished = None;
+        Ok(())
+    }
+
+    fn write(&mut self, line: &Line) -> Result<()> {
+        let text = format!("{}\n", serde_json::to_string(line)?);
+        let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
+        written.with_context(|| self.path.display().to_string())
+    }
+}
+
+impl Journal for JournalFile {
+    fn append(&mut self, entry: &Entry) -> Result<()> {
+        self.write(&Line::entry(entry))
+    }
+}
+
+fn lock(file: &File, path: &Path) -> Result<(), Failure> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            Err(Failure::refused(format!("{}: another handover is under way there", path.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(anyhow::Error::from(error).context("lock").into()),
+    }
+}
+
+fn read(file: &mut File, path: &Path) -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    file.take(MAX_SIZE + 1).read_to_end(&mut bytes).with_context(|| path.display().to_string())?;
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(damaged(path, &anyhow::anyhow!("it is larger than any journal")));
+    }
+    String::from_utf8(bytes).map_err(|_| damaged(path, &anyhow::anyhow!("it is not text")))
+}
+
+fn damaged(path: &Path, reason: &anyhow::Error) -> Failure {
+    Failure::refused(format!(
+        "{}: this journal cannot be trusted ({reason:#}); look at the reservation with `tenure pr \
+         read-full-status`, decide where the guest may run, then move the file away",
+        path.display()
+    ))
+}
+
+fn sync_directory(directory: &Path) -> std::io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// How many bytes of the text count, and the handover that it leaves open.
+fn parse(text: &str) -> Result<(u64, Option<Unfinished>)> {
+    let whole = text.rfind('\n').map_or(0, |at| at + 1);
+    let mut unfinished = None;
+    for (number, line) in text.get(..whole).unwrap_or_default().lines().enumerate() {
+        let line: Line = serde_json::from_str(line).with_context(|| format!("line {}", number + 1))?;
+        unfinished = apply(unfinished, line).with_context(|| format!("line {}", number + 1))?;
+    }
+    Ok((u64::try_from(whole)?, unfinished))
+}
+
+fn apply(before: Option<Unfinished>, line: Line) -> Result<Option<Unfinished>> {
+    line.check_schema()?;
+    match (before, line) {
+        (None, Line::Begin { from, to, .. }) => Ok(Some(Unfinished { from, to, entry: None })),
+        (Some(open), Line::Entry { entry, .. }) => {
+            Ok(Some(Unfinished { entry: Some(entry.to_entry()?), ..open }))
+        }
+        (Some(_), Line::End { .. }) => Ok(None),
+        _ => bail!("it does not belong there"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

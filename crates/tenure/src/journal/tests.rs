@@ -1,0 +1,118 @@
+//! The journal: what it keeps, what a crash leaves, what damage it refuses.
+
+use super::*;
+use handover::journal::Stage;
+use handover::{Method, Role};
+use scsi::pr::{Key, ReservationType};
+use tempfile::TempDir;
+
+fn entry(stage: Stage) -> Entry {
+    Entry {
+        stage,
+        method: Method::SourceNonce,
+        key: Key(0xA),
+        nonce: Key(0xFFFF_0000_1111_2222),
+        role: Role::Holder(ReservationType(5)),
+        aptpl: true,
+        generation: 9,
+        source_paths: 3,
+        holder: Some(1),
+        destination_had: 2,
+        sharers: 1,
+    }
+}
+
+fn begun(directory: &TempDir) -> JournalFile {
+    let mut journal = JournalFile::open(directory.path()).unwrap();
+    journal.begin(vec!["/dev/a".into()], vec!["/dev/b".into()]).unwrap();
+    journal
+}
+
+fn path(directory: &TempDir) -> PathBuf {
+    directory.path().join("handover.jsonl")
+}
+
+#[test]
+fn the_last_entry_of_an_open_handover_is_found_again() {
+    let directory = TempDir::new().unwrap();
+    let mut journal = begun(&directory);
+    journal.append(&entry(Stage::Freeze)).unwrap();
+    journal.append(&entry(Stage::Take)).unwrap();
+    drop(journal);
+    let journal = JournalFile::open(directory.path()).unwrap();
+    let unfinished = journal.unfinished().unwrap();
+    assert_eq!(unfinished.entry, Some(entry(Stage::Take)));
+    assert_eq!(unfinished.from, ["/dev/a"]);
+}
+
+#[test]
+fn a_finished_handover_leaves_nothing_open() {
+    let directory = TempDir::new().unwrap();
+    let mut journal = begun(&directory);
+    journal.append(&entry(Stage::Freeze)).unwrap();
+    journal.end(&Verdict::Moved).unwrap();
+    drop(journal);
+    assert_eq!(JournalFile::open(directory.path()).unwrap().unfinished(), None);
+}
+
+#[test]
+fn a_line_cut_by_a_crash_is_dropped_and_the_one_before_it_counts() {
+    let directory = TempDir::new().unwrap();
+    let mut journal = begun(&directory);
+    journal.append(&entry(Stage::Freeze)).unwrap();
+    journal.append(&entry(Stage::Take)).unwrap();
+    drop(journal);
+    let text = std::fs::read(path(&directory)).unwrap();
+    std::fs::write(path(&directory), &text[..text.len() - 7]).unwrap();
+    let mut journal = JournalFile::open(directory.path()).unwrap();
+    assert_eq!(journal.unfinished().unwrap().entry, Some(entry(Stage::Freeze)));
+    journal.append(&entry(Stage::Moved)).unwrap();
+    drop(journal);
+    let journal = JournalFile::open(directory.path()).unwrap();
+    assert_eq!(journal.unfinished().unwrap().entry, Some(entry(Stage::Moved)));
+}
+
+#[test]
+fn damage_is_refused_with_the_path_and_the_file_stays_as_it_is() {
+    for bad in [
+        "garbage\n",
+        "{\"line\":\"end\",\"schema\":1,\"verdict\":\"x\"}\n",
+        "{\"line\":\"begin\",\"schema\":2,\"from\":[],\"to\":[]}\n",
+    ] {
+        let directory = TempDir::new().unwrap();
+        std::fs::write(path(&directory), bad).unwrap();
+        let failure = JournalFile::open(directory.path()).unwrap_err();
+        assert_eq!(failure.exit, crate::exit::Exit::Refused, "{bad}");
+        assert!(failure.to_string().contains("handover.jsonl"), "{failure}");
+        assert_eq!(std::fs::read_to_string(path(&directory)).unwrap(), bad);
+    }
+}
+
+#[test]
+fn two_runs_cannot_share_a_journal() {
+    let directory = TempDir::new().unwrap();
+    let _first = begun(&directory);
+    assert_eq!(JournalFile::open(directory.path()).unwrap_err().exit, crate::exit::Exit::Refused);
+}
+
+#[test]
+fn every_role_and_stage_reads_back() {
+    let directory = TempDir::new().unwrap();
+    let kind = ReservationType(7);
+    let roles = [
+        Role::Registrant,
+        Role::Unregistered,
+        Role::Member(kind),
+        Role::AllRegistrants(kind),
+        Role::Holder(kind),
+        Role::HolderOrSharer(kind),
+    ];
+    for role in roles {
+        let mut journal = begun(&directory);
+        let entry = Entry { role, ..entry(Stage::SourceClosed) };
+        journal.append(&entry).unwrap();
+        drop(journal);
+        let journal = JournalFile::open(directory.path()).unwrap();
+        assert_eq!(journal.unfinished().unwrap().entry, Some(entry));
+    }
+}

@@ -1,0 +1,56 @@
+//! Handovers on Debian's `tgt`.
+//!
+//! To tgt a session is the I_T nexus: another session of the same initiator name and ISID does not have its
+//! registration. Therefore alpha's session registers first and is then handed to the very code that
+//! `tenure handover run` runs; beta and the bystanders are ordinary.
+
+use crate::report::Done;
+use anyhow::{Context, Result, ensure};
+use lab::moves::{Became, hand_over_in_session};
+use lab::states::{GUEST, Guest, Nodes, Standing};
+use lab::tenure::Tenure;
+use lab::tgt::Tgt;
+use tenure::exit::Exit;
+
+/// Every state, with a bystander that shares the key and without.
+///
+/// # Errors
+/// Names the first state that does not move, or harms somebody.
+pub(super) fn handovers() -> Result<Done> {
+    let states = Standing::all();
+    let tgt = Tgt::start(u16::try_from(2 * states.len())?, 4)?;
+    let guests =
+        [false, true].into_iter().flat_map(|shared| states.iter().map(move |standing| (*standing, shared)));
+    let mut moved = Vec::new();
+    for (index, (standing, shared)) in guests.enumerate() {
+        let became = hand_over_in_session(&tgt.served, u16::try_from(index)?, Guest { standing, shared })
+            .with_context(|| format!("{standing}, shared {shared}"))?;
+        ensure!(shared || matches!(became, Became::Moved(_)), "{standing}: {became:?}");
+        moved.push(matches!(became, Became::Moved(_)));
+    }
+    let refused = moved.iter().filter(|moved| !**moved).count();
+    Ok(Done::Passed(format!("{} moved, {refused} refused", moved.len() - refused)))
+}
+
+/// What `tenure handover run` itself does there: its session cannot have the registration, and it takes nobody's.
+///
+/// # Errors
+/// If it says that it moved, or leaves anything changed.
+pub(super) fn refusal(tenure: &Tenure) -> Result<Done> {
+    let tgt = Tgt::start(1, 4)?;
+    let guest = Guest { standing: Standing::Registrant, shared: false };
+    let mut nodes = Nodes::new(&tgt.served, 0)?;
+    nodes.set_up(guest)?;
+    let mut alpha = nodes.alpha().nexus(u64::from(tgt.served.first_lun));
+    let (from, to) = nodes.from_and_to();
+    // Another ISID leaves alpha's own session alone.
+    let from = from.replace("isid=80000", "isid=80001");
+    let key = GUEST.to_string();
+    let ran = tenure.run(&["-q", "handover", "run", "--json", "--from", &from, "--to", to, "--key", &key])?;
+    ensure!([Exit::Refused as i32, Exit::Fenced as i32].contains(&ran.exit), "{ran:?}");
+    let reason = ran.json()?.get("reason").and_then(|reason| Some(reason.as_str()?.to_owned()));
+    let reason = reason.filter(|reason| !reason.is_empty()).with_context(|| format!("no reason: {ran:?}"))?;
+    let (_, mut beta) = nodes.log_in_again()?;
+    nodes.check_untouched(guest, &mut alpha, &mut beta)?;
+    Ok(Done::Passed(format!("exit {}: {reason}", ran.exit)))
+}
