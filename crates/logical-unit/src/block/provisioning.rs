@@ -48,7 +48,8 @@ impl Disk {
         let (lba, blocks) = (access.extent.lba, u64::from(access.extent.blocks));
         let _shared = self.locks.share(lba, blocks);
         if block == ZEROS && (options.unmap || options.no_data_out) {
-            return self.give_back(lba, blocks);
+            self.give_back(lba, blocks)?;
+            return self.settle();
         }
         self.repeat(sender.interrupted, lba, blocks, block)
     }
@@ -91,7 +92,12 @@ impl Disk {
             let _shared = self.locks.share(lba, blocks);
             self.give_back(lba, blocks)?;
         }
-        Ok(Vec::new())
+        self.settle()
+    }
+
+    /// Without a write cache (WCE = 0) what was given back must not come back with the power.
+    fn settle(&self) -> Answer {
+        if self.modes.write_through() { self.flush() } else { Ok(Vec::new()) }
     }
 
     fn check_unmap(&self, descriptors: &[UnmapDescriptor]) -> Result<(), Refusal> {
@@ -138,3 +144,6 @@ impl Disk {
         Ok(LbaStatusDescriptor { lba, blocks: u32::try_from(blocks).unwrap_or(u32::MAX), status })
     }
 }
+
+#[cfg(test)]
+mod tests;

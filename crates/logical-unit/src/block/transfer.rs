@@ -129,7 +129,7 @@ impl Disk {
 
     /// SYNCHRONIZE CACHE: the whole cache, which is more than was asked for and never less. IMMED is not
     /// taken up: the status says that it has happened.
-    fn flush(&self) -> Answer {
+    pub(super) fn flush(&self) -> Answer {
         self.store.flush().map(|()| Vec::new()).map_err(|error| Refusal::unwritten(&error))
     }
 
