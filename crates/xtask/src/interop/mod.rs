@@ -1,8 +1,10 @@
 //! Software that nobody here wrote, against `tenure target`, and handovers on a target that nobody here wrote.
 
-pub(crate) mod clients;
+mod clients;
 mod conformance;
 mod tgt;
+
+pub(crate) use clients::iscsi_perf;
 
 use crate::report::{Done, Report};
 use crate::{shell, tools};
@@ -14,7 +16,8 @@ use std::path::PathBuf;
 pub(crate) fn steps(report: &mut Report) {
     let tenure = Tenure::at(&tenure());
     let libiscsi = || tools::ensure(tools::LIBISCSI);
-    let qemu = || tools::ensure(tools::QEMU).and_then(|()| tools::ensure_package("qemu-block-extra"));
+    // The driver first: where the installed qemu-utils come from elsewhere, apt replaces them for its sake.
+    let qemu = || tools::ensure_package("qemu-block-extra").and_then(|()| tools::ensure(tools::QEMU));
     let tgt = || tools::ensure(tools::TGT);
     with(report, "iscsi-test-cu", libiscsi, || conformance::run(&tenure));
     with(report, "libiscsi clients", libiscsi, || clients::libiscsi(&tenure));
