@@ -49,6 +49,9 @@ fn pause(tenure: &Tenure, holder: bool, keep_self: bool, args: &[&str]) -> Resul
     let ran = tenure.run(&[&run[..], args].concat())?;
     ensure!(ran.exit == 0, "{}{}", ran.out, ran.err);
     let told = ran.json()?;
-    let microseconds = told["pause"]["microseconds"].as_f64().context("no pause in the JSON")?;
+    let microseconds = told
+        .pointer("/pause/microseconds")
+        .and_then(serde_json::Value::as_f64)
+        .context("no pause in the JSON")?;
     Ok(microseconds / 1000.0 / f64::from(DELAY_MS))
 }
