@@ -124,6 +124,7 @@ impl Facts {
             shared: self.shared(paths),
             move_reported: self.survey.move_reported,
             holder_known: paths == 1 || self.full_status.is_some_and(|status| status.source.holder.is_some()),
+            role_sure: self.full_status.is_some(),
             excluded: 0,
         }
     }
@@ -236,3 +237,6 @@ impl Standing {
         standing
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,6 +46,8 @@ pub struct Traits {
     pub aptpl: Known,
     /// PRGENERATION counts every registering command once and every foreign removal at least once.
     pub counts_registrations: Known,
+    /// PRGENERATION counts an unregistration too.
+    pub counts_unregistrations: Known,
     /// A PREEMPT of a key that nobody has ends with RESERVATION CONFLICT.
     pub refuses_unmatched_preempt: Known,
     /// A new login with the same initiator name and ISID finds the registration of the old one.
@@ -115,7 +117,7 @@ pub struct KnownTargets(Vec<KnownTarget>);
 /// Targets whose behaviour was read in their source or measured.
 const BUILT_IN: &str = "\
 # vendor / product / revision: behaviour
-LIO-ORG: keeps-sender=yes register-and-move=yes full-status=yes aptpl=yes counts-registrations=yes refuses-unmatched-preempt=yes
+LIO-ORG: counts-unregistrations=no keeps-sender=yes register-and-move=yes full-status=yes aptpl=yes counts-registrations=yes refuses-unmatched-preempt=yes
 SCST: keeps-sender=yes register-and-move=yes full-status=yes aptpl=yes counts-registrations=yes refuses-unmatched-preempt=yes
 IET / VIRTUAL-DISK: keeps-sender=yes keeps-identity=no register-and-move=no full-status=no aptpl=no counts-registrations=yes refuses-unmatched-preempt=yes
 INTEL / SPDK: keeps-sender=no keeps-identity=no register-and-move=no full-status=yes aptpl=no counts-registrations=yes refuses-unmatched-preempt=no
@@ -137,7 +139,8 @@ impl Default for KnownTargets {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "line {line} of the list of targets: expected `VENDOR[ / PRODUCT[ / REVISION]]: NAME=yes|no|unknown …` with the \
-     names keeps-sender, register-and-move, full-status, aptpl, counts-registrations, refuses-unmatched-preempt, keeps-identity"
+     names keeps-sender, register-and-move, full-status, aptpl, counts-registrations, counts-unregistrations, refuses-unmatched-preempt, \
+     keeps-identity"
 )]
 pub struct ParseError {
     /// Counted from 1.
@@ -212,6 +215,7 @@ fn parse_traits(text: &str) -> Result<Traits, ()> {
             "aptpl" => &mut traits.aptpl,
             "counts-registrations" => &mut traits.counts_registrations,
             "refuses-unmatched-preempt" => &mut traits.refuses_unmatched_preempt,
+            "counts-unregistrations" => &mut traits.counts_unregistrations,
             "keeps-identity" => &mut traits.keeps_identity,
             _ => return Err(()),
         };

@@ -87,6 +87,8 @@ pub(crate) struct Situation<'a> {
     /// Another nexus has, or may have, the guest's key.
     pub(crate) shared: bool,
     pub(crate) move_reported: Known,
+    /// READ FULL STATUS showed the source's nexus as the holder.
+    pub(crate) role_sure: bool,
     /// The nexus that acts for a source with several paths is known to be the holder, or there is only one.
     pub(crate) holder_known: bool,
     /// Bit per method that this target rejected just now.
@@ -173,6 +175,9 @@ impl Situation<'_> {
     fn fits_own_key(&self) -> Result<(), Reason> {
         self.single_holder()?;
         demand(!self.shared, Reason::KeyShared)?;
+        // READ RESERVATION and READ KEYS are two replies: between them a sharer may have let go of the reservation, and
+        // then the PREEMPT would remove its sender.
+        demand(self.role_sure, Reason::HolderUnknown)?;
         demand(self.traits.keeps_sender.is_yes(), Reason::SenderNotKept)
     }
 
@@ -181,6 +186,8 @@ impl Situation<'_> {
     fn fits_destination_nonce(&self) -> Result<(), Reason> {
         demand(self.settings.allow_absence, Reason::AbsenceNotAllowed)?;
         demand(!self.shared, Reason::KeyShared)?;
+        // A listed key may be a sharer's: READ FULL STATUS, or the source itself, must say that it is the source's.
+        demand(self.role_sure || self.settings.source_alive, Reason::ProofMissing)?;
         let holds = matches!(self.role, Role::Holder(_));
         demand(holds || self.traits.refuses_unmatched_preempt.is_yes(), Reason::ProofMissing)
     }
@@ -238,3 +245,6 @@ fn warnings(method: Method, role: Role, facts: &Facts) -> Vec<Warning> {
     warnings.extend(unknown.then_some(Warning::UnknownTarget));
     warnings
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,6 +54,12 @@ impl Recovery {
         Self { course }
     }
 
+    /// See [`Engine::aptpl_may_have_changed`](crate::Engine::aptpl_may_have_changed).
+    #[must_use]
+    pub const fn aptpl_may_have_changed(&self) -> bool {
+        self.course.terms.aptpl_doubt
+    }
+
     /// Subtracts `by` from every PRGENERATION in the state, for searches that keep it relative.
     pub fn shift_generation(&mut self, by: u32) {
         self.course.shift_generation(by);

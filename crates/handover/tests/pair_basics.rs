@@ -21,6 +21,8 @@ const METHODS: [Option<Method>; 7] = [
 fn handed_over(world: &World, method: Method, what: &str) {
     let owner = if method == Method::Identity { Path::source(0) } else { Path::destination(0) };
     assert_eq!(world.key_of(owner), K, "{what}");
+    let blind = Some("the key was not listed".to_owned()).filter(|_| method == Method::DestinationNonce);
+    assert_eq!(world.gap, blind, "{what}");
     if method != Method::Identity {
         assert_eq!(world.key_of(Path::source(0)), Key::NONE, "{what}");
     }

@@ -36,6 +36,9 @@ fn broken(world: &World, method: Method, end: Verdict, leave: Leave) -> Option<S
         // The operator allowed that a fencer misses the key for the moment it is not listed.
         return None;
     }
+    if let (Some(gap), true) = (&world.gap, method != Method::DestinationNonce) {
+        return Some(format!("{gap} ({method:?}, {end:?})"));
+    }
     let say = |text: &str| Some(format!("{text} ({method:?}, {end:?})"));
     let has_key = |nexus: NexusId| real.key_of(nexus) == K;
     if expected.is_none() && (has_key(source) || has_key(destination)) && !matches!(end, Verdict::InDoubt(_))

@@ -4,7 +4,7 @@
 //! reply, so that the steps of the engine see only answers that mean something.
 
 use super::attention::Attentions;
-use super::order::{Order, Speech};
+use super::order::{Name, Order, Speech};
 use crate::action::{Action, CommandId, Outcome, Path, Step};
 use crate::facts::FullStatusDigest;
 use crate::journal::Entry;
@@ -36,7 +36,7 @@ pub(crate) enum Answer {
     Conflict,
     /// Not executed, and a repetition would not be either.
     Rejected,
-    /// Not executed: the nexus cannot be used.
+    /// Not executed: the nexus cannot be used, or the device server was never ready for it.
     NotSent,
     /// Executed or not.
     Unknown,
@@ -201,8 +201,8 @@ impl Job {
 
     fn again(&mut self) {
         self.tries += 1;
-        let over = self.tries > MAX_TRIES;
-        self.state = if over { State::Ended(Answer::Rejected) } else { State::Waiting };
+        let end = if self.maybe { Answer::Unknown } else { Answer::NotSent };
+        self.state = if self.tries > MAX_TRIES { State::Ended(end) } else { State::Waiting };
     }
 
     /// A command that was never executed may be sent again; one that perhaps was, only if that does no harm.
@@ -267,6 +267,17 @@ fn parse(order: Order, data: &[u8], settings: &Settings, key: Option<Key>) -> An
 }
 
 impl Answers {
+    /// The commands that certainly advanced PRGENERATION, if unregistrations do (SPC-4 5.13.6).
+    pub(crate) fn counted(&self, unregistrations: bool) -> u8 {
+        let counts = |order: &Order| match order {
+            Order::Register(_, Name::Nothing) => unregistrations,
+            Order::Register(..) | Order::Preempt(..) | Order::PreemptAbort(..) | Order::Move => true,
+            _ => false,
+        };
+        let jobs = self.jobs.iter().filter(|(_, order, answer)| answer.is_good() && counts(order));
+        u8::try_from(jobs.count()).unwrap_or(u8::MAX)
+    }
+
     /// Every command with its answer.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &(Path, Order, Answer)> {
         self.jobs.iter()
@@ -332,3 +343,6 @@ impl Answers {
 pub(crate) const fn bit(index: u8) -> u8 {
     1 << (index & 7)
 }
+
+#[cfg(test)]
+mod tests;

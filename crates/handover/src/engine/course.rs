@@ -25,6 +25,7 @@ pub(crate) enum At {
     Survey,
     Look(Phase),
     Count(Phase),
+    Gone,
     Stand(Phase),
     Claim,
     ClaimProbe { maybe: bool },
@@ -92,16 +93,28 @@ pub(crate) struct Terms {
     pub(crate) destination_had: u8,
     /// READ FULL STATUS showed, before any reset, that the source is not registered.
     pub(crate) absent: bool,
+    /// PRGENERATION went back.
+    pub(crate) restarted: bool,
     /// The destination's further paths may have been registered by us.
     pub(crate) others_begun: bool,
     /// The destination's further paths that are not registered yet.
     pub(crate) others_open: u8,
+    /// Those of them that did not answer.
+    pub(crate) others_lost: u8,
     /// This is a recovery: what an earlier process sent is not known.
     pub(crate) recovering: bool,
     pub(crate) sharers: u16,
     pub(crate) shared: bool,
     pub(crate) traits: Traits,
     pub(crate) move_reported: Known,
+    /// PRGENERATION from which own commands are counted, to tell that another node registered meanwhile.
+    pub(crate) mark: u32,
+    /// Own commands since then that advanced it.
+    pub(crate) own: u8,
+    /// The device supports APTPL.
+    pub(crate) persist_capable: bool,
+    /// The role rests on a reading that ties the reservation to the nexus.
+    pub(crate) role_sure: bool,
     /// READ FULL STATUS tells the nexuses apart here.
     pub(crate) full_status: bool,
     /// READ FULL STATUS and READ KEYS were of the same PRGENERATION, and showed the source registered.
@@ -114,8 +127,10 @@ pub(crate) struct Terms {
     pub(crate) attempts: u8,
     /// PREEMPT AND ABORT was rejected.
     pub(crate) no_abort: bool,
-    /// A PREEMPT was sent (source nonce), or known to have succeeded (destination nonce).
+    /// Method *destination nonce*: the PREEMPT has succeeded.
     pub(crate) preempted: bool,
+    /// Method *source nonce*: a command was sent after which the nonce is gone and the destination has everything.
+    pub(crate) nonce_spent: bool,
     pub(crate) taking: bool,
     pub(crate) committed: bool,
     pub(crate) journaled: bool,
@@ -246,12 +261,14 @@ impl Course {
 
     fn advance(&mut self) {
         let answers = self.batch.take();
+        let unregistrations = !self.terms.traits.counts_unregistrations.is_no();
+        self.terms.own = self.terms.own.saturating_add(answers.counted(unregistrations));
         if answers.journal_failed {
             return self.unjournaled();
         }
         match self.at {
             At::Start => self.survey(),
-            At::Survey | At::Look(_) | At::Count(_) => self.read(&answers),
+            At::Survey | At::Look(_) | At::Count(_) | At::Gone => self.read(&answers),
             At::Claim | At::ClaimProbe { .. } | At::Inspect | At::Prove => self.frozen(&answers),
             At::Break | At::Move | At::Preempt | At::Rekey | At::Who | At::DropNonce | At::PreemptNonce => {
                 self.taken(&answers);
@@ -350,6 +367,20 @@ impl Course {
         }
     }
 
+    /// Takes over PTPL_A as it is now, for the REGISTERs to come.
+    pub(crate) fn learn_aptpl(&mut self, answers: &Answers) {
+        if let Some(capabilities) = answers.capabilities() {
+            self.terms.aptpl_doubt |= capabilities.persist_active != self.terms.aptpl;
+            self.terms.aptpl = capabilities.persist_active;
+        }
+    }
+
+    /// More has been counted than own commands account for: another node registered, perhaps with another APTPL.
+    pub(crate) fn reckon_foreign(&mut self, generation: u32) {
+        let advance = generation.wrapping_sub(self.terms.mark);
+        self.terms.aptpl_doubt |= self.terms.persist_capable && advance > u32::from(self.terms.own);
+    }
+
     /// One order for each of the source's paths in `mask`.
     pub(crate) fn on_source(mask: u8, order: Order) -> impl Iterator<Item = (Path, Order)> {
         let paths = (0..8u8).filter(move |index| mask >> index & 1 == 1);
@@ -390,6 +421,7 @@ impl Course {
     /// See [`crate::Engine::shift_generation`].
     pub(crate) fn shift_generation(&mut self, by: u32) {
         self.terms.generation = self.terms.generation.wrapping_sub(by);
+        self.terms.mark = self.terms.mark.wrapping_sub(by);
         self.batch.shift_generation(by);
         if let Some(facts) = &mut self.facts {
             facts.shift_generation(by);
@@ -414,13 +446,19 @@ impl Terms {
             holder: None,
             destination_had: 0,
             absent: false,
+            restarted: false,
             others_begun: false,
             others_open: 0,
+            others_lost: 0,
             recovering: false,
             sharers: 0,
             shared: false,
             traits: Traits::default(),
             move_reported: Known::Unknown,
+            mark: 0,
+            own: 0,
+            persist_capable: false,
+            role_sure: false,
             full_status: false,
             seen_together: false,
             clean: false,
@@ -428,6 +466,7 @@ impl Terms {
             attempts: 0,
             no_abort: false,
             preempted: false,
+            nonce_spent: false,
             taking: false,
             committed: false,
             journaled: false,

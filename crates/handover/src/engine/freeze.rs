@@ -107,7 +107,7 @@ impl Course {
             reads.push(Order::FullStatus);
         }
         let mut orders: Vec<_> = reads.into_iter().map(|order| (DESTINATION, order)).collect();
-        if self.settings.source_alive && self.claimed() == Name::Guest && !self.may_reckon() {
+        if self.settings.source_alive && !self.may_reckon() {
             orders.extend(Self::on_source(self.terms.source_paths, PROBE));
         }
         self.run(At::Inspect, orders);
@@ -129,10 +129,8 @@ impl Course {
             self.beliefs.destination_lost = lost(answers, Side::Destination, 1);
             return self.undo(Cause::DestinationUnreachable);
         };
-        if let Some(capabilities) = answers.capabilities() {
-            self.terms.aptpl_doubt |= capabilities.persist_active != self.terms.aptpl;
-            self.terms.aptpl = capabilities.persist_active;
-        }
+        self.learn_aptpl(answers);
+        self.reckon_foreign(keys.generation);
         let status = answers.full_status().map(|(_, status)| status);
         let probed = answers.iter().any(|(path, _, _)| path.side == Side::Source);
         if probed && !self.source_proved(answers) {
@@ -141,8 +139,6 @@ impl Course {
         let advance = keys.generation.wrapping_sub(self.terms.generation);
         let seen = status.is_some_and(|status| status.source.with_key & self.terms.source_paths != 0);
         let reckoned = !probed && seen && advance == 1 && self.may_reckon();
-        self.terms.aptpl_doubt |=
-            !reckoned && advance > 1 + answers.mask(Side::Source, Answer::is_good).count_ones();
         let listed = keys.keys.iter().filter(|key| Some(**key) == self.terms.key).count();
         if listed == 0 {
             return self.fence();
@@ -172,6 +168,7 @@ impl Course {
         evidence.shared = self.terms.shared;
         let holder = evidence.full_status.and_then(|status| status.source.holder);
         self.terms.holder = holder.or(self.terms.holder);
+        self.terms.role_sure = evidence.full_status.is_some();
         self.terms.role = evidence.role();
     }
 
@@ -196,8 +193,10 @@ impl Course {
     fn source_proved(&mut self, answers: &Answers) -> bool {
         let good = answers.mask(Side::Source, Answer::is_good);
         if good != 0 {
-            self.terms.source_paths = good;
-            self.beliefs.key = good;
+            // A path whose answer was lost may be registered, and must not be forgotten.
+            let kept = good | answers.mask(Side::Source, Answer::is_lost);
+            self.terms.source_paths = kept;
+            self.beliefs.key = kept;
             return true;
         }
         if lost(answers, Side::Source, self.terms.source_paths) {
@@ -220,6 +219,7 @@ impl Course {
             shared: self.terms.shared,
             move_reported: self.terms.move_reported,
             holder_known: self.terms.holder.is_some() || self.terms.source_paths.count_ones() == 1,
+            role_sure: self.terms.role_sure,
             excluded: self.terms.excluded | Method::Identity.bit(),
         };
         let method = match situation.choose() {

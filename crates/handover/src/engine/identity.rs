@@ -36,7 +36,7 @@ impl Course {
             At::IdentityCheck => self.identity_checked(answers.on(DESTINATION)),
             At::IdentityBackClose if all_good => self.reopen_source(),
             At::IdentityBackClose => self.doubt(Doubt::DestinationUnreachable),
-            At::IdentityBackOpen if all_good => self.confirm(),
+            At::IdentityBackOpen if all_good => self.look_back(),
             At::IdentityBackOpen => self.doubt(Doubt::SourceUnreachable),
             _ => {}
         }

@@ -115,7 +115,7 @@ impl Course {
             self.terms.method == Method::SourceNonce && self.terms.taking && !self.terms.recovering;
         let key = match status {
             Some(mask) => mask & all,
-            None if nonce_unused && self.terms.preempted => 0,
+            None if nonce_unused && self.terms.nonce_spent => 0,
             None if nonce_unused => all,
             None => return self.doubt(Doubt::SourceUnreachable),
         };

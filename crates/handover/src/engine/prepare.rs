@@ -58,6 +58,11 @@ impl Course {
             At::Survey => self.surveyed(answers),
             At::Look(phase) => self.looked(phase, answers),
             At::Count(phase) => self.counted(phase, answers),
+            At::Gone => {
+                let verdict =
+                    if self.forgot(answers) { Verdict::Lost } else { Verdict::Fenced { nonce_left: false } };
+                self.at = At::End(verdict);
+            }
             _ => {}
         }
     }
@@ -81,8 +86,8 @@ impl Course {
     }
 
     fn looked(&mut self, phase: Phase, answers: &Answers) {
-        let reservation = answers.find(|_, order| order == Order::Reservation);
-        if reservation.is_lost() {
+        // What was not answered is not known: APTPL above all must not be taken for off.
+        if answers.iter().any(|(_, _, answer)| answer.is_lost()) {
             return self.refuse(Reason::Unreachable);
         }
         let Some(held) = answers.reservation() else { return self.refuse(Reason::NotSupported) };
@@ -129,11 +134,9 @@ impl Course {
         }
         let gone = facts.full_status.is_some_and(|status| status.source.with_key == 0);
         if facts.listed() == 0 || gone {
-            let restarted = facts.generation.wrapping_sub(last) > u32::MAX / 2;
-            let forgot = (self.attentions.reset || restarted) && !facts.aptpl() && !self.terms.absent;
-            let verdict = if forgot { Verdict::Lost } else { Verdict::Fenced { nonce_left: false } };
-            self.at = At::End(verdict);
-            return;
+            self.terms.restarted = facts.generation.wrapping_sub(last) > u32::MAX / 2;
+            let reader = self.reader();
+            return self.run(At::Gone, [(reader, Order::Capabilities)]);
         }
         match plan::plan(facts, &self.settings) {
             Ok(plan) => self.agree(phase, plan.method),
@@ -151,6 +154,9 @@ impl Course {
         terms.shared = situation.shared;
         terms.aptpl = facts.aptpl();
         terms.generation = facts.generation;
+        terms.mark = facts.generation;
+        terms.own = 0;
+        terms.persist_capable = facts.capabilities.is_some_and(|capabilities| capabilities.persist_capable);
         terms.source_paths = all_paths(self.settings.source.len());
         terms.full_status = facts.full_status.is_some();
         terms.seen_together = false;
@@ -167,6 +173,13 @@ impl Course {
         }
         self.beliefs.key = terms.source_paths;
         self.at = At::Stand(phase);
+    }
+
+    /// Whether the target forgot its registrations rather than somebody removing ours: it restarted, does not persist
+    /// through power loss now, and had not been seen without ours before.
+    pub(crate) fn forgot(&self, answers: &Answers) -> bool {
+        let persists = answers.capabilities().is_some_and(|capabilities| capabilities.persist_active);
+        (self.attentions.reset || self.terms.restarted) && !persists && !self.terms.absent
     }
 
     pub(crate) fn refuse(&mut self, reason: Reason) {

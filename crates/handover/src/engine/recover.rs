@@ -79,6 +79,11 @@ impl Course {
         }
         if let Some(capabilities) = answers.capabilities() {
             self.terms.aptpl = capabilities.persist_active;
+            self.terms.persist_capable = capabilities.persist_capable;
+        }
+        if let Some(keys) = answers.keys() {
+            self.terms.mark = keys.generation;
+            self.terms.own = 0;
         }
         let purpose = self.terms.purpose;
         self.locate(purpose);

@@ -76,14 +76,17 @@ impl Course {
                 Role::HolderOrSharer(_) => (At::Who, vec![(DESTINATION, Order::Reservation)]),
                 Role::Holder(_) => self.preempt_nonce(),
                 _ if self.beliefs.source_lost => self.preempt_nonce(),
-                _ => (At::DropNonce, source(nonce, Nonce, Nothing)),
+                _ => {
+                    self.terms.nonce_spent = true;
+                    (At::DropNonce, source(nonce, Nonce, Nothing))
+                }
             },
             Method::DestinationNonce => self.next_blind_act(),
         }
     }
 
     fn preempt_nonce(&mut self) -> (At, Vec<(Path, Order)>) {
-        self.terms.preempted = true;
+        self.terms.nonce_spent = true;
         let order = Order::Preempt(Name::Guest, Name::Nonce, self.kind());
         (At::PreemptNonce, vec![(DESTINATION, order)])
     }
@@ -126,6 +129,7 @@ impl Course {
             self.terms.role = Role::Registrant;
             return;
         };
+        self.terms.role_sure = true;
         self.terms.role = if held.kind.is_all_registrants() {
             Role::AllRegistrants(held.kind)
         } else if held.key == self.settings.nonce {

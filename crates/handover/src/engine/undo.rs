@@ -20,7 +20,11 @@ impl Course {
     pub(crate) fn undo(&mut self, cause: Cause) {
         self.terms.cause = cause;
         self.terms.attempts = 0;
-        // Another node may have changed APTPL since it was read, and every REGISTER of ours sets it.
+        self.look_back();
+    }
+
+    /// Another node may have changed APTPL since it was read, and every REGISTER of ours sets it.
+    pub(crate) fn look_back(&mut self) {
         self.run(At::UndoLook, [(self.witness(), Order::Capabilities)]);
     }
 
@@ -32,10 +36,7 @@ impl Course {
     }
 
     fn undo_looked(&mut self, answers: &Answers) {
-        if let Some(capabilities) = answers.capabilities() {
-            self.terms.aptpl_doubt |= capabilities.persist_active != self.terms.aptpl;
-            self.terms.aptpl = capabilities.persist_active;
-        }
+        self.learn_aptpl(answers);
         self.go_back();
     }
 
@@ -194,12 +195,16 @@ impl Course {
         if !self.settings.source_alive {
             return self.keep();
         }
-        self.run(At::UndoConfirm, Self::on_source(self.terms.source_paths, PROBE));
+        let probes = Self::on_source(self.terms.source_paths, PROBE);
+        self.run(At::UndoConfirm, probes.chain([(Path::source(0), Order::Keys)]));
     }
 
     fn confirmed(&mut self, answers: &Answers) {
-        let conflicts = answers.mask(Side::Source, |answer| *answer == Answer::Conflict);
-        if answers.mask(Side::Source, Answer::is_good) == 0 && conflicts != 0 {
+        if let Some(keys) = answers.keys() {
+            self.reckon_foreign(keys.generation);
+        }
+        let conflicts = answers.mask_of(PROBE, |answer| *answer == Answer::Conflict);
+        if answers.mask_of(PROBE, Answer::is_good) == 0 && conflicts != 0 {
             self.beliefs.key = 0;
             return self.fence();
         }
@@ -315,18 +320,20 @@ impl Course {
             return self.doubt(Doubt::ConflictForAll);
         }
         let keys = answers.keys();
+        if let Some(keys) = keys {
+            self.reckon_foreign(keys.generation);
+        }
         let key = self.terms.key.unwrap_or_default();
         let untouched = self.terms.method == Method::DestinationNonce && !self.terms.preempted;
         if untouched && keys.is_some_and(|keys| keys.keys.contains(&key)) {
             self.terms.cause = Cause::Rejected;
             return self.keep();
         }
-        let persists = answers.capabilities().is_some_and(|capabilities| capabilities.persist_active);
-        let restarted = keys.is_some_and(|keys| {
+        self.terms.restarted |= keys.is_some_and(|keys| {
             let advance = keys.generation.wrapping_sub(self.terms.generation);
             advance > u32::MAX / 2
         });
-        let forgot = (self.attentions.reset || restarted) && !(self.terms.aptpl && persists);
+        let forgot = self.forgot(answers);
         if self.terms.nonce_left {
             self.finish(Stage::FencedWithNonce, Verdict::Fenced { nonce_left: true });
         } else if forgot {

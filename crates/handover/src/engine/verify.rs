@@ -33,6 +33,9 @@ impl Course {
         if self.beliefs.key != 0 && tired {
             return self.doubt(Doubt::SourceUnreachable);
         }
+        if self.terms.others_open & self.terms.others_lost != 0 && tired {
+            return self.doubt(Doubt::DestinationUnreachable);
+        }
         let done = self.beliefs.key == 0 && self.terms.others_open == 0;
         if done || tired {
             self.terms.attempts = 0;
@@ -76,6 +79,7 @@ impl Course {
     fn others_answered(&mut self, answers: &Answers) {
         let gone = |answer: &Answer| answer.is_good() || *answer == Answer::Conflict;
         self.beliefs.key &= !answers.mask(Side::Source, gone);
+        self.terms.others_lost = answers.mask(Side::Destination, Answer::is_lost);
         self.terms.others_open &= !answers.mask(Side::Destination, Answer::is_good);
         if self.terms.others_open == 0 {
             self.go_on_with_others();
@@ -85,6 +89,7 @@ impl Course {
     }
 
     fn others_probed(&mut self, answers: &Answers) {
+        self.terms.others_lost |= answers.mask(Side::Destination, Answer::is_lost);
         self.terms.others_open &= !answers.mask(Side::Destination, Answer::is_good);
         self.go_on_with_others();
     }
@@ -93,9 +98,12 @@ impl Course {
         let (Some(keys), Some(held)) = (answers.keys(), answers.reservation()) else {
             return self.doubt(Doubt::DestinationUnreachable);
         };
+        self.reckon_foreign(keys.generation);
         let key = self.terms.key.unwrap_or_default();
         let holds = match self.terms.role {
-            Role::Holder(kind) => held.reservation.is_some_and(|held| held.key == key && held.kind == kind),
+            Role::Holder(kind) if self.terms.role_sure => {
+                held.reservation.is_some_and(|held| held.key == key && held.kind == kind)
+            }
             _ => true,
         };
         let probe = answers.find(|_, order| order == PROBE);

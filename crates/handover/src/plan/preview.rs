@@ -74,7 +74,9 @@ fn freeze(preview: &mut Preview<'_>, method: Method, facts: &Facts, sources: &[u
     if facts.full_status.is_some() {
         preview.add(Phase::Freeze, destination, Order::FullStatus);
     }
-    if method != Method::DestinationNonce && facts.full_status.is_none() {
+    let reckons = facts.full_status.is_some_and(|status| status.generation == facts.generation)
+        && facts.traits.counts_registrations.is_yes();
+    if preview.speech.settings.source_alive && !reckons {
         preview.all(Phase::Freeze, Side::Source, sources, Order::Register(Name::Guest, Name::Guest));
     }
 }

@@ -165,6 +165,8 @@ pub(crate) struct World {
     pub(crate) log: Vec<String>,
     pub(crate) foreign_mismatch: Option<String>,
     pub(crate) powered: bool,
+    /// The first instant at which the LUN was without the guest's key or its reservation.
+    pub(crate) gap: Option<String>,
     /// Paths on each side.
     pub(crate) paths: u8,
     /// A foreign command met the LUN while the guest's key was not listed.
@@ -199,6 +201,7 @@ impl World {
             log: Vec::new(),
             foreign_mismatch: None,
             powered: false,
+            gap: None,
             paths: 1,
             absent: false,
         };
@@ -405,12 +408,29 @@ impl World {
                 completion.status,
                 completion.decoded_sense().map(|sense| sense.code)
             ));
+            self.look_for_gap();
             if faults.contains(&Fault::LostReply) { Outcome::Unknown } else { Outcome::Done(completion) }
         };
         if down || lost {
             self.log.push(format!("{now}: {path}: {} -> {outcome:?}", words(request)));
         }
         outcome
+    }
+
+    /// While the shadow's guest is registered, its key and the reservation must be there.
+    fn look_for_gap(&mut self) {
+        let shadow = self.shadow.reservations();
+        if shadow.key_of(id(Path::source(0))) != K || self.gap.is_some() {
+            return;
+        }
+        let ours = (0..self.paths).flat_map(|index| [Path::source(index), Path::destination(index)]);
+        let kind = |unit: &PrUnit| unit.reservations().reservation().map(|held| held.kind);
+        if !ours.clone().any(|path| self.key_of(path) == K) {
+            self.gap = Some("the key was not listed".into());
+        }
+        if kind(&self.unit) != kind(&self.shadow) {
+            self.gap = Some(format!("the reservation was {:?}", kind(&self.unit)));
+        }
     }
 
     /// The guest's registration and standing in the unit, by the nexus that has it.
