@@ -16,8 +16,6 @@ use scsi::{AdditionalSense, Completion, FieldError, Sense, SenseKey, Status};
 
 /// The longest parameter list taken: SPEC_I_PT with as many TransportIDs as registrations fit.
 const LONGEST_LIST: usize = 24 + 4 + 4096 * scsi::transport_id::MAX_LENGTH;
-const FLAGS: usize = 20;
-const SPEC_I_PT: u8 = 0x08;
 
 /// Why a PERSISTENT RESERVE OUT does not end GOOD.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,8 +124,8 @@ impl Order<'_> {
         let announced = usize::try_from(self.cdb.parameter_list_length).unwrap_or(usize::MAX);
         let list = data.get(..announced).filter(|list| list.len() <= LONGEST_LIST);
         let list = list.ok_or(FieldError::list_length())?;
-        let spec_i_pt = list.get(FLAGS).is_some_and(|flags| flags & SPEC_I_PT != 0);
-        let exempt = self.cdb.action == OutAction::REGISTER_AND_MOVE || spec_i_pt;
+        let exempt = self.cdb.action == OutAction::REGISTER_AND_MOVE
+            || BasicParameters::specifies_initiator_ports(list);
         match self.profile.list_length {
             ListLength::ExactInvalidField if announced != 24 => Err(FieldError::cdb(5).into()),
             ListLength::Exact if announced != 24 && !exempt => Err(FieldError::list_length().into()),
@@ -138,10 +136,9 @@ impl Order<'_> {
 
     fn parse(&self, list: &[u8]) -> Result<BasicParameters, Refusal> {
         let action = self.cdb.action;
-        let flags = list.get(FLAGS).copied().unwrap_or(0);
         let may_name_ports = action == OutAction::REGISTER
             || action == OutAction::REGISTER_AND_IGNORE && self.profile.spec_i_pt_with_ignore;
-        if flags & SPEC_I_PT != 0 {
+        if BasicParameters::specifies_initiator_ports(list) {
             if !self.profile.support.spec_i_pt {
                 return Err(self.unsupported(FieldError::parameter_bit(20, 3)));
             }

@@ -146,7 +146,7 @@ fn named(order: &mut Order<'_>, parameters: &BasicParameters, list: &[u8]) -> Re
             continue;
         }
         for port in &ports {
-            let nexuses = resolve(order, &id, *port).ok_or(wrong)?;
+            let nexuses = resolve(order, &id, *port).ok_or_else(|| no_room(order.profile))?;
             found.extend(admissible(order, nexuses, wrong)?);
         }
         seen.insert(id);

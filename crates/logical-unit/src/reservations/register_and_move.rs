@@ -66,5 +66,5 @@ fn destination(order: &mut Order<'_>, parameters: &MoveParameters) -> Result<Nex
         return Err(named.into());
     }
     let nexus = ItNexus { initiator: id.clone(), target_port: port };
-    Ok(order.directory.resolve(&nexus).ok_or(named)?)
+    order.directory.resolve(&nexus).ok_or_else(|| no_room(order.profile))
 }

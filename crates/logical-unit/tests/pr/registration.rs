@@ -208,7 +208,7 @@ fn spec_i_pt_is_all_or_nothing() {
     let mut lun = Lun::new(&SPC);
     lun.names.room = 6;
     let too_many = spec_i_pt(K, vec![port("b"), port("x"), port("y")]);
-    assert_eq!(lun.pointer(A, &too_many, (5, 0x26, 0)), (false, 28 + 2 * 40));
+    lun.check(A, &too_many, (5, 0x55, 4));
     let mixed = spec_i_pt(K, vec![port("b"), TransportId::Sas(7)]);
     assert_eq!(lun.pointer(A, &mixed, (5, 0x26, 0)), (false, 28 + 40));
     let mut lun = full();
