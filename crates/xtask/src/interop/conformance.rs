@@ -108,9 +108,10 @@ fn parse(told: &str) -> Vec<Test> {
         if let Some((_, reason)) = rest.split_once("[SKIPPED]") {
             skipped = skipped.or_else(|| Some(reason.trim().to_owned()));
         }
-        let passed = match rest.trim() {
-            "passed" => true,
-            "FAILED" => false,
+        // A test's last words may follow its result on the same line.
+        let passed = match rest.split_whitespace().next() {
+            Some("passed") => true,
+            Some("FAILED") => false,
             _ => continue,
         };
         if let Some(test) = name.take() {
@@ -126,7 +127,7 @@ mod tests {
 
     const TOLD: &str = "\
 Suite: ProutRegister
-  Test: Simple ...passed
+  Test: Simple ...passed    [FAILED] a cleaning up that was too late
 Suite: OrWrite
   Test: Simple ...    [FAILED] ORWRITE failed
 FAILED
@@ -180,7 +181,7 @@ passed
 
     #[test]
     fn a_reservation_test_is_never_excused() {
-        let told = TOLD.replace("Simple ...passed", "Simple ...FAILED");
+        let told = TOLD.replace("Simple ...passed    [FAILED]", "Simple ...FAILED    ");
         let list = format!("{LISTED}[[fail]]\ntest='ProutRegister.Simple'\nreason='z'\n");
         assert!(
             expected(&list).faults(&parse(&told)).iter().any(|fault| fault == "ProutRegister.Simple failed")
