@@ -102,7 +102,7 @@ impl<C: Conductor> Play<'_, C> {
         let mut stage = Stage { play: self, world, narrator };
         stage.step(step)?;
         stage.settle_generation();
-        oracle::check(self.scenario, world)
+        oracle::check(self, world)
     }
 
     /// Notes how a procedure ended.
@@ -224,7 +224,8 @@ impl<C: Conductor> Stage<'_, '_, C> {
         }
         let lost = if loss == Loss::Reply { ", and the answer is lost" } else { "" };
         self.narrator.say(|| format!("{path} -> {}: {}{lost}", words(request), answer(&completion)));
-        oracle::after_own_command(self.play, self.world, request, &completion)?;
+        let told = loss == Loss::Nothing && completion.status.is_good();
+        oracle::after_own_command(self.play, self.world, request, told)?;
         Ok(if loss == Loss::Reply { Outcome::Unknown } else { Outcome::Done(completion) })
     }
 

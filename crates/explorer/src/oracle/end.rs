@@ -1,20 +1,27 @@
 //! What must hold when a procedure has ended: P4's single owner, P5's truthful verdict, P6's fidelity.
 
-use super::{Promise, Violation};
+use super::{Promise, Tolerance, Violation};
 use crate::cast::{GUEST_KEY, Host, NONCE};
+use crate::conductor::Conductor;
 use crate::moves::is_open;
-use crate::scenario::{Role, Scenario};
+use crate::scenario::Scenario;
 use crate::shadow::Standing;
+use crate::step::Play;
 use crate::world::World;
 use handover::Verdict;
 use logical_unit::NexusId;
 use scsi::pr::{Key, ReservationType};
 
 /// Checks a state in which a verdict has been given.
-pub(super) fn check<P>(scenario: &Scenario, world: &World<P>, verdict: Verdict) -> Result<(), Violation> {
-    truthful(scenario, world, verdict)?;
+pub(super) fn check<C: Conductor>(
+    play: &Play<'_, C>,
+    world: &World<C::Procedure>,
+    verdict: Verdict,
+) -> Result<(), Violation> {
+    let scenario = play.scenario;
+    truthful(play, world, verdict)?;
     if is_open(verdict) {
-        return open(world, verdict);
+        return open(play, world, verdict);
     }
     let owner = match verdict {
         Verdict::Moved => Some(Host::Destination),
@@ -28,29 +35,39 @@ pub(super) fn check<P>(scenario: &Scenario, world: &World<P>, verdict: Verdict) 
 }
 
 /// P5: the verdict says what happened.
-fn truthful<P>(scenario: &Scenario, world: &World<P>, verdict: Verdict) -> Result<(), Violation> {
+fn truthful<C: Conductor>(
+    play: &Play<'_, C>,
+    world: &World<C::Procedure>,
+    verdict: Verdict,
+) -> Result<(), Violation> {
     let standing = world.shadow.standing;
-    let never = matches!(scenario.role, Role::Fenced(_));
     let wrong = match verdict {
-        Verdict::Fenced { .. } => standing != Standing::Fenced && !never,
+        Verdict::Fenced { .. }
+            if standing == Standing::Lost && !play.scenario.profile.attentions.reported =>
+        {
+            play.tolerate(Tolerance::SilentTarget);
+            false
+        }
+        Verdict::Fenced { .. } => standing != Standing::Fenced,
         // Whether a guest that nobody has registered was fenced before the target forgot all cannot be told.
         Verdict::Lost => !world.shadow.forgotten,
         _ => false,
     };
-    if wrong {
-        return Err(Violation::new(
-            Promise::CrashSafe,
-            format!("verdict {verdict:?} while the guest is {standing:?}"),
-        ));
-    }
-    Ok(())
+    let what = || format!("verdict {verdict:?} while the guest is {standing:?}");
+    if wrong { Err(Violation::new(Promise::CrashSafe, what())) } else { Ok(()) }
 }
 
 /// A verdict that leaves something open needs a cause, and nobody runs the guest in doubt.
-fn open<P>(world: &World<P>, verdict: Verdict) -> Result<(), Violation> {
+fn open<C: Conductor>(
+    play: &Play<'_, C>,
+    world: &World<C::Procedure>,
+    verdict: Verdict,
+) -> Result<(), Violation> {
     if !world.disturbed {
         return Err(Violation::new(Promise::CrashSafe, format!("{verdict:?} although nothing failed")));
     }
+    let in_doubt = matches!(verdict, Verdict::InDoubt(_));
+    play.tolerate(if in_doubt { Tolerance::InDoubt } else { Tolerance::Unreachable });
     Ok(())
 }
 

@@ -9,18 +9,20 @@ mod tolerance;
 pub(crate) use bystander::{after_foreign_command, after_own_command, compare};
 pub use tolerance::Tolerance;
 
-use crate::scenario::Scenario;
+use crate::conductor::Conductor;
+use crate::step::Play;
 use crate::world::{Driver, World};
 use std::fmt;
 use std::str::FromStr;
 
 /// Checks every promise about a state by itself.
-pub(crate) fn check<P>(scenario: &Scenario, world: &World<P>) -> Result<(), Violation> {
+pub(crate) fn check<C: Conductor>(play: &Play<'_, C>, world: &World<C::Procedure>) -> Result<(), Violation> {
+    let scenario = play.scenario;
     ownership::no_gap(scenario, world)?;
     ownership::no_unfencing(scenario, world)?;
     ownership::excluded(scenario, world)?;
     match world.driver {
-        Driver::Ended(verdict) => end::check(scenario, world, verdict),
+        Driver::Ended(verdict) => end::check(play, world, verdict),
         Driver::Running(_) | Driver::Down => Ok(()),
     }
 }

@@ -22,6 +22,8 @@ pub enum Tolerance {
     LateSharer,
     /// The target tells nexuses of an unregistration or of a removal to whom the standard tells nothing.
     TargetAnnounces,
+    /// A target without unit attentions forgot its registrations, which looks like a fencing.
+    SilentTarget,
     /// A host that cannot be reached at the end keeps a registration until it is back and a recovery has run.
     Unreachable,
     /// The procedure ended in doubt after a fault, and nobody runs the guest: the operator decides.
@@ -30,13 +32,14 @@ pub enum Tolerance {
 
 impl Tolerance {
     /// Every rule.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AptplRace,
         Self::FencedInNonceWindow,
         Self::KeyAbsent,
         Self::DoomedRegistration,
         Self::LateSharer,
         Self::TargetAnnounces,
+        Self::SilentTarget,
         Self::Unreachable,
         Self::InDoubt,
     ];
@@ -51,6 +54,7 @@ impl fmt::Display for Tolerance {
             Self::DoomedRegistration => "a fenced guest's registration not yet withdrawn",
             Self::LateSharer => "a node that began to share the key just before our PREEMPT of it",
             Self::TargetAnnounces => "a target that announces more than the standard asks",
+            Self::SilentTarget => "forgotten by a target that announces nothing, taken for a fencing",
             Self::Unreachable => "left at a host that could not be reached",
             Self::InDoubt => "in doubt after a fault",
         })

@@ -1,7 +1,7 @@
 //! An iSCSI initiator with a chosen nexus identity: initiator name and ISID come from the caller.
 //!
 //! [`Session::login`] opens one session over one connection; [`Session::nexus`] gives the way to a
-//! logical unit as a [`nexus::Nexus`]. Several logical units and threads may share a session. Nothing
+//! logical unit as a [`Nexus`](::nexus::Nexus). Several logical units and threads may share a session. Nothing
 //! logs in again by itself: a session whose identity has moved to another host must stay dead.
 //!
 //! Used by the command line, and later by the agent and the vhost-user device.

@@ -252,7 +252,7 @@ fn pipelined_commands_share_one_delay() {
     let start = Instant::now();
     assert!(nexus.execute_all(&batch).into_iter().all(|done| done.unwrap().status.is_good()));
     let took = start.elapsed();
-    assert!(took >= delay && took < 5 * delay, "{took:?}");
+    assert!(took >= delay && took < 10 * delay, "{took:?}");
 }
 
 #[test]
@@ -274,7 +274,8 @@ fn sense_residuals_and_missing_units_are_told() {
 
 #[test]
 fn task_management_ends_delayed_commands_and_their_callers() {
-    let functions: [(&str, fn(&Session) -> Result<TaskResponse, SessionError>); 4] = [
+    type Function = fn(&Session) -> Result<TaskResponse, SessionError>;
+    let functions: [(&str, Function); 4] = [
         ("abort task set", |session| session.abort_task_set(0)),
         ("clear task set", |session| session.clear_task_set(0)),
         ("logical unit reset", |session| session.reset_logical_unit(0)),

@@ -1,7 +1,7 @@
 //! An iSCSI target over a [`Device`]: one thread per connection, one connection per session.
 //!
-//! [`registry`] knows who is logged in and reinstates sessions, [`connection`] owns a socket and its
-//! deadlines, [`session`] is the full feature phase without I/O. A lost connection or a logout loses the
+//! `registry` knows who is logged in and reinstates sessions, `connection` owns a socket and its
+//! deadlines, `session` is the full feature phase without I/O. A lost connection or a logout loses the
 //! I_T nexus and never a registration. Whatever a peer sends, its connection is answered or closed;
 //! others do not notice.
 //!

@@ -334,7 +334,7 @@ fn a_write_of_more_than_there_is_memory_for_is_refused() {
 }
 
 fn impatient() -> Limits {
-    let short = Duration::from_millis(100);
+    let short = Duration::from_millis(400);
     Limits { login: short, stall: short, ping: Duration::from_secs(30), ..Limits::default() }
 }
 

@@ -115,10 +115,10 @@ impl Disk {
             return Err(Refusal::new(SenseKey::COPY_ABORTED, AdditionalSense::NONE));
         }
         let data = {
-            let _shared = self.locks.share(segment.source_lba, blocks);
+            let _shared = self.share(segment.source_lba, blocks)?;
             self.read_blocks(segment.source_lba, blocks)?
         };
-        let _shared = self.locks.share(segment.destination_lba, blocks);
+        let _shared = self.share(segment.destination_lba, blocks)?;
         self.write_blocks(segment.destination_lba, &data, false).map(drop)
     }
 

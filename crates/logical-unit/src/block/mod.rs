@@ -22,7 +22,7 @@ use crate::identity::Identity;
 use crate::store::Store;
 use crate::{ItNexus, Profile};
 use copy::Copies;
-use locks::ExtentLocks;
+use locks::{ExtentGuard, ExtentLocks};
 use modes::Modes;
 use refusal::{Answer, Refusal, cut};
 use sanitize::Sanitizing;
@@ -147,6 +147,19 @@ impl Disk {
             return Err(Refusal::new(SenseKey::DATA_PROTECT, code));
         }
         Ok(())
+    }
+
+    /// The blocks for a command that may run beside others on them, but not beside an atomic one. A sanitize
+    /// that began after the command was admitted keeps it from them.
+    fn share(&self, lba: u64, blocks: u64) -> Result<ExtentGuard<'_>, Refusal> {
+        let guard = self.locks.share(lba, blocks);
+        self.sanitizing.check().map(|()| guard)
+    }
+
+    /// The blocks for a command that no other may see half done, unless a sanitize began meanwhile.
+    fn exclude(&self, lba: u64, blocks: u64) -> Result<ExtentGuard<'_>, Refusal> {
+        let guard = self.locks.exclude(lba, blocks);
+        self.sanitizing.check().map(|()| guard)
     }
 
     fn run(self: &Arc<Self>, sender: Sender<'_>, command: &Command, data_out: &[u8]) -> Answer {

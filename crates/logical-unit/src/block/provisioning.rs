@@ -46,7 +46,7 @@ impl Disk {
             return Err(FieldError::cdb(access.length_byte()).into());
         }
         let (lba, blocks) = (access.extent.lba, u64::from(access.extent.blocks));
-        let _shared = self.locks.share(lba, blocks);
+        let _shared = self.share(lba, blocks)?;
         if block == ZEROS && (options.unmap || options.no_data_out) {
             self.give_back(lba, blocks)?;
             return self.settle();
@@ -89,7 +89,7 @@ impl Disk {
         self.check_unmap(&list.descriptors)?;
         for descriptor in &list.descriptors {
             let (lba, blocks) = (descriptor.lba, u64::from(descriptor.blocks));
-            let _shared = self.locks.share(lba, blocks);
+            let _shared = self.share(lba, blocks)?;
             self.give_back(lba, blocks)?;
         }
         self.settle()

@@ -52,15 +52,22 @@ impl Sanitizing {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, phase: Phase) {
-        *self.lock() = phase;
-        let seen = match phase {
+    /// Goes to the phase that `next` makes of the present one, in one step.
+    fn change(&self, next: impl FnOnce(Phase) -> Result<Phase, Refusal>) -> Result<(), Refusal> {
+        let mut phase = self.lock();
+        *phase = next(*phase)?;
+        let seen = match *phase {
             Phase::Idle => 0,
             Phase::Running => 1,
             Phase::Failed { .. } => 2,
         };
         self.seen.store(seen, Ordering::Release);
         self.ended.notify_all();
+        Ok(())
+    }
+
+    fn set(&self, phase: Phase) {
+        let _ = self.change(|_| Ok(phase));
     }
 
     /// Waits for the end. `None` if the command that waits was aborted.
@@ -115,14 +122,10 @@ impl Disk {
     }
 
     fn start_sanitize(self: &Arc<Self>, work: Work, unrestricted: bool) -> Result<(), Refusal> {
-        {
-            let mut phase = self.sanitizing.lock();
-            if *phase == Phase::Running {
-                return Err(Refusal::new(SenseKey::NOT_READY, AdditionalSense::SANITIZE_IN_PROGRESS));
-            }
-            *phase = Phase::Running;
-        }
-        self.sanitizing.set(Phase::Running);
+        self.sanitizing.change(|phase| match phase {
+            Phase::Running => Err(Refusal::new(SenseKey::NOT_READY, AdditionalSense::SANITIZE_IN_PROGRESS)),
+            Phase::Idle | Phase::Failed { .. } => Ok(Phase::Running),
+        })?;
         let disk = Arc::clone(self);
         let started = thread::Builder::new().name("sanitize".to_owned()).spawn(move || {
             let done = disk.perform(&work);
@@ -134,9 +137,10 @@ impl Disk {
         })
     }
 
-    /// The locks wait for the commands that are on the medium already.
+    /// Waits for the commands that are on the medium already. The locks are not kept: who takes one later
+    /// finds the sanitize by itself ([`Disk::share`]) and must not wait for it, perhaps for hours.
     fn perform(&self, work: &Work) -> Answer {
-        let _alone = self.locks.exclude(0, self.blocks);
+        drop(self.locks.exclude(0, self.blocks));
         match work {
             Work::Erase => drop(self.give_back(0, self.blocks)?),
             Work::Overwrite(passes) => {
@@ -149,15 +153,12 @@ impl Disk {
     }
 
     fn exit_failure_mode(&self) -> Answer {
-        let phase = *self.sanitizing.lock();
-        match phase {
+        self.sanitizing.change(|phase| match phase {
             Phase::Failed { unrestricted: false } => Err(FieldError::cdb_bit(1, 4).into()),
-            Phase::Failed { unrestricted: true } => {
-                self.sanitizing.set(Phase::Idle);
-                Ok(Vec::new())
-            }
-            Phase::Idle | Phase::Running => Ok(Vec::new()),
-        }
+            Phase::Failed { unrestricted: true } => Ok(Phase::Idle),
+            Phase::Idle | Phase::Running => Ok(phase),
+        })?;
+        Ok(Vec::new())
     }
 }
 

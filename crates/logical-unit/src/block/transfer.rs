@@ -50,13 +50,13 @@ impl Disk {
             self.flush()?;
         }
         let (lba, blocks) = (access.extent.lba, u64::from(access.extent.blocks));
-        let _shared = self.locks.share(lba, blocks);
+        let _shared = self.share(lba, blocks)?;
         self.read_blocks(lba, blocks)
     }
 
     fn write(&self, access: &Access, data_out: &[u8]) -> Answer {
         let data = whole_blocks(access, data_out)?;
-        let _shared = self.locks.share(access.extent.lba, access.extent.blocks.into());
+        let _shared = self.share(access.extent.lba, access.extent.blocks.into())?;
         self.write_blocks(access.extent.lba, data, access.fua)
     }
 
@@ -67,7 +67,7 @@ impl Disk {
         }
         let data = whole_blocks(access, data_out)?;
         let lba = access.extent.lba;
-        let _alone = self.locks.exclude(lba, access.extent.blocks.into());
+        let _alone = self.exclude(lba, access.extent.blocks.into())?;
         self.write_blocks(lba, data, true)?;
         let found = self.read_blocks(lba, data.len() as u64 / BLOCK)?;
         if byte_check == 1 {
@@ -82,14 +82,14 @@ impl Disk {
             return Err(FieldError::cdb(10).into());
         }
         let data = exact(access, data_out, 1)?;
-        let _alone = self.locks.exclude(access.extent.lba, access.extent.blocks.into());
+        let _alone = self.exclude(access.extent.lba, access.extent.blocks.into())?;
         self.write_blocks(access.extent.lba, data, access.fua)
     }
 
     fn or_write(&self, access: &Access, data_out: &[u8]) -> Answer {
         let data = whole_blocks(access, data_out)?;
         let lba = access.extent.lba;
-        let _alone = self.locks.exclude(lba, access.extent.blocks.into());
+        let _alone = self.exclude(lba, access.extent.blocks.into())?;
         let mut merged = self.read_blocks(lba, data.len() as u64 / BLOCK)?;
         merged.iter_mut().zip(data).for_each(|(old, new)| *old |= new);
         self.write_blocks(lba, &merged, access.fua)
@@ -100,7 +100,7 @@ impl Disk {
         let data = exact(access, data_out, 2)?;
         let (expected, new) = data.split_at(data.len() / 2);
         let (lba, blocks) = (access.extent.lba, u64::from(access.extent.blocks));
-        let _alone = self.locks.exclude(lba, blocks);
+        let _alone = self.exclude(lba, blocks)?;
         compare(&self.read_blocks(lba, blocks)?, expected)?;
         self.write_blocks(lba, new, access.fua)
     }
@@ -111,7 +111,7 @@ impl Disk {
             return Err(FieldError::cdb_bit(1, 2).into());
         }
         let (lba, blocks) = (access.extent.lba, u64::from(access.extent.blocks));
-        let _shared = self.locks.share(lba, blocks);
+        let _shared = self.share(lba, blocks)?;
         let found = self.read_blocks(lba, blocks)?;
         match byte_check {
             0 => {}

@@ -119,3 +119,18 @@ fn a_failure_is_kept_until_it_may_be_left() {
     assert_eq!(run(&disk, &no, &EXIT), None);
     assert_eq!(run(&disk, &no, &READ), None);
 }
+
+#[test]
+fn a_command_admitted_just_before_neither_waits_for_the_sanitize_nor_runs_beside_it() {
+    let (disk, gate) = disk(false);
+    let closed = gate.write().unwrap();
+    let sender_nexus = nexus();
+    let interrupted = AtomicBool::new(false);
+    let sender = Sender { nexus: &sender_nexus, target: None, interrupted: &interrupted };
+    let Ok(Command::Access(admitted)) = disk.admit(&READ) else { panic!("READ is refused") };
+    disk.start_sanitize(Work::Erase, false).unwrap();
+    let refused = disk.access(sender, &admitted, &[]).unwrap_err();
+    assert_eq!(refused.0.code, AdditionalSense::SANITIZE_IN_PROGRESS);
+    drop(closed);
+    assert_eq!(disk.sanitizing.wait(sender), Some(Phase::Idle));
+}
