@@ -49,10 +49,11 @@ impl Course {
 
     /// Reads what the PREEMPT came to.
     pub(crate) fn look_at_result(&mut self, executed: Option<bool>) {
-        self.run(
-            At::BlindCheck { executed },
-            [(DESTINATION, Order::Keys), (DESTINATION, Order::Reservation)],
-        );
+        let mut reads = vec![(DESTINATION, Order::Keys), (DESTINATION, Order::Reservation)];
+        if self.terms.full_status {
+            reads.push((DESTINATION, Order::FullStatus));
+        }
+        self.run(At::BlindCheck { executed }, reads);
     }
 
     /// A holder shows its success by the reservation. For anybody else GOOD is the proof, on a target that refuses to
@@ -62,7 +63,8 @@ impl Course {
             return self.doubt(Doubt::DestinationUnreachable);
         };
         let nonce = self.settings.nonce;
-        let victim_listed = keys.keys.iter().any(|key| Some(*key) == self.terms.key);
+        // A listed key may be that of a node that registered it just now; only READ FULL STATUS knows.
+        let victim = answers.full_status().is_some_and(|(_, status)| status.source.with_key != 0);
         self.terms.attempts += 1;
         if !keys.keys.contains(&nonce) {
             self.beliefs.destination = Held::Nothing;
@@ -71,14 +73,23 @@ impl Course {
         let holds = read.reservation.is_some_and(|held| held.key == nonce);
         let taken = match self.terms.role {
             Role::Holder(_) => holds,
-            _ => executed == Some(true) && !victim_listed,
+            _ => executed == Some(true),
         };
         if taken {
             self.terms.preempted = true;
             self.act();
-        } else if victim_listed && self.terms.attempts < MAX_ATTEMPTS {
+        } else if victim && self.terms.attempts < MAX_ATTEMPTS {
             self.act();
-        } else if executed.is_some() || matches!(self.terms.role, Role::Holder(_)) {
+        } else if executed.is_none() && answers.full_status().is_none() {
+            self.locate(Purpose::Take);
+        } else {
+            self.not_taken(executed);
+        }
+    }
+
+    /// The source's registration is gone, and it was not our PREEMPT that took it, as far as can be told.
+    fn not_taken(&mut self, executed: Option<bool>) {
+        if executed.is_some() || matches!(self.terms.role, Role::Holder(_)) {
             self.fence();
         } else {
             self.doubt(Doubt::SourceUnreachable);
@@ -92,7 +103,9 @@ impl Course {
             _ if self.beliefs.destination_lost => self.doubt(Doubt::DestinationUnreachable),
             Held::Key => self.commit(),
             Held::Nonce if self.terms.attempts > MAX_ATTEMPTS => self.doubt(Doubt::Mismatch),
-            Held::Nonce => self.act(),
+            Held::Nonce if self.terms.preempted || self.beliefs.key != 0 => self.act(),
+            Held::Nonce if self.beliefs.source_lost => self.doubt(Doubt::SourceUnreachable),
+            Held::Nonce => self.not_taken(None),
             Held::Nothing => self.fence(),
         }
     }

@@ -24,6 +24,8 @@ pub(crate) enum At {
     Start,
     Survey,
     Look(Phase),
+    Aptpl(Phase),
+    ProbeDestination(Phase),
     Count(Phase),
     Gone,
     Stand(Phase),
@@ -61,10 +63,12 @@ pub(crate) enum At {
     UndoRevert,
     UndoUnregister,
     UndoConfirm,
+    UndoCount,
     FenceWho,
     FenceClean,
     FenceConfirm,
     RecoverLook,
+    RecoverAptpl,
     End(Verdict),
 }
 
@@ -268,7 +272,9 @@ impl Course {
         }
         match self.at {
             At::Start => self.survey(),
-            At::Survey | At::Look(_) | At::Count(_) | At::Gone => self.read(&answers),
+            At::Survey | At::Look(_) | At::Aptpl(_) | At::ProbeDestination(_) | At::Count(_) | At::Gone => {
+                self.read(&answers)
+            }
             At::Claim | At::ClaimProbe { .. } | At::Inspect | At::Prove => self.frozen(&answers),
             At::Break | At::Move | At::Preempt | At::Rekey | At::Who | At::DropNonce | At::PreemptNonce => {
                 self.taken(&answers);
@@ -288,11 +294,12 @@ impl Course {
             | At::UndoProve
             | At::UndoRevert
             | At::UndoUnregister
-            | At::UndoConfirm => {
+            | At::UndoConfirm
+            | At::UndoCount => {
                 self.undone(&answers);
             }
             At::FenceWho | At::FenceClean | At::FenceConfirm => self.fenced(&answers),
-            At::RecoverLook => self.recovered(&answers),
+            At::RecoverLook | At::RecoverAptpl => self.recovered(&answers),
             At::Stand(_) | At::End(_) => {}
         }
     }

@@ -13,6 +13,8 @@ use crate::survey;
 use crate::verdict::{Reason, Verdict};
 use scsi::pr::Key;
 
+const PROBE: Order = Order::Register(Name::Guest, Name::Guest);
+
 impl Course {
     /// The first batch: what does not change.
     pub(crate) fn survey(&mut self) {
@@ -34,20 +36,16 @@ impl Course {
         self.run(At::Survey, orders);
     }
 
-    /// Reads everything but the keys.
+    /// Reads the reservation, and with it PRGENERATION as it was before APTPL is read: whoever changes APTPL later is
+    /// counted.
     pub(crate) fn look(&mut self, phase: Phase) {
         let Some(survey) = &self.settings.survey else { return self.refuse(Reason::NotSupported) };
         self.terms.traits = self.settings.targets.traits(&survey.target);
         self.terms.move_reported = survey.move_reported;
         let reader = self.reader();
-        let mut orders = vec![(reader, Order::Capabilities), (reader, Order::Reservation)];
+        let mut orders = vec![(reader, Order::Reservation)];
         if !self.terms.traits.full_status.is_no() {
             orders.push((reader, Order::FullStatus));
-        }
-        if phase == Phase::Prepare && !self.terms.full_status && !self.settings.by_identity() {
-            // Tells whether the destination already has the key; conflicts, and changes nothing, if it has not.
-            let all = (0u8..).zip(&self.settings.destination).map(|(index, _)| Path::destination(index));
-            orders.extend(all.map(|path| (path, Order::Register(Name::Guest, Name::Guest))));
         }
         self.run(At::Look(phase), orders);
     }
@@ -57,6 +55,8 @@ impl Course {
         match self.at {
             At::Survey => self.surveyed(answers),
             At::Look(phase) => self.looked(phase, answers),
+            At::Aptpl(phase) => self.aptpl_read(phase, answers),
+            At::ProbeDestination(phase) => self.destination_probed(phase, answers),
             At::Count(phase) => self.counted(phase, answers),
             At::Gone => {
                 let verdict =
@@ -86,13 +86,10 @@ impl Course {
     }
 
     fn looked(&mut self, phase: Phase, answers: &Answers) {
-        // What was not answered is not known: APTPL above all must not be taken for off.
         if answers.iter().any(|(_, _, answer)| answer.is_lost()) {
             return self.refuse(Reason::Unreachable);
         }
         let Some(held) = answers.reservation() else { return self.refuse(Reason::NotSupported) };
-        self.terms.destination_had =
-            answers.mask_of(Order::Register(Name::Guest, Name::Guest), Answer::is_good);
         let status = answers.full_status();
         let seen = status.is_some_and(|(_, status)| status.source.with_key != 0);
         self.terms.absent = status.is_some() && !seen && !self.attentions.reset;
@@ -105,13 +102,48 @@ impl Course {
             survey,
             traits: self.terms.traits,
             key,
-            capabilities: answers.capabilities(),
+            capabilities: None,
             generation: held.generation,
             keys: Vec::new(),
             keys_truncated: false,
             reservation: held.reservation,
             full_status: status.map(|(_, digest)| digest),
         }));
+        self.terms.mark = held.generation;
+        self.terms.own = 0;
+        self.terms.destination_had = 0;
+        let reader = self.reader();
+        self.run(At::Aptpl(phase), [(reader, Order::Capabilities)]);
+    }
+
+    /// What was not answered is not known, and must not be taken for off.
+    fn aptpl_read(&mut self, phase: Phase, answers: &Answers) {
+        if answers.on(self.reader()).is_lost() {
+            return self.refuse(Reason::Unreachable);
+        }
+        let Some(facts) = &mut self.facts else { return };
+        facts.capabilities = answers.capabilities();
+        self.terms.aptpl = facts.aptpl();
+        self.terms.persist_capable =
+            facts.capabilities.is_some_and(|capabilities| capabilities.persist_capable);
+        if phase == Phase::Plan || facts.full_status.is_some() || self.settings.by_identity() {
+            return self.count(phase);
+        }
+        // Tells whether the destination already has the key; conflicts, and changes nothing, if it has not.
+        let all = (0u8..).zip(&self.settings.destination).map(|(index, _)| Path::destination(index));
+        let probes: Vec<_> = all.map(|path| (path, PROBE)).collect();
+        self.run(At::ProbeDestination(phase), probes);
+    }
+
+    fn destination_probed(&mut self, phase: Phase, answers: &Answers) {
+        if answers.iter().any(|(_, _, answer)| answer.is_lost()) {
+            return self.refuse(Reason::Unreachable);
+        }
+        self.terms.destination_had = answers.mask_of(PROBE, Answer::is_good);
+        self.count(phase);
+    }
+
+    fn count(&mut self, phase: Phase) {
         self.attentions.destination_stirred = false;
         let reader = self.reader();
         self.run(At::Count(phase), [(reader, Order::Keys)]);
@@ -154,9 +186,6 @@ impl Course {
         terms.shared = situation.shared;
         terms.aptpl = facts.aptpl();
         terms.generation = facts.generation;
-        terms.mark = facts.generation;
-        terms.own = 0;
-        terms.persist_capable = facts.capabilities.is_some_and(|capabilities| capabilities.persist_capable);
         terms.source_paths = all_paths(self.settings.source.len());
         terms.full_status = facts.full_status.is_some();
         terms.seen_together = false;

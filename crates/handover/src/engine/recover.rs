@@ -55,10 +55,15 @@ impl Course {
         }
     }
 
-    /// APTPL must be known before the first probe, which sends it.
+    const fn recovery_reader(&self) -> Path {
+        if self.terms.destination_alive { Path::destination(0) } else { Path::source(0) }
+    }
+
+    /// APTPL must be known before the first probe, which sends it; and PRGENERATION before APTPL, so that whoever
+    /// changes it later is counted.
     fn recover_look(&mut self) {
-        let reader = if self.terms.destination_alive { Path::destination(0) } else { Path::source(0) };
-        self.run(At::RecoverLook, [(reader, Order::Capabilities), (reader, Order::Keys)]);
+        let reader = self.recovery_reader();
+        self.run(At::RecoverLook, [(reader, Order::Keys)]);
     }
 
     /// Judges the look.
@@ -77,13 +82,15 @@ impl Course {
         if answers.find(|_, order| order == Order::Keys) == &Answer::Conflict {
             return self.doubt(Doubt::ConflictForAll);
         }
-        if let Some(capabilities) = answers.capabilities() {
-            self.terms.aptpl = capabilities.persist_active;
-            self.terms.persist_capable = capabilities.persist_capable;
-        }
         if let Some(keys) = answers.keys() {
             self.terms.mark = keys.generation;
             self.terms.own = 0;
+            let reader = self.recovery_reader();
+            return self.run(At::RecoverAptpl, [(reader, Order::Capabilities)]);
+        }
+        if let Some(capabilities) = answers.capabilities() {
+            self.terms.aptpl = capabilities.persist_active;
+            self.terms.persist_capable = capabilities.persist_capable;
         }
         let purpose = self.terms.purpose;
         self.locate(purpose);

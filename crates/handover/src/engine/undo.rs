@@ -92,6 +92,7 @@ impl Course {
             At::UndoRevert => self.doubt(Doubt::DestinationUnreachable),
             At::UndoUnregister => self.destination_unregistered(answers.on(DESTINATION)),
             At::UndoConfirm => self.confirmed(answers),
+            At::UndoCount => self.kept_now(answers),
             _ => {}
         }
     }
@@ -195,14 +196,10 @@ impl Course {
         if !self.settings.source_alive {
             return self.keep();
         }
-        let probes = Self::on_source(self.terms.source_paths, PROBE);
-        self.run(At::UndoConfirm, probes.chain([(Path::source(0), Order::Keys)]));
+        self.run(At::UndoConfirm, Self::on_source(self.terms.source_paths, PROBE));
     }
 
     fn confirmed(&mut self, answers: &Answers) {
-        if let Some(keys) = answers.keys() {
-            self.reckon_foreign(keys.generation);
-        }
         let conflicts = answers.mask_of(PROBE, |answer| *answer == Answer::Conflict);
         if answers.mask_of(PROBE, Answer::is_good) == 0 && conflicts != 0 {
             self.beliefs.key = 0;
@@ -216,6 +213,15 @@ impl Course {
 
     /// Ends with the source. What may be left at the destination keeps the journal open.
     pub(crate) fn keep(&mut self) {
+        let reader = if self.settings.source_alive { Path::source(0) } else { DESTINATION };
+        self.run(At::UndoCount, [(reader, Order::Keys)]);
+    }
+
+    /// The last look: whether another node registered since APTPL was read.
+    fn kept_now(&mut self, answers: &Answers) {
+        if let Some(keys) = answers.keys() {
+            self.reckon_foreign(keys.generation);
+        }
         let verdict = Verdict::KeptAtSource { cause: self.terms.cause, leftover: self.terms.leftover };
         if self.terms.leftover {
             self.batch = super::batch::Batch::default();
@@ -253,7 +259,9 @@ impl Course {
         self.terms.nonce_left = kept != 0;
         let dropped = self.beliefs.nonce & !kept;
         orders.extend(Self::on_source(dropped, Order::Register(Name::Nonce, Name::Nothing)));
-        orders.extend(Self::on_source(self.beliefs.key, Order::Register(Name::Guest, Name::Nothing)));
+        if self.terms.method != Method::DestinationNonce {
+            orders.extend(Self::on_source(self.beliefs.key, Order::Register(Name::Guest, Name::Nothing)));
+        }
         if self.beliefs.destination != Held::Nothing && !self.adopted() {
             orders.push((DESTINATION, Order::Register(self.held_name(), Name::Nothing)));
         }

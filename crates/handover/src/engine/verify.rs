@@ -58,7 +58,8 @@ impl Course {
     fn check(&mut self) {
         let mut orders = vec![(DESTINATION, Order::Keys), (DESTINATION, Order::Reservation)];
         if self.settings.destination.len() > 1 {
-            orders.push((DESTINATION, PROBE));
+            // READ FULL STATUS tells as much as the probe, and sets no APTPL.
+            orders.push((DESTINATION, if self.terms.full_status { Order::FullStatus } else { PROBE }));
         }
         self.run(At::Check, orders);
     }
@@ -106,8 +107,9 @@ impl Course {
             }
             _ => true,
         };
-        let probe = answers.find(|_, order| order == PROBE);
-        let probed = self.settings.destination.len() == 1 || probe.is_good();
+        let probed = self.settings.destination.len() == 1
+            || answers.mask_of(PROBE, Answer::is_good) != 0
+            || answers.full_status().is_some_and(|(_, status)| status.destination.with_key & 1 != 0);
         if holds && probed && keys.keys.contains(&key) {
             self.record_moved();
         } else {
