@@ -7,7 +7,7 @@
 use crate::report::Done;
 use anyhow::{Context, Result, ensure};
 use lab::moves::{Became, hand_over_in_session};
-use lab::states::{GUEST, Guest, Nodes, Standing};
+use lab::states::{GUEST, Guest, Nodes, Standing, login};
 use lab::tenure::Tenure;
 use lab::tgt::Tgt;
 use tenure::exit::Exit;
@@ -43,15 +43,17 @@ pub(super) fn refusal(tenure: &Tenure) -> Result<Done> {
     nodes.set_up(guest)?;
     let mut alpha = nodes.alpha().nexus(u64::from(tgt.served.first_lun));
     let (from, to) = nodes.from_and_to();
+    let to = to.to_owned();
     // Another ISID leaves alpha's own session alone.
     let from = from.replace("isid=80000", "isid=80001");
     let key = GUEST.to_string();
-    let ran = tenure.run(&["-q", "handover", "run", "--json", "--from", &from, "--to", to, "--key", &key])?;
+    let ran =
+        tenure.run(&["-q", "handover", "run", "--json", "--from", &from, "--to", &to, "--key", &key])?;
     let honest = [Exit::Failed, Exit::Refused, Exit::Fenced].map(|exit| exit as i32);
     ensure!(honest.contains(&ran.exit), "{ran:?}");
     let reason = ran.json()?.get("reason").and_then(|reason| Some(reason.as_str()?.to_owned()));
     let reason = reason.filter(|reason| !reason.is_empty()).with_context(|| format!("no reason: {ran:?}"))?;
-    let (_, mut beta) = nodes.log_in_again()?;
+    let mut beta = login(&to)?;
     nodes.check_untouched(guest, &mut alpha, &mut beta)?;
     Ok(Done::Passed(format!("exit {}: {reason}", ran.exit)))
 }

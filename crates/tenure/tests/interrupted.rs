@@ -1,0 +1,204 @@
+//! `tenure handover` when something is in the way: a run that was cut off, a dead source, an occupied destination, a
+//! guest that was fenced, a method that does not fit.
+
+use lab::process::{Background, DEADLINE, wait_for};
+use lab::served::Served;
+use lab::states::{GUEST, Guest, Nodes, Standing, good, login};
+use lab::tenure::{Ran, Tenure};
+use scsi::pr::{Key, ReservationType, request};
+use std::path::Path;
+use tempfile::TempDir;
+
+const JOURNAL: &str = "handover.jsonl";
+const KIND: ReservationType = ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY;
+const HOLDER: Guest = Guest { standing: Standing::Holder(KIND), shared: false };
+
+fn tenure() -> Tenure {
+    Tenure::at(Path::new(env!("CARGO_BIN_EXE_tenure")))
+}
+
+/// A guest on alpha that holds type 5, on a LUN of this profile.
+fn guest(profile: &str) -> (Served, Nodes) {
+    let served = tenure().target(&[&format!("memory=1M,profile={profile}")]).unwrap();
+    let mut nodes = Nodes::new(&served, 0).unwrap();
+    nodes.set_up(HOLDER).unwrap();
+    (served, nodes)
+}
+
+fn handover(verb: &str, nodes: &Nodes, more: &[&str]) -> Ran {
+    let (from, to) = nodes.from_and_to();
+    tenure().run(&[&["handover", verb, "--json", "--from", from, "--to", to], more].concat()).unwrap()
+}
+
+fn word(ran: &Ran, name: &str) -> String {
+    ran.json().unwrap()[name].as_str().unwrap_or_default().to_owned()
+}
+
+fn assert_moved(nodes: &mut Nodes) {
+    let (mut alpha, mut beta) = nodes.log_in_again().unwrap();
+    nodes.check_moved(HOLDER, &mut alpha, &mut beta).unwrap();
+}
+
+fn assert_untouched(nodes: &mut Nodes) {
+    let (mut alpha, mut beta) = nodes.log_in_again().unwrap();
+    nodes.check_untouched(HOLDER, &mut alpha, &mut beta).unwrap();
+}
+
+/// A run that is killed as soon as its journal has that many lines; `false` if it was faster.
+fn killed(nodes: &Nodes, state: &Path, lines: usize, method: &str) -> bool {
+    let (from, to) = nodes.from_and_to();
+    let state_text = state.to_str().unwrap();
+    let args =
+        ["-q", "handover", "run", "--from", from, "--to", to, "--state", state_text, "--method", method];
+    let mut run = Background::start(&mut tenure().command(&args)).unwrap();
+    let written =
+        || std::fs::read_to_string(state.join(JOURNAL)).unwrap_or_default().lines().count() >= lines;
+    wait_for(DEADLINE, || (written() || !run.is_running()).then_some(())).unwrap();
+    let cut_off = run.is_running();
+    run.kill();
+    cut_off
+}
+
+#[test]
+fn the_key_is_learnt_where_the_target_tells_it() {
+    let (_served, mut nodes) = guest("spc");
+    let ran = handover("run", &nodes, &[]);
+    assert_eq!((ran.exit, word(&ran, "verdict").as_str()), (0, "moved"), "{ran:?}");
+    assert_moved(&mut nodes);
+}
+
+#[test]
+fn a_plan_changes_nothing_and_names_every_command() {
+    let (_served, mut nodes) = guest("spc");
+    let ran = handover("plan", &nodes, &[]);
+    assert_eq!((ran.exit, word(&ran, "verdict").as_str()), (0, "ready"), "{ran:?}");
+    let document = ran.json().unwrap();
+    let commands = document["commands"].as_array().unwrap();
+    assert!(commands.iter().any(|command| command["cdb"].as_str().unwrap_or_default().starts_with("5f07")));
+    assert!(
+        commands.iter().all(|command| command["device"].as_str().unwrap_or_default().starts_with("iscsi:"))
+    );
+    assert_untouched(&mut nodes);
+}
+
+#[test]
+fn every_method_that_fits_can_be_asked_for() {
+    for method in ["register-and-move", "preempt-own-key", "source-nonce"] {
+        let (_served, mut nodes) = guest("spc");
+        let ran = handover("run", &nodes, &["--method", method]);
+        assert_eq!((ran.exit, word(&ran, "method").as_str()), (0, method), "{ran:?}");
+        assert_moved(&mut nodes);
+    }
+}
+
+#[test]
+fn a_method_that_does_not_fit_is_refused_with_the_reason() {
+    let (_served, mut nodes) = guest("spc");
+    for method in ["make-before-break", "identity", "destination-nonce"] {
+        let ran = handover("run", &nodes, &["--method", method]);
+        assert_eq!((ran.exit, word(&ran, "verdict").as_str()), (4, "refused"), "{method}: {ran:?}");
+        assert!(!word(&ran, "reason").is_empty());
+    }
+    assert_untouched(&mut nodes);
+}
+
+#[test]
+fn an_occupied_destination_is_refused_and_the_other_guest_keeps_its_key() {
+    let (_served, nodes) = guest("spc");
+    let (_, to) = nodes.from_and_to();
+    let mut beta = login(to).unwrap();
+    let other = Key(0x0DD);
+    good(&mut beta, &request::register(Key::NONE, other, false)).unwrap();
+    let ran = handover("run", &nodes, &[]);
+    assert_eq!(ran.exit, 4, "{ran:?}");
+    good(&mut login(to).unwrap(), &request::register(other, other, false)).unwrap();
+}
+
+#[test]
+fn a_guest_that_was_fenced_stays_fenced() {
+    let (served, nodes) = guest("spc");
+    let mut gamma = login(&served.device(0, "gamma")).unwrap();
+    good(&mut gamma, &request::preempt(lab::states::OTHER, GUEST, KIND)).unwrap();
+    let ran = handover("run", &nodes, &["--key", &GUEST.to_string()]);
+    assert!([4, 6].contains(&ran.exit), "{ran:?}");
+    let (mut alpha, mut beta) = nodes.log_in_again().unwrap();
+    for host in [&mut alpha, &mut beta] {
+        assert!(good(host, &request::register(GUEST, GUEST, false)).is_err(), "a host is registered");
+    }
+}
+
+#[test]
+fn the_identity_moves_where_it_belongs_to_the_guest() {
+    let (_served, nodes) = guest("spc");
+    let (from, _) = nodes.from_and_to();
+    let both = ["--from", from, "--to", from];
+    let run =
+        |more: &[&str]| tenure().run(&[&["handover", "run", "--json"], &both[..], more].concat()).unwrap();
+    let refused = run(&[]);
+    assert_eq!(refused.exit, 4, "{refused:?}");
+    let ran = run(&["--identity"]);
+    assert_eq!((ran.exit, word(&ran, "method").as_str()), (0, "identity"), "{ran:?}");
+}
+
+#[test]
+fn a_dead_source_is_left_only_if_the_gap_is_allowed() {
+    let (_served, mut nodes) = guest("spc");
+    let (from, to) = nodes.from_and_to();
+    // Nothing listens there: this is what a host looks like that died.
+    let dead = format!("iscsi://127.0.0.1:1/{}", from.splitn(4, '/').nth(3).unwrap());
+    let key = GUEST.to_string();
+    let args = ["handover", "run", "--json", "--from", &dead, "--to", to, "--key", &key];
+    let refused = tenure().run(&args).unwrap();
+    assert_eq!(refused.exit, 4, "{refused:?}");
+    let ran = tenure().run(&[&args[..], &["--allow-gap"]].concat()).unwrap();
+    assert_eq!((ran.exit, word(&ran, "method").as_str()), (0, "destination-nonce"), "{ran:?}");
+    assert_moved(&mut nodes);
+}
+
+#[test]
+fn a_run_that_was_killed_is_recovered_by_the_next() {
+    let mut cut_off = 0;
+    for method in ["register-and-move", "preempt-own-key", "source-nonce"] {
+        for lines in 1..=4 {
+            let (_served, mut nodes) = guest("spc,delay=15ms");
+            let directory = TempDir::new().unwrap();
+            cut_off += usize::from(killed(&nodes, directory.path(), lines, method));
+            let again = ["--state", directory.path().to_str().unwrap(), "--key", &GUEST.to_string()];
+            let ran = handover("run", &nodes, &again);
+            let told = std::fs::read_to_string(directory.path().join(JOURNAL)).unwrap();
+            assert_eq!(ran.exit, 0, "{method}, {lines} lines: {ran:?}\n{told}");
+            assert!(told.ends_with("}\n") && told.contains("\"line\":\"end\""), "{told}");
+            assert_moved(&mut nodes);
+        }
+    }
+    assert!(cut_off >= 6, "only {cut_off} runs were slow enough to be killed");
+}
+
+#[test]
+fn an_open_journal_of_another_handover_is_refused_and_names_it() {
+    let (_served, nodes) = guest("spc,delay=15ms");
+    let directory = TempDir::new().unwrap();
+    assert!(killed(&nodes, directory.path(), 2, "source-nonce"));
+    let (from, to) = nodes.from_and_to();
+    let state = directory.path().to_str().unwrap();
+    let ran = tenure().run(&["handover", "run", "--from", to, "--to", from, "--state", state]).unwrap();
+    assert_eq!(ran.exit, 4, "{ran:?}");
+    assert!(ran.err.contains(from), "{ran:?}");
+    assert!(std::fs::read_to_string(directory.path().join(JOURNAL)).unwrap().contains(from));
+}
+
+#[test]
+fn a_users_list_of_targets_outweighs_the_built_in_one() {
+    let (_served, mut nodes) = guest("spc");
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("targets");
+    std::fs::write(&file, "TENURE: register-and-move=no keeps-sender=no\n").unwrap();
+    let targets = file.to_str().unwrap();
+    let ran = handover("run", &nodes, &["--targets", targets]);
+    assert_eq!((ran.exit, word(&ran, "method").as_str()), (0, "source-nonce"), "{ran:?}");
+    assert_moved(&mut nodes);
+    std::fs::write(&file, "TENURE: colour=red\n").unwrap();
+    let ran = handover("plan", &nodes, &["--targets", targets]);
+    assert_eq!(ran.exit, 2, "{ran:?}");
+    assert!(ran.err.contains("line 1"), "{ran:?}");
+}
