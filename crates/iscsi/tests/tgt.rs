@@ -26,6 +26,9 @@ struct Tgt {
 
 impl Drop for Tgt {
     fn drop(&mut self) {
+        // In good order, so that it takes its control socket away; then for certain.
+        self.admin(&["--op", "delete", "--mode", "target", "--force", "--tid", "1"]);
+        self.admin(&["--op", "delete", "--mode", "system"]);
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -35,8 +38,8 @@ impl Tgt {
     fn start(number: u32) -> Option<Self> {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let portal = format!("127.0.0.1:{port}");
-        // tgtd takes control ports as 16-bit numbers; the process id keeps test runs apart.
-        let control = (20_000 + (std::process::id() * 4 + number) % 40_000).to_string();
+        // tgtd takes control ports as signed 16-bit numbers; the process id keeps test runs apart.
+        let control = (20_000 + (std::process::id() * 4 + number) % 12_000).to_string();
         let daemon = Command::new("tgtd")
             .args(["-f", "-C", &control, "--iscsi", &format!("portal={portal}")])
             .stdout(Stdio::null())

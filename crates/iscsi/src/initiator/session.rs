@@ -203,11 +203,13 @@ impl Session {
 
     fn manage(&self, function: TaskFunction, lun: Lun) -> Result<TaskResponse, SessionError> {
         let mut state = self.handle.exchange.lock();
+        // Fixed now, as the requests leave in this order: a later command is not touched by the function.
+        let affected = affected(&state, function, lun);
         let tag = self.queue_management(&mut state, function, lun, NO_TAG);
         match self.answer_of(state, tag)? {
             Answer::Management(response) => {
                 if response == TaskResponse::FUNCTION_COMPLETE {
-                    self.end_commands(function, lun);
+                    self.end_commands(&affected);
                 }
                 Ok(response)
             }
@@ -217,15 +219,10 @@ impl Session {
     }
 
     /// Commands that a task management function ended get no response; their callers need not wait for one.
-    fn end_commands(&self, function: TaskFunction, lun: Lun) {
-        let everywhere =
-            matches!(function, TaskFunction::TARGET_WARM_RESET | TaskFunction::TARGET_COLD_RESET);
+    fn end_commands(&self, tags: &[u32]) {
         let mut state = self.handle.exchange.lock();
-        for task in state.tasks.values_mut() {
-            let hit = task.sent && matches!(task.kind, Kind::Command(_)) && (everywhere || task.lun == lun);
-            if hit && task.answer.is_none() {
-                task.answer = Some(Answer::Ended("the command was aborted by task management"));
-            }
+        for tag in tags {
+            state.answer(*tag, Answer::Ended("the command was aborted by task management"));
         }
         self.handle.exchange.notify();
     }
@@ -343,6 +340,13 @@ impl Session {
         state.out.data_out(&burst, &unsolicited, size(max_send), digests);
         tag
     }
+}
+
+/// The commands under way that a function will end.
+fn affected(state: &State, function: TaskFunction, lun: Lun) -> Vec<u32> {
+    let everywhere = matches!(function, TaskFunction::TARGET_WARM_RESET | TaskFunction::TARGET_COLD_RESET);
+    let hit = |task: &Task| matches!(task.kind, Kind::Command(_)) && (everywhere || task.lun == lun);
+    state.tasks.iter().filter(|(_, task)| hit(task)).map(|(tag, _)| *tag).collect()
 }
 
 fn lun_of(number: u64) -> Lun {

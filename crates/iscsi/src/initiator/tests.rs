@@ -282,11 +282,11 @@ fn task_management_ends_delayed_commands_and_their_callers() {
         ("warm reset", |session| session.warm_reset()),
     ];
     let target = bind(&["memory=1M,delay=100ms"]);
-    for (what, function) in functions {
+    for (seed, (what, function)) in functions.into_iter().enumerate() {
         let session = login(&target, "iqn.a");
         drop(ready(&session, 0));
         let mut nexus = session.nexus(0);
-        let data = pattern(512, what.len());
+        let data = pattern(512, seed + 1);
         let start = Instant::now();
         let stuck = std::thread::spawn(move || nexus.execute(&write(0, &data)));
         // Until the command has gone out the function finds nothing to end and the write succeeds.
