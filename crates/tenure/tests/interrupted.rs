@@ -1,5 +1,6 @@
 //! `tenure handover` when something is in the way: a run that was cut off, a dead source, an occupied destination, a
 //! guest that was fenced, a method that does not fit.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use lab::process::{Background, DEADLINE, wait_for};
 use lab::served::Served;
