@@ -270,6 +270,9 @@ impl Course {
         if answers.journal_failed {
             return self.unjournaled();
         }
+        if let (Some(keys), false) = (answers.keys(), self.at == At::RecoverLook) {
+            self.reckon_foreign(keys.generation);
+        }
         match self.at {
             At::Start => self.survey(),
             At::Survey | At::Look(_) | At::Aptpl(_) | At::ProbeDestination(_) | At::Count(_) | At::Gone => {
@@ -383,7 +386,7 @@ impl Course {
     }
 
     /// More has been counted than own commands account for: another node registered, perhaps with another APTPL.
-    pub(crate) fn reckon_foreign(&mut self, generation: u32) {
+    fn reckon_foreign(&mut self, generation: u32) {
         let advance = generation.wrapping_sub(self.terms.mark);
         self.terms.aptpl_doubt |= self.terms.persist_capable && advance > u32::from(self.terms.own);
     }

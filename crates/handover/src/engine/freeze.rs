@@ -130,7 +130,6 @@ impl Course {
             return self.undo(Cause::DestinationUnreachable);
         };
         self.learn_aptpl(answers);
-        self.reckon_foreign(keys.generation);
         let status = answers.full_status().map(|(_, status)| status);
         let probed = answers.iter().any(|(path, _, _)| path.side == Side::Source);
         if probed && !self.source_proved(answers) {

@@ -92,7 +92,7 @@ impl Course {
             At::UndoRevert => self.doubt(Doubt::DestinationUnreachable),
             At::UndoUnregister => self.destination_unregistered(answers.on(DESTINATION)),
             At::UndoConfirm => self.confirmed(answers),
-            At::UndoCount => self.kept_now(answers),
+            At::UndoCount => self.kept_now(),
             _ => {}
         }
     }
@@ -217,11 +217,8 @@ impl Course {
         self.run(At::UndoCount, [(reader, Order::Keys)]);
     }
 
-    /// The last look: whether another node registered since APTPL was read.
-    fn kept_now(&mut self, answers: &Answers) {
-        if let Some(keys) = answers.keys() {
-            self.reckon_foreign(keys.generation);
-        }
+    /// The last look has told whether another node registered since APTPL was read.
+    fn kept_now(&mut self) {
         let verdict = Verdict::KeptAtSource { cause: self.terms.cause, leftover: self.terms.leftover };
         if self.terms.leftover {
             self.batch = super::batch::Batch::default();
@@ -328,9 +325,6 @@ impl Course {
             return self.doubt(Doubt::ConflictForAll);
         }
         let keys = answers.keys();
-        if let Some(keys) = keys {
-            self.reckon_foreign(keys.generation);
-        }
         let key = self.terms.key.unwrap_or_default();
         let untouched = self.terms.method == Method::DestinationNonce && !self.terms.preempted;
         if untouched && keys.is_some_and(|keys| keys.keys.contains(&key)) {

@@ -99,7 +99,6 @@ impl Course {
         let (Some(keys), Some(held)) = (answers.keys(), answers.reservation()) else {
             return self.doubt(Doubt::DestinationUnreachable);
         };
-        self.reckon_foreign(keys.generation);
         let key = self.terms.key.unwrap_or_default();
         let holds = match self.terms.role {
             Role::Holder(kind) if self.terms.role_sure => {
