@@ -76,7 +76,7 @@ impl Tenure {
     /// If the target does not become ready.
     pub fn target_with(&self, luns: &[&str], more: &[&str]) -> Result<Served> {
         let iqn = "iqn.2026-11.example.tenure:lab";
-        let mut command = self.command(&["target", "--listen", "127.0.0.1:0", "--target", iqn]);
+        let mut command = self.command(&["-q", "target", "--listen", "127.0.0.1:0", "--target", iqn]);
         for lun in luns {
             command.args(["--lun", lun]);
         }

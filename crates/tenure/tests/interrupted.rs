@@ -46,12 +46,10 @@ fn assert_untouched(nodes: &mut Nodes) {
 }
 
 /// A run that is killed as soon as its journal has that many lines; `false` if it was faster.
-fn killed(nodes: &Nodes, state: &Path, lines: usize, method: &str) -> bool {
-    let (from, to) = nodes.from_and_to();
-    let state_text = state.to_str().unwrap();
-    let args =
-        ["-q", "handover", "run", "--from", from, "--to", to, "--state", state_text, "--method", method];
-    let mut run = Background::start(&mut tenure().command(&args)).unwrap();
+fn killed(between: (&str, &str), state: &Path, lines: usize, more: &[&str]) -> bool {
+    let (from, to) = between;
+    let args = ["-q", "handover", "run", "--from", from, "--to", to, "--state", state.to_str().unwrap()];
+    let mut run = Background::start(&mut tenure().command(&[&args[..], more].concat())).unwrap();
     let written =
         || std::fs::read_to_string(state.join(JOURNAL)).unwrap_or_default().lines().count() >= lines;
     wait_for(DEADLINE, || (written() || !run.is_running()).then_some(())).unwrap();
@@ -163,7 +161,8 @@ fn a_run_that_was_killed_is_recovered_by_the_next() {
         for lines in 1..=4 {
             let (_served, mut nodes) = guest("spc,delay=15ms");
             let directory = TempDir::new().unwrap();
-            cut_off += usize::from(killed(&nodes, directory.path(), lines, method));
+            cut_off +=
+                usize::from(killed(nodes.from_and_to(), directory.path(), lines, &["--method", method]));
             let again = ["--state", directory.path().to_str().unwrap(), "--key", &GUEST.to_string()];
             let ran = handover("run", &nodes, &again);
             let told = std::fs::read_to_string(directory.path().join(JOURNAL)).unwrap();
@@ -176,10 +175,26 @@ fn a_run_that_was_killed_is_recovered_by_the_next() {
 }
 
 #[test]
+fn a_move_of_the_identity_that_was_killed_is_recovered_by_the_next() {
+    for lines in 1..=3 {
+        let (_served, nodes) = guest("spc,delay=15ms");
+        let directory = TempDir::new().unwrap();
+        let (from, _) = nodes.from_and_to();
+        killed((from, from), directory.path(), lines, &["--identity"]);
+        let state = directory.path().to_str().unwrap();
+        let args =
+            ["handover", "run", "--json", "--from", from, "--to", from, "--identity", "--state", state];
+        let ran = tenure().run(&[&args[..], &["--key", &GUEST.to_string()]].concat()).unwrap();
+        assert_eq!((ran.exit, word(&ran, "method").as_str()), (0, "identity"), "{lines} lines: {ran:?}");
+        good(&mut login(from).unwrap(), &request::register(GUEST, GUEST, false)).unwrap();
+    }
+}
+
+#[test]
 fn an_open_journal_of_another_handover_is_refused_and_names_it() {
     let (_served, nodes) = guest("spc,delay=15ms");
     let directory = TempDir::new().unwrap();
-    assert!(killed(&nodes, directory.path(), 2, "source-nonce"));
+    assert!(killed(nodes.from_and_to(), directory.path(), 2, &["--method", "source-nonce"]));
     let (from, to) = nodes.from_and_to();
     let state = directory.path().to_str().unwrap();
     let ran = tenure().run(&["handover", "run", "--from", to, "--to", from, "--state", state]).unwrap();

@@ -119,14 +119,16 @@ pub(super) fn targets(args: &MoveArgs) -> Result<KnownTargets, Failure> {
     Ok(mine.before(KnownTargets::default()))
 }
 
-/// Links for a recovery: nothing that shares one identity may be logged in before the procedure asks.
+/// Links for a recovery, and whether they can be used. Where both sides share one identity, nobody logs in before the
+/// procedure asks for it: a login of the one would end the session of the other.
 pub(super) fn recovery_links(devices: &[Device], timeout: Duration, identity: bool) -> (Vec<Link>, bool) {
     let mut alive = true;
-    let link = |device: &Device| match (identity, device.open(timeout)) {
-        (false, Ok(way)) => Link::open(device.clone(), timeout, way),
-        (_, result) => {
-            alive &= result.is_ok();
-            Link::closed(device.clone(), timeout)
+    let link = |device: &Device| {
+        let way = if identity { None } else { device.open(timeout).ok() };
+        alive &= identity || way.is_some();
+        match way {
+            Some(way) => Link::open(device.clone(), timeout, way),
+            None => Link::closed(device.clone(), timeout),
         }
     };
     (devices.iter().map(link).collect(), alive)
