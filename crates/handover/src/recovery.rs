@@ -3,11 +3,11 @@
 //! brings about what these could not tell, so that a crash during recovery is like any other crash.
 
 use crate::action::{Event, Procedure, Step};
-use crate::engine::course::Course;
+use crate::engine::course::{At, Course};
 use crate::journal::Entry;
 use crate::known_targets::{KnownTargets, Traits};
 use crate::settings::{Port, Settings};
-use crate::verdict::{Cause, Verdict};
+use crate::verdict::{Cause, Doubt, Verdict};
 
 /// What a recovery is given.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,11 +40,15 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// A recovery that has not begun. Without any entry nothing was ever changed, and it ends at once.
+    /// A recovery that has not begun. Entries are on both hosts before anything is changed, so a living host without one
+    /// means that nothing was, and it ends at once.
     #[must_use]
     pub fn new(remains: Remains) -> Self {
         let entry = remains.source_entry.into_iter().chain(remains.destination_entry).max_by_key(|e| e.stage);
-        let Some(entry) = entry else { return Self { course: Course::untouched() } };
+        let Some(entry) = entry else {
+            let asked = remains.source_alive || remains.destination_alive;
+            return Self { course: Course::without_entry(asked) };
+        };
         let (traits, prefer, alive) = (remains.traits, remains.prefer_destination, remains.destination_alive);
         let mut course = Course::recover(remains.settings(&entry), &entry);
         course.terms.traits = traits;
@@ -84,11 +88,14 @@ impl Remains {
 }
 
 impl Course {
-    fn untouched() -> Self {
+    fn without_entry(asked: bool) -> Self {
         let nobody = Port::default();
         let mut course = Self::new(Settings::new(None, scsi::pr::Key::NONE, nobody.clone(), nobody));
-        let cause = Cause::Recovered;
-        course.at = crate::engine::course::At::End(Verdict::KeptAtSource { cause, leftover: false });
+        course.at = At::End(if asked {
+            Verdict::KeptAtSource { cause: Cause::Recovered, leftover: false }
+        } else {
+            Verdict::InDoubt(Doubt::SourceUnreachable)
+        });
         course
     }
 }

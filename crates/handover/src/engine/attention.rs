@@ -20,6 +20,8 @@ pub(crate) struct Attentions {
     pub(crate) destination_counts: bool,
     /// A power-on or reset was reported.
     pub(crate) reset: bool,
+    /// The same, since own commands are counted: PRGENERATION may have begun anew.
+    pub(crate) reset_lately: bool,
     /// The destination had one since PRGENERATION was read.
     pub(crate) destination_stirred: bool,
 }
@@ -32,7 +34,9 @@ impl Attentions {
 
     /// Notes one.
     pub(crate) fn take(&mut self, side: Side, code: AdditionalSense) {
-        self.reset |= code.asc == AdditionalSense::POWER_ON_OR_RESET.asc && code.ascq <= 1;
+        let reset = code.asc == AdditionalSense::POWER_ON_OR_RESET.asc && code.ascq <= 1;
+        self.reset |= reset;
+        self.reset_lately |= reset;
         self.destination_stirred |= side == Side::Destination;
         let (list, counts) = match side {
             Side::Source => (&mut self.source, self.source_counts),

@@ -123,6 +123,14 @@ impl Batch {
         }
     }
 
+    /// The REPORT CAPABILITIES reply, if it is there already.
+    pub(crate) fn capabilities(&self) -> Option<Capabilities> {
+        self.jobs.iter().find_map(|job| match &job.state {
+            State::Ended(Answer::Capabilities(capabilities)) => Some(*capabilities),
+            _ => None,
+        })
+    }
+
     /// The entry was not written: nothing of this batch was or will be sent.
     pub(crate) fn fail_journal(&mut self) {
         self.journal_failed = true;

@@ -16,7 +16,7 @@ use crate::method::Method;
 use crate::role::Role;
 use crate::settings::{Settings, Shared};
 use crate::verdict::{Cause, Doubt, Verdict};
-use scsi::pr::Key;
+use scsi::pr::{Capabilities, Key};
 
 /// Where the course stands: which batch is under way, or that it stands still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -221,6 +221,10 @@ impl Course {
             Event::Completed { id, outcome } => {
                 let (settings, key) = (&self.settings, self.terms.key);
                 self.batch.complete(id, outcome, settings, key, &mut self.attentions);
+                if let (Some(capabilities), At::Inspect) = (self.batch.capabilities(), self.at) {
+                    // A REGISTER of this batch that must be repeated sends what is true now.
+                    self.adopt_aptpl(capabilities);
+                }
             }
             Event::JournalFailed => self.fail_journal(),
             Event::Abort => self.abort(),
@@ -356,6 +360,7 @@ impl Course {
 
     /// Ends without an owner. The journal stays as it is, for recovery.
     pub(crate) fn doubt(&mut self, doubt: Doubt) {
+        self.reckon_blindly();
         self.batch = Batch::default();
         self.at = At::End(Verdict::InDoubt(doubt));
     }
@@ -380,15 +385,25 @@ impl Course {
     /// Takes over PTPL_A as it is now, for the REGISTERs to come.
     pub(crate) fn learn_aptpl(&mut self, answers: &Answers) {
         if let Some(capabilities) = answers.capabilities() {
-            self.terms.aptpl_doubt |= capabilities.persist_active != self.terms.aptpl;
-            self.terms.aptpl = capabilities.persist_active;
+            self.adopt_aptpl(capabilities);
         }
+    }
+
+    const fn adopt_aptpl(&mut self, capabilities: Capabilities) {
+        self.terms.aptpl_doubt |= capabilities.persist_active != self.terms.aptpl;
+        self.terms.aptpl = capabilities.persist_active;
+    }
+
+    /// Own commands were sent and nothing can be read afterwards.
+    pub(crate) const fn reckon_blindly(&mut self) {
+        self.terms.aptpl_doubt |= self.terms.persist_capable;
     }
 
     /// More has been counted than own commands account for: another node registered, perhaps with another APTPL.
     fn reckon_foreign(&mut self, generation: u32) {
         let advance = generation.wrapping_sub(self.terms.mark);
-        self.terms.aptpl_doubt |= self.terms.persist_capable && advance > u32::from(self.terms.own);
+        let foreign = advance > u32::from(self.terms.own) || self.attentions.reset_lately;
+        self.terms.aptpl_doubt |= self.terms.persist_capable && foreign;
     }
 
     /// One order for each of the source's paths in `mask`.

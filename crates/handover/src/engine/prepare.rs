@@ -112,6 +112,7 @@ impl Course {
         self.terms.mark = held.generation;
         self.terms.own = 0;
         self.terms.aptpl_doubt = false;
+        self.attentions.reset_lately = false;
         self.terms.destination_had = 0;
         let reader = self.reader();
         self.run(At::Aptpl(phase), [(reader, Order::Capabilities)]);

@@ -85,6 +85,7 @@ impl Course {
         if let Some(keys) = answers.keys() {
             self.terms.mark = keys.generation;
             self.terms.own = 0;
+            self.attentions.reset_lately = false;
             let reader = self.recovery_reader();
             return self.run(At::RecoverAptpl, [(reader, Order::Capabilities)]);
         }

@@ -92,7 +92,7 @@ impl Course {
             At::UndoRevert => self.doubt(Doubt::DestinationUnreachable),
             At::UndoUnregister => self.destination_unregistered(answers.on(DESTINATION)),
             At::UndoConfirm => self.confirmed(answers),
-            At::UndoCount => self.kept_now(),
+            At::UndoCount => self.kept_now(answers),
             _ => {}
         }
     }
@@ -218,7 +218,10 @@ impl Course {
     }
 
     /// The last look has told whether another node registered since APTPL was read.
-    fn kept_now(&mut self) {
+    fn kept_now(&mut self, answers: &Answers) {
+        if answers.keys().is_none() {
+            self.reckon_blindly();
+        }
         let verdict = Verdict::KeptAtSource { cause: self.terms.cause, leftover: self.terms.leftover };
         if self.terms.leftover {
             self.batch = super::batch::Batch::default();
@@ -325,6 +328,9 @@ impl Course {
             return self.doubt(Doubt::ConflictForAll);
         }
         let keys = answers.keys();
+        if keys.is_none() {
+            self.reckon_blindly();
+        }
         let key = self.terms.key.unwrap_or_default();
         let untouched = self.terms.method == Method::DestinationNonce && !self.terms.preempted;
         if untouched && keys.is_some_and(|keys| keys.keys.contains(&key)) {
