@@ -1,8 +1,8 @@
 //! Moves a persistent reservation's registration, and what it holds, from one I_T nexus to another without losing
 //! it, without harming another registrant and without ever restoring what somebody else removed.
 //!
-//! [`Tracker`](tracker::Tracker) knows what one nexus has registered and holds. [`Engine`](engine::Engine) is the
-//! handover, [`Recovery`](recovery::Recovery) what puts an interrupted one in order; both are a
+//! [`Tracker`] knows what one nexus has registered and holds. [`Engine`] is the
+//! handover, [`Recovery`] what puts an interrupted one in order; both are a
 //! [`Procedure`]: events in, actions out. There is no clock, thread, socket or randomness here, and every state is
 //! `Clone + Eq + Hash`, so that the explorer can search all of them.
 #![forbid(unsafe_code)]
