@@ -41,19 +41,32 @@ fn run(name: &str, seconds: u32) -> Result<Done> {
     ]);
     let output = shell::output(&mut command)?;
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    anyhow::ensure!(output.status.success(), "{}", tail(&told));
+    anyhow::ensure!(output.status.success(), "{}", finding(&told));
     let executed = told.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
     let executed = executed.context("the fuzzer told no statistics")?.trim().to_owned();
     Ok(Done::Passed(format!("{executed} inputs")))
 }
 
-fn tail(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
+/// What the fuzzer found, from the panic on; a list of its statistics before it helps nobody.
+fn finding(told: &str) -> &str {
+    let start = told.find("panicked at").or_else(|| told.find("ERROR: libFuzzer")).unwrap_or(0);
+    told.get(start..).unwrap_or(told).trim()
 }
 
 fn cargo_fuzz() -> Command {
     let mut command = Command::new("cargo");
     command.arg("fuzz").current_dir(shell::root()).env("RUSTC_BOOTSTRAP", "1");
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_begins_with_the_panic() {
+        assert_eq!(finding("#1 cov: 3\nthread panicked at x.rs:1\nbroken"), "panicked at x.rs:1\nbroken");
+        assert_eq!(finding("#1\n==1== ERROR: libFuzzer: timeout"), "ERROR: libFuzzer: timeout");
+        assert_eq!(finding("cannot build"), "cannot build");
+    }
 }
