@@ -161,8 +161,14 @@ fn a_run_that_was_killed_is_recovered_by_the_next() {
         for lines in 1..=4 {
             let (_served, mut nodes) = guest("spc,delay=15ms");
             let directory = TempDir::new().unwrap();
-            cut_off +=
-                usize::from(killed(nodes.from_and_to(), directory.path(), lines, &["--method", method]));
+            killed(nodes.from_and_to(), directory.path(), lines, &["--method", method]);
+            let left = std::fs::read_to_string(directory.path().join(JOURNAL)).unwrap();
+            if left.contains("\"line\":\"end\"") {
+                // On a busy machine the run was faster than its killer: nothing is left to recover.
+                assert_moved(&mut nodes);
+                continue;
+            }
+            cut_off += 1;
             let again = ["--state", directory.path().to_str().unwrap(), "--key", &GUEST.to_string()];
             let ran = handover("run", &nodes, &again);
             let told = std::fs::read_to_string(directory.path().join(JOURNAL)).unwrap();

@@ -18,7 +18,7 @@ pub(crate) fn test(no_skip: bool) -> Result<()> {
     let cargo = |args: &'static [&'static str]| move || shell::cargo(args, &[]).map(|()| Done::passed());
     report.step("fmt", cargo(&["fmt", "--all", "--check"]));
     report.step("clippy", cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
-    report.step("tests", cargo(&["test", "--workspace", "--quiet"]));
+    report.step("tests", cargo(&["test", "--workspace", "--quiet", "--no-fail-fast"]));
     report.step("build", cargo(&["build", "--release", "--workspace"]));
     report.step("explore", cargo(&["run", "--release", "-q", "-p", "tenure-explorer"]));
     TYPES.iter().for_each(|kind| report.step(&format!("demo --type {kind}"), || demo(kind)));
