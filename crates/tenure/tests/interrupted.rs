@@ -140,6 +140,21 @@ fn the_identity_moves_where_it_belongs_to_the_guest() {
 }
 
 #[test]
+fn a_guest_with_two_paths_arrives_with_two_paths() {
+    let (served, nodes) = guest("spc");
+    let (from, to) = nodes.from_and_to();
+    let (second_from, second_to) = (served.device(0, "alpha2"), served.device(0, "beta2"));
+    good(&mut login(&second_from).unwrap(), &request::register(Key::NONE, GUEST, false)).unwrap();
+    let paths = ["--from", from, "--from", &second_from, "--to", to, "--to", &second_to];
+    let ran = tenure().run(&[&["handover", "run", "--json"], &paths[..]].concat()).unwrap();
+    assert_eq!((ran.exit, word(&ran, "verdict").as_str()), (0, "moved"), "{ran:?}");
+    let registered =
+        |device: &str| good(&mut login(device).unwrap(), &request::register(GUEST, GUEST, false));
+    assert!(registered(to).is_ok() && registered(&second_to).is_ok());
+    assert!(registered(from).is_err() && registered(&second_from).is_err());
+}
+
+#[test]
 fn a_dead_source_is_left_only_if_the_gap_is_allowed() {
     let (_served, mut nodes) = guest("spc");
     let (from, to) = nodes.from_and_to();
