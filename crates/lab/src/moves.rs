@@ -10,7 +10,7 @@ use ::tenure::drive::Link;
 use ::tenure::exit::Failure;
 use ::tenure::journal::NoJournal;
 use anyhow::{Context, Result, bail, ensure};
-use handover::Verdict;
+use handover::{Method, Verdict};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -82,6 +82,28 @@ pub fn hand_over_in_session(served: &Served, index: u16, guest: Guest) -> Result
         }
         other => bail!("{other}"),
     }
+}
+
+/// The pause of a handover by `method` (the plan's own choice for `None`) between sessions that were open before, as a
+/// running guest's is: round trips and time.
+///
+/// # Errors
+/// If the guest did not move.
+pub fn pause_in_session(
+    served: &Served,
+    index: u16,
+    guest: Guest,
+    method: Option<Method>,
+) -> Result<(u32, Duration)> {
+    let mut nodes = Nodes::new(served, index)?;
+    nodes.set_up(guest)?;
+    let (source, destination) = links(&nodes, served, index)?;
+    let mut order = Order::on(source, destination, GUEST).map_err(|failure| failure.reason)?;
+    order.settings.method = method;
+    let mut console = Console::standard(Verbosity::Quiet);
+    let ended = carry_out(order, &mut NoJournal, &mut console).map_err(|failure| failure.reason)?;
+    ensure!(ended.verdict == Verdict::Moved, "{}", ended.verdict);
+    Ok(ended.record.pause())
 }
 
 /// Alpha's session that has registered already, and a new one of beta.

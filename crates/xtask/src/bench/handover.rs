@@ -2,56 +2,42 @@
 //! beside which everything else disappears.
 
 use super::spread;
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
+use handover::Method;
+use lab::moves::pause_in_session;
+use lab::states::{Guest, Standing};
 use lab::tenure::Tenure;
+use scsi::pr::ReservationType;
 
 const DELAY_MS: u32 = 50;
 const ROUNDS: usize = 3;
+const HOLDER: Standing = Standing::Holder(ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY);
 
-/// The roles and methods worth a row, with the state to set up.
-const ROWS: [(&str, &[&str]); 5] = [
-    ("member or registrant, make-before-break", &[]),
-    ("holder, REGISTER AND MOVE", &["--method", "register-and-move"]),
-    ("holder, own key (profile keep-self)", &["--method", "preempt-own-key"]),
-    ("holder, source nonce", &["--method", "source-nonce"]),
-    ("holder, as chosen", &[]),
+/// What the guest is, by which method, on which profile.
+const ROWS: [(Standing, Method, &str); 4] = [
+    (Standing::Member, Method::MakeBeforeBreak, "spc"),
+    (HOLDER, Method::RegisterAndMove, "spc"),
+    (HOLDER, Method::PreemptOwnKey, "keep-self"),
+    (HOLDER, Method::SourceNonce, "spc"),
 ];
 
 /// Prints a row for each method.
 pub(super) fn print(tenure: &Tenure) -> Result<()> {
-    println!("pause of a handover, in round trips of a target that delays each command by {DELAY_MS} ms");
-    for (index, (name, args)) in ROWS.into_iter().enumerate() {
-        let mut rounds = Vec::new();
+    println!(
+        "pause of a handover, measured, in delays of a target that delays each command by {DELAY_MS} ms"
+    );
+    for (standing, method, profile) in ROWS {
+        let mut measured = Vec::new();
+        let mut counted = 0;
         for _ in 0..ROUNDS {
-            rounds.push(pause(tenure, index != 0, name.contains("keep-self"), args)?);
+            let served = tenure.target(&[&format!("memory=16M,profile={profile},delay={DELAY_MS}ms")])?;
+            let guest = Guest { standing, shared: false };
+            let (trips, time) = pause_in_session(&served, 0, guest, Some(method))?;
+            measured.push(time.as_secs_f64() * 1000.0 / f64::from(DELAY_MS));
+            counted = trips;
         }
-        let (low, middle, high) = spread(&mut rounds);
-        println!("{name:<42} {middle:>6.2} ({low:.2} to {high:.2})");
+        let (low, middle, high) = spread(&mut measured);
+        println!("{:<34} {middle:>6.2} ({low:.2} to {high:.2})   {counted} round trips", method.to_string());
     }
     Ok(())
-}
-
-/// The pause of one run, divided by the delay.
-fn pause(tenure: &Tenure, holder: bool, keep_self: bool, args: &[&str]) -> Result<f64> {
-    let profile = if keep_self { "keep-self" } else { "spc" };
-    let served = tenure.target(&[&format!("memory=16M,profile={profile},delay={DELAY_MS}ms")])?;
-    let (from, to) = (served.device(0, "source"), served.device(0, "destination"));
-    let pr = |args: &[&str]| -> Result<()> {
-        let ran = tenure.run(&[&["pr"], args].concat())?;
-        ensure!(ran.exit == 0, "{args:?}: {}", ran.err);
-        Ok(())
-    };
-    pr(&["register", &from, "--new-key", "0xa1"])?;
-    if holder {
-        pr(&["reserve", &from, "--key", "0xa1", "--type", "5"])?;
-    }
-    let run = ["handover", "run", "--json", "--from", &from, "--to", &to];
-    let ran = tenure.run(&[&run[..], args].concat())?;
-    ensure!(ran.exit == 0, "{}{}", ran.out, ran.err);
-    let told = ran.json()?;
-    let microseconds = told
-        .pointer("/pause/microseconds")
-        .and_then(serde_json::Value::as_f64)
-        .context("no pause in the JSON")?;
-    Ok(microseconds / 1000.0 / f64::from(DELAY_MS))
 }

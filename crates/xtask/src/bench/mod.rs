@@ -13,7 +13,7 @@ use lab::tenure::Tenure;
 use lab::tgt::Tgt;
 
 /// How often each side is measured.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 
 /// Runs everything and prints the ratios.
 ///

@@ -48,7 +48,8 @@ struct Test {
 pub(super) fn run(tenure: &Tenure) -> Result<Done> {
     let served = tenure.target(&["memory=100M"])?;
     let mut command = Command::new("iscsi-test-cu");
-    let output = shell::output(command.args(["-d", "-t", "ALL", &served.url(0)]))?;
+    // Two sessions to the same LUN are two paths, which the multipath tests need.
+    let output = shell::output(command.args(["-d", "-t", "ALL", &served.url(0), &served.url(0)]))?;
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     let tests = parse(&told);
     let expected: Expected = toml::from_str(EXPECTED).context("data/iscsi-test-cu.toml")?;
