@@ -31,9 +31,13 @@ pub(super) fn all(tenure: &Tenure) -> Result<()> {
     compare("4 KiB random read, iscsi-perf", || reads(&ours), || reads(&theirs))?;
     compare("4 KiB random write, depth 32", || writes(&ours), || writes(&theirs))?;
     compare("4 KiB random read, depth 32", || own_reads(&ours), || own_reads(&theirs))?;
-    compare("READ KEYS", || read_keys(&ours), || read_keys(&theirs))?;
-    compare("REGISTER K to K", || registers(&ours), || registers(&theirs))?;
-    compare("RESERVE + RELEASE", || reserves(&ours), || reserves(&theirs))
+    for depth in [DEPTH, 1] {
+        for (name, commands) in reservation_commands() {
+            let rate = |url: &str| registered(url, &commands, depth);
+            compare(&format!("{name}, depth {depth}"), || rate(&ours), || rate(&theirs))?;
+        }
+    }
+    Ok(())
 }
 
 fn open(url: &str) -> Result<(Session, impl Nexus + use<>)> {
@@ -103,29 +107,27 @@ fn random(url: &str, request: impl Fn(u64) -> Request) -> Result<f64> {
     Ok(rate)
 }
 
-fn read_keys(url: &str) -> Result<f64> {
-    sequence(url, &[request::read(InAction::READ_KEYS, 4096)])
-}
-
-fn registers(url: &str) -> Result<f64> {
-    sequence(url, &[request::register(KEY, KEY, false)])
-}
-
-fn reserves(url: &str) -> Result<f64> {
+/// What a registered nexus may repeat for ever.
+fn reservation_commands() -> [(&'static str, Vec<Request>); 3] {
     let kind = ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY;
-    sequence(url, &[request::reserve(KEY, kind), request::release(KEY, kind)])
+    [
+        ("READ KEYS", vec![request::read(InAction::READ_KEYS, 4096)]),
+        ("REGISTER K to K", vec![request::register(KEY, KEY, false)]),
+        ("RESERVE and RELEASE", vec![request::reserve(KEY, kind), request::release(KEY, kind)]),
+    ]
 }
 
-/// One command after another, from a registered nexus.
-fn sequence(url: &str, commands: &[Request]) -> Result<f64> {
+/// These commands in turn from a registered nexus, so many under way at a time.
+fn registered(url: &str, commands: &[Request], depth: usize) -> Result<f64> {
     let (session, mut nexus) = open(url)?;
     ensure!(nexus.execute(&request::register(Key::NONE, KEY, false))?.status.is_good(), "REGISTER failed");
+    let batch: Vec<Request> = commands.iter().cycle().take(depth.max(commands.len())).cloned().collect();
+    let batches: Vec<&[Request]> = if depth == 1 { batch.chunks(1).collect() } else { vec![&batch] };
     let rate = rate(|| {
-        for command in commands {
-            let answer = nexus.execute(command)?;
-            ensure!(answer.status.is_good(), "{command:?}: {answer:?}");
+        for answer in batches.iter().flat_map(|batch| nexus.execute_all(batch)) {
+            ensure!(answer?.status.is_good(), "a reservation command failed");
         }
-        Ok(commands.len())
+        Ok(batch.len())
     });
     nexus.execute(&request::register(KEY, Key::NONE, false)).context("unregister")?;
     session.logout()?;
