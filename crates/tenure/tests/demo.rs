@@ -65,7 +65,7 @@ fn a_method_that_does_not_fit_shows_that_it_is_refused() {
     let document = ran.json().unwrap();
     assert_eq!(
         (ran.exit, &document["verdict"], &document["handover"]),
-        (1, &json!("fail"), &json!("refused"))
+        (4, &json!("fail"), &json!("refused"))
     );
 }
 

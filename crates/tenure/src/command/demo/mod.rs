@@ -30,7 +30,7 @@ const LOOKS: u64 = 25;
 /// Shows one handover.
 ///
 /// # Errors
-/// If the stage cannot be set; a handover that shows anything wrong is exit 1 and says what.
+/// If the stage cannot be set; a handover that shows anything wrong is exit 1, one that is refused exit 4.
 pub fn run(args: &DemoArgs, console: &mut Console) -> Result<Exit, Failure> {
     if Profile::by_name(&args.profile).is_none() {
         let names: Vec<_> = Profile::ALL.iter().map(|profile| profile.name).collect();
@@ -42,7 +42,7 @@ pub fn run(args: &DemoArgs, console: &mut Console) -> Result<Exit, Failure> {
     } else {
         console.data(&report.text())?;
     }
-    Ok(if report.passed() { Exit::Done } else { Exit::Failed })
+    Ok(report.exit())
 }
 
 fn show(args: &DemoArgs) -> Result<Report> {

@@ -6,6 +6,7 @@ use super::{LAST_WORDS, Moved, SourceWrite};
 use crate::cli::DemoArgs;
 use crate::command::handover::{CommandDocument, commands, duration, verdict_name};
 use crate::drive::PhaseSpan;
+use crate::exit::Exit;
 use ::handover::{Method, Phase, Verdict};
 use scsi::pr::ReservationType;
 use serde::Serialize;
@@ -73,6 +74,15 @@ impl Report {
     /// Every promise was kept.
     pub(super) fn passed(&self) -> bool {
         self.checks().iter().all(|check| check.kept)
+    }
+
+    /// A method that the plan refuses here is a refusal like that of `handover run`, no broken promise.
+    pub(super) fn exit(&self) -> Exit {
+        match self.moved.verdict {
+            _ if self.passed() => Exit::Done,
+            Verdict::Refused(_) => Exit::Refused,
+            _ => Exit::Failed,
+        }
     }
 
     fn checks(&self) -> Vec<Check> {
