@@ -20,6 +20,9 @@ use std::sync::{Arc, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+/// Most answers to one text request: a target that never ends its answer is not waited for for ever.
+const TEXT_ROUNDS: usize = 256;
+
 /// Longest CDB that an additional header segment can carry here (SPC-4 4.3.2: 260 bytes).
 const MAX_CDB: usize = 260;
 /// How long a timed-out command's ABORT TASK may take before the session is given up.
@@ -418,7 +421,7 @@ impl Session {
         let exchange = &self.handle.exchange;
         let (mut bytes, mut target_transfer_tag, mut lun) = (text.to_bytes(), NO_TAG, Lun::default());
         let mut collector = Collector::default();
-        loop {
+        for _ in 0..TEXT_ROUNDS {
             let mut state = exchange.lock();
             let tag = state.enter(lun, Kind::Text);
             let request = TextRequest {
@@ -442,5 +445,6 @@ impl Session {
                 _ => return Err(SessionError::Protocol),
             }
         }
+        Err(SessionError::Protocol)
     }
 }
