@@ -28,6 +28,7 @@ pub(super) struct Connection {
 pub(super) fn open(config: &SessionConfig, target: Option<&IscsiName>) -> Result<Connection, SessionError> {
     let stream = connect(&config.portal, config.timeouts.connect).map_err(SessionError::Connect)?;
     stream.set_nodelay(true).map_err(SessionError::Connect)?;
+    abort_on_close(&stream).map_err(SessionError::Connect)?;
     let mut requester = Requester::new(LoginPlan {
         initiator: config.initiator.clone(),
         isid: config.isid,
@@ -62,6 +63,12 @@ fn connect(portal: &str, timeout: Duration) -> io::Result<TcpStream> {
         }
     }
     Err(failure)
+}
+
+/// However the socket is closed, by a crash of the process too, what the target has not received yet is discarded: a
+/// command left over from a lost session must not reach it when the network is back.
+pub(super) fn abort_on_close(stream: &TcpStream) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO))?)
 }
 
 fn random() -> io::Result<[u8; CHALLENGE_LENGTH]> {
@@ -120,4 +127,27 @@ fn respond(requester: &mut Requester, frame: &Frame<'_>) -> Result<Step, LoginEr
         return Err(LoginError::Protocol("the answer to a login request is no login response"));
     }
     requester.handle(&LoginResponse::parse(frame.bhs), frame.data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    #[test]
+    fn nothing_is_delivered_after_the_connection_was_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut initiator = connect(&address.to_string(), Duration::from_secs(10)).unwrap();
+        abort_on_close(&initiator).unwrap();
+        let (mut target, _) = listener.accept().unwrap();
+        initiator.set_nonblocking(true).unwrap();
+        // Until the kernels of both ends hold as much as they can.
+        while initiator.write(&[0; 1 << 16]).is_ok() {}
+        initiator.shutdown(std::net::Shutdown::Both).unwrap();
+        drop(initiator);
+        let end = target.read_to_end(&mut Vec::new());
+        assert_eq!(end.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
+    }
 }

@@ -284,7 +284,9 @@ impl Session {
     }
 
     /// Makes sure that no command whose time is up can still be executed later, when its caller has
-    /// looked at the device already: each is aborted, and a session that does not even do that is closed.
+    /// looked at the device already: each is aborted, and a session that does not even do that is closed. A command
+    /// that does not exist any more is over too (RFC 7143 11.6.1: the response comes after all of its own PDUs);
+    /// any other answer, a Reject included, has aborted nothing.
     fn settle<'a>(&'a self, mut state: MutexGuard<'a, State>, tags: &[u32]) -> MutexGuard<'a, State> {
         let open: Vec<_> = tags.iter().copied().filter(|tag| !state.is_answered(*tag)).collect();
         if open.is_empty() || state.has_failed() {
@@ -292,19 +294,25 @@ impl Session {
         }
         let exchange = &self.handle.exchange;
         let mut aborts = Vec::with_capacity(open.len());
-        for tag in open {
-            let lun = state.tasks.get(&tag).map_or_else(Lun::default, |task| task.lun);
-            aborts.push(self.queue_management(&mut state, TaskFunction::ABORT_TASK, lun, tag));
+        for tag in &open {
+            let lun = state.tasks.get(tag).map_or_else(Lun::default, |task| task.lun);
+            aborts.push(self.queue_management(&mut state, TaskFunction::ABORT_TASK, lun, *tag));
         }
         let deadline = Instant::now() + ABORT_TIMEOUT.min(self.handle.timeouts.command);
         let answered = |state: &mut State| aborts.iter().all(|tag| state.is_answered(*tag));
         state = exchange.wait(state, deadline, answered);
-        if !answered(&mut state) && !state.has_failed() {
-            exchange.fail(&mut state, ErrorKind::TimedOut, "the target stopped answering");
+        let answers: Vec<_> = aborts.iter().map(|tag| state.tasks.remove(tag)).collect();
+        let over = open
+            .iter()
+            .zip(&answers)
+            .all(|(tag, abort)| has_ended(abort.as_ref()) || state.is_answered(*tag));
+        if !over && !state.has_failed() {
+            exchange.fail(
+                &mut state,
+                ErrorKind::TimedOut,
+                "the target does not abort a command that takes too long",
+            );
             state = exchange.wait(state, deadline, |_| true);
-        }
-        for tag in aborts {
-            state.tasks.remove(&tag);
         }
         state
     }
@@ -343,6 +351,12 @@ impl Session {
         state.out.data_out(&burst, &unsolicited, size(max_send), digests);
         tag
     }
+}
+
+/// Whether an ABORT TASK says that its command is over.
+fn has_ended(abort: Option<&Task>) -> bool {
+    let over = [TaskResponse::FUNCTION_COMPLETE, TaskResponse::TASK_DOES_NOT_EXIST];
+    matches!(abort.and_then(|task| task.answer.as_ref()), Some(Answer::Management(said)) if over.contains(said))
 }
 
 /// The commands under way that a function will end.

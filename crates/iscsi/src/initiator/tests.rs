@@ -4,13 +4,15 @@ use super::{
     Chap, Credentials, DigestOffer, LoginError, Proposal, Session, SessionConfig, SessionError, TaskResponse,
     discover,
 };
-use crate::pdu::LoginStatus;
+use crate::pdu::{LoginStatus, Opcode};
 use crate::target::{Limits, Target, TargetConfig};
 use ::nexus::{Nexus, TransportError};
 use logical_unit::{Device, LogicalUnit};
 use scsi::pr::request;
 use scsi::pr::{InAction, Key};
 use scsi::{AdditionalSense, DataPhase, IscsiName, Isid, Request, Status, TransportId, opcode};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 const TARGET: &str = "iqn.2026-11.example:disk";
@@ -321,6 +323,42 @@ fn a_timed_out_command_is_aborted_and_never_executed_later() {
     assert!(ready(&session, 1).execute(&read(0, 512)).is_ok());
     // Reading takes the delay too, so the write's time is over when the answer comes.
     assert_ne!(observer.execute(&read(0, 512)).unwrap().data, pattern(512, 5));
+}
+
+/// A way to the target on which every task management function is refused.
+fn refusing_aborts(target: &Target) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, upstream) = (listener.local_addr().unwrap(), target.local_addr());
+    std::thread::spawn(move || {
+        let (mut initiator, _) = listener.accept().unwrap();
+        let mut target = TcpStream::connect(upstream).unwrap();
+        let (mut from, mut to) = (initiator.try_clone().unwrap(), target.try_clone().unwrap());
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(std::net::Shutdown::Write);
+        });
+        let mut pdu = [0; 1 << 12];
+        // There is one answer at a time.
+        while let Ok(length @ 1..) = target.read(&mut pdu) {
+            if Opcode::of(pdu.first_chunk().unwrap()) == Opcode::TASK_MANAGEMENT_RESPONSE {
+                pdu[2] = 255;
+            }
+            let _ = initiator.write_all(&pdu[..length]);
+        }
+    });
+    address
+}
+
+#[test]
+fn a_session_whose_target_refuses_to_abort_a_command_is_given_up() {
+    let target = bind(&["memory=1M,delay=300ms"]);
+    let mut hasty = config(&target, "iqn.hasty");
+    hasty.portal = refusing_aborts(&target).to_string();
+    hasty.timeouts.command = Duration::from_millis(100);
+    let session = Session::login(&hasty).unwrap();
+    let outcome = session.nexus(0).execute(&write(0, &pattern(512, 5)));
+    assert!(matches!(outcome, Err(TransportError::OutcomeUnknown(_))), "{outcome:?}");
+    assert!(!session.is_open(), "the command may still be executed");
 }
 
 #[test]

@@ -1,10 +1,32 @@
 //! One path: a DEVICE and the nexus to it, which is opened again after the session was lost.
+//!
+//! # When an unknown outcome is one
+//! [`Outcome::Unknown`] promises that the command will not be executed from now on. A lost transport alone does not
+//! prove that: the target may hold the command, in a session that it believes to be alive, and execute it after the
+//! other host has acted. So after a loss the link waits, at most its timeout, until the path is *restored*, and only
+//! that settles the outcome:
+//! - `iscsi://`: a login with the same initiator name and ISID reinstates the session (RFC 7143 6.3.5). The target ends
+//!   the old one and its tasks before it answers. The old socket was closed by a reset, so that this host's kernel sends
+//!   nothing of it any more.
+//! - `/dev/…`: opening the node ends nothing. What is relied on is the kernel: SG_IO returns from a timeout only after
+//!   the error handling has aborted the command or reset the unit, and where the transport itself was lost the kernel
+//!   logs in anew before the device server can be spoken to again. So the path counts as restored when an INQUIRY is
+//!   answered, which neither reports nor clears a unit attention. A SIGKILL within SG_IO leaves the command to the
+//!   kernel; that is a crash of this process, and recovery begins with a proof.
+//!
+//! If the path is not restored in time, the link [dangles](Link::dangles): its last changing command may still be
+//! executed, and the driver must not report it to the procedure. A late read changes nothing and does not count.
 
+use super::words;
 use crate::device::{Device, Opened};
 use handover::{CommandId, Outcome, Port};
 use nexus::{Nexus, TransportError};
-use scsi::{Completion, Request};
-use std::time::Duration;
+use scsi::{Completion, DataPhase, Request, opcode};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Between two attempts to restore a path: a target that restarts needs a while to listen again.
+const RESTORE_PAUSE: Duration = Duration::from_millis(50);
 
 /// What one path is asked to do.
 #[derive(Clone, Debug)]
@@ -25,19 +47,21 @@ pub struct Link {
     way: Option<Opened>,
     /// Logged out for good: nothing here logs in again unless it is asked to.
     closed: bool,
+    /// A command that may change the device may still be executed.
+    dangles: bool,
 }
 
 impl Link {
     /// A path that is open already.
     #[must_use]
     pub const fn open(device: Device, timeout: Duration, way: Opened) -> Self {
-        Self { device, timeout, way: Some(way), closed: false }
+        Self { device, timeout, way: Some(way), closed: false, dangles: false }
     }
 
     /// A path that cannot be reached now, or must not be opened before the procedure asks for it.
     #[must_use]
     pub const fn closed(device: Device, timeout: Duration) -> Self {
-        Self { device, timeout, way: None, closed: true }
+        Self { device, timeout, way: None, closed: true, dangles: false }
     }
 
     /// How the path is named on the target.
@@ -45,6 +69,18 @@ impl Link {
     pub fn port(&self) -> Port {
         let known = || self.way.as_ref().and_then(Nexus::initiator_port);
         Port { initiator: self.device.initiator_port().or_else(known), target_port: None }
+    }
+
+    /// A command without an answer may still be executed: nothing may rest on what the device shows now.
+    #[must_use]
+    pub const fn dangles(&self) -> bool {
+        self.dangles
+    }
+
+    /// The thread that used this link is gone, and nobody knows what it sent.
+    pub(super) fn abandoned(&mut self) {
+        self.dangles = true;
+        self.way = None;
     }
 
     /// Sends one command; it is not logged in again for it after it was closed for good.
@@ -74,17 +110,39 @@ impl Link {
 
     fn execute_all(&mut self, requests: &[Request]) -> Vec<Outcome> {
         if self.way.is_none() && !self.closed {
-            self.reopen();
+            self.restore();
         }
         let Some(way) = &mut self.way else { return vec![Outcome::NotSent; requests.len()] };
         let outcomes: Vec<Outcome> = way.execute_all(requests).into_iter().map(outcome).collect();
         if outcomes.iter().any(|outcome| !matches!(outcome, Outcome::Done(_))) {
-            // The same initiator port logs in anew: the target ends the old session and its commands with it
-            // (RFC 7143 6.3.5), so that an unknown outcome cannot change any more.
-            self.way = None;
-            self.reopen();
+            self.settle(requests.iter().zip(&outcomes));
         }
         outcomes
+    }
+
+    /// Some of these have no answer: closes the way, and opens it again so that they are certain to be over.
+    fn settle<'a>(&mut self, mut told: impl Iterator<Item = (&'a Request, &'a Outcome)>) {
+        self.way = None;
+        self.dangles |= told.any(|(request, outcome)| *outcome == Outcome::Unknown && changes(request));
+        let deadline = Instant::now() + self.timeout;
+        while !self.restore() && self.dangles && Instant::now() < deadline {
+            thread::sleep(RESTORE_PAUSE);
+        }
+    }
+
+    /// Opens the way; where a command dangles, it counts only if that command is over.
+    fn restore(&mut self) -> bool {
+        if self.reopen() == Outcome::NotSent {
+            return false;
+        }
+        let inquiry = Request { cdb: vec![opcode::INQUIRY, 0, 0, 0, 36, 0], data: DataPhase::In(36) };
+        let answers = |way: &mut Opened| way.execute(&inquiry).is_ok();
+        if self.dangles && !self.way.as_mut().is_some_and(answers) {
+            self.way = None;
+            return false;
+        }
+        self.dangles = false;
+        true
     }
 
     fn close(&mut self) -> Outcome {
@@ -124,4 +182,9 @@ fn outcome(result: Result<Completion, TransportError>) -> Outcome {
         Err(TransportError::NotSent(_)) => Outcome::NotSent,
         Err(TransportError::OutcomeUnknown(_)) => Outcome::Unknown,
     }
+}
+
+/// Whether it would matter that the command is executed late.
+fn changes(request: &Request) -> bool {
+    !words::reads(request) && request.cdb.first() != Some(&opcode::TEST_UNIT_READY)
 }

@@ -1,7 +1,9 @@
 //! Carries out what a `handover` procedure asks, on real nexuses: one batch at a time, every path of it at once.
 //!
 //! Used by `handover run` and by the demo. The engine decides, this obeys: it sends nothing of its own, and
-//! it never reports a command as lost before the session that carried it is gone.
+//! it never reports a command as lost before the session that carried it is gone. Where that cannot be brought about
+//! the procedure learns nothing any more and the run ends in doubt: the journal stays open, and recovery begins by
+//! logging in on every path.
 
 mod link;
 pub(crate) mod record;
@@ -11,7 +13,8 @@ pub use link::Link;
 pub use record::{Happened, PhaseSpan, Record};
 
 use crate::journal::Journal;
-use handover::{Action, CommandId, Event, Outcome, Path, Phase, Procedure, Step, Verdict};
+use handover::verdict::Doubt;
+use handover::{Action, CommandId, Event, Outcome, Path, Phase, Procedure, Side, Step, Verdict};
 use link::Job;
 use std::collections::BTreeMap;
 use std::thread;
@@ -47,7 +50,12 @@ impl<'a> Driver<'a> {
     pub fn advance(&mut self, procedure: &mut dyn Procedure) -> anyhow::Result<Pause> {
         loop {
             match procedure.poll() {
-                Step::Run(actions) => self.batch(procedure, actions),
+                Step::Run(actions) => {
+                    if let Some(doubt) = self.batch(procedure, actions) {
+                        self.record.finished();
+                        return Ok(Pause::Finished(Verdict::InDoubt(doubt)));
+                    }
+                }
                 Step::PhaseDone(phase) => {
                     self.record.phase_done(phase);
                     return Ok(Pause::Phase(phase));
@@ -88,7 +96,8 @@ impl<'a> Driver<'a> {
         self.links.get_mut(&path).ok_or_else(|| anyhow::anyhow!("there is no {path}"))
     }
 
-    fn batch(&mut self, procedure: &mut dyn Procedure, actions: Vec<Action>) {
+    /// One round trip. A doubt means that a command of it may still be executed, so that the procedure was told nothing.
+    fn batch(&mut self, procedure: &mut dyn Procedure, actions: Vec<Action>) -> Option<Doubt> {
         let mut jobs = Jobs::new();
         for action in actions {
             let (path, id, job) = match action {
@@ -98,22 +107,40 @@ impl<'a> Driver<'a> {
                 Action::Journal(entry) => {
                     if let Err(error) = self.journal.append(&entry) {
                         self.record.trouble(format!("the journal cannot be written: {error:#}"));
-                        return procedure.handle(Event::JournalFailed);
+                        procedure.handle(Event::JournalFailed);
+                        return None;
                     }
                     continue;
                 }
             };
             jobs.entry(path).or_default().push((id, job));
         }
-        for (id, outcome) in self.carry_out(&jobs) {
-            procedure.handle(Event::Completed { id, outcome });
+        let outcomes = self.carry_out(&jobs);
+        let doubt = self.doubt();
+        if doubt.is_none() {
+            for (id, outcome) in outcomes {
+                procedure.handle(Event::Completed { id, outcome });
+            }
         }
+        doubt
+    }
+
+    /// The side whose last command may still be executed.
+    fn doubt(&mut self) -> Option<Doubt> {
+        let (path, _) = self.links.iter().find(|(_, link)| link.dangles())?;
+        self.record.trouble(format!(
+            "{path}: the session cannot be ended, so its last command may still be executed"
+        ));
+        Some(match path.side {
+            Side::Source => Doubt::SourceUnreachable,
+            Side::Destination => Doubt::DestinationUnreachable,
+        })
     }
 
     /// All paths at once; on one path in order.
     fn carry_out(&mut self, jobs: &Jobs) -> Vec<(CommandId, Outcome)> {
         let started = Instant::now();
-        let mut results = run_paths(&mut self.links, jobs);
+        let mut results = run_paths(&mut self.links, jobs, thread::Builder::new);
         if !results.is_empty() {
             self.record.round_trip();
         }
@@ -134,14 +161,41 @@ impl<'a> Driver<'a> {
 
 type Jobs = BTreeMap<Path, Vec<(CommandId, Job)>>;
 
-fn run_paths(links: &mut BTreeMap<Path, Link>, jobs: &Jobs) -> BTreeMap<Path, Vec<Outcome>> {
+/// Every path on a thread of its own; those for which the system has no thread take turns afterwards.
+fn run_paths(
+    links: &mut BTreeMap<Path, Link>,
+    jobs: &Jobs,
+    builder: impl Fn() -> thread::Builder,
+) -> BTreeMap<Path, Vec<Outcome>> {
+    let mut results = BTreeMap::new();
+    let (mut waiting, mut dead) = (Vec::new(), Vec::new());
     thread::scope(|scope| {
         let mut running = Vec::new();
-        for (path, link) in links {
-            if let Some(jobs) = jobs.get(path) {
-                running.push((*path, scope.spawn(|| link.carry_out(jobs))));
+        for (path, link) in links.iter_mut() {
+            let Some(jobs) = jobs.get(path) else { continue };
+            match builder().spawn_scoped(scope, || link.carry_out(jobs)) {
+                Ok(thread) => running.push((*path, thread)),
+                Err(_) => waiting.push(*path),
             }
         }
-        running.into_iter().map(|(path, thread)| (path, thread.join().unwrap_or_default())).collect()
-    })
+        for (path, thread) in running {
+            match thread.join() {
+                Ok(outcomes) => drop(results.insert(path, outcomes)),
+                Err(_) => dead.push(path),
+            }
+        }
+    });
+    for path in waiting {
+        if let (Some(link), Some(jobs)) = (links.get_mut(&path), jobs.get(&path)) {
+            results.insert(path, link.carry_out(jobs));
+        }
+    }
+    for path in dead {
+        results.insert(path, Vec::new());
+        links.get_mut(&path).into_iter().for_each(Link::abandoned);
+    }
+    results
 }
+
+#[cfg(test)]
+mod tests;

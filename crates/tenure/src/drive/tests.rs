@@ -1,0 +1,162 @@
+//! What a lost answer may mean: a network in between that loses answers while the target still has the command.
+
+use super::link::Job;
+use super::*;
+use crate::device::Device as Way;
+use crate::journal::NoJournal;
+use iscsi::target::{Target, TargetConfig};
+use logical_unit::{Device, LogicalUnit};
+use nexus::Nexus;
+use scsi::pr::{InAction, Key, ReadKeys, request};
+use scsi::{DataPhase, IscsiName, Request};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const KEY: Key = Key(0xA);
+const PATIENT: Duration = Duration::from_secs(20);
+/// A PERSISTENT RESERVE OUT with its parameter list as immediate data.
+const PR_OUT: usize = 48 + 24;
+
+fn target() -> Target {
+    let unit = LogicalUnit::open(&"memory=1M,delay=200ms".parse().unwrap()).unwrap();
+    let name = IscsiName::new("iqn.2026-11.example:disk").unwrap();
+    let config = TargetConfig::new("127.0.0.1:0".parse().unwrap(), name, Device::new(vec![unit]));
+    Target::bind(config).unwrap()
+}
+
+fn way(address: SocketAddr, host: &str) -> Way {
+    format!("iscsi://{address}/iqn.2026-11.example:disk/0?initiator=iqn.2026-11.example:{host}")
+        .parse()
+        .unwrap()
+}
+
+/// A link without unit attentions, which gives up after `patience`.
+fn link(address: SocketAddr, host: &str, patience: Duration) -> Link {
+    let way = way(address, host);
+    let mut link = Link::open(way.clone(), patience, way.open(PATIENT).unwrap());
+    let ready = Request { cdb: vec![0; 6], data: DataPhase::None };
+    let good = |link: &mut Link| link.execute(&ready).unwrap().status.is_good();
+    assert!((0..8).any(|_| good(&mut link)), "the unit attentions do not end");
+    link
+}
+
+/// The keys that are registered once everything that arrived before has had its time.
+fn keys(observer: &mut Link) -> Vec<Key> {
+    let completion = observer.execute(&request::read(InAction::READ_KEYS, 64)).unwrap();
+    ReadKeys::parse(&completion.data).unwrap().keys
+}
+
+/// A network between initiators and the target.
+#[derive(Clone, Default)]
+struct Network {
+    /// Deliver the next PERSISTENT RESERVE OUT, then lose its initiator's connection; the target does not notice.
+    lose_next: Arc<AtomicBool>,
+    /// Losing a connection loses the whole network.
+    fragile: bool,
+    down: Arc<AtomicBool>,
+    /// The target's ends of the lost connections.
+    lost: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Network {
+    fn start(&self, target: &Target) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, upstream, network) =
+            (listener.local_addr().unwrap(), target.local_addr(), self.clone());
+        thread::spawn(move || {
+            for initiator in listener.incoming().filter(|_| !network.down.load(Ordering::SeqCst)) {
+                let (initiator, target) = (initiator.unwrap(), TcpStream::connect(upstream).unwrap());
+                let (mut from, mut to) = (target.try_clone().unwrap(), initiator.try_clone().unwrap());
+                thread::spawn(move || std::io::copy(&mut from, &mut to));
+                let network = network.clone();
+                thread::spawn(move || network.carry(initiator, target));
+            }
+        });
+        address
+    }
+
+    fn carry(&self, mut initiator: TcpStream, mut target: TcpStream) {
+        let mut chunk = vec![0; 1 << 16];
+        loop {
+            let mut length = 0;
+            loop {
+                match initiator.read(&mut chunk[length..]) {
+                    Ok(0) | Err(_) => return drop(target.shutdown(Shutdown::Both)),
+                    Ok(count) => length += count,
+                }
+                if !self.lose_next.load(Ordering::SeqCst) || length >= PR_OUT {
+                    break;
+                }
+            }
+            target.write_all(&chunk[..length]).unwrap();
+            if length >= PR_OUT && chunk[32] == 0x5F && self.lose_next.swap(false, Ordering::SeqCst) {
+                self.down.store(self.fragile, Ordering::SeqCst);
+                self.lost.lock().unwrap().push(target);
+                return initiator.shutdown(Shutdown::Both).unwrap();
+            }
+        }
+    }
+}
+
+/// A procedure that registers the source, and must not learn how that ended.
+struct Registering {
+    begun: bool,
+}
+
+impl Procedure for Registering {
+    fn poll(&mut self) -> Step {
+        assert!(!std::mem::replace(&mut self.begun, true), "the procedure goes on");
+        let register = request::register(Key::NONE, KEY, false);
+        Step::Run(vec![Action::Execute { id: CommandId(0), path: Path::source(0), request: register }])
+    }
+
+    fn handle(&mut self, event: Event) {
+        panic!("the procedure was told {event:?}");
+    }
+}
+
+#[test]
+fn a_command_whose_answer_was_lost_is_over_once_the_session_is_reinstated() {
+    let (target, network) = (target(), Network::default());
+    let mut source = link(network.start(&target), "alpha", PATIENT);
+    let mut observer = link(target.local_addr(), "gamma", PATIENT);
+    network.lose_next.store(true, Ordering::SeqCst);
+    assert_eq!(source.send(&request::register(Key::NONE, KEY, false)), Outcome::Unknown);
+    assert!(!source.dangles(), "the path is restored");
+    assert_eq!(keys(&mut observer), [], "the target had the command and executed it after the new login");
+}
+
+#[test]
+fn a_command_that_may_still_be_executed_ends_the_handover_in_doubt() {
+    let (target, network) = (target(), Network { fragile: true, ..Network::default() });
+    let source = link(network.start(&target), "alpha", Duration::from_secs(2));
+    let mut observer = link(target.local_addr(), "gamma", PATIENT);
+    network.lose_next.store(true, Ordering::SeqCst);
+    let mut nowhere = NoJournal;
+    let mut driver = Driver::new(BTreeMap::from([(Path::source(0), source)]), &mut nowhere);
+    let pause = driver.advance(&mut Registering { begun: false }).unwrap();
+    assert_eq!(pause, Pause::Finished(Verdict::InDoubt(Doubt::SourceUnreachable)));
+    assert_eq!(driver.record.troubles.len(), 1, "and it says why");
+    assert_eq!(keys(&mut observer), [KEY], "the doubt was right: it is executed afterwards");
+    network.down.store(false, Ordering::SeqCst);
+    let source = driver.link(Path::source(0)).unwrap();
+    assert!(matches!(source.send(&request::read(InAction::READ_KEYS, 64)), Outcome::Done(_)));
+    assert!(!source.dangles(), "a new login settles it");
+}
+
+#[test]
+fn paths_take_turns_where_the_system_has_no_threads_left() {
+    let target = target();
+    let path = Path::destination(0);
+    let mut links = BTreeMap::from([(path, link(target.local_addr(), "alpha", PATIENT))]);
+    let read = Job::Command(request::read(InAction::READ_KEYS, 64));
+    let jobs = Jobs::from([(path, vec![(CommandId(0), read)])]);
+    // No system has room for such a stack.
+    let refused = || thread::Builder::new().stack_size(1 << 62);
+    assert!(refused().spawn(|| ()).is_err());
+    let outcomes = run_paths(&mut links, &jobs, refused);
+    assert!(matches!(outcomes[&path][..], [Outcome::Done(_)]), "{outcomes:?}");
+}
