@@ -27,12 +27,13 @@ const LOGIN_FRAMING: Framing =
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Serves a connection to its end.
-pub(super) fn serve(stream: TcpStream, shared: &Shared, ticket: Ticket) {
+pub(super) fn serve(stream: TcpStream, shared: &Shared, ticket: &Ticket) {
     // Whatever ends a connection ends it for good: there is nobody to tell.
-    let _ = Connection::new(stream, shared.limits).and_then(|connection| connection.run(shared, ticket));
+    let _ = Connection::new(stream, shared.limits, ticket).and_then(|connection| connection.run(shared));
 }
 
-struct Connection {
+struct Connection<'a> {
+    ticket: &'a Ticket,
     stream: TcpStream,
     limits: Limits,
     receiver: Receiver,
@@ -43,6 +44,8 @@ struct Connection {
     /// When the peer last took bytes while there were some to take.
     blocked_since: Option<Instant>,
     heard: Instant,
+    /// The end of the input was seen, though perhaps not reached.
+    half_closed: bool,
 }
 
 /// What [`Connection::wait`] saw.
@@ -53,11 +56,12 @@ enum Input {
     End,
 }
 
-impl Connection {
-    fn new(stream: TcpStream, limits: Limits) -> io::Result<Self> {
+impl<'a> Connection<'a> {
+    fn new(stream: TcpStream, limits: Limits, ticket: &'a Ticket) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         Ok(Self {
+            ticket,
             stream,
             limits,
             receiver: Receiver::new(LOGIN_FRAMING.max_pdu()),
@@ -66,22 +70,23 @@ impl Connection {
             partial_since: None,
             blocked_since: None,
             heard: Instant::now(),
+            half_closed: false,
         })
     }
 
-    fn run(mut self, shared: &Shared, ticket: Ticket) -> io::Result<()> {
-        let Some(admitted) = self.login(shared, ticket)? else {
+    fn run(mut self, shared: &Shared) -> io::Result<()> {
+        let Some(admitted) = self.login(shared)? else {
             return self.farewell();
         };
         let local = self.stream.local_addr()?;
-        let mut session = Session::new(shared, ticket, &admitted, local);
+        let mut session = Session::new(shared, self.ticket, &admitted, local);
         let outcome = self.full_feature(&mut session);
         session.end();
         if outcome.is_ok() { self.farewell() } else { outcome }
     }
 
     /// The login phase; `None` if it failed and the reason is in `out`.
-    fn login(&mut self, shared: &Shared, ticket: Ticket) -> io::Result<Option<Box<Admitted>>> {
+    fn login(&mut self, shared: &Shared) -> io::Result<Option<Box<Admitted>>> {
         let [identifier, challenge @ ..] = random()?;
         let mut responder = Responder::new(shared.policy.clone(), challenge, identifier);
         let deadline = Instant::now() + self.limits.login;
@@ -101,7 +106,7 @@ impl Connection {
                     let reply = responder.handle(&request, frame.data);
                     let length = frame.length;
                     self.receiver.consume(length);
-                    let reply = admit(shared, ticket, &responder, &request, reply);
+                    let reply = admit(shared, self.ticket, &responder, &request, reply);
                     encode(&mut self.out, &reply.response.emit(), &reply.data, Digests::default());
                     match reply.end {
                         End::Continue => self.flush()?,
@@ -118,8 +123,9 @@ impl Connection {
         let mut input = Input::Received;
         loop {
             let now = Instant::now();
-            if input == Input::End {
+            if input == Input::End || self.ticket.is_ended() {
                 session.say_goodbye(&mut self.out);
+                return self.flush();
             }
             if input == Input::Received {
                 self.heard = now;
@@ -128,19 +134,19 @@ impl Connection {
             let starved = self.process(session, now);
             session.execute_due(now, &mut self.out);
             self.flush()?;
-            if session.is_closing() || input == Input::End {
+            if session.is_closing() {
                 return Ok(());
             }
             self.check_deadlines(session, now)?;
             let idle = starved || self.backlog() >= HIGH_WATER;
-            let timeout = if idle { self.timeout(session, now) } else { Some(Duration::ZERO) };
+            let timeout = if idle { self.timeout(session.next_due(), now) } else { Some(Duration::ZERO) };
             input = self.wait(timeout, starved)?;
         }
     }
 
     /// Handles PDUs until none is whole (`true`) or the peer has to take answers first (`false`).
     fn process(&mut self, session: &mut Session<'_>, now: Instant) -> bool {
-        while self.out.len() - self.written < HIGH_WATER && !session.is_closing() {
+        while self.backlog() < HIGH_WATER && !session.is_closing() && !self.ticket.is_ended() {
             match session.framing().next(self.receiver.pending()) {
                 Ok(Parsed::Frame(frame)) => {
                     let length = frame.length;
@@ -180,10 +186,11 @@ impl Connection {
     }
 
     /// Time until something is to be done even if the peer stays silent.
-    fn timeout(&self, session: &Session<'_>, now: Instant) -> Option<Duration> {
+    fn timeout(&self, due: Option<Instant>, now: Instant) -> Option<Duration> {
         let silence = now - self.heard;
         let ping = if silence < self.limits.ping { self.limits.ping } else { 2 * self.limits.ping };
-        let due = if self.backlog() < HIGH_WATER { session.next_due() } else { None };
+        // As long as the peer has not taken enough nothing is executed, so that there is nothing to wake up for.
+        let due = due.filter(|_| self.out.len() < HIGH_WATER);
         let stall = [self.partial_since, self.blocked_since].into_iter().flatten();
         stall
             .map(|since| since + self.limits.stall)
@@ -199,6 +206,8 @@ impl Connection {
         let mut interest = PollFlags::empty();
         interest.set(PollFlags::IN, read);
         interest.set(PollFlags::OUT, self.backlog() > 0);
+        // An end that comes from outside is to be seen although the peer is not read from.
+        interest.set(PollFlags::RDHUP, !self.half_closed);
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut fds = [PollFd::new(&self.stream, interest)];
         match poll(&mut fds, timeout.as_ref()) {
@@ -208,6 +217,10 @@ impl Connection {
         let events = fds.first().map_or(PollFlags::empty(), PollFd::revents);
         if events.contains(PollFlags::OUT) {
             self.flush()?;
+        }
+        self.half_closed |= events.contains(PollFlags::RDHUP);
+        if self.ticket.is_ended() {
+            return Ok(Input::End);
         }
         if !events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             return Ok(Input::None);
@@ -264,7 +277,7 @@ impl Connection {
 /// A finished login becomes a session: an older one of the same initiator port ends first (RFC 7143 6.3.5).
 fn admit(
     shared: &Shared,
-    ticket: Ticket,
+    ticket: &Ticket,
     responder: &Responder,
     request: &LoginRequest,
     mut reply: Reply,
@@ -288,4 +301,23 @@ fn random() -> io::Result<[u8; CHALLENGE_LENGTH + 1]> {
     let mut bytes = [0; CHALLENGE_LENGTH + 1];
     let count = getrandom(&mut bytes, GetRandomFlags::empty())?;
     if count == bytes.len() { Ok(bytes) } else { Err(io::Error::other("the system has no random bytes")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::registry::Registry;
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_due_command_that_waits_for_a_slow_peer_does_not_keep_the_thread_busy() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let ticket = Registry::new(1).enter(stream.try_clone().unwrap()).unwrap();
+        let mut connection = Connection::new(stream, Limits::default(), &ticket).unwrap();
+        let now = Instant::now();
+        assert_eq!(connection.timeout(Some(now), now), Some(Duration::ZERO), "it can be executed");
+        (connection.out, connection.written) = (vec![0; HIGH_WATER], HIGH_WATER - 1);
+        assert!(connection.timeout(Some(now), now) > Some(Duration::from_secs(1)), "it is not executed yet");
+    }
 }

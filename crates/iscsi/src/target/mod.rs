@@ -167,12 +167,12 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 fn welcome(stream: TcpStream, shared: &Arc<Shared>) {
     let Ok(handle) = stream.try_clone() else { return };
     let Some(ticket) = shared.registry.enter(handle) else { return };
-    let guests = Arc::clone(shared);
+    let (guests, place) = (Arc::clone(shared), ticket.clone());
     let serve = move || {
-        connection::serve(stream, &guests, ticket);
-        guests.registry.leave(ticket);
+        connection::serve(stream, &guests, &ticket);
+        guests.registry.leave(&ticket);
     };
     if thread::Builder::new().name("iscsi-target".to_owned()).spawn(serve).is_err() {
-        shared.registry.leave(ticket);
+        shared.registry.leave(&place);
     }
 }

@@ -372,6 +372,25 @@ fn a_peer_that_takes_no_answers_is_dropped() {
 }
 
 #[test]
+fn a_session_that_is_not_read_from_is_ended_at_once_and_executes_nothing_it_has_buffered() {
+    let target = bind("memory=8M", Limits::default());
+    let mut deaf = Raw::login(&target).ready();
+    // More answers than both kernels hold, so that the target stops reading with the write still to come.
+    for tag in 0..16 {
+        let read = deaf.command(tag, &[0x28, 0, 0, 0, 0, 0, 0, 0x40, 0, 0], CommandFlags::READ, 0x4000 * 512);
+        deaf.send(&read, &[]);
+    }
+    let write = deaf.command(99, &[0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0], CommandFlags::WRITE, 512);
+    deaf.send(&write, &[7; 512]);
+    let start = Instant::now();
+    let mut next = Raw::login(&target).ready();
+    assert!(start.elapsed() < Limits::default().login, "the login waited for the old session's peer");
+    let read = next.command(9, &[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0], CommandFlags::READ, 512);
+    next.send(&read, &[]);
+    assert_eq!(next.receive().unwrap().1, [0; 512], "the old session's write was executed");
+}
+
+#[test]
 fn a_peer_that_answers_no_ping_is_dropped() {
     let target = bind("memory=1M", Limits { ping: Duration::from_millis(60), ..Limits::default() });
     let mut raw = Raw::login(&target);

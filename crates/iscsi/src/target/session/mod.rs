@@ -34,7 +34,7 @@ type Out = Vec<u8>;
 /// One session in its full feature phase.
 pub(super) struct Session<'a> {
     shared: &'a Shared,
-    ticket: Ticket,
+    ticket: &'a Ticket,
     local: SocketAddr,
     discovery: bool,
     cid: u16,
@@ -67,7 +67,12 @@ enum Refusal {
 
 impl<'a> Session<'a> {
     /// Establishes the I_T nexus to every logical unit.
-    pub(super) fn new(shared: &'a Shared, ticket: Ticket, admitted: &Admitted, local: SocketAddr) -> Self {
+    pub(super) fn new(
+        shared: &'a Shared,
+        ticket: &'a Ticket,
+        admitted: &Admitted,
+        local: SocketAddr,
+    ) -> Self {
         let initiator = TransportId::iscsi(admitted.initiator.clone(), admitted.isid);
         let nexus = ItNexus { initiator, target_port: TARGET_PORT };
         let nexuses = if admitted.discovery { Vec::new() } else { shared.device.attach(&nexus) };
