@@ -3,6 +3,7 @@
 //! One file of JSON lines, locked while a run is under way, each line synced before the commands that follow
 //! it are sent. Only the last handover is kept. A line that a crash cut short belongs to commands that were
 //! never sent and is dropped; a damaged line anywhere else is refused, never skipped and never overwritten.
+//! A line that could not be written whole (a full disk) is cut off again, and while that fails nothing is written.
 
 mod line;
 
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use handover::{Entry, Verdict};
 use line::Line;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// No run writes more than a few dozen lines of a few hundred bytes.
@@ -52,6 +53,8 @@ pub struct Unfinished {
 pub struct JournalFile {
     path: PathBuf,
     file: File,
+    /// Bytes of whole lines; what lies beyond was never promised to anybody.
+    length: u64,
     unfinished: Option<Unfinished>,
 }
 
@@ -61,7 +64,7 @@ impl JournalFile {
     /// # Errors
     /// Refused if another process uses it or a line is damaged; failed if it cannot be read.
     pub fn open(directory: &Path) -> Result<Self, Failure> {
-        std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+        create_directory(directory).with_context(|| directory.display().to_string())?;
         let path = directory.join("handover.jsonl");
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = file.with_context(|| path.display().to_string())?;
@@ -70,10 +73,9 @@ impl JournalFile {
         sync_directory(directory).with_context(|| directory.display().to_string())?;
         let text = read(&mut file, &path)?;
         let (kept, unfinished) = parse(&text).map_err(|reason| damaged(&path, &reason))?;
-        file.set_len(kept)
-            .and_then(|()| file.seek(SeekFrom::End(0)))
-            .with_context(|| path.display().to_string())?;
-        Ok(Self { path, file, unfinished })
+        let mut journal = Self { path, file, length: kept, unfinished };
+        journal.cut()?;
+        Ok(journal)
     }
 
     /// The handover that was under way when its process ended.
@@ -87,10 +89,7 @@ impl JournalFile {
     /// # Errors
     /// If it cannot be made durable.
     pub fn begin(&mut self, from: Vec<String>, to: Vec<String>) -> Result<()> {
-        self.file
-            .set_len(0)
-            .and_then(|()| self.file.rewind())
-            .with_context(|| self.path.display().to_string())?;
+        self.length = 0;
         self.write(&Line::begin(from, to))
     }
 
@@ -106,8 +105,22 @@ impl JournalFile {
 
     fn write(&mut self, line: &Line) -> Result<()> {
         let text = format!("{}\n", serde_json::to_string(line)?);
+        self.cut()?;
         let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
+        if written.is_err() {
+            // Whoever was told that the line is not durable must not find it: the next line would follow on half of it,
+            // and the next run would act on a whole one. If this fails too, the next write begins with it.
+            let _ = self.cut();
+        } else {
+            self.length += u64::try_from(text.len())?;
+        }
         written.with_context(|| self.path.display().to_string())
+    }
+
+    /// Drops everything behind the last whole line, and goes on there.
+    fn cut(&mut self) -> Result<()> {
+        let cut = self.file.set_len(self.length).and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
+        cut.map(drop).with_context(|| self.path.display().to_string())
     }
 }
 
@@ -142,6 +155,22 @@ fn damaged(path: &Path, reason: &anyhow::Error) -> Failure {
          read-full-status`, decide where the guest may run, then move the file away",
         path.display()
     ))
+}
+
+/// Makes the directory and what it lies in, so that every new name survives a power loss.
+fn create_directory(directory: &Path) -> std::io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let parent = match directory.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    create_directory(parent)?;
+    match std::fs::create_dir(directory) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => sync_directory(parent),
+    }
 }
 
 fn sync_directory(directory: &Path) -> std::io::Result<()> {

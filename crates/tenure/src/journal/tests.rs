@@ -73,6 +73,31 @@ fn a_line_cut_by_a_crash_is_dropped_and_the_one_before_it_counts() {
 }
 
 #[test]
+fn a_line_that_a_full_disk_cut_short_is_not_glued_to_the_next() {
+    let directory = TempDir::new().unwrap();
+    let mut journal = begun(&directory);
+    journal.append(&entry(Stage::Freeze)).unwrap();
+    let file = std::mem::replace(&mut journal.file, File::open(path(&directory)).unwrap());
+    assert!(journal.append(&entry(Stage::Take)).is_err(), "a file that takes no bytes");
+    journal.file = file;
+    journal.file.write_all(b"{\"line\":\"entry\",").unwrap();
+    journal.append(&entry(Stage::Undo)).unwrap();
+    drop(journal);
+    let journal = JournalFile::open(directory.path()).unwrap();
+    assert_eq!(journal.unfinished().unwrap().entry, Some(entry(Stage::Undo)));
+}
+
+#[test]
+fn a_state_directory_is_made_with_all_that_leads_to_it() {
+    let directory = TempDir::new().unwrap();
+    let deep = directory.path().join("var/lib/tenure");
+    JournalFile::open(&deep).unwrap().begin(vec![], vec![]).unwrap();
+    assert!(JournalFile::open(&deep).unwrap().unfinished().is_some());
+    std::fs::write(directory.path().join("file"), "").unwrap();
+    assert!(JournalFile::open(&directory.path().join("file/state")).is_err());
+}
+
+#[test]
 fn damage_is_refused_with_the_path_and_the_file_stays_as_it_is() {
     for bad in [
         "garbage\n",
