@@ -134,6 +134,7 @@ impl<'a> Connection<'a> {
             let starved = self.process(session, now);
             session.execute_due(now, &mut self.out);
             self.flush()?;
+            session.account(self.out.len());
             if session.is_closing() {
                 return Ok(());
             }

@@ -7,6 +7,7 @@
 //!
 //! Used by the command line, the demo and the tests of the initiator.
 
+mod budget;
 mod connection;
 mod registry;
 mod session;
@@ -15,6 +16,7 @@ mod tests;
 
 use crate::login::responder::Policy;
 use crate::login::{Chap, Proposal};
+use budget::Budget;
 use logical_unit::Device;
 use registry::Registry;
 use scsi::IscsiName;
@@ -40,6 +42,9 @@ pub struct Limits {
     pub stall: Duration,
     /// Silence after which a peer is pinged; after as much again it is dropped.
     pub ping: Duration,
+    /// Memory for data under way, in bytes, of all connections together; beside it each connection has fixed buffers of
+    /// less than 2 MiB and room for one small command. Commands beyond it end with TASK SET FULL.
+    pub memory: usize,
 }
 
 impl Default for Limits {
@@ -49,6 +54,7 @@ impl Default for Limits {
             login: Duration::from_secs(15),
             stall: Duration::from_secs(30),
             ping: Duration::from_secs(30),
+            memory: 512 << 20,
         }
     }
 }
@@ -83,6 +89,7 @@ struct Shared {
     policy: Policy,
     limits: Limits,
     registry: Registry,
+    budget: Budget,
 }
 
 /// A listening target; dropping it shuts it down.
@@ -111,7 +118,13 @@ impl Target {
             window: WINDOW,
         };
         let registry = Registry::new(config.limits.connections);
-        let shared = Arc::new(Shared { device: config.device, policy, limits: config.limits, registry });
+        let shared = Arc::new(Shared {
+            device: config.device,
+            policy,
+            limits: config.limits,
+            registry,
+            budget: Budget::new(config.limits.memory),
+        });
         let (door, guests) = (Arc::clone(&listener), Arc::clone(&shared));
         let acceptor =
             thread::Builder::new().name("iscsi-accept".to_owned()).spawn(move || accept(&door, &guests))?;
@@ -128,6 +141,12 @@ impl Target {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.registry.count()
+    }
+
+    /// Memory that commands and answers under way hold, in bytes; see [`Limits::memory`].
+    #[must_use]
+    pub fn memory_in_use(&self) -> usize {
+        self.shared.budget.used()
     }
 
     /// Stops listening, tells every initiator that its session ends, and returns when the last connection is closed.

@@ -333,6 +333,65 @@ fn a_write_of_more_than_there_is_memory_for_is_refused() {
     raw.ping(1);
 }
 
+const MEGABYTE: u32 = 1 << 20;
+
+/// Begins a write of a megabyte and gives the first answer to it; its data is never sent.
+fn begin_large_write(raw: &mut Raw, tag: u32) -> Bhs {
+    let write = raw.command(tag, &[0x2A, 0, 0, 0, 0, 0, 0, 8, 0, 0], CommandFlags::WRITE, MEGABYTE);
+    raw.send(&write, &[]);
+    loop {
+        let (bhs, _) = raw.receive().unwrap();
+        if R2t::parse(&bhs).initiator_task_tag == tag {
+            return bhs;
+        }
+    }
+}
+
+#[test]
+fn peers_that_hoard_memory_share_one_bound_and_others_are_served() {
+    let memory = 2 * usize::try_from(MEGABYTE).unwrap();
+    let target = bind("memory=8M", Limits { memory, ..Limits::default() });
+    let (mut hoarder, mut other) = (Raw::login(&target).ready(), Raw::login_as(&target, 2).ready());
+    for tag in [100, 101] {
+        assert_eq!(Opcode::of(&begin_large_write(&mut hoarder, tag)), Opcode::READY_TO_TRANSFER);
+    }
+    assert_eq!(target.memory_in_use(), memory);
+    for raw in [&mut hoarder, &mut other] {
+        let answer = begin_large_write(raw, 102);
+        assert_eq!(Opcode::of(&answer), Opcode::SCSI_RESPONSE);
+        assert_eq!(ScsiResponse::parse(&answer).status, 0x28, "TASK SET FULL");
+    }
+    let small = other.command(103, &WRITE_8_BLOCKS, CommandFlags::WRITE, 4096);
+    other.send(&small, &[]);
+    let r2t: R2t = other.expect();
+    other.send(&data_out(103, r2t.target_transfer_tag, 0, 0, true), &[1; 4096]);
+    assert_eq!(other.expect::<ScsiResponse>().status, 0, "small commands go on");
+    drop(hoarder);
+    wait_for("the return of the memory", || target.memory_in_use() == 0);
+    assert_eq!(Opcode::of(&begin_large_write(&mut other, 104)), Opcode::READY_TO_TRANSFER);
+}
+
+#[test]
+fn answers_that_nobody_takes_are_bounded_too() {
+    let memory = 2 * usize::try_from(MEGABYTE).unwrap();
+    let target = bind("memory=8M", Limits { memory, ..impatient() });
+    let mut deaf = Raw::login(&target).ready();
+    let mut most = 0;
+    wait_for("the end of the deaf peer", || {
+        let tag = deaf.cmd_sn;
+        let read = deaf.command(tag, &[0x28, 0, 0, 0, 0, 0, 0, 8, 0, 0], CommandFlags::READ, MEGABYTE);
+        let mut bytes = Vec::new();
+        encode(&mut bytes, &read.emit(), &[], Digests::default());
+        // After the end nobody takes it.
+        let _ = deaf.stream.write_all(&bytes);
+        most = most.max(target.memory_in_use());
+        target.connections() == 0
+    });
+    assert!(most > 0, "no answer was waiting");
+    assert!(most <= memory + memory / 8, "{most} bytes, headers included");
+    assert_eq!(target.memory_in_use(), 0);
+}
+
 fn impatient() -> Limits {
     let short = Duration::from_millis(400);
     Limits { login: short, stall: short, ping: Duration::from_secs(30), ..Limits::default() }

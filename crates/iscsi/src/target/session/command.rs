@@ -94,7 +94,10 @@ impl Session<'_> {
         let unsolicited = !command.flags.has(CommandFlags::FINAL);
         let task = unit.begin(nexus, tag.into());
         if !unsolicited && wanted == data.len() && unit.delay().is_zero() {
-            let completion = shared.device.execute(unit, nexus, &task, cdb, data);
+            let completion = match self.outgoing.take(transfer.answer().min(MAX_PROMISED)) {
+                true => shared.device.execute(unit, nexus, &task, cdb, data),
+                false => Completion::status(Status::TASK_SET_FULL),
+            };
             self.finish(tag, &task, &transfer, &completion, 0, out);
             return Ok(());
         }
@@ -102,7 +105,6 @@ impl Session<'_> {
             self.complete(tag, &transfer, &completion, 0, out);
             return Ok(());
         }
-        self.promised += wanted;
         let mut pending = Pending {
             tag,
             lun: command.lun,
@@ -149,12 +151,13 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The status of a command that there is no memory for.
-    fn no_room(&self, wanted: usize) -> Option<Completion> {
+    /// Takes memory for a command's data, or tells the status of one that there is none for.
+    fn no_room(&mut self, wanted: usize) -> Option<Completion> {
         if wanted > MAX_PROMISED {
             return Some(Completion::check(&FieldError::cdb(0).sense()));
         }
-        (self.promised + wanted > MAX_PROMISED).then(|| Completion::status(Status::TASK_SET_FULL))
+        let room = self.incoming.taken() + wanted <= MAX_PROMISED && self.incoming.take(wanted);
+        (!room).then(|| Completion::status(Status::TASK_SET_FULL))
     }
 
     /// Executes every command whose data is there and whose time has come, in the order of arrival.
@@ -168,7 +171,10 @@ impl Session<'_> {
             else {
                 return;
             };
-            let completion = device.execute(unit, nexus, &pending.task, &pending.cdb, &pending.data);
+            let completion = match self.outgoing.take(pending.transfer.answer().min(MAX_PROMISED)) {
+                true => device.execute(unit, nexus, &pending.task, &pending.cdb, &pending.data),
+                false => Completion::status(Status::TASK_SET_FULL),
+            };
             self.finish(pending.tag, &pending.task, &pending.transfer, &completion, pending.r2t_sn, out);
         }
     }
@@ -181,7 +187,7 @@ impl Session<'_> {
     /// Takes a command out of the list, and its place out of the budget.
     pub(super) fn remove(&mut self, at: usize) -> Pending {
         let pending = self.pending.remove(at);
-        self.promised = self.promised.saturating_sub(pending.wanted);
+        self.incoming.give(pending.wanted);
         pending
     }
 

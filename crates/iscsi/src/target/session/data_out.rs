@@ -30,7 +30,8 @@ impl Session<'_> {
         }
         pending.take(&header, data, first_burst)?;
         if pending.data.len() > pending.wanted {
-            self.promised += pending.data.len() - pending.wanted;
+            // At most the first burst, and it is here already.
+            self.incoming.set(self.incoming.taken() + pending.data.len() - pending.wanted);
             pending.wanted = pending.data.len();
         }
         // Taken out for a moment, as asking for more needs the session too.

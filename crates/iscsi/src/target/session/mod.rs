@@ -9,6 +9,7 @@ mod management;
 mod respond;
 mod text;
 
+use super::budget::Share;
 use super::registry::Ticket;
 use super::{Shared, TARGET_PORT, WINDOW};
 use crate::login::Parameters;
@@ -22,11 +23,15 @@ use command::Pending;
 use logical_unit::{ItNexus, NexusHandle};
 use scsi::TransportId;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 /// Immediate commands that may be under way beside the window (RFC 7143 4.2.2.1).
 const MAX_IMMEDIATE: usize = 16;
+
+/// What a held request takes beside its segments, in bytes.
+const HEADER_LENGTH: usize = size_of::<Bhs>();
 
 /// Bytes on their way to the initiator.
 type Out = Vec<u8>;
@@ -47,8 +52,10 @@ pub(super) struct Session<'a> {
     pending: Vec<Pending>,
     /// PDUs whose CmdSN is ahead of the expected one: header, additional segments, data.
     held: BTreeMap<u32, (Bhs, Vec<u8>, Vec<u8>)>,
-    /// Bytes of data-out that the commands under way have been promised room for.
-    promised: usize,
+    /// Room for data-out that the commands under way have been promised, and for what is held.
+    incoming: Share<'a>,
+    /// Room for answers on their way.
+    outgoing: Share<'a>,
     next_transfer_tag: u32,
     text: crate::text::Collector,
     /// A ping is out and nothing was heard since.
@@ -88,7 +95,8 @@ impl<'a> Session<'a> {
             stat_sn: admitted.stat_sn,
             pending: Vec::new(),
             held: BTreeMap::new(),
-            promised: 0,
+            incoming: shared.budget.share(),
+            outgoing: shared.budget.share(),
             next_transfer_tag: 0,
             text: crate::text::Collector::default(),
             pinged: false,
@@ -117,6 +125,13 @@ impl<'a> Session<'a> {
             unit.nexus_lost(nexus);
         }
         self.pending.clear();
+        self.held.clear();
+        self.incoming.set(0);
+    }
+
+    /// So many bytes of answers wait for the peer.
+    pub(super) fn account(&mut self, backlog: usize) {
+        self.outgoing.set(backlog);
     }
 
     /// Handles one PDU.
@@ -155,12 +170,12 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         if request.cmd_sn != self.exp_cmd_sn {
-            self.held.insert(request.cmd_sn, (*bhs, ahs.to_vec(), data.to_vec()));
-            return Ok(());
+            return self.hold(request.cmd_sn, (*bhs, ahs.to_vec(), data.to_vec()));
         }
         self.exp_cmd_sn = self.exp_cmd_sn.wrapping_add(1);
         let mut result = self.dispatch(bhs, ahs, data, now, out);
         while let Some((bhs, ahs, data)) = self.held.remove(&self.exp_cmd_sn) {
+            self.incoming.give(HEADER_LENGTH + ahs.len() + data.len());
             if let Err(refusal) = std::mem::replace(&mut result, Ok(())) {
                 self.reject(&bhs, refusal, out);
             }
@@ -168,6 +183,17 @@ impl<'a> Session<'a> {
             result = self.dispatch(&bhs, &ahs, &data, now, out);
         }
         result
+    }
+
+    /// Keeps a request that came too early; one that is there already is the same again.
+    fn hold(&mut self, cmd_sn: u32, request: (Bhs, Vec<u8>, Vec<u8>)) -> Result<(), Refusal> {
+        if let Entry::Vacant(place) = self.held.entry(cmd_sn) {
+            if !self.incoming.take(HEADER_LENGTH + request.1.len() + request.2.len()) {
+                return Err(Refusal::Fatal(RejectReason::LONG_OPERATION_REJECT));
+            }
+            place.insert(request);
+        }
+        Ok(())
     }
 
     fn dispatch(

@@ -58,6 +58,11 @@ impl Transfer {
         self.expected
     }
 
+    /// Most data-in that there may be to send, in bytes.
+    pub(super) const fn answer(&self) -> usize {
+        if self.read { self.expected } else { 0 }
+    }
+
     /// Data-out to gather before execution: what the command names, as far as the initiator announced it.
     pub(super) fn wanted(&self) -> usize {
         let named = usize::try_from(self.named.unwrap_or(0)).unwrap_or(usize::MAX);
