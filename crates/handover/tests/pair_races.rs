@@ -4,6 +4,7 @@
 mod pair;
 
 use handover::{Engine, Method, Path, Recovery, Remains, Side, Verdict};
+use logical_unit::reservations::Reservations;
 use logical_unit::{NexusId, Profile};
 use pair::{A, C, End, Fault, Foreign, K, N, Role, World, id, port, settings};
 use scsi::pr::Key;
@@ -28,80 +29,107 @@ struct Leave {
 
 /// The first promise that the end of a run breaks.
 fn broken(world: &World, method: Method, end: Verdict, leave: Leave) -> Option<String> {
-    let (real, shadow) = (world.unit.reservations(), world.shadow.reservations());
-    let source = id(Path::source(0));
-    let destination = if method == Method::Identity { source } else { id(Path::destination(0)) };
-    let expected = shadow.key_of(source);
     if method == Method::DestinationNonce && world.absent {
         // The operator allowed that a fencer misses the key for the moment it is not listed.
         return None;
     }
-    if let (Some(gap), true) = (&world.gap, method != Method::DestinationNonce) {
-        return Some(format!("{gap} ({method:?}, {end:?})"));
-    }
-    let say = |text: &str| Some(format!("{text} ({method:?}, {end:?})"));
+    let gap = world.gap.as_deref().filter(|_| method != Method::DestinationNonce);
+    let broken = gap
+        .or_else(|| bystander(world, method, end))
+        .or_else(|| further_path(world, method, end))
+        .or_else(|| first_path(world, method, end, leave));
+    broken.map(|text| format!("{text} ({method:?}, {end:?})"))
+}
+
+/// The guest's nexuses before and after.
+fn nexuses(method: Method) -> (NexusId, NexusId) {
+    let source = id(Path::source(0));
+    (source, if method == Method::Identity { source } else { id(Path::destination(0)) })
+}
+
+const fn has_leftover(end: Verdict) -> bool {
+    matches!(end, Verdict::KeptAtSource { leftover: true, .. })
+}
+
+/// No un-fencing, and nobody else is touched.
+fn bystander(world: &World, method: Method, end: Verdict) -> Option<&'static str> {
+    let (real, shadow) = (world.unit.reservations(), world.shadow.reservations());
+    let (source, destination) = nexuses(method);
     let has_key = |nexus: NexusId| real.key_of(nexus) == K;
-    if expected.is_none() && (has_key(source) || has_key(destination)) && !matches!(end, Verdict::InDoubt(_))
-    {
-        let leftover = matches!(end, Verdict::KeptAtSource { leftover: true, .. });
-        if !leftover || has_key(source) {
-            return say("un-fenced");
-        }
+    let fenced = shadow.key_of(source).is_none() && !matches!(end, Verdict::InDoubt(_));
+    if fenced && (has_key(source) || has_key(destination) && !has_leftover(end)) {
+        return Some("un-fenced");
     }
-    if real.key_of(C) != shadow.key_of(C) || real.key_of(A) != shadow.key_of(A) {
-        return say("another node's registration differs");
+    let differs = real.key_of(C) != shadow.key_of(C) || real.key_of(A) != shadow.key_of(A);
+    differs.then_some("another node's registration differs")
+}
+
+/// Every path but the first is where the guest is.
+fn further_path(world: &World, method: Method, end: Verdict) -> Option<&'static str> {
+    if matches!(end, Verdict::InDoubt(_) | Verdict::Refused(_)) || world.absent {
+        return None;
     }
+    let (real, shadow) = (world.unit.reservations(), world.shadow.reservations());
     let further = (1..world.paths).flat_map(|index| [Path::source(index), Path::destination(index)]);
-    for path in further.filter(|_| !matches!(end, Verdict::InDoubt(_))) {
+    let differs = |path: Path| {
         let moved = end == Verdict::Moved && method != Method::Identity;
         let here = moved == (path.side == Side::Destination)
             && matches!(end, Verdict::Moved | Verdict::KeptAtSource { .. });
         let wanted = if here { shadow.key_of(id(Path::source(path.index))) } else { Key::NONE };
         // Without READ FULL STATUS nobody knows which of the source's paths holds under the nonce.
         let kept = matches!(end, Verdict::Fenced { nonce_left: true }) && real.key_of(id(path)) == N;
-        if real.key_of(id(path)) != wanted && !kept && !matches!(end, Verdict::Refused(_)) && !world.absent {
-            return say("a further path differs");
-        }
-    }
-    let owner = match end {
-        Verdict::Moved => destination,
-        Verdict::KeptAtSource { .. } | Verdict::Refused(_) => source,
-        Verdict::Fenced { nonce_left } => {
-            let left = if nonce_left { N } else { Key::NONE };
-            let clean = real.key_of(source) == left
-                && (method == Method::Identity || real.key_of(destination).is_none());
-            return if !expected.is_none() {
-                say("not fenced")
-            } else if clean {
-                None
-            } else {
-                say("left behind")
-            };
-        }
-        Verdict::Lost if world.powered && expected.is_none() => return None,
-        Verdict::Lost => return say("not lost"),
-        Verdict::InDoubt(_) if leave.doubt => return None,
-        Verdict::InDoubt(_) => return say("doubt without need"),
+        real.key_of(id(path)) != wanted && !kept
     };
-    if real.key_of(owner) != expected {
-        return say("the guest's key differs");
+    further.into_iter().any(differs).then_some("a further path differs")
+}
+
+/// The verdict is true of the first path.
+fn first_path(world: &World, method: Method, end: Verdict, leave: Leave) -> Option<&'static str> {
+    let expected = world.shadow.reservations().key_of(id(Path::source(0)));
+    let (source, destination) = nexuses(method);
+    match end {
+        Verdict::Moved => owned(world, end, (source, destination), destination),
+        Verdict::KeptAtSource { .. } | Verdict::Refused(_) => {
+            owned(world, end, (source, destination), source)
+        }
+        Verdict::Fenced { .. } if !expected.is_none() => Some("not fenced"),
+        Verdict::Fenced { nonce_left } => left_behind(world, method, nonce_left),
+        Verdict::Lost => (!world.powered || !expected.is_none()).then_some("not lost"),
+        Verdict::InDoubt(_) => (!leave.doubt).then_some("doubt without need"),
     }
+}
+
+/// A fenced guest leaves nothing but the nonce it must keep.
+fn left_behind(world: &World, method: Method, nonce_left: bool) -> Option<&'static str> {
+    let real = world.unit.reservations();
+    let (source, destination) = nexuses(method);
+    let left = if nonce_left { N } else { Key::NONE };
+    let gone = method == Method::Identity || real.key_of(destination).is_none();
+    (real.key_of(source) != left || !gone).then_some("left behind")
+}
+
+/// The owner has what the source has in the shadow, and the other nothing.
+fn owned(
+    world: &World,
+    end: Verdict,
+    (source, destination): (NexusId, NexusId),
+    owner: NexusId,
+) -> Option<&'static str> {
+    let (real, shadow) = (world.unit.reservations(), world.shadow.reservations());
     let other = if owner == source { destination } else { source };
-    let leftover = matches!(end, Verdict::KeptAtSource { leftover: true, .. });
-    if other != owner && !real.key_of(other).is_none() && !leftover {
-        return say("leaked");
-    }
-    if real.is_holder(owner) != shadow.is_holder(source) || real.is_holder(A) != shadow.is_holder(A) {
-        return say("the holder differs");
-    }
-    if real.reservation().map(|held| held.kind) != shadow.reservation().map(|held| held.kind) {
-        return say("the type differs");
-    }
     let changed = world.foreign.iter().any(|(_, foreign)| *foreign == Foreign::ChangeAptpl);
-    if real.aptpl() != shadow.aptpl() && !changed {
-        return say("APTPL differs");
-    }
-    None
+    let kind = |reservations: &Reservations| reservations.reservation().map(|held| held.kind);
+    let holders =
+        real.is_holder(owner) == shadow.is_holder(source) && real.is_holder(A) == shadow.is_holder(A);
+    let leaked = other != owner && !real.key_of(other).is_none() && !has_leftover(end);
+    let problems = [
+        (real.key_of(owner) != shadow.key_of(source), "the guest's key differs"),
+        (leaked, "leaked"),
+        (!holders, "the holder differs"),
+        (kind(real) != kind(shadow), "the type differs"),
+        (real.aptpl() != shadow.aptpl() && !changed, "APTPL differs"),
+    ];
+    problems.into_iter().find_map(|(broken, text)| broken.then_some(text))
 }
 
 fn check(world: &World, engine: &Engine, end: Verdict, leave: Leave, failures: &mut Vec<String>) {
