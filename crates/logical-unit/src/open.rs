@@ -123,5 +123,6 @@ fn remembered(
     nexuses.set_target_ports(&ports);
     let unit = image.restore(profile, nexuses);
     nexuses.set_target_ports(&present);
-    unit.map_err(|source| aptpl::FileError::Damaged { path: path.to_owned(), source }.into())
+    unit.map(PrUnit::powered_on)
+        .map_err(|source| aptpl::FileError::Damaged { path: path.to_owned(), source }.into())
 }

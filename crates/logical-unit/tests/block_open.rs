@@ -15,6 +15,7 @@ use scsi::SenseKey;
 use scsi::pr::{InAction, Key, ReadKeys, ReservationType, request};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use support::{Host, good, open, refused};
 use tempfile::TempDir;
 
@@ -40,6 +41,14 @@ fn error(spec: &str) -> OpenError {
 
 fn keys(host: &Host) -> Vec<Key> {
     ReadKeys::parse(&good(host.send(&request::read(InAction::READ_KEYS, 1024)))).unwrap().keys
+}
+
+/// The registered host after a restart: the first thing it hears is POWER ON (SPC-4 5.13.6).
+fn powered_on(unit: &Arc<LogicalUnit>) -> Host {
+    let host = Host::new(unit, 1);
+    assert_eq!(refused(&host.raw(&[0; 6], &[])), (SenseKey::UNIT_ATTENTION, AdditionalSense::POWER_ON));
+    good(host.raw(&[0; 6], &[]));
+    host
 }
 
 fn register_durably(folder: &Folder) {
@@ -72,7 +81,7 @@ fn aptpl_registrations_survive_a_restart_beside_the_file() {
     let folder = Folder::new();
     register_durably(&folder);
     let unit = open(&folder.spec());
-    let (holder, other) = (Host::new(&unit, 1), Host::new(&unit, 2));
+    let (holder, other) = (powered_on(&unit), Host::new(&unit, 2));
     assert_eq!(keys(&other), [Key(5)]);
     good(holder.access(scsi::block::Operation::Read, scsi::block::Form::Ten, 0, 1, &[]));
     let conflict = other.access(scsi::block::Operation::Read, scsi::block::Form::Ten, 0, 1, &[]);
@@ -128,5 +137,5 @@ fn a_command_whose_image_cannot_be_written_did_not_happen() {
     fs::remove_dir(folder.path("lun.pr.new")).unwrap();
     good(host.send(&request::register(Key(5), Key(6), true)));
     drop(host);
-    assert_eq!(keys(&Host::new(&open(&folder.spec()), 1)), [Key(6)]);
+    assert_eq!(keys(&powered_on(&open(&folder.spec()))), [Key(6)]);
 }

@@ -52,6 +52,15 @@ impl PrUnit {
         self.tell(Whom::Nexuses(before), Attention::PowerOn);
     }
 
+    /// Power on, with the reservations that were saved: who is registered hears of it with the next session. Others
+    /// were not saved, and learn from their new session that something happened.
+    #[must_use]
+    pub(crate) fn powered_on(mut self) -> Self {
+        let registered = self.everyone().collect();
+        self.tell(Whom::Nexuses(registered), Attention::PowerOn);
+        self
+    }
+
     /// The device server finds its reservation information lost. A target with REPLACE LOST RESERVATION
     /// reports that until the command comes; another has simply forgotten.
     pub fn lose_reservation_information(&mut self) -> Vec<Effect> {
