@@ -116,6 +116,12 @@ impl Device {
     }
 }
 
+/// Whether a unit attention says that the target lost power.
+pub(crate) fn tells_of_power(completion: &Completion) -> bool {
+    let power = |code: AdditionalSense| code.asc == AdditionalSense::POWER_ON.asc && code.ascq <= 1;
+    is_attention(completion) && completion.decoded_sense().is_some_and(|sense| power(sense.code))
+}
+
 /// Whether a command was not executed because of a unit attention.
 pub(crate) fn is_attention(completion: &Completion) -> bool {
     completion.status == Status::CHECK_CONDITION

@@ -59,6 +59,7 @@ fn main() -> ExitCode {
     let begun = Instant::now();
     let (done, all) = (AtomicU64::new(0), orders.len());
     let progress = |scenario: &explorer::scenario::Scenario, report: &Report| {
+        report.broken.iter().for_each(|broken| eprintln!("{scenario}: {}", broken.violation));
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
         if done % 100 == 0 || report.states > 3_000_000 {
             eprintln!("{:6.0?} {done}/{all} {scenario}: {} states", begun.elapsed(), report.states);

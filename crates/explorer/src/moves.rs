@@ -70,7 +70,10 @@ pub(crate) fn moves<P>(scenario: &Scenario, world: &World<P>, moves: &mut Vec<Mo
             }
         }
         Driver::Down => {
-            moves.push(Move::Recover);
+            // Somebody must be there to read a journal.
+            if Host::BOTH.iter().any(|host| world.hosts.at(*host).up) {
+                moves.push(Move::Recover);
+            }
             heal(world, moves);
         }
         Driver::Ended(verdict) => after_the_end(world, *verdict, moves),

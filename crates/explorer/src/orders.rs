@@ -40,19 +40,26 @@ impl Selection {
     /// How far a scenario is searched.
     fn budgets(&self, scenario: &Scenario) -> Vec<Budget> {
         let bound = |foreign, faults| Budget { foreign, faults, recovery_crashes: 1 };
-        match (self.full, is_core(scenario)) {
-            (false, false) => vec![bound(1, 0), bound(0, 1)],
-            (false, true) => vec![bound(1, 1)],
-            (true, false) => vec![bound(2, 0), bound(1, 1), bound(0, 2)],
-            (true, true) => vec![bound(2, 1), bound(1, 2)],
+        match (self.full, is_plain(scenario), is_core(scenario)) {
+            (false, _, false) => vec![bound(1, 0), bound(0, 1)],
+            (false, _, true) => vec![bound(1, 1)],
+            (true, false, _) => vec![bound(2, 0), bound(1, 1), bound(0, 2)],
+            // What a bound covers that is searched anyway is not searched again.
+            (true, true, false) => vec![bound(2, 1), bound(1, 2)],
+            (true, true, true) if scenario.shared => vec![bound(2, 1), bound(1, 2)],
+            (true, true, true) => vec![bound(2, 2)],
         }
     }
 }
 
+/// The plan's own choice, one path, one other node, nothing persistent.
+fn is_plain(scenario: &Scenario) -> bool {
+    scenario.method.is_none() && scenario.nodes == 1 && scenario.paths == 1 && !scenario.aptpl
+}
+
 /// The plan's own choice on a target that does all that the standard says, and on the one that does least.
 fn is_core(scenario: &Scenario) -> bool {
-    let plain = scenario.method.is_none() && scenario.nodes == 1 && scenario.paths == 1 && !scenario.aptpl;
-    plain && matches!(scenario.profile.name, "spc" | "tgt")
+    is_plain(scenario) && matches!(scenario.profile.name, "spc" | "tgt")
 }
 
 /// Every scenario of one profile and role.

@@ -3,6 +3,7 @@
 
 use crate::cast::{Host, PerHost};
 use crate::conductor::Conductor;
+use crate::device::tells_of_power;
 use crate::moves::Move;
 use crate::oracle::{self, Promise, Tolerance, Violation};
 use crate::scenario::Scenario;
@@ -224,6 +225,7 @@ impl<C: Conductor> Stage<'_, '_, C> {
         }
         let lost = if loss == Loss::Reply { ", and the answer is lost" } else { "" };
         self.narrator.say(|| format!("{path} -> {}: {}{lost}", words(request), answer(&completion)));
+        self.world.excuses.word_lost |= loss == Loss::Reply && tells_of_power(&completion);
         let told = loss == Loss::Nothing && completion.status.is_good();
         oracle::after_own_command(self.play, self.world, request, told)?;
         Ok(if loss == Loss::Reply { Outcome::Unknown } else { Outcome::Done(completion) })

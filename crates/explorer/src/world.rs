@@ -71,6 +71,14 @@ pub(crate) enum Driver<P> {
 pub(crate) struct Excuses {
     /// Another node changed APTPL since we last read it.
     pub(crate) aptpl_stale: bool,
+    /// The procedure that runs has read it.
+    pub(crate) aptpl_known: bool,
+    /// The target lost power when APTPL was not known as it was.
+    pub(crate) power_lost_unread: bool,
+    /// The target lost power.
+    pub(crate) power_lost: bool,
+    /// The target's word of that was lost on its way, or nobody is left who can tell how old it is.
+    pub(crate) word_lost: bool,
     /// We read it in the batch under way, whose other commands cannot know the answer.
     pub(crate) aptpl_being_read: bool,
     /// It was set back by us, which must be reported.
@@ -85,9 +93,22 @@ impl Excuses {
     /// A new batch is made with the knowledge of the one before.
     pub(crate) const fn new_batch(&mut self) {
         self.aptpl_stale &= !self.aptpl_being_read;
+        self.aptpl_known |= self.aptpl_being_read;
         self.late_sharers &= !self.sharers_being_read;
         self.aptpl_being_read = false;
         self.sharers_being_read = 0;
+    }
+
+    /// The target lost power.
+    pub(crate) const fn power_lost(&mut self) {
+        self.power_lost = true;
+        self.power_lost_unread |= self.aptpl_stale || !self.aptpl_known;
+    }
+
+    /// A procedure that knows neither what the one before was told, nor since when its sessions wait to tell.
+    pub(crate) const fn new_procedure(&mut self) {
+        self.word_lost |= self.power_lost;
+        (self.aptpl_known, self.aptpl_being_read) = (false, false);
     }
 }
 

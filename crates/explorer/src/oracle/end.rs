@@ -48,13 +48,30 @@ fn truthful<C: Conductor>(
             play.tolerate(Tolerance::SilentTarget);
             false
         }
+        Verdict::Fenced { .. } if standing == Standing::Lost => !excused_loss(play, world),
         Verdict::Fenced { .. } => standing != Standing::Fenced,
         // Whether a guest that nobody has registered was fenced before the target forgot all cannot be told.
-        Verdict::Lost => !world.shadow.forgotten,
+        Verdict::Lost if !world.shadow.forgotten => {
+            let unread = world.excuses.power_lost_unread;
+            unread.then(|| play.tolerate(Tolerance::PersistenceUnread));
+            !unread
+        }
         _ => false,
     };
     let what = || format!("verdict {verdict:?} while the guest is {standing:?}");
     if wrong { Err(Violation::new(Promise::CrashSafe, what())) } else { Ok(()) }
+}
+
+/// Whether nobody can tell that the target forgot: then the guest is rightly taken for fenced.
+fn excused_loss<C: Conductor>(play: &Play<'_, C>, world: &World<C::Procedure>) -> bool {
+    let excuses = world.excuses;
+    let rule = match (excuses.power_lost_unread, excuses.word_lost) {
+        (true, _) => Tolerance::PersistenceUnread,
+        (false, true) => Tolerance::WordOfPowerLost,
+        (false, false) => return false,
+    };
+    play.tolerate(rule);
+    true
 }
 
 /// A verdict that leaves something open needs a cause, and nobody runs the guest in doubt.

@@ -24,6 +24,13 @@ pub enum Tolerance {
     TargetAnnounces,
     /// A target without unit attentions forgot its registrations, which looks like a fencing.
     SilentTarget,
+    /// The target's word that it had lost power was lost on its way, waits at a host that cannot be reached, or the
+    /// procedure died that could have told its age: what was forgotten looks like a fencing, and is said to be one, since nobody
+    /// resumes a fenced guest registered.
+    WordOfPowerLost,
+    /// The target lost power before APTPL was read, or after another node had changed it: whether that removed the
+    /// registration or a node did cannot be told, and nobody resumes the guest either way.
+    PersistenceUnread,
     /// A host that cannot be reached at the end keeps a registration until it is back and a recovery has run.
     Unreachable,
     /// The procedure ended in doubt after a fault, and nobody runs the guest: the operator decides.
@@ -32,7 +39,7 @@ pub enum Tolerance {
 
 impl Tolerance {
     /// Every rule.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::AptplRace,
         Self::FencedInNonceWindow,
         Self::KeyAbsent,
@@ -40,6 +47,8 @@ impl Tolerance {
         Self::LateSharer,
         Self::TargetAnnounces,
         Self::SilentTarget,
+        Self::WordOfPowerLost,
+        Self::PersistenceUnread,
         Self::Unreachable,
         Self::InDoubt,
     ];
@@ -55,6 +64,10 @@ impl fmt::Display for Tolerance {
             Self::LateSharer => "a node that began to share the key just before our PREEMPT of it",
             Self::TargetAnnounces => "a target that announces more than the standard asks",
             Self::SilentTarget => "forgotten by a target that announces nothing, taken for a fencing",
+            Self::WordOfPowerLost => {
+                "the word that power was lost did not arrive, and what was forgotten is taken for fenced"
+            }
+            Self::PersistenceUnread => "power lost before APTPL was read as it then was",
             Self::Unreachable => "left at a host that could not be reached",
             Self::InDoubt => "in doubt after a fault",
         })

@@ -71,6 +71,8 @@ impl<C: Conductor> Stage<'_, '_, C> {
                 return Err(Violation::new(Promise::NoBystander, "an overridden APTPL is not reported"));
             }
         }
+        // What waits at a host that is out of reach now was not heard, even if the host is back later.
+        self.world.excuses.word_lost |= Host::BOTH.iter().any(|host| !self.world.reaches(*host));
         self.world.driver = Driver::Ended(verdict);
         match verdict {
             Verdict::Moved => self.resume(Host::Destination),
@@ -112,6 +114,8 @@ impl<C: Conductor> Stage<'_, '_, C> {
         if self.world.excuses.aptpl_overridden {
             self.world.shadow.accept_aptpl(self.world.device.aptpl());
         }
+        self.world.excuses.power_lost();
+        self.world.shadow.forgotten |= !self.world.device.aptpl();
         self.world.device.power_cycle();
         self.world.shadow.power_cycle();
         // The worst counter to come back with is the one that the guest was last seen registered with.
@@ -172,6 +176,7 @@ impl<C: Conductor> Stage<'_, '_, C> {
             return self.finish(Verdict::KeptAtSource { cause: Cause::Recovered, leftover: false });
         };
         self.narrator.say(|| "a recovery begins".to_owned());
+        self.world.excuses.new_procedure();
         let procedure = self.play.conductor.recovery(self.play.scenario, remains);
         let (batch, phase_done) = (Vec::new(), None);
         self.world.driver = Driver::Running(Running { procedure, batch, phase_done, recovery: true });
@@ -272,6 +277,11 @@ impl<C: Conductor> Stage<'_, '_, C> {
         shift(&mut self.world.journal.destination);
         if let Driver::Running(running) = &mut self.world.driver {
             self.play.conductor.shift_generation(&mut running.procedure, by);
+            for action in &mut running.batch {
+                if let Action::Journal(entry) = action {
+                    entry.shift_generation(by);
+                }
+            }
         }
     }
 }

@@ -194,17 +194,32 @@ impl Job {
         key: Option<Key>,
         attentions: &mut Attentions,
     ) {
-        match Verbal::of(completion) {
-            Verbal::Good => self.state = State::Ended(parse(self.order, &completion.data, settings, key)),
+        let told = Verbal::of(completion);
+        if !matches!(told, Verbal::Attention(_)) {
+            attentions.hear(self.path);
+        }
+        match told {
+            Verbal::Good => self.good(&completion.data, settings, key, attentions),
             Verbal::Conflict => self.state = State::Ended(Answer::Conflict),
             Verbal::Rejected => self.state = State::Ended(Answer::Rejected),
             Verbal::Doubtful => self.lost(true),
             Verbal::Again => self.again(),
             Verbal::Attention(code) => {
-                attentions.take(self.path.side, code);
+                attentions.take(self.path, code);
                 self.again();
             }
         }
+        if self.order == Order::Capabilities && self.state == State::Ended(Answer::Rejected) {
+            attentions.persistence_read(self.path, false);
+        }
+    }
+
+    fn good(&mut self, data: &[u8], settings: &Settings, key: Option<Key>, attentions: &mut Attentions) {
+        let answer = parse(self.order, data, settings, key);
+        if let Answer::Capabilities(capabilities) = answer {
+            attentions.persistence_read(self.path, capabilities.persist_active);
+        }
+        self.state = State::Ended(answer);
     }
 
     fn again(&mut self) {

@@ -27,7 +27,6 @@ pub(crate) enum At {
     Aptpl(Phase),
     ProbeDestination(Phase),
     Count(Phase),
-    Gone,
     Stand(Phase),
     Claim,
     ClaimProbe { maybe: bool },
@@ -95,10 +94,10 @@ pub(crate) struct Terms {
     pub(crate) holder: Option<u8>,
     /// The destination's paths that had the key before us.
     pub(crate) destination_had: u8,
-    /// READ FULL STATUS showed, before any reset, that the source is not registered.
-    pub(crate) absent: bool,
-    /// PRGENERATION went back.
-    pub(crate) restarted: bool,
+    /// PRGENERATION when a reading that tells nexuses apart last showed the source registered while APTPL was off.
+    pub(crate) seen: Option<u32>,
+    /// The target forgot what was registered before the last look.
+    pub(crate) forgot: bool,
     /// The destination's further paths may have been registered by us.
     pub(crate) others_begun: bool,
     /// The destination's further paths that are not registered yet.
@@ -279,7 +278,7 @@ impl Course {
         }
         match self.at {
             At::Start => self.survey(),
-            At::Survey | At::Look(_) | At::Aptpl(_) | At::ProbeDestination(_) | At::Count(_) | At::Gone => {
+            At::Survey | At::Look(_) | At::Aptpl(_) | At::ProbeDestination(_) | At::Count(_) => {
                 self.read(&answers)
             }
             At::Claim | At::ClaimProbe { .. } | At::Inspect | At::Prove => self.frozen(&answers),
@@ -315,6 +314,8 @@ impl Course {
     fn unjournaled(&mut self) {
         match self.at {
             At::Claim | At::IdentityProve => self.at = At::End(kept(Cause::JournalFailed)),
+            // Without the entry a recovery would take the destination's missing key for a fencing.
+            At::UndoUnregister => self.leave_destination(),
             _ if !self.terms.committed && self.beliefs.nonce == 0 && self.method_undoable() => {
                 self.undo(Cause::JournalFailed);
             }
@@ -389,9 +390,12 @@ impl Course {
         }
     }
 
-    const fn adopt_aptpl(&mut self, capabilities: Capabilities) {
+    pub(crate) const fn adopt_aptpl(&mut self, capabilities: Capabilities) {
         self.terms.aptpl_doubt |= capabilities.persist_active != self.terms.aptpl;
         self.terms.aptpl = capabilities.persist_active;
+        if capabilities.persist_active {
+            self.terms.seen = None;
+        }
     }
 
     /// Own commands were sent and nothing can be read afterwards.
@@ -447,6 +451,7 @@ impl Course {
     pub(crate) fn shift_generation(&mut self, by: u32) {
         self.terms.generation = self.terms.generation.wrapping_sub(by);
         self.terms.mark = self.terms.mark.wrapping_sub(by);
+        self.terms.seen = self.terms.seen.map(|seen| seen.wrapping_sub(by));
         self.batch.shift_generation(by);
         if let Some(facts) = &mut self.facts {
             facts.shift_generation(by);
@@ -470,8 +475,8 @@ impl Terms {
             source_paths: 0,
             holder: None,
             destination_had: 0,
-            absent: false,
-            restarted: false,
+            seen: None,
+            forgot: false,
             others_begun: false,
             others_open: 0,
             others_lost: 0,

@@ -36,13 +36,17 @@ impl Course {
             At::IdentityCheck => self.identity_checked(answers.on(DESTINATION)),
             At::IdentityBackClose if all_good => self.reopen_source(),
             At::IdentityBackClose => self.doubt(Doubt::DestinationUnreachable),
-            At::IdentityBackOpen if all_good => self.look_back(),
+            At::IdentityBackOpen if all_good => self.back_at_source(),
             At::IdentityBackOpen => self.doubt(Doubt::SourceUnreachable),
             _ => {}
         }
     }
 
     fn identity_proved(&mut self, answer: &Answer) {
+        if !matches!(answer, Answer::Conflict) && (self.terms.aborted || !answer.is_good()) {
+            // The handover ends here, and nothing is read after a REGISTER that sent APTPL.
+            self.reckon_blindly();
+        }
         match answer {
             Answer::Conflict => {
                 self.beliefs.key = 0;
@@ -76,6 +80,13 @@ impl Course {
         }
         let all = super::course::all_paths(self.settings.source.len());
         self.run(At::IdentityBackOpen, Self::on_source(all, Order::Open));
+    }
+
+    /// The source has the one name again, and nothing is left of the destination's.
+    fn back_at_source(&mut self) {
+        self.settings.edit().source_alive = true;
+        self.beliefs.destination = super::course::Held::Nothing;
+        self.look_back();
     }
 
     fn identity_checked(&mut self, answer: &Answer) {

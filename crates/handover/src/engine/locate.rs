@@ -45,7 +45,11 @@ impl Course {
     fn keys_located(&mut self, answers: &Answers) {
         let beliefs = &mut self.beliefs;
         beliefs.source_lost |= lost(answers, Side::Source, self.terms.source_paths);
-        beliefs.key = answers.mask(Side::Source, Answer::is_good);
+        let good = answers.mask(Side::Source, Answer::is_good);
+        // A holder that does not answer may still have what only our PREEMPT takes from it.
+        let preempts = self.terms.method == Method::PreemptOwnKey;
+        let silent = if preempts { answers.mask(Side::Source, Answer::is_lost) } else { 0 };
+        beliefs.key = good | beliefs.key & silent;
         beliefs.nonce = 0;
         if self.terms.destination_alive {
             let answer = answers.on(DESTINATION);
@@ -100,9 +104,14 @@ impl Course {
     fn read_located(&mut self, answers: &Answers) {
         let Some(keys) = answers.keys() else { return self.doubt(Doubt::SourceUnreachable) };
         let status = answers.full_status().map(|(_, status)| status.source.with_key);
-        let nonce_listed = keys.keys.contains(&self.settings.nonce);
+        let nonces = keys.keys.iter().filter(|key| **key == self.settings.nonce).count();
         let all = self.terms.source_paths;
-        if nonce_listed {
+        let every = usize::try_from(all.count_ones()).is_ok_and(|paths| nonces == paths);
+        if nonces > 0 {
+            if status.is_none() && !every {
+                // Some paths may still have the key, and nothing tells which.
+                return self.doubt(Doubt::SourceUnreachable);
+            }
             self.beliefs.nonce = all & !status.unwrap_or(0);
             self.beliefs.key = status.unwrap_or(0) & all;
             return if self.beliefs.key == 0 {

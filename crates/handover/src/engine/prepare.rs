@@ -42,6 +42,7 @@ impl Course {
         let Some(survey) = &self.settings.survey else { return self.refuse(Reason::NotSupported) };
         self.terms.traits = self.settings.targets.traits(&survey.target);
         self.terms.move_reported = survey.move_reported;
+        self.terms.forgot |= std::mem::take(&mut self.attentions.forgot);
         let reader = self.reader();
         let mut orders = vec![(reader, Order::Reservation)];
         if !self.terms.traits.full_status.is_no() {
@@ -58,11 +59,6 @@ impl Course {
             At::Aptpl(phase) => self.aptpl_read(phase, answers),
             At::ProbeDestination(phase) => self.destination_probed(phase, answers),
             At::Count(phase) => self.counted(phase, answers),
-            At::Gone => {
-                let verdict =
-                    if self.forgot(answers) { Verdict::Lost } else { Verdict::Fenced { nonce_left: false } };
-                self.at = At::End(verdict);
-            }
             _ => {}
         }
     }
@@ -91,8 +87,8 @@ impl Course {
         }
         let Some(held) = answers.reservation() else { return self.refuse(Reason::NotSupported) };
         let status = answers.full_status();
-        let seen = status.is_some_and(|(_, status)| status.source.with_key != 0);
-        self.terms.absent = status.is_some() && !seen && !self.attentions.reset;
+        // A guest that is there after all has registered again.
+        self.terms.forgot &= status.is_none_or(|(_, status)| status.source.with_key == 0);
         if let Some((key, _)) = status {
             self.terms.key = self.terms.key.or(Some(key));
         }
@@ -157,7 +153,6 @@ impl Course {
             return self.refuse(if lost { Reason::Unreachable } else { Reason::NotSupported });
         };
         let Some(facts) = &mut self.facts else { return };
-        let last = facts.generation;
         facts.generation = keys.generation;
         facts.keys.clone_from(&keys.keys);
         facts.keys_truncated = keys.truncated;
@@ -168,9 +163,9 @@ impl Course {
         }
         let gone = facts.full_status.is_some_and(|status| status.source.with_key == 0);
         if facts.listed() == 0 || gone {
-            self.terms.restarted = facts.generation.wrapping_sub(last) > u32::MAX / 2;
-            let reader = self.reader();
-            return self.run(At::Gone, [(reader, Order::Capabilities)]);
+            let forgot = self.forgot(Some(keys.generation));
+            self.at = At::End(if forgot { Verdict::Lost } else { Verdict::Fenced { nonce_left: false } });
+            return;
         }
         match plan::plan(facts, &self.settings) {
             Ok(plan) => self.agree(phase, plan.method),
@@ -188,6 +183,8 @@ impl Course {
         terms.shared = situation.shared;
         terms.aptpl = facts.aptpl();
         terms.generation = facts.generation;
+        let seen = facts.full_status.filter(|status| status.source.with_key != 0);
+        terms.seen = seen.filter(|_| !facts.aptpl()).map(|status| status.generation);
         terms.source_paths = all_paths(self.settings.source.len());
         terms.full_status = facts.full_status.is_some();
         terms.seen_together = false;
@@ -206,11 +203,15 @@ impl Course {
         self.at = At::Stand(phase);
     }
 
-    /// Whether the target forgot its registrations rather than somebody removing ours: it restarted, does not persist
-    /// through power loss now, and had not been seen without ours before.
-    pub(crate) fn forgot(&self, answers: &Answers) -> bool {
-        let persists = answers.capabilities().is_some_and(|capabilities| capabilities.persist_active);
-        (self.attentions.reset || self.terms.restarted) && !persists && !self.terms.absent
+    /// Whether the target forgot the guest's registration, which is gone, rather than somebody removing it: power was
+    /// lost while APTPL was off, or PRGENERATION has counted no command of another node since it was seen. Without a
+    /// sign of either the guest is taken for fenced.
+    pub(crate) fn forgot(&self, generation: Option<u32>) -> bool {
+        let since = |(now, seen): (u32, u32)| now.wrapping_sub(seen).wrapping_sub(u32::from(self.terms.own));
+        let foreign = generation.zip(self.terms.seen).map(since);
+        let counts = self.terms.traits.counts_registrations.is_yes();
+        let uncounted = foreign.is_some_and(|foreign| counts && foreign == 0 || foreign > u32::MAX / 2);
+        self.attentions.forgot || self.terms.forgot || uncounted
     }
 
     pub(crate) fn refuse(&mut self, reason: Reason) {

@@ -20,6 +20,9 @@ impl Course {
         terms.role = entry.role;
         terms.aptpl = entry.aptpl;
         terms.generation = entry.generation;
+        // The source had proved itself by then; before that only a key was listed.
+        let proved = entry.stage > Stage::Freeze && !entry.aptpl;
+        terms.seen = proved.then_some(entry.generation);
         terms.source_paths = entry.source_paths;
         terms.holder = entry.holder;
         terms.destination_had = entry.destination_had;
@@ -91,6 +94,7 @@ impl Course {
         }
         if let Some(capabilities) = answers.capabilities() {
             self.terms.aptpl = capabilities.persist_active;
+            self.adopt_aptpl(capabilities);
             self.terms.persist_capable = capabilities.persist_capable;
         }
         let purpose = self.terms.purpose;

@@ -143,9 +143,9 @@ impl Course {
     pub(crate) fn judge_take(&mut self) {
         self.terms.attempts += 1;
         let beliefs = self.beliefs;
-        let intact = beliefs.nonce == 0 && beliefs.key == self.terms.source_paths;
+        let intact = self.source_is_intact();
         if beliefs.destination_lost {
-            return if intact || beliefs.nonce == self.terms.source_paths {
+            return if intact || !beliefs.source_lost && beliefs.nonce == self.terms.source_paths {
                 self.undo(Cause::DestinationUnreachable)
             } else {
                 self.doubt(Doubt::DestinationUnreachable)
@@ -157,10 +157,16 @@ impl Course {
         self.go_on_from_beliefs();
     }
 
+    /// The source was heard, and has all that it had.
+    fn source_is_intact(&self) -> bool {
+        let beliefs = &self.beliefs;
+        !beliefs.source_lost && beliefs.nonce == 0 && beliefs.key == self.terms.source_paths
+    }
+
     /// Both sides are known.
     pub(crate) fn go_on_from_beliefs(&mut self) {
         let beliefs = self.beliefs;
-        let intact = beliefs.nonce == 0 && beliefs.key == self.terms.source_paths;
+        let intact = self.source_is_intact();
         if beliefs.destination == Held::Nothing {
             return if intact { self.undo(Cause::Rejected) } else { self.fence() };
         }

@@ -117,7 +117,7 @@ impl Course {
     }
 
     /// The source has its key again, rightly; the destination's registration is for a later recovery.
-    fn leave_destination(&mut self) {
+    pub(crate) fn leave_destination(&mut self) {
         self.terms.leftover = !self.adopted();
         self.confirm();
     }
@@ -320,7 +320,7 @@ impl Course {
             || !self.terms.destination_alive
             || self.beliefs.destination_lost;
         let reader = if source { Path::source(0) } else { DESTINATION };
-        self.run(At::FenceConfirm, [(reader, Order::Keys), (reader, Order::Capabilities)]);
+        self.run(At::FenceConfirm, [(reader, Order::Keys)]);
     }
 
     fn fencing_confirmed(&mut self, answers: &Answers) {
@@ -329,6 +329,11 @@ impl Course {
         }
         let keys = answers.keys();
         if keys.is_none() {
+            let unheard = answers.mask(Side::Destination, Answer::is_lost) != 0;
+            if unheard && self.settings.source_alive {
+                self.beliefs.destination_lost = true;
+                return self.confirm_fencing();
+            }
             self.reckon_blindly();
         }
         let key = self.terms.key.unwrap_or_default();
@@ -337,15 +342,13 @@ impl Course {
             self.terms.cause = Cause::Rejected;
             return self.keep();
         }
-        self.terms.restarted |= keys.is_some_and(|keys| {
-            let advance = keys.generation.wrapping_sub(self.terms.generation);
-            advance > u32::MAX / 2
-        });
-        let forgot = self.forgot(answers);
-        if self.terms.nonce_left {
-            self.finish(Stage::FencedWithNonce, Verdict::Fenced { nonce_left: true });
-        } else if forgot {
+        let forgot = self.forgot(keys.map(|keys| keys.generation));
+        let nonce_left =
+            self.terms.nonce_left && keys.is_none_or(|keys| keys.keys.contains(&self.settings.nonce));
+        if forgot {
             self.finish(Stage::Lost, Verdict::Lost);
+        } else if nonce_left {
+            self.finish(Stage::FencedWithNonce, Verdict::Fenced { nonce_left: true });
         } else {
             self.finish(Stage::Fenced, Verdict::Fenced { nonce_left: false });
         }

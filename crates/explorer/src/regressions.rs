@@ -1,0 +1,69 @@
+//! Scenarios that once broke a promise, each searched as far as it takes to break it again.
+
+use crate::conductor::Tenure;
+use crate::explore::{Report, explore_one};
+use crate::oracle::Tolerance;
+use crate::scenario::{Role, Scenario};
+use crate::search::Budget;
+use handover::Method;
+use logical_unit::Profile;
+use logical_unit::profile::{LIO, SPC};
+use scsi::pr::ReservationType;
+
+const HOLDER: Role = Role::Holder(ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY);
+
+fn scenario(profile: &'static Profile, role: Role) -> Scenario {
+    Scenario {
+        profile,
+        role,
+        nodes: 1,
+        shared: false,
+        aptpl: false,
+        paths: 1,
+        source_dead: false,
+        method: None,
+    }
+}
+
+fn sound(scenario: &Scenario, foreign: u8, faults: u8) -> Report {
+    let report = explore_one(scenario, &Tenure, Budget { foreign, faults, recovery_crashes: 1 });
+    assert!(report.scenarios > 0 && report.is_clean(), "{:#?}", report.broken.first());
+    report
+}
+
+fn used(report: &Report, rule: Tolerance) -> u64 {
+    report.tolerated.get(rule as usize).copied().unwrap_or(0)
+}
+
+#[test]
+fn a_fenced_guest_is_not_said_to_be_forgotten_because_the_target_lost_power_with_aptpl() {
+    sound(&Scenario { aptpl: true, ..scenario(&SPC, Role::Fenced(false)) }, 1, 1);
+}
+
+#[test]
+fn a_forgotten_guest_is_taken_for_fenced_only_where_the_word_of_it_did_not_arrive() {
+    let report = sound(&scenario(&SPC, HOLDER), 0, 1);
+    assert_eq!(
+        used(&report, Tolerance::WordOfPowerLost),
+        0,
+        "one fault cannot lose power and the word of it"
+    );
+    let report = sound(&Scenario { source_dead: true, ..scenario(&SPC, HOLDER) }, 0, 2);
+    assert!(used(&report, Tolerance::WordOfPowerLost) > 0);
+}
+
+#[test]
+fn a_destination_is_not_unregistered_before_the_undo_is_on_record() {
+    let forced = Some(Method::SourceNonce);
+    sound(&Scenario { shared: true, method: forced, ..scenario(&SPC, HOLDER) }, 0, 2);
+}
+
+#[test]
+fn an_identity_whose_proof_got_no_answer_reports_a_doubtful_aptpl() {
+    sound(&Scenario { method: Some(Method::Identity), ..scenario(&LIO, HOLDER) }, 1, 1);
+}
+
+#[test]
+fn a_source_that_stopped_answering_is_not_taken_for_unregistered() {
+    sound(&Scenario { method: Some(Method::PreemptOwnKey), ..scenario(&SPC, HOLDER) }, 0, 2);
+}
