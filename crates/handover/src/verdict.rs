@@ -73,6 +73,10 @@ pub enum Reason {
     SameNexus,
     /// The source has no registration, and no key was given.
     NotRegistered,
+    /// Another session of the source's name has the registration, and this target ties it to the session.
+    OtherSession,
+    /// The destination has the key already, and the source has none.
+    AlreadyThere,
     /// No key was given and READ FULL STATUS does not tell it.
     KeyUnknown,
     /// The nonce is zero, the guest's key, or a key that somebody has registered.
@@ -175,6 +179,14 @@ impl fmt::Display for Reason {
             }
             Self::SameNexus => "source and destination are the same I_T nexus; there is nothing to move",
             Self::NotRegistered => "the source has no registration",
+            Self::OtherSession => {
+                "another session of the source's name has the registration, and this target ties it to that session: \
+                 only that session can hand it over; or unregister there, and register at the destination"
+            }
+            Self::AlreadyThere => {
+                "the destination has the key already and the source has none, so there is nothing to move: it was \
+                 moved before, or the source was fenced since"
+            }
             Self::KeyUnknown => "this target cannot tell the source's key; give it",
             Self::NonceTaken => "the nonce is in use as a key; choose another",
             Self::TooManyKeys => "there are more keys than READ KEYS can return",

@@ -245,6 +245,24 @@ fn x3_a_destination_that_already_has_the_key_is_taken_as_it_is() {
 }
 
 #[test]
+fn x3_a_handover_repeated_after_a_success_is_refused_and_leaves_what_is_there() {
+    for profile in Profile::ALL {
+        for role in [Role::Holder(5), Role::Registrant, Role::AloneInAll(7)] {
+            let mut world = moved(profile, role, false);
+            let (end, _) = run(&mut world, settings(profile, None));
+            assert_eq!(
+                end,
+                End::Verdict(Verdict::Refused(Reason::AlreadyThere)),
+                "{} {role:?}",
+                profile.name
+            );
+            assert_eq!(world.key_of(Path::destination(0)), K);
+            assert_eq!(world.key_of(Path::source(0)), Key::NONE);
+        }
+    }
+}
+
+#[test]
 fn x3_the_same_nexus_on_both_sides_is_refused() {
     let profile = &logical_unit::profile::SPC;
     let mut same = settings(profile, None);

@@ -54,10 +54,7 @@ fn a_node_that_shares_the_key_is_never_harmed() {
 fn the_standards_own_target_gets_the_gentlest_methods() {
     for (standing, became) in every_state("spc", false) {
         let expected = match standing {
-            // REPORT SUPPORTED OPERATION CODES conflicts for who is not registered, so nobody reports REGISTER AND MOVE.
-            Standing::Holder(kind) if kind.excludes_reads() && !kind.is_all_registrants() => {
-                "preempt-own-key"
-            }
+            // Exclusive Access types too, where REPORT SUPPORTED OPERATION CODES conflicts at the destination.
             Standing::Holder(kind) if !kind.is_all_registrants() => "register-and-move",
             _ => "make-before-break",
         };

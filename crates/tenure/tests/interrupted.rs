@@ -6,7 +6,8 @@ use lab::process::{Background, DEADLINE, wait_for};
 use lab::served::Served;
 use lab::states::{GUEST, Guest, Nodes, Standing, good, login};
 use lab::tenure::{Ran, Tenure};
-use scsi::pr::{Key, ReservationType, request};
+use nexus::Nexus;
+use scsi::pr::{InAction, Key, ReadKeys, ReservationType, request};
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -238,4 +239,29 @@ fn a_users_list_of_targets_outweighs_the_built_in_one() {
     let ran = handover("plan", &nodes, &["--targets", targets]);
     assert_eq!(ran.exit, 2, "{ran:?}");
     assert!(ran.err.contains("line 1"), "{ran:?}");
+}
+
+#[test]
+fn a_run_repeated_after_a_success_says_so_and_changes_nothing() {
+    let (_served, mut nodes) = guest("spc");
+    assert_eq!(handover("run", &nodes, &[]).exit, 0);
+    for verb in ["plan", "run"] {
+        let again = handover(verb, &nodes, &["--key", &GUEST.to_string()]);
+        assert_eq!((again.exit, word(&again, "verdict").as_str()), (4, "refused"), "{again:?}");
+        assert!(word(&again, "reason").contains("already"), "{again:?}");
+    }
+    assert_moved(&mut nodes);
+}
+
+#[test]
+fn a_registration_that_belongs_to_another_session_is_not_said_to_have_moved() {
+    let (served, nodes) = guest("spdk");
+    let ran = handover("run", &nodes, &[]);
+    assert_eq!((ran.exit, word(&ran, "verdict").as_str()), (4, "refused"), "{ran:?}");
+    assert!(word(&ran, "reason").contains("session"), "{ran:?}");
+    let mut gamma = login(&served.device(0, "gamma")).unwrap();
+    let read = gamma.execute(&request::read(InAction::READ_KEYS, 1024)).unwrap();
+    let keys = ReadKeys::parse(&read.data).unwrap().keys;
+    assert_eq!(keys.iter().filter(|key| **key == GUEST).count(), 1, "neither moved nor leaked: {keys:?}");
+    drop(nodes);
 }

@@ -23,6 +23,7 @@ use scsi::pr::{Capabilities, Key};
 pub(crate) enum At {
     Start,
     Survey,
+    SurveyMove,
     Look(Phase),
     Aptpl(Phase),
     ProbeDestination(Phase),
@@ -142,6 +143,8 @@ pub(crate) struct Terms {
     pub(crate) aptpl_doubt: bool,
     pub(crate) leftover: bool,
     pub(crate) nonce_left: bool,
+    /// How often the guest's key was still listed at the end, beyond its own registrations and those of known sharers.
+    pub(crate) surplus: u16,
     pub(crate) prefer_destination: bool,
     pub(crate) destination_alive: bool,
     pub(crate) cause: Cause,
@@ -278,9 +281,12 @@ impl Course {
         }
         match self.at {
             At::Start => self.survey(),
-            At::Survey | At::Look(_) | At::Aptpl(_) | At::ProbeDestination(_) | At::Count(_) => {
-                self.read(&answers)
-            }
+            At::Survey
+            | At::SurveyMove
+            | At::Look(_)
+            | At::Aptpl(_)
+            | At::ProbeDestination(_)
+            | At::Count(_) => self.read(&answers),
             At::Claim | At::ClaimProbe { .. } | At::Inspect | At::Prove => self.frozen(&answers),
             At::Break | At::Move | At::Preempt | At::Rekey | At::Who | At::DropNonce | At::PreemptNonce => {
                 self.taken(&answers);
@@ -505,6 +511,7 @@ impl Terms {
             aptpl_doubt: false,
             leftover: false,
             nonce_left: false,
+            surplus: 0,
             prefer_destination: false,
             destination_alive: true,
             cause: Cause::Aborted,

@@ -121,6 +121,8 @@ impl Course {
             && self.terms.full_status
             && self.terms.seen_together
             && self.terms.traits.counts_registrations.is_yes()
+            // READ FULL STATUS shows a name; where the session is the nexus, it may be another session's.
+            && !self.terms.traits.keeps_identity.is_no()
             && !self.attentions.destination_stirred
     }
 

@@ -76,6 +76,13 @@ impl Engine {
         self.course.terms.aptpl_doubt
     }
 
+    /// How often the guest's key is still listed beyond its own registrations and those of known sharers: a node that
+    /// began to share it, or a session of the source's name that nobody has any more.
+    #[must_use]
+    pub const fn keys_unaccounted_for(&self) -> u16 {
+        self.course.terms.surplus
+    }
+
     /// The destination's paths, as a bit mask, that could not be registered because another guest occupies them.
     #[must_use]
     pub const fn paths_left_out(&self) -> u8 {

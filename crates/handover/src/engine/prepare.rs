@@ -1,5 +1,6 @@
 //! Phases Plan and Prepare: reads while the guest runs. Nothing is changed, and the guest's nexus is asked nothing that
-//! would take a unit attention from it (INQUIRY takes none), unless the destination has no session of its own.
+//! would take a unit attention from it (INQUIRY takes none), unless the destination has no session of its own, or the
+//! reservation keeps it from asking whether REGISTER AND MOVE is supported.
 
 use super::batch::{Answer, Answers};
 use super::course::{At, Course, all_paths};
@@ -55,6 +56,7 @@ impl Course {
     pub(crate) fn read(&mut self, answers: &Answers) {
         match self.at {
             At::Survey => self.surveyed(answers),
+            At::SurveyMove => self.move_surveyed(answers),
             At::Look(phase) => self.looked(phase, answers),
             At::Aptpl(phase) => self.aptpl_read(phase, answers),
             At::ProbeDestination(phase) => self.destination_probed(phase, answers),
@@ -78,6 +80,21 @@ impl Course {
             compare(answers, Path::source(0), Path::destination(0))
         };
         settings.survey = Some(Survey { same_unit, target, move_reported });
+        let kept_out = answers.find(moves) == &Answer::Conflict;
+        if kept_out && self.settings.source_alive {
+            return self.run(At::SurveyMove, [(Path::source(0), Order::MoveSupport)]);
+        }
+        self.look(Phase::Plan);
+    }
+
+    /// The reservation keeps the unregistered destination from asking, so the source was asked. A unit attention that this
+    /// took from the guest is kept for it.
+    fn move_surveyed(&mut self, answers: &Answers) {
+        if let (Answer::Data(reply), Some(survey)) =
+            (answers.on(Path::source(0)), &mut self.settings.edit().survey)
+        {
+            survey.move_reported = survey::support(reply);
+        }
         self.look(Phase::Plan);
     }
 
@@ -163,6 +180,9 @@ impl Course {
         }
         let gone = facts.full_status.is_some_and(|status| status.source.with_key == 0);
         if facts.listed() == 0 || gone {
+            if facts.full_status.is_some_and(|status| status.destination.with_key != 0) {
+                return self.refuse(Reason::AlreadyThere);
+            }
             let forgot = self.forgot(Some(keys.generation));
             self.at = At::End(if forgot { Verdict::Lost } else { Verdict::Fenced { nonce_left: false } });
             return;

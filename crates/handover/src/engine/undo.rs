@@ -7,10 +7,12 @@ use super::batch::{Answer, Answers, bit};
 use super::course::{At, Course, Held, MAX_ATTEMPTS, Purpose, lost};
 use super::order::{Name, Order};
 use crate::action::{Path, Side};
+use crate::facts::FullStatusDigest;
 use crate::journal::Stage;
 use crate::method::Method;
 use crate::role::Role;
-use crate::verdict::{Cause, Doubt, Verdict};
+use crate::verdict::{Cause, Doubt, Reason, Verdict};
+use scsi::pr::Key;
 
 const DESTINATION: Path = Path::destination(0);
 const PROBE: Order = Order::Register(Name::Guest, Name::Guest);
@@ -314,13 +316,32 @@ impl Course {
         }
     }
 
+    /// The source is not registered, but nobody removed the guest's registration either: another session of the source's
+    /// name has it, or the destination had it before.
+    fn not_fenced(&self, answers: &Answers) -> Option<Reason> {
+        if self.terms.recovering || !self.settings.source_alive || self.beliefs.nonce != 0 {
+            return None;
+        }
+        let key = self.terms.key.unwrap_or_default();
+        let named = |(_, status): (Key, FullStatusDigest)| status.source.with_key != 0;
+        if answers.full_status().is_some_and(named) {
+            return Some(Reason::OtherSession);
+        }
+        let listed = answers.keys().is_some_and(|keys| keys.keys.contains(&key));
+        (self.adopted() && listed && !self.terms.taking).then_some(Reason::AlreadyThere)
+    }
+
     /// Conflicts for everybody are no fencing, and a target that forgot is none either.
     fn confirm_fencing(&mut self) {
         let source = self.terms.method == Method::Identity
             || !self.terms.destination_alive
             || self.beliefs.destination_lost;
         let reader = if source { Path::source(0) } else { DESTINATION };
-        self.run(At::FenceConfirm, [(reader, Order::Keys)]);
+        let mut orders = vec![(reader, Order::Keys)];
+        if self.terms.full_status {
+            orders.push((reader, Order::FullStatus));
+        }
+        self.run(At::FenceConfirm, orders);
     }
 
     fn fencing_confirmed(&mut self, answers: &Answers) {
@@ -341,6 +362,9 @@ impl Course {
         if untouched && keys.is_some_and(|keys| keys.keys.contains(&key)) {
             self.terms.cause = Cause::Rejected;
             return self.keep();
+        }
+        if let Some(reason) = self.not_fenced(answers) {
+            return self.finish(Stage::Kept, Verdict::Refused(reason));
         }
         let forgot = self.forgot(keys.map(|keys| keys.generation));
         let nonce_left =

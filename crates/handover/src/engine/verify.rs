@@ -57,9 +57,11 @@ impl Course {
 
     fn check(&mut self) {
         let mut orders = vec![(DESTINATION, Order::Keys), (DESTINATION, Order::Reservation)];
-        if self.settings.destination.len() > 1 {
-            // READ FULL STATUS tells as much as the probe, and sets no APTPL.
-            orders.push((DESTINATION, if self.terms.full_status { Order::FullStatus } else { PROBE }));
+        if self.terms.full_status && self.terms.method != Method::Identity {
+            orders.push((DESTINATION, Order::FullStatus));
+        } else if self.settings.destination.len() > 1 {
+            // READ FULL STATUS would tell as much as the probe, and set no APTPL.
+            orders.push((DESTINATION, PROBE));
         }
         self.run(At::Check, orders);
     }
@@ -109,11 +111,23 @@ impl Course {
         let probed = self.settings.destination.len() == 1
             || answers.mask_of(PROBE, Answer::is_good) != 0
             || answers.full_status().is_some_and(|(_, status)| status.destination.with_key & 1 != 0);
+        let status = answers.full_status().map(|(_, status)| status);
+        if status.is_some_and(|status| status.source.with_key != 0) {
+            // It conflicted when it was to unregister, or its answer deceived us: the guest must not run twice.
+            return self.doubt(Doubt::Mismatch);
+        }
         if holds && probed && keys.keys.contains(&key) {
+            self.count_surplus(keys.keys.iter().filter(|listed| **listed == key).count());
             self.record_moved();
         } else {
             self.run(At::CheckProbe, [(DESTINATION, PROBE)]);
         }
+    }
+
+    /// Without READ FULL STATUS a key that is listed too often is a new sharer's or a session's that nobody has any more.
+    fn count_surplus(&mut self, listed: usize) {
+        let ours = self.settings.destination.len() + usize::from(self.terms.sharers);
+        self.terms.surplus = u16::try_from(listed.saturating_sub(ours)).unwrap_or(u16::MAX);
     }
 
     /// Something is missing: either somebody fenced the guest since the commit, or the device did something else.

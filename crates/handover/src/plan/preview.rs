@@ -50,6 +50,9 @@ pub(super) fn commands(
     preview.all(Phase::Verify, Side::Destination, &further, others);
     preview.add(Phase::Verify, Path::destination(0), Order::Keys);
     preview.add(Phase::Verify, Path::destination(0), Order::Reservation);
+    if facts.full_status.is_some() {
+        preview.add(Phase::Verify, Path::destination(0), Order::FullStatus);
+    }
     preview.commands
 }
 
@@ -75,7 +78,8 @@ fn freeze(preview: &mut Preview<'_>, method: Method, facts: &Facts, sources: &[u
         preview.add(Phase::Freeze, destination, Order::FullStatus);
     }
     let reckons = facts.full_status.is_some_and(|status| status.generation == facts.generation)
-        && facts.traits.counts_registrations.is_yes();
+        && facts.traits.counts_registrations.is_yes()
+        && !facts.traits.keeps_identity.is_no();
     if preview.speech.settings.source_alive && !reckons {
         preview.all(Phase::Freeze, Side::Source, sources, Order::Register(Name::Guest, Name::Guest));
     }

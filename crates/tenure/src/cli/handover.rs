@@ -64,7 +64,8 @@ pub struct MoveArgs {
 
 const EXAMPLES: &str = "\
 The guest must be paused, or its VMM stopped, before `run`: this command moves the reservation, not the guest.
-Both DEVICEs are nexuses of this machine to the same logical unit.
+Both DEVICEs are nexuses of this machine to the same logical unit. Run again after a success it is refused (exit status 4):
+the destination has the key already, and the source has none.
 
 Examples:
   tenure handover plan --from /dev/sg2 --to /dev/sg3

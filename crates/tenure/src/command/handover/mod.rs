@@ -38,6 +38,7 @@ fn plan(args: &MoveArgs, console: &mut Console) -> Result<Exit, Failure> {
         Pause::Phase(_) => None,
     };
     let plan = engine.plan();
+    report::narrate_attentions(&engine, console);
     let report = Report::planned(&order.names, plan.as_ref(), verdict);
     if args.json {
         console.json(&report.document())?;

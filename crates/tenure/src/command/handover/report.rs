@@ -281,10 +281,21 @@ pub(super) fn narrate_plan(plan: Option<&Plan>, console: &mut Console) {
     plan.warnings.iter().for_each(|warning| console.warning(warning.to_string()));
 }
 
-/// What the guest and the operator must be told although the handover is over.
-pub(super) fn narrate_end(engine: &Engine, console: &mut Console) {
+/// What was taken from the guest's nexus; a plan may have to ask it too.
+pub(super) fn narrate_attentions(engine: &Engine, console: &mut Console) {
     for attention in engine.attentions() {
         console.warning(format!("the guest must be given this unit attention once: {attention}"));
+    }
+}
+
+/// What the guest and the operator must be told although the handover is over.
+pub(super) fn narrate_end(engine: &Engine, console: &mut Console) {
+    narrate_attentions(engine, console);
+    let surplus = engine.keys_unaccounted_for();
+    if surplus > 0 {
+        console.warning(format!(
+            "the guest's key is listed {surplus} times more than its own registrations and the known sharers account for"
+        ));
     }
     if engine.aptpl_may_have_changed() {
         console.warning("another node may have changed APTPL meanwhile; it is back at what was read first");
