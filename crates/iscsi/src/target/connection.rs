@@ -131,6 +131,8 @@ impl<'a> Connection<'a> {
                 self.heard = now;
                 session.heard();
             }
+            // First those that wait, or new ones would fill what the peer has just made room for every time.
+            session.execute_due(now, &mut self.out);
             let starved = self.process(session, now);
             session.execute_due(now, &mut self.out);
             self.flush()?;
@@ -248,6 +250,7 @@ impl<'a> Connection<'a> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.blocked_since.get_or_insert_with(Instant::now);
+                    self.forget_written();
                     return Ok(());
                 }
                 Err(error) => return Err(error),
@@ -257,6 +260,16 @@ impl<'a> Connection<'a> {
         self.out.shrink_to(2 * HIGH_WATER);
         (self.written, self.blocked_since) = (0, None);
         Ok(())
+    }
+
+    /// Lets go of what the peer has taken although it has not taken all: one that always leaves something would
+    /// otherwise have everything kept that was ever sent to it.
+    fn forget_written(&mut self) {
+        if self.written >= HIGH_WATER / 4 {
+            self.out.drain(..self.written);
+            self.out.shrink_to(2 * HIGH_WATER);
+            self.written = 0;
+        }
     }
 
     /// Carries the last bytes, for a while.
@@ -308,7 +321,29 @@ fn random() -> io::Result<[u8; CHALLENGE_LENGTH + 1]> {
 mod tests {
     use super::super::registry::Registry;
     use super::*;
+    use rustix::net::sockopt::set_socket_send_buffer_size;
+    use std::io::Read;
     use std::net::TcpListener;
+
+    #[test]
+    fn answers_do_not_pile_up_for_a_peer_that_always_leaves_some() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        set_socket_send_buffer_size(&stream, 1 << 16).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        let ticket = Registry::new(1).enter(stream.try_clone().unwrap()).unwrap();
+        let mut connection = Connection::new(stream, Limits::default(), &ticket).unwrap();
+        let mut piece = [0; HIGH_WATER / 64];
+        for _ in 0..512 {
+            while connection.backlog() < HIGH_WATER {
+                connection.out.extend_from_slice(&piece);
+            }
+            connection.flush().unwrap();
+            assert!(connection.backlog() > 0, "the peer took everything");
+            assert!(connection.out.len() < 2 * HIGH_WATER, "{} bytes are kept", connection.out.len());
+            peer.read_exact(&mut piece).unwrap();
+        }
+    }
 
     #[test]
     fn a_due_command_that_waits_for_a_slow_peer_does_not_keep_the_thread_busy() {

@@ -208,6 +208,8 @@ impl Session<'_> {
             }
             Some(Aborted::Silently) => {}
         }
+        // What was taken for the answer is more than it needs, mostly.
+        self.account(out.len());
     }
 
     /// Ends a command that has been taken out of the list without executing it.
