@@ -226,6 +226,60 @@ fn an_open_journal_of_another_handover_is_refused_and_names_it() {
 }
 
 #[test]
+fn a_destination_that_cannot_be_reached_does_not_stand_in_the_way_of_the_next_handover() {
+    let (_served, mut nodes) = guest("spc");
+    let directory = TempDir::new().unwrap();
+    let state = ["--state", directory.path().to_str().unwrap()];
+    let (from, to) = nodes.from_and_to();
+    let nowhere = format!("iscsi://127.0.0.1:1/{}", to.splitn(4, '/').nth(3).unwrap());
+    let args = [&["handover", "run", "--from", from, "--to", &nowhere], &state[..]].concat();
+    assert_eq!(tenure().run(&args).unwrap().exit, 1);
+    let journal = directory.path().join(JOURNAL);
+    assert_eq!(std::fs::read_to_string(&journal).unwrap(), "", "there is nothing to recover");
+    let begun = serde_json::json!({"line": "begin", "schema": 1, "from": [from], "to": [nowhere]});
+    std::fs::write(&journal, format!("{begun}\n")).unwrap();
+    let ran = handover("run", &nodes, &state);
+    assert_eq!((ran.exit, word(&ran, "verdict").as_str()), (0, "moved"), "{ran:?}");
+    assert_moved(&mut nodes);
+}
+
+#[test]
+fn a_verdict_that_cannot_be_printed_is_still_the_exit_status() {
+    let (_served, mut nodes) = guest("spc");
+    let (from, to) = nodes.from_and_to();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = tenure().command(&["-q", "handover", "run", "--from", from, "--to", to]);
+    let output = command.stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "the guest has moved: {output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("moved to the destination"), "{output:?}");
+    assert_moved(&mut nodes);
+}
+
+#[test]
+fn a_journal_that_cannot_be_closed_does_not_hide_the_verdict() {
+    let (_served, mut nodes) = guest("spc");
+    let directory = TempDir::new().unwrap();
+    let journal = directory.path().join(JOURNAL);
+    let state = ["--state", directory.path().to_str().unwrap()];
+    let (from, to) = nodes.from_and_to();
+    let back = [&["handover", "run", "--from", to, "--to", from], &state[..]].concat();
+    assert_eq!(handover("run", &nodes, &state).exit, 0);
+    let whole = std::fs::read_to_string(&journal).unwrap();
+    let end = whole.trim_end().rfind('\n').unwrap() + 10;
+    assert_eq!(tenure().run(&back).unwrap().exit, 0);
+    // As on a full disk, there is room for all but the last line.
+    let limited = "trap '' XFSZ; limit=$1; shift; exec prlimit --fsize=\"$limit\" \"$@\"";
+    let args = [&["handover", "run", "--json", "--from", from, "--to", to], &state[..]].concat();
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", limited, "sh", &end.to_string(), env!("CARGO_BIN_EXE_tenure")]).args(args);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "the guest has moved: {output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("journal stays open"), "{output:?}");
+    assert!(!std::fs::read_to_string(&journal).unwrap().contains("\"end\""));
+    assert_moved(&mut nodes);
+}
+
+#[test]
 fn a_users_list_of_targets_outweighs_the_built_in_one() {
     let (_served, mut nodes) = guest("spc");
     let directory = TempDir::new().unwrap();

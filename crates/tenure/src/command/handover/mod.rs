@@ -52,32 +52,37 @@ fn carry_out(args: &MoveArgs, console: &mut Console) -> Result<Exit, Failure> {
     let Some(directory) = &args.state else {
         console.note("no --state DIR: if this process dies half-way, recovery will have no journal to go by");
         let ended = hand_over(Order::new(args, console)?, &mut NoJournal, console)?;
-        return conclude(args, &ended, console);
+        return Ok(conclude(args, &ended, console));
     };
     let mut journal = JournalFile::open(directory)?;
     if let Some(unfinished) = journal.unfinished().cloned() {
         let ended = recover::recover(args, &unfinished, &mut journal, console)?;
-        close(&mut journal, &ended.verdict)?;
+        close(&mut journal, &ended.verdict, console);
         if !matches!(ended.verdict, Verdict::KeptAtSource { leftover: false, .. }) {
-            return conclude(args, &ended, console);
+            return Ok(conclude(args, &ended, console));
         }
         console.note("the interrupted handover was undone; now the one that was asked for");
     }
+    // An order that cannot be given leaves nothing to recover.
+    let order = Order::new(args, console)?;
     journal.begin(order::texts(&args.from), order::texts(&args.to))?;
-    let ended = hand_over(Order::new(args, console)?, &mut journal, console)?;
-    close(&mut journal, &ended.verdict)?;
-    conclude(args, &ended, console)
+    let ended = hand_over(order, &mut journal, console)?;
+    close(&mut journal, &ended.verdict, console);
+    Ok(conclude(args, &ended, console))
 }
 
-/// The journal stays open where somebody still has to do something about the device.
-fn close(journal: &mut JournalFile, verdict: &Verdict) -> Result<(), Failure> {
+/// The journal stays open where somebody still has to do something about the device. Where it cannot be closed the
+/// verdict stands all the same, and the next run only looks again.
+fn close(journal: &mut JournalFile, verdict: &Verdict, console: &mut Console) {
     let open = matches!(
         verdict,
         Verdict::InDoubt(_)
             | Verdict::KeptAtSource { leftover: true, .. }
             | Verdict::Fenced { nonce_left: true }
     );
-    if open { Ok(()) } else { Ok(journal.end(verdict)?) }
+    if !open && let Err(error) = journal.end(verdict) {
+        console.warning(format!("the journal stays open, as its end cannot be written: {error:#}"));
+    }
 }
 
 /// How a run ended.
@@ -124,14 +129,15 @@ pub fn hand_over(order: Order, journal: &mut dyn Journal, console: &mut Console)
     Ok(Ended { verdict, plan, method, record, links })
 }
 
-fn conclude(args: &MoveArgs, ended: &Ended, console: &mut Console) -> Result<Exit, Failure> {
+/// Tells how it ended. The exit status decides where the guest runs: it is the verdict's, whether that can be printed or
+/// not.
+fn conclude(args: &MoveArgs, ended: &Ended, console: &mut Console) -> Exit {
     let report = Report::ran(ended.plan.as_ref(), ended.method, ended.verdict, &ended.record);
-    if args.json {
-        console.json(&report.document())?;
-    } else {
-        console.data(&report.text())?;
+    let told = if args.json { console.json(&report.document()) } else { console.data(&report.text()) };
+    if let Err(failure) = told {
+        console.error(format!("{failure}; the verdict: {}", report.text().trim_end()));
     }
-    Ok(report.exit())
+    report.exit()
 }
 
 #[cfg(test)]

@@ -23,15 +23,8 @@ pub(super) fn recover(
     journal: &mut JournalFile,
     console: &mut Console,
 ) -> Result<Ended, Failure> {
-    if unfinished.from != order::texts(&args.from) || unfinished.to != order::texts(&args.to) {
-        return Err(Failure::refused(format!(
-            "the journal tells of an unfinished handover from {} to {}; run that one again to recover it first",
-            unfinished.from.join(" "),
-            unfinished.to.join(" ")
-        )));
-    }
     let Some(entry) = unfinished.entry else {
-        // Nothing is sent that changes anything before the first entry is durable.
+        // Nothing is sent that changes anything before the first entry is durable, so whose it was does not matter.
         let verdict = Verdict::KeptAtSource { cause: Cause::Recovered, leftover: false };
         return Ok(Ended {
             verdict,
@@ -41,6 +34,13 @@ pub(super) fn recover(
             links: BTreeMap::new(),
         });
     };
+    if unfinished.from != order::texts(&args.from) || unfinished.to != order::texts(&args.to) {
+        return Err(Failure::refused(format!(
+            "the journal tells of an unfinished handover from {} to {}; run that one again to recover it first",
+            unfinished.from.join(" "),
+            unfinished.to.join(" ")
+        )));
+    }
     console.note(format!("an earlier handover of key {} was interrupted; recovering it first", entry.key));
     let identity = order::same_identity(args);
     let (source, source_alive) = recovery_links(&args.from, args.timeout, identity);
