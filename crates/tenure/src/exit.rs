@@ -1,5 +1,6 @@
 //! Exit statuses, the same for every command, and the failure that carries one.
 
+use serde::Serialize;
 use std::fmt;
 
 /// Exit status of `tenure`; part of its interface.
@@ -45,7 +46,21 @@ pub struct Failure {
     pub reason: anyhow::Error,
 }
 
+/// What `--json` prints of a command that failed before it had its own document.
+#[derive(Debug, Serialize)]
+pub struct Document {
+    schema: u32,
+    error: String,
+    exit: u8,
+}
+
 impl Failure {
+    /// The failure for programs.
+    #[must_use]
+    pub fn document(&self) -> Document {
+        Document { schema: 1, error: self.to_string(), exit: self.exit as u8 }
+    }
+
     /// A failure with a status and a reason.
     pub fn new(exit: Exit, reason: impl fmt::Display) -> Self {
         Self { exit, reason: anyhow::anyhow!("{reason}") }

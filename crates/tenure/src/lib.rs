@@ -30,6 +30,10 @@ pub fn main(args: impl Iterator<Item = OsString>) -> Exit {
         Ok(exit) => exit,
         Err(failure) => {
             console.error(failure.to_string());
+            if cli.command.json() {
+                // The status tells the same, if nobody can be told.
+                let _ = console.json(&failure.document());
+            }
             failure.exit
         }
     }

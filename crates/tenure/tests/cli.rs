@@ -90,6 +90,27 @@ fn what_cannot_be_reached_is_a_failure_that_names_it() {
 }
 
 #[test]
+fn a_failure_is_one_json_document_too() {
+    let (nowhere, state) = ("iscsi://127.0.0.1:1/iqn.2026-11.example:x/0", "/dev/null/state");
+    let cases: [(&[&str], i32, &str); 4] = [
+        (&["pr", "read-keys", nowhere], 1, nowhere),
+        (&["pr", "clear", nowhere, "--key", "a"], 4, "--yes"),
+        (&["handover", "run", "--from", nowhere, "--to", nowhere, "--state", state], 1, state),
+        (&["demo", "--profile", "none"], 2, "--profile"),
+    ];
+    for (args, exit, word) in cases {
+        let ran = run(&[args, &["--json"]].concat());
+        let document = ran.json().unwrap();
+        assert_eq!(
+            (ran.exit, &document["exit"], &document["schema"]),
+            (exit, &json!(exit), &json!(1)),
+            "{ran:?}"
+        );
+        assert!(document["error"].as_str().unwrap().contains(word) && ran.err.contains(word), "{ran:?}");
+    }
+}
+
+#[test]
 fn what_can_fence_somebody_needs_a_yes() {
     let (_served, [a, ..]) = three();
     let cases: [&[&str]; 3] = [

@@ -64,6 +64,21 @@ pub enum Command {
     Handover(HandoverArgs),
 }
 
+impl Command {
+    /// Whether standard output is to be one JSON document.
+    #[must_use]
+    pub const fn json(&self) -> bool {
+        match self {
+            Self::Demo(args) => args.json,
+            Self::Pr(args) => args.json,
+            Self::Target(_) => false,
+            Self::Handover(HandoverArgs { verb: HandoverVerb::Plan(args) | HandoverVerb::Run(args) }) => {
+                args.json
+            }
+        }
+    }
+}
+
 const LONG: &str = "\
 Keeps a virtual machine's SCSI persistent reservations with it.
 
