@@ -312,6 +312,23 @@ fn odd_requests_are_rejected_and_the_session_goes_on() {
 }
 
 #[test]
+fn an_answer_to_text_is_never_longer_than_the_initiator_takes() {
+    let target = unit();
+    let mut raw = Raw::login(&target).ready();
+    let mut request = TextRequest::parse(&[0; 48]);
+    (request.immediate, request.flags) = (true, TextFlags::FINAL);
+    raw.send(&request, b"MaxRecvDataSegmentLength=512\0");
+    let response: TextResponse = raw.expect();
+    assert!(response.flags.has(TextFlags::FINAL));
+    let keys: Vec<u8> = (10..99).flat_map(|number| format!("X-{number}=\0").into_bytes()).collect();
+    raw.send(&request, &keys);
+    assert_eq!(raw.expect::<Reject>().reason, RejectReason::INVALID_PDU_FIELD);
+    raw.send(&request, &keys[..48]);
+    let _: TextResponse = raw.expect();
+    raw.ping(3);
+}
+
+#[test]
 fn over_long_data_segments_end_the_connection() {
     let target = unit();
     let mut raw = Raw::login(&target);

@@ -3,8 +3,8 @@
 //! # When an unknown outcome is one
 //! [`Outcome::Unknown`] promises that the command will not be executed from now on. A lost transport alone does not
 //! prove that: the target may hold the command, in a session that it believes to be alive, and execute it after the
-//! other host has acted. So after a loss the link waits, at most its timeout, until the path is *restored*, and only
-//! that settles the outcome:
+//! other host has acted. So after a loss the link tries, as long as its timeout, until the path is *restored*, and only
+//! that settles the outcome; the last attempt has that time once more:
 //! - `iscsi://`: a login with the same initiator name and ISID reinstates the session (RFC 7143 6.3.5). The target ends
 //!   the old one and its tasks before it answers. The old socket was closed by a reset, so that this host's kernel sends
 //!   nothing of it any more.

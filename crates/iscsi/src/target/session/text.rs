@@ -1,6 +1,6 @@
 //! Text requests in the full feature phase: SendTargets (RFC 7143 appendix C) and a changed data segment limit.
 
-use super::{Out, Refusal, Session};
+use super::{Out, Refusal, Session, size};
 use crate::pdu::{Bhs, Header, Lun, NO_TAG, RejectReason, TextFlags, TextRequest, TextResponse};
 use crate::text::Text;
 
@@ -16,7 +16,12 @@ impl Session<'_> {
         let answer = match &text {
             Some(text) => self.answer(text).ok_or(invalid)?,
             None => Text::default(),
-        };
+        }
+        .to_bytes();
+        // Its initiator takes no more, and nothing that is worth asking has so long an answer.
+        if answer.len() > size(self.parameters.max_send) {
+            return Err(invalid);
+        }
         let goes_on = more || !request.flags.has(TextFlags::FINAL);
         let response = TextResponse {
             flags: TextFlags::FINAL.when(!goes_on),
@@ -27,7 +32,7 @@ impl Session<'_> {
             exp_cmd_sn: self.exp_cmd_sn,
             max_cmd_sn: self.max_cmd_sn(),
         };
-        self.emit(&response, &answer.to_bytes(), out);
+        self.emit(&response, &answer, out);
         Ok(())
     }
 
