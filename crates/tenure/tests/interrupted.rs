@@ -156,6 +156,18 @@ fn a_guest_with_two_paths_arrives_with_two_paths() {
 }
 
 #[test]
+fn a_path_that_is_given_twice_is_a_usage_error() {
+    let (_served, mut nodes) = guest("spc");
+    let (from, to) = nodes.from_and_to();
+    for (side, device) in [("--from", from), ("--to", to)] {
+        let ran = handover("run", &nodes, &[side, device]);
+        assert_eq!(ran.exit, 2, "{ran:?}");
+        assert!(ran.err.contains("given twice"), "{ran:?}");
+    }
+    assert_untouched(&mut nodes);
+}
+
+#[test]
 fn a_dead_source_is_left_only_if_the_gap_is_allowed() {
     let (_served, mut nodes) = guest("spc");
     let (from, to) = nodes.from_and_to();

@@ -9,7 +9,7 @@ use ::handover::known_targets::KnownTargets;
 use ::handover::{Path, Port, Settings, Side};
 use anyhow::Context;
 use scsi::pr::Key;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A handover ready to begin.
@@ -42,6 +42,8 @@ impl Order {
                 "--identity needs iscsi:// DEVICEs that name the same initiator and isid on both sides",
             ));
         }
+        once_each(&args.from)?;
+        once_each(&args.to)?;
         let (source, source_alive) = open_source(args, console);
         let destination = open_destination(args, identity)?;
         let settings = Settings {
@@ -59,6 +61,15 @@ impl Order {
         let names = names(Side::Source, &args.from).chain(names(Side::Destination, &args.to)).collect();
         let links = paths(Side::Source, source).chain(paths(Side::Destination, destination)).collect();
         Ok(Self { settings, links, names })
+    }
+}
+
+/// Two logins of one initiator port would end each other's session for as long as the handover lasts.
+fn once_each(devices: &[Device]) -> Result<(), Failure> {
+    let mut seen = BTreeSet::new();
+    match texts(devices).into_iter().find(|text| !seen.insert(text.clone())) {
+        Some(twice) => Err(Failure::usage(format!("{twice} is given twice; every path is another DEVICE"))),
+        None => Ok(()),
     }
 }
 
