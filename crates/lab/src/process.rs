@@ -65,6 +65,15 @@ impl Background {
         status.context("unreachable")
     }
 
+    /// Waits for the program to end by itself.
+    ///
+    /// # Errors
+    /// If it does not before the [`DEADLINE`].
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        let status = wait_for(DEADLINE, || self.child.try_wait().ok().flatten());
+        status.with_context(|| format!("{} did not end in time", self.name))
+    }
+
     /// Kills the program without warning, as a crash would.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

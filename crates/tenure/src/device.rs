@@ -73,11 +73,19 @@ impl Device {
     /// # Errors
     /// If the device cannot be opened or the target cannot be logged in to.
     pub fn open(&self, timeout: Duration) -> Result<Opened, Failure> {
+        self.open_within(timeout, timeout)
+    }
+
+    /// The same, where the connection and the login have their own bound, `patience`.
+    ///
+    /// # Errors
+    /// Like [`Device::open`].
+    pub fn open_within(&self, patience: Duration, timeout: Duration) -> Result<Opened, Failure> {
         let opened = match self {
             Self::Local(path) => SgDevice::open(path)
                 .map(|device| Opened::Local(device.with_timeout(timeout)))
                 .map_err(anyhow::Error::from),
-            Self::Iscsi(url) => login(url, timeout).with_context(|| self.to_string()),
+            Self::Iscsi(url) => login(url, patience, timeout).with_context(|| self.to_string()),
         };
         Ok(opened?)
     }
@@ -101,11 +109,11 @@ impl Device {
     }
 }
 
-fn login(url: &IscsiUrl, timeout: Duration) -> anyhow::Result<Opened> {
+fn login(url: &IscsiUrl, patience: Duration, timeout: Duration) -> anyhow::Result<Opened> {
     let (initiator, isid) = identity(url);
     let mut config = url.session(&initiator, isid);
-    config.timeouts.connect = timeout;
-    config.timeouts.login = timeout;
+    config.timeouts.connect = patience;
+    config.timeouts.login = patience;
     config.timeouts.command = timeout;
     let session = Session::login(&config)?;
     let nexus = session.nexus(url.lun);

@@ -9,6 +9,7 @@ use lab::tenure::{Ran, Tenure};
 use nexus::Nexus;
 use scsi::pr::{InAction, Key, ReadKeys, ReservationType, request};
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 
 const JOURNAL: &str = "handover.jsonl";
@@ -206,6 +207,30 @@ fn a_run_that_was_killed_is_recovered_by_the_next() {
         }
     }
     assert!(cut_off >= 6, "only {cut_off} runs were slow enough to be killed");
+}
+
+#[test]
+fn a_target_that_fails_over_within_the_timeout_does_not_end_the_handover_in_doubt() {
+    let (disk, directory) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let lun = format!("file={},size=1M,delay=15ms", disk.path().join("lun").display());
+    let mut served = tenure().target(&[&lun]).unwrap();
+    let mut nodes = Nodes::new(&served, 0).unwrap();
+    nodes.set_up(HOLDER).unwrap();
+    let (from, to) = nodes.from_and_to();
+    good(&mut login(from).unwrap(), &request::register(GUEST, GUEST, true)).unwrap();
+    let state = directory.path().to_str().unwrap();
+    let args = ["-q", "handover", "run", "--from", from, "--to", to, "--state", state, "--timeout", "15"];
+    let mut run = Background::start(&mut tenure().command(&args)).unwrap();
+    let journal = || std::fs::read_to_string(directory.path().join(JOURNAL)).unwrap_or_default();
+    wait_for(DEADLINE, || (journal().lines().count() >= 1).then_some(())).unwrap();
+    served.process.kill();
+    assert!(run.is_running(), "the run was faster than the crash");
+    // By now the first attempts have been refused.
+    assert!(wait_for(Duration::from_millis(300), || (!run.is_running()).then_some(())).is_none(), "given up");
+    let again = ["-q", "target", "--listen", &served.portal, "--target", &served.iqn, "--lun", &lun];
+    let _restarted = Background::start_and_read_line(&mut tenure().command(&again)).unwrap();
+    let ended = run.wait().unwrap();
+    assert!([Some(0), Some(5)].contains(&ended.code()), "{ended:?}: {}", journal());
 }
 
 #[test]

@@ -4,7 +4,9 @@
 //! [`Outcome::Unknown`] promises that the command will not be executed from now on. A lost transport alone does not
 //! prove that: the target may hold the command, in a session that it believes to be alive, and execute it after the
 //! other host has acted. So after a loss the link tries, as long as its timeout, until the path is *restored*, and only
-//! that settles the outcome; the last attempt has that time once more:
+//! that settles the outcome; the last attempt has that time once more. A loss without a command under way is waited for
+//! as well: a failover of the target that is over in time costs nothing but that time. It is spent once for each outage and
+//! not for each command; while the outage goes on, a further command makes one short attempt.
 //! - `iscsi://`: a login with the same initiator name and ISID reinstates the session (RFC 7143 6.3.5). The target ends
 //!   the old one and its tasks before it answers. The old socket was closed by a reset, so that this host's kernel sends
 //!   nothing of it any more.
@@ -27,6 +29,8 @@ use std::time::{Duration, Instant};
 
 /// Between two attempts to restore a path: a target that restarts needs a while to listen again.
 const RESTORE_PAUSE: Duration = Duration::from_millis(50);
+/// What one attempt may take once the time for an outage is spent.
+const LATE_ATTEMPT: Duration = Duration::from_secs(1);
 
 /// What one path is asked to do.
 #[derive(Clone, Debug)]
@@ -49,19 +53,21 @@ pub struct Link {
     closed: bool,
     /// A command that may change the device may still be executed.
     dangles: bool,
+    /// Until when the present outage is waited for.
+    outage: Option<Instant>,
 }
 
 impl Link {
     /// A path that is open already.
     #[must_use]
     pub const fn open(device: Device, timeout: Duration, way: Opened) -> Self {
-        Self { device, timeout, way: Some(way), closed: false, dangles: false }
+        Self { device, timeout, way: Some(way), closed: false, dangles: false, outage: None }
     }
 
     /// A path that cannot be reached now, or must not be opened before the procedure asks for it.
     #[must_use]
     pub const fn closed(device: Device, timeout: Duration) -> Self {
-        Self { device, timeout, way: None, closed: true, dangles: false }
+        Self { device, timeout, way: None, closed: true, dangles: false, outage: None }
     }
 
     /// How the path is named on the target.
@@ -104,13 +110,13 @@ impl Link {
         match job {
             Job::Command(request) => self.send(request),
             Job::Close => self.close(),
-            Job::Open => self.reopen(),
+            Job::Open => self.reopen(self.timeout),
         }
     }
 
     fn execute_all(&mut self, requests: &[Request]) -> Vec<Outcome> {
         if self.way.is_none() && !self.closed {
-            self.restore();
+            self.sit_out();
         }
         let Some(way) = &mut self.way else { return vec![Outcome::NotSent; requests.len()] };
         let outcomes: Vec<Outcome> = way.execute_all(requests).into_iter().map(outcome).collect();
@@ -124,15 +130,22 @@ impl Link {
     fn settle<'a>(&mut self, mut told: impl Iterator<Item = (&'a Request, &'a Outcome)>) {
         self.way = None;
         self.dangles |= told.any(|(request, outcome)| *outcome == Outcome::Unknown && changes(request));
-        let deadline = Instant::now() + self.timeout;
-        while !self.restore() && self.dangles && Instant::now() < deadline {
+        self.sit_out();
+    }
+
+    /// Tries to restore the path until the time for this outage is spent; once at least.
+    fn sit_out(&mut self) {
+        let spent = *self.outage.get_or_insert_with(|| Instant::now() + self.timeout);
+        while !self.restore(spent) && Instant::now() < spent {
             thread::sleep(RESTORE_PAUSE);
         }
     }
 
     /// Opens the way; where a command dangles, it counts only if that command is over.
-    fn restore(&mut self) -> bool {
-        if self.reopen() == Outcome::NotSent {
+    fn restore(&mut self, spent: Instant) -> bool {
+        let late = Instant::now() >= spent;
+        let patience = if late { self.timeout.min(LATE_ATTEMPT) } else { self.timeout };
+        if self.reopen(patience) == Outcome::NotSent {
             return false;
         }
         let inquiry = Request { cdb: vec![opcode::INQUIRY, 0, 0, 0, 36, 0], data: DataPhase::In(36) };
@@ -141,7 +154,7 @@ impl Link {
             self.way = None;
             return false;
         }
-        self.dangles = false;
+        (self.dangles, self.outage) = (false, None);
         true
     }
 
@@ -154,8 +167,9 @@ impl Link {
         }
     }
 
-    fn reopen(&mut self) -> Outcome {
-        match self.device.open(self.timeout) {
+    /// `patience` is for the login alone.
+    fn reopen(&mut self, patience: Duration) -> Outcome {
+        match self.device.open_within(patience, self.timeout) {
             Ok(way) => {
                 (self.way, self.closed) = (Some(way), false);
                 Outcome::Done(Completion::good(Vec::new()))

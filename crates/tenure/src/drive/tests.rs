@@ -11,7 +11,7 @@ use scsi::pr::{InAction, Key, ReadKeys, request};
 use scsi::{DataPhase, IscsiName, Request};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -59,6 +59,10 @@ struct Network {
     down: Arc<AtomicBool>,
     /// The target's ends of the lost connections.
     lost: Arc<Mutex<Vec<TcpStream>>>,
+    /// The initiators' ends of all connections.
+    open: Arc<Mutex<Vec<TcpStream>>>,
+    /// So many connections are turned away before one is let through, as by a target that restarts.
+    outage: Arc<AtomicUsize>,
 }
 
 impl Network {
@@ -67,8 +71,9 @@ impl Network {
         let (address, upstream, network) =
             (listener.local_addr().unwrap(), target.local_addr(), self.clone());
         thread::spawn(move || {
-            for initiator in listener.incoming().filter(|_| !network.down.load(Ordering::SeqCst)) {
+            for initiator in listener.incoming().filter(|_| network.is_up()) {
                 let (initiator, target) = (initiator.unwrap(), TcpStream::connect(upstream).unwrap());
+                network.open.lock().unwrap().push(initiator.try_clone().unwrap());
                 let (mut from, mut to) = (target.try_clone().unwrap(), initiator.try_clone().unwrap());
                 thread::spawn(move || std::io::copy(&mut from, &mut to));
                 let network = network.clone();
@@ -76,6 +81,20 @@ impl Network {
             }
         });
         address
+    }
+
+    fn is_up(&self) -> bool {
+        let turn_away = |left: usize| left.checked_sub(1);
+        let over = self.outage.fetch_update(Ordering::SeqCst, Ordering::SeqCst, turn_away).is_err();
+        over && !self.down.load(Ordering::SeqCst)
+    }
+
+    /// Cuts every connection, and turns away so many new ones.
+    fn fail(&self, connections: usize) {
+        self.outage.store(connections, Ordering::SeqCst);
+        for end in self.open.lock().unwrap().drain(..) {
+            end.shutdown(Shutdown::Both).unwrap();
+        }
     }
 
     fn carry(&self, mut initiator: TcpStream, mut target: TcpStream) {
@@ -145,6 +164,34 @@ fn a_command_that_may_still_be_executed_ends_the_handover_in_doubt() {
     let source = driver.link(Path::source(0)).unwrap();
     assert!(matches!(source.send(&request::read(InAction::READ_KEYS, 64)), Outcome::Done(_)));
     assert!(!source.dangles(), "a new login settles it");
+}
+
+#[test]
+fn an_outage_that_ends_within_the_timeout_costs_no_second_command() {
+    let (target, network) = (target(), Network::default());
+    let mut source = link(network.start(&target), "alpha", PATIENT);
+    network.fail(8);
+    let read = request::read(InAction::READ_KEYS, 64);
+    assert!(!matches!(source.send(&read), Outcome::Done(_)), "the session is lost");
+    assert!(matches!(source.send(&read), Outcome::Done(_)), "the link waited until it was there again");
+}
+
+#[test]
+fn an_outage_is_waited_for_once_and_not_for_each_command() {
+    let (target, network) = (target(), Network::default());
+    let mut source = link(network.start(&target), "alpha", Duration::from_millis(400));
+    let many = 1_000_000;
+    network.fail(many);
+    let turned_away = || many - network.outage.load(Ordering::SeqCst);
+    let read = request::read(InAction::READ_KEYS, 64);
+    let lost = Instant::now();
+    assert!(!matches!(source.send(&read), Outcome::Done(_)), "the session is lost");
+    assert!(lost.elapsed() >= Duration::from_millis(400), "the whole timeout is spent on the outage");
+    let before = turned_away();
+    for _ in 0..3 {
+        assert_eq!(source.send(&read), Outcome::NotSent);
+    }
+    assert_eq!(turned_away() - before, 3, "one attempt each");
 }
 
 #[test]
