@@ -22,7 +22,8 @@ pub enum OpenError {
         source: io::Error,
     },
     /// Another process, or another LUN of this one, serves the file.
-    #[error("{} is served already: two servers would not see each other's reservations", .0.display())]
+    #[error("{} is served already, and two servers would not see each other's reservations: end the other server, or serve \
+             another file", .0.display())]
     InUse(PathBuf),
     /// The file is larger than the size asked for.
     #[error("{} has {present} bytes, more than size= asks for; nothing is cut off", path.display())]

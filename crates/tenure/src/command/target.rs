@@ -6,7 +6,8 @@ use crate::exit::{Exit, Failure};
 use anyhow::Context;
 use iscsi::initiator::{Chap, Credentials};
 use iscsi::target::{Target, TargetConfig};
-use logical_unit::{Device, LogicalUnit, LunSpec};
+use logical_unit::aptpl::FileError;
+use logical_unit::{Device, LogicalUnit, LunSpec, OpenError};
 use scsi::IscsiName;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -63,12 +64,20 @@ pub(crate) fn serve(
     specs: &[LunSpec],
 ) -> Result<Target, Failure> {
     let iqn = IscsiName::new(name).map_err(|error| Failure::usage(format!("--target {name}: {error}")))?;
-    let open = |(number, spec)| LogicalUnit::open(spec).with_context(|| format!("LUN {number}"));
+    let open = |(number, spec)| LogicalUnit::open(spec).map_err(|error| refuse_lun(number, error));
     let units = specs.iter().enumerate().map(open).collect::<Result<Vec<_>, _>>()?;
     let address = listen.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
     let address = address.ok_or_else(|| Failure::usage(format!("--listen {listen}: not HOST:PORT")))?;
     let config = TargetConfig { chap, ..TargetConfig::new(address, iqn, Device::new(units)) };
     Ok(Target::bind(config).with_context(|| format!("cannot listen on {listen}"))?)
+}
+
+/// Where serving would break a promise to registrants it is refused, as elsewhere; everything else has failed.
+fn refuse_lun(number: usize, error: OpenError) -> Failure {
+    let unsafe_to_serve =
+        matches!(error, OpenError::InUse(_) | OpenError::Reservations(FileError::Damaged { .. }));
+    let exit = if unsafe_to_serve { Exit::Refused } else { Exit::Failed };
+    Failure { exit, reason: anyhow::Error::from(error).context(format!("LUN {number}")) }
 }
 
 /// `USER:PASSWORD` on the first line; on the command line the secret would be for all to see.
@@ -121,6 +130,37 @@ mod tests {
         let specs = ["file=/nowhere/at/all".parse().unwrap()];
         let failure = serve("127.0.0.1:0", "iqn.2026-11.example:t", None, &specs).unwrap_err();
         assert!(failure.to_string().contains("LUN 0"), "{failure}");
+    }
+
+    fn refusal(path: &Path) -> Failure {
+        let specs = [format!("file={},size=1M", path.display()).parse().unwrap()];
+        serve("127.0.0.1:0", "iqn.2026-11.example:t", None, &specs).unwrap_err()
+    }
+
+    #[test]
+    fn a_lun_that_is_served_already_is_refused_as_unsafe_and_says_what_to_do() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("lun");
+        let specs = [format!("file={},size=1M", path.display()).parse().unwrap()];
+        let _first = serve("127.0.0.1:0", "iqn.2026-11.example:t", None, &specs).unwrap();
+        let failure = refusal(&path);
+        assert_eq!(failure.exit, Exit::Refused, "{failure}");
+        assert!(failure.to_string().contains("end the other server"), "{failure}");
+    }
+
+    #[test]
+    fn a_damaged_reservation_file_is_refused_as_unsafe_and_says_what_to_do() {
+        let directory = tempfile::TempDir::new().unwrap();
+        std::fs::write(directory.path().join("lun"), [0; 4096]).unwrap();
+        std::fs::write(directory.path().join("lun.pr"), "garbage").unwrap();
+        let failure = refusal(&directory.path().join("lun"));
+        assert_eq!(failure.exit, Exit::Refused, "{failure}");
+        assert!(failure.to_string().contains("move it away"), "{failure}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_has_failed() {
+        assert_eq!(refusal(Path::new("/nowhere/at/all")).exit, Exit::Failed);
     }
 
     #[test]
