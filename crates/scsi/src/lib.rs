@@ -30,4 +30,4 @@ pub use field::{FieldError, FieldPointer};
 pub use sense::{AdditionalSense, Sense, SenseKey};
 pub use status::Status;
 pub use task::{Completion, DataPhase, Request};
-pub use transport_id::{IscsiName, Isid, TransportId};
+pub use transport_id::{IscsiName, IscsiNameTextError, Isid, TransportId};

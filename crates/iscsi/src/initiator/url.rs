@@ -3,7 +3,7 @@
 
 use super::SessionConfig;
 use crate::login::{Chap, Credentials};
-use scsi::{IscsiName, Isid};
+use scsi::{IscsiName, IscsiNameTextError, Isid};
 use std::fmt;
 use std::str::FromStr;
 
@@ -45,7 +45,7 @@ pub enum UrlError {
     #[error("the iSCSI URL has a bad port {0:?}")]
     Port(String),
     /// A target or initiator name that is no iSCSI name.
-    #[error("{0:?} is not an iSCSI name")]
+    #[error("{:?} is no name: {}", .0, IscsiNameTextError)]
     Name(String),
     /// The LUN is not a number below 2^24.
     #[error("the iSCSI URL has a bad LUN {0:?}")]
@@ -124,7 +124,7 @@ impl FromStr for IscsiUrl {
 }
 
 fn name(text: &str) -> Result<IscsiName, UrlError> {
-    IscsiName::new(text).map_err(|_| UrlError::Name(text.to_owned()))
+    text.parse().map_err(|_: IscsiNameTextError| UrlError::Name(text.to_owned()))
 }
 
 fn parse_lun(text: &str) -> Result<u64, UrlError> {
@@ -184,39 +184,46 @@ mod tests {
 
     #[test]
     fn the_full_form_is_read() {
-        let url = parse("iscsi://u%p/w@[::1]:3261/iqn.t/7?initiator=iqn.i&isid=00023d000001").unwrap();
+        let url =
+            parse("iscsi://u%p/w@[::1]:3261/iqn.2026-01.x:t/7?initiator=iqn.2026-01.x:i&isid=00023d000001")
+                .unwrap();
         assert_eq!((url.host.as_str(), url.port, url.lun), ("::1", 3261, 7));
         assert_eq!(url.credentials, Some(Credentials { user: "u".into(), secret: "p/w".into() }));
         assert_eq!(url.isid, Some(Isid([0, 2, 0x3D, 0, 0, 1])));
         assert_eq!(url.portal(), "[::1]:3261");
-        let config = url.session(&IscsiName::new("iqn.other").unwrap(), Isid([9; 6]));
-        assert_eq!((config.initiator.as_str(), config.isid), ("iqn.i", Isid([0, 2, 0x3D, 0, 0, 1])));
+        let config = url.session(&IscsiName::new("iqn.2026-01.x:other").unwrap(), Isid([9; 6]));
+        assert_eq!(
+            (config.initiator.as_str(), config.isid),
+            ("iqn.2026-01.x:i", Isid([0, 2, 0x3D, 0, 0, 1]))
+        );
     }
 
     #[test]
     fn port_and_nexus_identity_have_defaults() {
-        let url = parse("iscsi://storage/iqn.t/0").unwrap();
+        let url = parse("iscsi://storage/iqn.2026-01.x:t/0").unwrap();
         assert_eq!((url.portal().as_str(), &url.initiator, url.isid), ("storage:3260", &None, None));
-        let config = url.session(&IscsiName::new("iqn.other").unwrap(), Isid([9; 6]));
-        assert_eq!((config.initiator.as_str(), config.isid), ("iqn.other", Isid([9; 6])));
+        let config = url.session(&IscsiName::new("iqn.2026-01.x:other").unwrap(), Isid([9; 6]));
+        assert_eq!((config.initiator.as_str(), config.isid), ("iqn.2026-01.x:other", Isid([9; 6])));
     }
 
     #[test]
     fn each_mistake_has_its_own_message() {
         for (text, error) in [
-            ("http://h/iqn.t/0", UrlError::Scheme),
-            ("iscsi://h/iqn.t", UrlError::Shape),
-            ("iscsi://h/iqn.t/0/1", UrlError::Shape),
-            ("iscsi:///iqn.t/0", UrlError::Host),
-            ("iscsi://[::1/iqn.t/0", UrlError::Host),
-            ("iscsi://h:0/iqn.t/0", UrlError::Port(":0".into())),
-            ("iscsi://[::1]x/iqn.t/0", UrlError::Port("x".into())),
+            ("http://h/iqn.2026-01.x:t/0", UrlError::Scheme),
+            ("iscsi://h/iqn.2026-01.x:t", UrlError::Shape),
+            ("iscsi://h/iqn.2026-01.x:t/0/1", UrlError::Shape),
+            ("iscsi:///iqn.2026-01.x:t/0", UrlError::Host),
+            ("iscsi://[::1/iqn.2026-01.x:t/0", UrlError::Host),
+            ("iscsi://h:0/iqn.2026-01.x:t/0", UrlError::Port(":0".into())),
+            ("iscsi://[::1]x/iqn.2026-01.x:t/0", UrlError::Port("x".into())),
             ("iscsi://h/iqn,t/0", UrlError::Name("iqn,t".into())),
-            ("iscsi://h/iqn.t/x", UrlError::Lun("x".into())),
-            ("iscsi://h/iqn.t/16777216", UrlError::Lun("16777216".into())),
-            ("iscsi://h/iqn.t/0?isid=12", UrlError::Isid("12".into())),
-            ("iscsi://h/iqn.t/0?color=red", UrlError::Parameter("color=red".into())),
-            ("iscsi://u@h/iqn.t/0", UrlError::Password),
+            ("iscsi://h/bad/0", UrlError::Name("bad".into())),
+            ("iscsi://h/iqn.2026-01.x:t/0?initiator=garbage", UrlError::Name("garbage".into())),
+            ("iscsi://h/iqn.2026-01.x:t/x", UrlError::Lun("x".into())),
+            ("iscsi://h/iqn.2026-01.x:t/16777216", UrlError::Lun("16777216".into())),
+            ("iscsi://h/iqn.2026-01.x:t/0?isid=12", UrlError::Isid("12".into())),
+            ("iscsi://h/iqn.2026-01.x:t/0?color=red", UrlError::Parameter("color=red".into())),
+            ("iscsi://u@h/iqn.2026-01.x:t/0", UrlError::Password),
         ] {
             assert_eq!(parse(text), Err(error), "{text}");
         }
@@ -224,14 +231,17 @@ mod tests {
 
     #[test]
     fn secrets_are_not_displayed() {
-        assert_eq!(parse("iscsi://u%hush@h/iqn.t/0").unwrap().to_string(), "iscsi://u%***@h:3260/iqn.t/0");
+        assert_eq!(
+            parse("iscsi://u%hush@h/iqn.2026-01.x:t/0").unwrap().to_string(),
+            "iscsi://u%***@h:3260/iqn.2026-01.x:t/0"
+        );
     }
 
     proptest! {
         #[test]
         fn urls_round_trip(
             host in "[a-z0-9.-]{1,20}|[0-9a-f]{1,4}::[0-9a-f]{1,4}", port in 1u16.., lun in 0u64..1 << 24,
-            target in "iqn[.][a-z0-9.:-]{1,40}", initiator in prop::option::of("iqn[.][a-z0-9.:-]{1,40}"),
+            target in "iqn[.]20[0-9]{2}-0[1-9][.][a-z0-9]{1,20}(:[a-z0-9.:-]{1,40})?", initiator in prop::option::of("iqn[.]20[0-9]{2}-0[1-9][.][a-z0-9]{1,20}(:[a-z0-9.:-]{1,40})?"),
             isid in prop::option::of(any::<[u8; 6]>()),
         ) {
             let url = IscsiUrl {

@@ -9,7 +9,7 @@
 pub(crate) mod tests;
 mod text;
 
-pub use text::TransportIdTextError;
+pub use text::{IscsiNameTextError, TransportIdTextError};
 
 use crate::bytes::{array, be16, be64, u8_at};
 use std::fmt;

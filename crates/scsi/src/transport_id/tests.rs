@@ -186,3 +186,43 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_name_that_is_typed_has_one_of_the_three_types() {
+    for good in [
+        "iqn.2001-04.com.example",
+        "IQN.2026-12.com.Example:storage:disk_1.a-b",
+        "eui.02004567A425678D",
+        "naa.52004567BA64678D",
+        "naa.62004567BA64678D0123456789ABCDEF",
+    ] {
+        assert_eq!(good.parse(), IscsiName::new(good).map_err(|_| IscsiNameTextError), "{good}");
+    }
+    for bad in [
+        "",
+        "bad",
+        "garbage",
+        "iqn",
+        "iqn.",
+        "iqn.disk",
+        "iqn.2026-11",
+        "iqn.2026-11.",
+        "iqn.2026-11.:disk",
+        "iqn.2026-13.com.example",
+        "iqn.2026-00.com.example",
+        "iqn.2026-1.com.example",
+        "iqn.26-11.com.example",
+        "iqn.2026-11.com..example",
+        "iqn.2026-11.com.example,x",
+        "iqn.2026-11.com.exam ple",
+        "iqn.2026-+1.com",
+        "eui.",
+        "eui.0123456789abcde",
+        "eui.0123456789abcdeg",
+        "naa.012345678",
+        "naa.0123456789abcdef01",
+        "x.y",
+    ] {
+        assert_eq!(bad.parse::<IscsiName>(), Err(IscsiNameTextError), "{bad}");
+    }
+}

@@ -4,7 +4,8 @@
 //! port of the device), `fc:WWPN`, `sas:ADDRESS`, `srp:IDENTIFIER`, `sbp:EUI64`, `spi:ADDRESS,PORT`,
 //! `sop:ROUTING-ID`, `opaque:BYTES`. A comma after the protocol and `fcp` serve as well, because that is
 //! how sg3_utils writes them. What is displayed parses to the same value, for iSCSI where the name is of
-//! one of the three types of RFC 7143 4.2.7.
+//! one of the three types of RFC 7143 4.2.7. A name that people give to a node of their own (`IscsiName::from_str`) must be
+//! of one of these types; one that a target reports (`IscsiName::new`) is taken as it is.
 
 use super::{FIXED_LENGTH, IscsiName, Isid, TransportId, TransportIdError};
 use std::fmt;
@@ -36,6 +37,44 @@ pub enum TransportIdTextError {
     /// The iSCSI name itself.
     #[error("an iSCSI name has 1 to 223 bytes, without spaces and control characters")]
     Name(#[source] TransportIdError),
+}
+
+/// A text that is none of the name types of RFC 7143 4.2.7.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "an iSCSI name is iqn.YYYY-MM.REVERSED-DOMAIN[:NAME], eui. with 16 hexadecimal digits, or naa. with 16 or 32; \
+     at most 223 bytes without spaces"
+)]
+pub struct IscsiNameTextError;
+
+impl FromStr for IscsiName {
+    type Err = IscsiNameTextError;
+
+    fn from_str(text: &str) -> Result<Self, IscsiNameTextError> {
+        let name = Self::new(text).map_err(|_| IscsiNameTextError)?;
+        let typed = match name.as_str().split_once('.') {
+            Some(("iqn", rest)) => is_qualified(rest),
+            Some(("eui", digits)) => is_hex(digits) && digits.len() == 16,
+            Some(("naa", digits)) => is_hex(digits) && [16, 32].contains(&digits.len()),
+            _ => false,
+        };
+        if typed { Ok(name) } else { Err(IscsiNameTextError) }
+    }
+}
+
+/// What follows `iqn.`: the month in which somebody owned the domain, and the domain (RFC 7143 4.2.7.4).
+fn is_qualified(text: &str) -> bool {
+    let Some((date, name)) = text.split_once('.') else { return false };
+    let Some((year, month)) = date.split_once('-') else { return false };
+    let decimal = |text: &str| text.bytes().all(|digit| digit.is_ascii_digit());
+    let month_is_one = month.len() == 2 && decimal(month) && (1..=12).contains(&month.parse().unwrap_or(0));
+    let domain = name.split(':').next().unwrap_or_default();
+    let domain_is_one = domain.split('.').all(|label| !label.is_empty());
+    year.len() == 4 && decimal(year) && month_is_one && domain_is_one
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
 impl fmt::Display for TransportId {

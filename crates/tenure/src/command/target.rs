@@ -63,7 +63,7 @@ pub(crate) fn serve(
     chap: Option<Chap>,
     specs: &[LunSpec],
 ) -> Result<Target, Failure> {
-    let iqn = IscsiName::new(name).map_err(|error| Failure::usage(format!("--target {name}: {error}")))?;
+    let iqn: IscsiName = name.parse().map_err(|error| Failure::usage(format!("--target {name}: {error}")))?;
     let open = |(number, spec)| LogicalUnit::open(spec).map_err(|error| refuse_lun(number, error));
     let units = specs.iter().enumerate().map(open).collect::<Result<Vec<_>, _>>()?;
     let address = listen.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
@@ -161,6 +161,16 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_opened_has_failed() {
         assert_eq!(refusal(Path::new("/nowhere/at/all")).exit, Exit::Failed);
+    }
+
+    #[test]
+    fn a_target_without_a_proper_name_is_a_usage_error() {
+        let specs = ["memory=1M".parse().unwrap()];
+        for bad in ["bad", "iqn.disk", "iqn.2026-13.example:disk"] {
+            let failure = serve("127.0.0.1:0", bad, None, &specs).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage, "{bad}");
+            assert!(failure.to_string().contains("iqn.YYYY-MM."), "{failure}");
+        }
     }
 
     #[test]
