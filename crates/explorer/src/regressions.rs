@@ -7,7 +7,7 @@ use crate::scenario::{Role, Scenario};
 use crate::search::Budget;
 use handover::Method;
 use logical_unit::Profile;
-use logical_unit::profile::{LIO, SPC};
+use logical_unit::profile::{COMSTAR, KEEP_SELF, LIO, SPC};
 use scsi::pr::ReservationType;
 
 const HOLDER: Role = Role::Holder(ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY);
@@ -66,4 +66,25 @@ fn an_identity_whose_proof_got_no_answer_reports_a_doubtful_aptpl() {
 #[test]
 fn a_source_that_stopped_answering_is_not_taken_for_unregistered() {
     sound(&Scenario { method: Some(Method::PreemptOwnKey), ..scenario(&SPC, HOLDER) }, 0, 2);
+}
+
+const WRITE_HOLDER: Role = Role::Holder(ReservationType::WRITE_EXCLUSIVE);
+
+#[test]
+fn an_aptpl_that_changes_back_and_forth_is_reported_and_nothing_else() {
+    let moving = Scenario { method: Some(Method::RegisterAndMove), ..scenario(&KEEP_SELF, WRITE_HOLDER) };
+    sound(&moving, 2, 0);
+    let sharing = Scenario { shared: true, ..scenario(&SPC, WRITE_HOLDER) };
+    sound(&sharing, 1, 1);
+}
+
+#[test]
+fn a_power_cycle_in_the_nonce_window_leaves_the_window_excused_until_it_is_closed() {
+    let forced = Some(Method::SourceNonce);
+    sound(&Scenario { aptpl: true, method: forced, ..scenario(&SPC, WRITE_HOLDER) }, 1, 1);
+}
+
+#[test]
+fn a_second_fencing_may_be_told_to_everybody_where_the_target_does_so() {
+    sound(&Scenario { nodes: 2, ..scenario(&COMSTAR, HOLDER) }, 2, 0);
 }

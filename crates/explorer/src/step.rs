@@ -3,7 +3,7 @@
 
 use crate::cast::{Host, PerHost};
 use crate::conductor::Conductor;
-use crate::device::tells_of_power;
+use crate::device::{is_attention, tells_of_power};
 use crate::moves::Move;
 use crate::oracle::{self, Promise, Tolerance, Violation};
 use crate::scenario::Scenario;
@@ -212,6 +212,7 @@ impl<C: Conductor> Stage<'_, '_, C> {
     fn execute(&mut self, path: Path, request: &Request, loss: Loss) -> Result<Outcome, Violation> {
         if !self.world.reaches(host_of(path.side)) {
             self.narrator.say(|| format!("{path} -> {}: cannot be sent", words(request)));
+            self.world.excuses.word_lost |= self.world.excuses.power_lost;
             return Ok(Outcome::NotSent);
         }
         if loss == Loss::Command {
@@ -220,8 +221,8 @@ impl<C: Conductor> Stage<'_, '_, C> {
         }
         let nexus = self.world.nexus(path);
         let completion = self.world.device.execute(nexus, request);
-        if self.world.shadow.remnant {
-            self.world.shadow.device.execute(nexus, request);
+        if self.world.shadow.remnant && !is_attention(&completion) {
+            self.world.shadow.device.execute_patiently(nexus, request);
         }
         let lost = if loss == Loss::Reply { ", and the answer is lost" } else { "" };
         self.narrator.say(|| format!("{path} -> {}: {}{lost}", words(request), answer(&completion)));

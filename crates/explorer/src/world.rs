@@ -83,6 +83,8 @@ pub(crate) struct Excuses {
     pub(crate) aptpl_being_read: bool,
     /// It was set back by us, which must be reported.
     pub(crate) aptpl_overridden: bool,
+    /// The target lost power while it was: the shadow took it over, so that setting it right looks like an override.
+    pub(crate) aptpl_kept: bool,
     /// Bit i: node i registered the guest's key since we last read the keys.
     pub(crate) late_sharers: u8,
     /// Those of them that a read of the batch under way has seen.
@@ -102,7 +104,8 @@ impl Excuses {
     /// The target lost power.
     pub(crate) const fn power_lost(&mut self) {
         self.power_lost = true;
-        self.power_lost_unread |= self.aptpl_stale || !self.aptpl_known;
+        self.power_lost_unread |= self.aptpl_stale || self.aptpl_overridden || !self.aptpl_known;
+        self.aptpl_kept |= self.aptpl_overridden;
     }
 
     /// A procedure that knows neither what the one before was told, nor since when its sessions wait to tell.

@@ -59,7 +59,8 @@ fn note_what_was_read<P>(world: &mut World<P>, request: &Request) {
 
 /// Applies the rules for races to what a command of ours did.
 fn excuse<C: Conductor>(play: &Play<'_, C>, world: &mut World<C::Procedure>, request: &Request) {
-    if world.device.aptpl() != world.shadow.device.aptpl() && world.excuses.aptpl_stale {
+    let raced = world.excuses.aptpl_stale || world.excuses.aptpl_kept;
+    if world.device.aptpl() != world.shadow.device.aptpl() && raced {
         play.tolerate(Tolerance::AptplRace);
         world.excuses.aptpl_overridden = true;
     }
@@ -105,6 +106,12 @@ pub(crate) fn after_foreign_command<C: Conductor>(
         return Ok(());
     }
     let doomed = before.shadow.standing != Standing::Registered && listed(GUEST_KEY);
+    if fences && doomed && play.scenario.profile.attentions.audience == Audience::EveryNexus {
+        // What the PREEMPT finds is told to everybody.
+        play.tolerate(Tolerance::DoomedRegistration);
+        world.nodes_attentions_forgotten(play.scenario);
+        play.scenario.nodes().for_each(|nexus| world.shadow.device.forget_attentions(nexus));
+    }
     if !answers_agree && fences && doomed && completion.status.is_good() {
         play.tolerate(Tolerance::DoomedRegistration);
     } else if !answers_agree {
@@ -120,7 +127,9 @@ pub(crate) fn after_foreign_command<C: Conductor>(
 }
 
 fn note_what_was_changed<P>(world: &mut World<P>, before: &World<P>, index: u8) {
-    if world.device.aptpl() != before.device.aptpl() {
+    let changed = world.device.aptpl() != before.device.aptpl();
+    // Where a rule excuses a difference, the change may show in the shadow alone.
+    if changed || world.shadow.device.aptpl() != before.shadow.device.aptpl() {
         (world.excuses.aptpl_stale, world.excuses.aptpl_being_read) = (true, false);
     }
     let shares = |world: &World<P>| world.device.key(node(index)) == Some(GUEST_KEY);

@@ -319,7 +319,12 @@ impl Course {
     /// The entry before this batch was not written, so nothing of the batch was sent.
     fn unjournaled(&mut self) {
         match self.at {
-            At::Claim | At::IdentityProve => self.at = At::End(kept(Cause::JournalFailed)),
+            At::Claim | At::IdentityProve => {
+                if self.terms.attempts > 0 {
+                    self.reckon_blindly();
+                }
+                self.at = At::End(kept(Cause::JournalFailed));
+            }
             // Without the entry a recovery would take the destination's missing key for a fencing.
             At::UndoUnregister => self.leave_destination(),
             _ if !self.terms.committed && self.beliefs.nonce == 0 && self.method_undoable() => {
