@@ -88,3 +88,10 @@ fn a_power_cycle_in_the_nonce_window_leaves_the_window_excused_until_it_is_close
 fn a_second_fencing_may_be_told_to_everybody_where_the_target_does_so() {
     sound(&Scenario { nodes: 2, ..scenario(&COMSTAR, HOLDER) }, 2, 0);
 }
+
+#[test]
+fn a_preempt_is_not_repeated_once_a_node_is_seen_to_share_the_key() {
+    let alone = Role::AllRegistrantsAlone(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
+    let forced = Some(Method::DestinationNonce);
+    sound(&Scenario { shared: true, method: forced, ..scenario(&SPC, alone) }, 1, 1);
+}

@@ -6,7 +6,7 @@ use super::course::{At, Course, Held, MAX_ATTEMPTS, Purpose};
 use super::order::{Name, Order};
 use crate::action::Path;
 use crate::role::Role;
-use crate::verdict::{Cause, Doubt};
+use crate::verdict::{Cause, Doubt, Reason};
 
 const DESTINATION: Path = Path::destination(0);
 
@@ -64,7 +64,12 @@ impl Course {
         };
         let nonce = self.settings.nonce;
         // A listed key may be that of a node that registered it just now; only READ FULL STATUS knows.
-        let victim = answers.full_status().is_some_and(|(_, status)| status.source.with_key != 0);
+        let status = answers.full_status().map(|(_, status)| status);
+        let victim = status.is_some_and(|status| status.source.with_key != 0);
+        let sources = status.map_or(self.terms.source_paths, |status| status.source.with_key);
+        let listed = keys.keys.iter().filter(|key| Some(**key) == self.terms.key).count();
+        self.terms.shared |= u32::try_from(listed).is_ok_and(|listed| listed > sources.count_ones());
+        self.terms.shared |= status.is_some_and(|status| status.sharers > 0);
         self.terms.attempts += 1;
         if !keys.keys.contains(&nonce) {
             self.beliefs.destination = Held::Nothing;
@@ -78,6 +83,8 @@ impl Course {
         if taken {
             self.terms.preempted = true;
             self.act();
+        } else if victim && self.terms.shared {
+            self.undo(Cause::NoSafeMethod(Reason::KeyShared));
         } else if victim && self.terms.attempts < MAX_ATTEMPTS {
             self.act();
         } else if executed.is_none() && answers.full_status().is_none() {
@@ -103,7 +110,11 @@ impl Course {
             _ if self.beliefs.destination_lost => self.doubt(Doubt::DestinationUnreachable),
             Held::Key => self.commit(),
             Held::Nonce if self.terms.attempts > MAX_ATTEMPTS => self.doubt(Doubt::Mismatch),
-            Held::Nonce if self.terms.preempted || self.beliefs.key != 0 => self.act(),
+            Held::Nonce if self.terms.preempted => self.act(),
+            Held::Nonce if self.beliefs.key != 0 && self.terms.shared => {
+                self.undo(Cause::NoSafeMethod(Reason::KeyShared));
+            }
+            Held::Nonce if self.beliefs.key != 0 => self.act(),
             Held::Nonce if self.beliefs.source_lost => self.doubt(Doubt::SourceUnreachable),
             Held::Nonce => self.not_taken(None),
             Held::Nothing => self.fence(),

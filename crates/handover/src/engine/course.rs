@@ -396,8 +396,9 @@ impl Course {
 
     /// Takes over PTPL_A as it is now, for the REGISTERs to come.
     pub(crate) fn learn_aptpl(&mut self, answers: &Answers) {
-        if let Some(capabilities) = answers.capabilities() {
-            self.adopt_aptpl(capabilities);
+        match answers.capabilities() {
+            Some(capabilities) => self.adopt_aptpl(capabilities),
+            None => self.reckon_blindly(),
         }
     }
 

@@ -133,6 +133,12 @@ impl Course {
         };
         self.learn_aptpl(answers);
         let status = answers.full_status().map(|(_, status)| status);
+        let read = held.reservation.map(|held| held.kind);
+        if status.is_some_and(|status| status.kind != read) && self.terms.attempts < MAX_ATTEMPTS {
+            // Another node changed the reservation between the two readings.
+            self.terms.attempts += 1;
+            return self.inspect();
+        }
         let probed = answers.iter().any(|(path, _, _)| path.side == Side::Source);
         if probed && !self.source_proved(answers) {
             return;
