@@ -55,19 +55,21 @@ pub struct Link {
     dangles: bool,
     /// Until when the present outage is waited for.
     outage: Option<Instant>,
+    /// How often the session was lost although the target was there.
+    displaced: u32,
 }
 
 impl Link {
     /// A path that is open already.
     #[must_use]
     pub const fn open(device: Device, timeout: Duration, way: Opened) -> Self {
-        Self { device, timeout, way: Some(way), closed: false, dangles: false, outage: None }
+        Self { device, timeout, way: Some(way), closed: false, dangles: false, outage: None, displaced: 0 }
     }
 
     /// A path that cannot be reached now, or must not be opened before the procedure asks for it.
     #[must_use]
     pub const fn closed(device: Device, timeout: Duration) -> Self {
-        Self { device, timeout, way: None, closed: true, dangles: false, outage: None }
+        Self { device, timeout, way: None, closed: true, dangles: false, outage: None, displaced: 0 }
     }
 
     /// How the path is named on the target.
@@ -81,6 +83,13 @@ impl Link {
     #[must_use]
     pub const fn dangles(&self) -> bool {
         self.dangles
+    }
+
+    /// The session was lost again and again while the target could be logged in to at once: most likely somebody else
+    /// logs in under the same name, and each login ends the other's session.
+    #[must_use]
+    pub const fn is_displaced(&self) -> bool {
+        self.displaced > 1
     }
 
     /// The thread that used this link is gone, and nobody knows what it sent.
@@ -130,15 +139,22 @@ impl Link {
     fn settle<'a>(&mut self, mut told: impl Iterator<Item = (&'a Request, &'a Outcome)>) {
         self.way = None;
         self.dangles |= told.any(|(request, outcome)| *outcome == Outcome::Unknown && changes(request));
-        self.sit_out();
+        self.displaced += u32::from(self.sit_out());
     }
 
-    /// Tries to restore the path until the time for this outage is spent; once at least.
-    fn sit_out(&mut self) {
+    /// Tries to restore the path until the time for this outage is spent; whether the first attempt was enough.
+    fn sit_out(&mut self) -> bool {
         let spent = *self.outage.get_or_insert_with(|| Instant::now() + self.timeout);
-        while !self.restore(spent) && Instant::now() < spent {
-            thread::sleep(RESTORE_PAUSE);
+        if self.restore(spent) {
+            return true;
         }
+        while Instant::now() < spent {
+            thread::sleep(RESTORE_PAUSE);
+            if self.restore(spent) {
+                break;
+            }
+        }
+        false
     }
 
     /// Opens the way; where a command dangles, it counts only if that command is over.

@@ -52,21 +52,30 @@ impl<'a> Driver<'a> {
             match procedure.poll() {
                 Step::Run(actions) => {
                     if let Some(doubt) = self.batch(procedure, actions) {
-                        self.record.finished();
-                        return Ok(Pause::Finished(Verdict::InDoubt(doubt)));
+                        return Ok(self.end(Verdict::InDoubt(doubt)));
                     }
                 }
                 Step::PhaseDone(phase) => {
                     self.record.phase_done(phase);
                     return Ok(Pause::Phase(phase));
                 }
-                Step::Finished(verdict) => {
-                    self.record.finished();
-                    return Ok(Pause::Finished(verdict));
-                }
+                Step::Finished(verdict) => return Ok(self.end(verdict)),
                 Step::Wait => anyhow::bail!("the procedure waits for reports that it already has"),
             }
         }
+    }
+
+    fn end(&mut self, verdict: Verdict) -> Pause {
+        self.record.finished();
+        let displaced = self.links.iter().find(|(_, link)| link.is_displaced());
+        if let Some((path, _)) = displaced.filter(|_| verdict != Verdict::Moved) {
+            self.record.advice = Some(format!(
+                "{path}: the session was lost again and again while the target could be logged in to at once; most \
+                 likely another session of the same initiator name and ISID took over (another run, or a host that uses \
+                 them): end that one, then try again"
+            ));
+        }
+        Pause::Finished(verdict)
     }
 
     /// Runs the procedure to its end without stopping between phases.

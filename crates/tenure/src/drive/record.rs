@@ -48,6 +48,8 @@ pub struct Record {
     pub phases: Vec<PhaseSpan>,
     /// What went wrong on this side.
     pub troubles: Vec<String>,
+    /// What the driver knows about the cause of the verdict, and what to do about it.
+    pub advice: Option<String>,
 }
 
 impl Default for Record {
@@ -61,6 +63,7 @@ impl Default for Record {
             commands: Vec::new(),
             phases: Vec::new(),
             troubles: Vec::new(),
+            advice: None,
         }
     }
 }

@@ -174,6 +174,9 @@ fn an_outage_that_ends_within_the_timeout_costs_no_second_command() {
     let read = request::read(InAction::READ_KEYS, 64);
     assert!(!matches!(source.send(&read), Outcome::Done(_)), "the session is lost");
     assert!(matches!(source.send(&read), Outcome::Done(_)), "the link waited until it was there again");
+    network.fail(2);
+    source.send(&read);
+    assert!(!source.is_displaced(), "nobody took over");
 }
 
 #[test]
@@ -192,6 +195,40 @@ fn an_outage_is_waited_for_once_and_not_for_each_command() {
         assert_eq!(source.send(&read), Outcome::NotSent);
     }
     assert_eq!(turned_away() - before, 3, "one attempt each");
+}
+
+/// A procedure that reads, and meanwhile somebody else logs in under its name.
+struct Robbed {
+    thief: Way,
+    session: Option<crate::device::Opened>,
+    lost: u32,
+}
+
+impl Procedure for Robbed {
+    fn poll(&mut self) -> Step {
+        if self.lost == 3 {
+            return Step::Finished(Verdict::Refused(handover::verdict::Reason::Unreachable));
+        }
+        self.session = Some(self.thief.open(PATIENT).unwrap());
+        let request = request::read(InAction::READ_KEYS, 64);
+        Step::Run(vec![Action::Execute { id: CommandId(0), path: Path::source(0), request }])
+    }
+
+    fn handle(&mut self, _: Event) {
+        self.lost += 1;
+    }
+}
+
+#[test]
+fn a_session_that_somebody_else_takes_over_again_and_again_is_named_as_the_likely_reason() {
+    let target = target();
+    let links = BTreeMap::from([(Path::source(0), link(target.local_addr(), "alpha", PATIENT))]);
+    let mut nowhere = NoJournal;
+    let mut driver = Driver::new(links, &mut nowhere);
+    let thief = way(target.local_addr(), "alpha");
+    driver.advance(&mut Robbed { thief, session: None, lost: 0 }).unwrap();
+    let advice = driver.record.advice.unwrap();
+    assert!(advice.contains("same initiator name and ISID"), "{advice}");
 }
 
 #[test]

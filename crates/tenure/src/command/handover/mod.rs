@@ -39,7 +39,7 @@ fn plan(args: &MoveArgs, console: &mut Console) -> Result<Exit, Failure> {
     };
     let plan = engine.plan();
     report::narrate_attentions(&engine, console);
-    let report = Report::planned(&order.names, plan.as_ref(), verdict);
+    let report = Report::planned(&order.names, plan.as_ref(), verdict, &driver.record);
     if args.json {
         console.json(&report.document())?;
     } else {

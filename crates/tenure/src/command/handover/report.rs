@@ -87,6 +87,7 @@ pub(super) struct Report {
     warnings: Vec<String>,
     commands: Vec<CommandDocument>,
     pause: Option<PauseDocument>,
+    advice: Option<String>,
 }
 
 impl Report {
@@ -95,6 +96,7 @@ impl Report {
         names: &BTreeMap<Path, String>,
         plan: Option<&Plan>,
         verdict: Option<Verdict>,
+        record: &Record,
     ) -> Self {
         let commands = plan.map(|plan| {
             plan.commands
@@ -112,6 +114,7 @@ impl Report {
         });
         Self {
             commands: commands.unwrap_or_default(),
+            advice: record.advice.clone(),
             ..Self::new(plan, plan.map(|plan| plan.method), verdict)
         }
     }
@@ -127,6 +130,7 @@ impl Report {
         let microseconds = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         Self {
             commands: commands(record),
+            advice: record.advice.clone(),
             pause: (verdict == Verdict::Moved).then_some(PauseDocument { round_trips, microseconds }),
             ..Self::new(plan, method, Some(verdict))
         }
@@ -147,6 +151,7 @@ impl Report {
                 .unwrap_or_default(),
             commands: Vec::new(),
             pause: None,
+            advice: None,
         }
     }
 
@@ -173,7 +178,8 @@ impl Report {
     /// Why: the verdict's own words, or why this method and not an earlier one.
     fn reason(&self) -> String {
         if let Some(verdict) = &self.verdict {
-            return verdict.to_string();
+            let advice = self.advice.iter().map(|advice| format!("; {advice}"));
+            return std::iter::once(verdict.to_string()).chain(advice).collect();
         }
         let role = self.role.as_deref().unwrap_or("the source");
         let reasons = self.passed_over.iter().map(|other| format!("not {}: {}", other.method, other.reason));
@@ -183,7 +189,7 @@ impl Report {
     /// For people: a run ends with one line, a plan is a page.
     pub(super) fn text(&self) -> String {
         let Some(verdict) = &self.verdict else { return self.plan_text() };
-        let mut out = format!("{verdict}\n");
+        let mut out = format!("{}\n", self.reason());
         if let (Some(pause), Some(method)) = (self.pause, self.method) {
             let time = duration(Duration::from_micros(pause.microseconds));
             out =

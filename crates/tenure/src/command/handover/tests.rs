@@ -43,7 +43,7 @@ fn every_verdict_has_the_exit_status_of_the_manual() {
 #[test]
 fn a_plan_gives_the_exact_bytes_and_to_whom() {
     let names = BTreeMap::from([(Path::destination(0), "/dev/sg3".to_owned())]);
-    let report = Report::planned(&names, Some(&plan()), None);
+    let report = Report::planned(&names, Some(&plan()), None, &Record::default());
     let document = serde_json::to_value(report.document()).unwrap();
     assert_eq!((&document["schema"], &document["exit"]), (&1.into(), &0.into()));
     assert_eq!((&document["verdict"], &document["method"]), (&"ready".into(), &"source-nonce".into()));
@@ -57,10 +57,15 @@ fn a_plan_gives_the_exact_bytes_and_to_whom() {
 
 #[test]
 fn a_refusal_tells_the_reason_and_exits_4() {
-    let report = Report::planned(&BTreeMap::new(), None, Some(Verdict::Refused(Reason::KeyShared)));
+    let mut record = Record::default();
+    record.advice = Some("do that".into());
+    let refused = Some(Verdict::Refused(Reason::KeyShared));
+    let report = Report::planned(&BTreeMap::new(), None, refused, &record);
     let document = serde_json::to_value(report.document()).unwrap();
     assert_eq!((&document["verdict"], &document["exit"]), (&"refused".into(), &4.into()));
     assert!(document["reason"].as_str().unwrap().contains("shares the key"), "{document}");
+    assert!(document["reason"].as_str().unwrap().ends_with("; do that"), "{document}");
+    assert!(report.text().ends_with("; do that\n"), "{}", report.text());
     assert_eq!(report.exit(), Exit::Refused);
 }
 
