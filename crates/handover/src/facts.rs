@@ -180,6 +180,11 @@ impl FullStatusDigest {
         Some((key, Self { generation: status.generation, source, destination, sharers, kind }))
     }
 
+    /// The source is registered, but on no path with the guest's key.
+    pub(crate) const fn source_has_another_key(&self) -> bool {
+        self.source.with_key == 0 && self.source.with_other_key != 0
+    }
+
     /// The source's role.
     #[must_use]
     pub fn role(&self) -> Role {

@@ -73,6 +73,8 @@ pub enum Reason {
     SameNexus,
     /// The source has no registration, and no key was given.
     NotRegistered,
+    /// READ FULL STATUS shows the source's nexus with another key than the one that was given.
+    OtherKey,
     /// Another session of the source's name has the registration, and this target ties it to the session.
     OtherSession,
     /// The destination has the key already, and the source has none.
@@ -179,6 +181,10 @@ impl fmt::Display for Reason {
             }
             Self::SameNexus => "source and destination are the same I_T nexus; there is nothing to move",
             Self::NotRegistered => "the source has no registration",
+            Self::OtherKey => {
+                "the source is registered with another key than the one that was given; give the key that READ FULL \
+                 STATUS shows for it"
+            }
             Self::OtherSession => {
                 "another session of the source's name has the registration, and this target ties it to that session: \
                  only that session can hand it over; or unregister there, and register at the destination"

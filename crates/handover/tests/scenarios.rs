@@ -386,6 +386,7 @@ fn what_forbids_a_handover_is_said_and_nothing_is_changed() {
     refuse(&|settings| settings.source.clear(), Reason::Paths);
     refuse(&|settings| settings.destination = vec![port(Path::destination(0)); 9], Reason::Paths);
     refuse(&|settings| settings.key = Some(Key::NONE), Reason::NotRegistered);
+    refuse(&|settings| settings.key = Some(Key(0xDEAD)), Reason::OtherKey);
     refuse(&|settings| settings.method = Some(Method::MakeBeforeBreak), Reason::SourceHolds);
     let unnamed = |settings: &mut Settings| {
         settings.key = None;

@@ -169,6 +169,28 @@ fn a_path_that_is_given_twice_is_a_usage_error() {
 }
 
 #[test]
+fn another_lun_is_refused_as_another_lun() {
+    let served = tenure().target(&["memory=1M", "memory=1M"]).unwrap();
+    let mut nodes = Nodes::new(&served, 0).unwrap();
+    nodes.set_up(HOLDER).unwrap();
+    let (from, other) = (nodes.from_and_to().0, served.device(1, "beta"));
+    let ran = tenure().run(&["handover", "plan", "--json", "--from", from, "--to", &other]).unwrap();
+    assert_eq!((ran.exit, word(&ran, "verdict").as_str()), (4, "refused"), "{ran:?}");
+    assert!(word(&ran, "reason").contains("different logical units"), "{ran:?}");
+}
+
+#[test]
+fn a_key_that_the_source_does_not_have_is_not_taken_for_a_fencing() {
+    let (_served, mut nodes) = guest("spc");
+    for verb in ["plan", "run"] {
+        let ran = handover(verb, &nodes, &["--key", "0xdead"]);
+        assert_eq!((ran.exit, word(&ran, "verdict").as_str()), (4, "refused"), "{ran:?}");
+        assert!(word(&ran, "reason").contains("registered with another key"), "{ran:?}");
+    }
+    assert_untouched(&mut nodes);
+}
+
+#[test]
 fn a_dead_source_is_left_only_if_the_gap_is_allowed() {
     let (_served, mut nodes) = guest("spc");
     let (from, to) = nodes.from_and_to();

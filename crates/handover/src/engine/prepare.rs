@@ -80,6 +80,10 @@ impl Course {
             compare(answers, Path::source(0), Path::destination(0))
         };
         settings.survey = Some(Survey { same_unit, target, move_reported });
+        // Nothing that is read next would be about the guest.
+        if same_unit == SameUnit::Different {
+            return self.refuse(Reason::DifferentUnits);
+        }
         let kept_out = answers.find(moves) == &Answer::Conflict;
         if kept_out && self.settings.source_alive {
             return self.run(At::SurveyMove, [(Path::source(0), Order::MoveSupport)]);
@@ -173,6 +177,7 @@ impl Course {
         facts.generation = keys.generation;
         facts.keys.clone_from(&keys.keys);
         facts.keys_truncated = keys.truncated;
+        let other_key = facts.full_status.is_some_and(|status| status.source_has_another_key());
         let trusted = facts.traits.full_status.is_yes();
         facts.full_status = facts.full_status.filter(|status| trusted || status.source.with_key != 0);
         if facts.key.is_none() {
@@ -182,6 +187,10 @@ impl Course {
         if facts.listed() == 0 || gone {
             if facts.full_status.is_some_and(|status| status.destination.with_key != 0) {
                 return self.refuse(Reason::AlreadyThere);
+            }
+            // Whoever was fenced has no registration at all: this one was made since, or the key that was given is wrong.
+            if other_key {
+                return self.refuse(Reason::OtherKey);
             }
             let forgot = self.forgot(Some(keys.generation));
             self.at = At::End(if forgot { Verdict::Lost } else { Verdict::Fenced { nonce_left: false } });
