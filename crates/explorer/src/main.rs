@@ -4,7 +4,7 @@
 use clap::Parser;
 use explorer::explore::{Broken, Report, explore};
 use explorer::oracle::{Promise, Tolerance};
-use explorer::orders::Selection;
+use explorer::orders::{Extent, Selection};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +16,9 @@ struct Cli {
     /// The whole space instead of the part for every test run
     #[arg(long)]
     full: bool,
+    /// Further than `--full` where the plan chooses: hours, and several GiB
+    #[arg(long, conflicts_with = "full")]
+    deep: bool,
     /// Only this profile
     #[arg(long)]
     profile: Option<String>,
@@ -50,7 +53,12 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let selection = Selection { full: cli.full, profile: cli.profile, role: cli.role, method: cli.method };
+    let extent = match (cli.full, cli.deep) {
+        (true, _) => Extent::Whole,
+        (_, true) => Extent::Deep,
+        _ => Extent::Part,
+    };
+    let selection = Selection { extent, profile: cli.profile, role: cli.role, method: cli.method };
     let mut orders = selection.orders();
     for (_, budget) in &mut orders {
         budget.foreign = cli.foreign.unwrap_or(budget.foreign).min(3);

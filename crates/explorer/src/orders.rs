@@ -1,15 +1,27 @@
-//! Which scenarios are searched, and how far: the part that runs with every test run and the whole space.
+//! Which scenarios are searched, and how far: the part of every test run, the whole space, and deeper than that.
 
 use crate::scenario::{Role, Scenario};
 use crate::search::Budget;
 use handover::Method;
 use logical_unit::Profile;
 
+/// How far to search.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Extent {
+    /// What every test run can afford: a minute or two.
+    #[default]
+    Part,
+    /// The whole space: about half an hour on two cores.
+    Whole,
+    /// Further where the plan chooses: hours, and several GiB.
+    Deep,
+}
+
 /// What to search.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// The whole space instead of the part for every test run.
-    pub full: bool,
+    /// How far.
+    pub extent: Extent,
     /// Only this profile.
     pub profile: Option<String>,
     /// Only roles whose name begins so.
@@ -40,14 +52,16 @@ impl Selection {
     /// How far a scenario is searched.
     fn budgets(&self, scenario: &Scenario) -> Vec<Budget> {
         let bound = |foreign, faults| Budget { foreign, faults, recovery_crashes: 1 };
-        match (self.full, is_plain(scenario), is_core(scenario)) {
-            (false, _, false) => vec![bound(1, 0), bound(0, 1)],
-            (false, _, true) => vec![bound(1, 1)],
-            (true, false, _) => vec![bound(2, 0), bound(1, 1), bound(0, 2)],
-            // What a bound covers that is searched anyway is not searched again.
-            (true, true, false) => vec![bound(2, 1), bound(1, 2)],
-            (true, true, true) if scenario.shared => vec![bound(2, 1), bound(1, 2)],
-            (true, true, true) => vec![bound(2, 2)],
+        let (two_and_one, one_and_two) = (bound(2, 1), bound(1, 2));
+        match self.extent {
+            Extent::Part if is_core(scenario) => vec![bound(1, 1)],
+            Extent::Part => vec![bound(1, 0), bound(0, 1)],
+            // What a wider bound covers is not searched again.
+            Extent::Whole if is_core(scenario) => vec![two_and_one, one_and_two],
+            Extent::Whole => vec![bound(2, 0), bound(1, 1), bound(0, 2)],
+            Extent::Deep if is_core(scenario) && !scenario.shared => vec![bound(2, 2)],
+            Extent::Deep if is_plain(scenario) => vec![two_and_one, one_and_two],
+            Extent::Deep => Vec::new(),
         }
     }
 }
