@@ -18,7 +18,7 @@ use crate::login::responder::Policy;
 use crate::login::{Chap, Proposal};
 use budget::Budget;
 use logical_unit::Device;
-use registry::Registry;
+use registry::{Registry, Ticket};
 use scsi::IscsiName;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -184,14 +184,33 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 
 /// Gives the connection a thread, or closes it if there are too many.
 fn welcome(stream: TcpStream, shared: &Arc<Shared>) {
+    host(stream, shared, connection::serve);
+}
+
+/// `serve` has the connection; its place is free again however that ends.
+fn host(
+    stream: TcpStream,
+    shared: &Arc<Shared>,
+    serve: impl FnOnce(TcpStream, &Shared, &Ticket) + Send + 'static,
+) {
     let Ok(handle) = stream.try_clone() else { return };
     let Some(ticket) = shared.registry.enter(handle) else { return };
-    let (guests, place) = (Arc::clone(shared), ticket.clone());
-    let serve = move || {
-        connection::serve(stream, &guests, &ticket);
-        guests.registry.leave(&ticket);
-    };
-    if thread::Builder::new().name("iscsi-target".to_owned()).spawn(serve).is_err() {
-        shared.registry.leave(&place);
+    let seat = Seat { shared: Arc::clone(shared), ticket };
+    // Without a thread the closure is dropped, and the seat with it.
+    let _ = thread::Builder::new()
+        .name("iscsi-target".to_owned())
+        .spawn(move || serve(stream, &seat.shared, &seat.ticket));
+}
+
+/// A connection's place among the guests, given back when this is dropped: a thread that died of a defect would else keep
+/// it for ever, refuse its initiator port every new login, and never let the target end.
+struct Seat {
+    shared: Arc<Shared>,
+    ticket: Ticket,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.shared.registry.leave(&self.ticket);
     }
 }

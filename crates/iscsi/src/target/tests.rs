@@ -528,3 +528,13 @@ proptest! {
         wait_for("the end of the others", || target.connections() == 0);
     }
 }
+
+#[test]
+fn a_connection_whose_thread_panics_leaves_its_place() {
+    let target = bind("memory=1M", Limits::default());
+    let (stream, shared) = (TcpStream::connect(target.local_addr()).unwrap(), &target.shared);
+    wait_for("the login of the other end", || target.connections() == 1);
+    super::host(stream.try_clone().unwrap(), shared, |_, _, _| panic!("a defect"));
+    stream.shutdown(std::net::Shutdown::Both).unwrap();
+    wait_for("the end of both", || target.connections() == 0);
+}

@@ -105,23 +105,50 @@ impl JournalFile {
 
     fn write(&mut self, line: &Line) -> Result<()> {
         let text = format!("{}\n", serde_json::to_string(line)?);
-        self.cut()?;
-        let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
-        if written.is_err() {
-            // Whoever was told that the line is not durable must not find it: the next line would follow on half of it,
-            // and the next run would act on a whole one. If this fails too, the next write begins with it.
-            let _ = self.cut();
-        } else {
-            self.length += u64::try_from(text.len())?;
-        }
-        written.with_context(|| self.path.display().to_string())
+        let written = append(&mut self.file, self.length, text.as_bytes());
+        self.length = written.with_context(|| self.path.display().to_string())?;
+        Ok(())
     }
 
     /// Drops everything behind the last whole line, and goes on there.
     fn cut(&mut self) -> Result<()> {
-        let cut = self.file.set_len(self.length).and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
-        cut.map(drop).with_context(|| self.path.display().to_string())
+        self.file.cut(self.length).with_context(|| self.path.display().to_string())
     }
+}
+
+/// What a journal does to its file.
+trait Storage {
+    /// Ends the file there, and goes on there.
+    fn cut(&mut self, length: u64) -> std::io::Result<()>;
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()>;
+    fn sync(&mut self) -> std::io::Result<()>;
+}
+
+impl Storage for File {
+    fn cut(&mut self, length: u64) -> std::io::Result<()> {
+        self.set_len(length)?;
+        self.seek(SeekFrom::Start(length)).map(drop)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> std::io::Result<()> {
+        self.sync_data()
+    }
+}
+
+/// Makes `line` durable behind the first `length` bytes; gives the new length.
+fn append(storage: &mut impl Storage, length: u64, line: &[u8]) -> std::io::Result<u64> {
+    storage.cut(length)?;
+    let written = storage.write(line).and_then(|()| storage.sync());
+    if written.is_err() {
+        // Whoever was told that the line is not durable must not find it, after a power loss either: the next line would
+        // follow on half of it, and the next run would act on a whole one. If this fails too, the next write begins with it.
+        let _ = storage.cut(length).and_then(|()| storage.sync());
+    }
+    written.map(|()| length.saturating_add(line.len() as u64))
 }
 
 impl Journal for JournalFile {

@@ -87,6 +87,46 @@ fn a_line_that_a_full_disk_cut_short_is_not_glued_to_the_next() {
     assert_eq!(journal.unfinished().unwrap().entry, Some(entry(Stage::Undo)));
 }
 
+/// A disk that fails at one of its operations, and tells what was asked of it.
+#[derive(Default)]
+struct Failing {
+    told: Vec<&'static str>,
+    fails_at: usize,
+}
+
+impl Failing {
+    fn step(&mut self, what: &'static str) -> std::io::Result<()> {
+        self.told.push(what);
+        if self.told.len() == self.fails_at { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+impl Storage for Failing {
+    fn cut(&mut self, _: u64) -> std::io::Result<()> {
+        self.step("cut")
+    }
+
+    fn write(&mut self, _: &[u8]) -> std::io::Result<()> {
+        self.step("write")
+    }
+
+    fn sync(&mut self) -> std::io::Result<()> {
+        self.step("sync")
+    }
+}
+
+#[test]
+fn a_line_that_was_not_promised_is_cut_off_durably() {
+    let after = |fails_at| {
+        let mut disk = Failing { fails_at, ..Failing::default() };
+        let length = append(&mut disk, 100, b"12345").ok();
+        (length, disk.told)
+    };
+    assert_eq!(after(0), (Some(105), vec!["cut", "write", "sync"]));
+    assert_eq!(after(2), (None, vec!["cut", "write", "cut", "sync"]));
+    assert_eq!(after(3), (None, vec!["cut", "write", "sync", "cut", "sync"]));
+}
+
 #[test]
 fn a_state_directory_is_made_with_all_that_leads_to_it() {
     let directory = TempDir::new().unwrap();
