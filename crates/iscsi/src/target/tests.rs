@@ -369,6 +369,8 @@ fn peers_that_hoard_memory_share_one_bound_and_others_are_served() {
     let memory = 2 * usize::try_from(MEGABYTE).unwrap();
     let target = bind("memory=8M", Limits { memory, ..Limits::default() });
     let (mut hoarder, mut other) = (Raw::login(&target).ready(), Raw::login_as(&target, 2).ready());
+    // An answer counts until the target has seen that the peer took it, which may be after the peer has read it.
+    wait_for("the end of the answers to the login", || target.memory_in_use() == 0);
     for tag in [100, 101] {
         assert_eq!(Opcode::of(&begin_large_write(&mut hoarder, tag)), Opcode::READY_TO_TRANSFER);
     }
