@@ -17,7 +17,7 @@ pub enum Stage {
     SourceClosed,
     /// The source may have taken its key back from the nonce; that it was not fenced meanwhile is not yet proved.
     Undo,
-    /// It is proved. The destination's registration may have been removed.
+    /// It is proved. The destination's registration may have been removed, and the guest may run at the source.
     UndoProved,
     /// The destination has everything and the guest may run there: there is no way back.
     Moved,

@@ -4,7 +4,7 @@
 
 use crate::action::{Event, Procedure, Step};
 use crate::engine::course::{At, Course};
-use crate::journal::Entry;
+use crate::journal::{Entry, Stage};
 use crate::known_targets::{KnownTargets, Traits};
 use crate::settings::{Port, Settings};
 use crate::verdict::{Cause, Doubt, Verdict};
@@ -26,6 +26,8 @@ pub struct Remains {
     pub destination_alive: bool,
     /// The guest cannot be resumed at the source any more (its process is gone): rather finish than undo.
     pub prefer_destination: bool,
+    /// The guest was given back to the source since the last entry and may run there: it is never moved then.
+    pub kept_at_source: bool,
     /// What is known of the target.
     pub traits: Traits,
 }
@@ -45,10 +47,13 @@ impl Recovery {
     #[must_use]
     pub fn new(remains: Remains) -> Self {
         let entry = remains.source_entry.into_iter().chain(remains.destination_entry).max_by_key(|e| e.stage);
-        let Some(entry) = entry else {
+        let Some(mut entry) = entry else {
             let asked = remains.source_alive || remains.destination_alive;
             return Self { course: Course::without_entry(asked) };
         };
+        if remains.kept_at_source && entry.stage < Stage::UndoProved {
+            entry.stage = Stage::UndoProved;
+        }
         let (traits, prefer, alive) = (remains.traits, remains.prefer_destination, remains.destination_alive);
         let mut course = Course::recover(remains.settings(&entry), &entry);
         course.terms.traits = traits;

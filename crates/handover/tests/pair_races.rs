@@ -256,7 +256,11 @@ fn recovery(world: &World) -> Recovery {
 
 /// A recovery on what the journals say, with these sides alive.
 fn recovery_with(world: &World, alive: [bool; 2]) -> Recovery {
-    Recovery::new(Remains {
+    Recovery::new(remains(world, alive))
+}
+
+fn remains(world: &World, alive: [bool; 2]) -> Remains {
+    Remains {
         source_entry: world.entries[0],
         destination_entry: world.entries[1],
         source: (0..world.paths).map(|index| port(Path::source(index))).collect(),
@@ -264,10 +268,11 @@ fn recovery_with(world: &World, alive: [bool; 2]) -> Recovery {
         source_alive: alive[0],
         destination_alive: alive[1],
         prefer_destination: false,
+        kept_at_source: false,
         traits: settings(world.unit.profile(), None)
             .targets
             .traits(&pair::survey(world.unit.profile()).target),
-    })
+    }
 }
 
 /// The last entry tells the method.
@@ -444,4 +449,36 @@ fn owner(verdict: Verdict) -> Option<Side> {
         Verdict::KeptAtSource { .. } | Verdict::Refused(_) => Some(Side::Source),
         _ => None,
     }
+}
+
+/// The first recovery gives the guest back while the destination is dead; then the source's registration goes.
+#[test]
+fn a_guest_that_was_given_back_is_not_moved_by_a_later_recovery() {
+    let mut given_back = 0;
+    for kept_at_source in [false, true] {
+        let spc = &logical_unit::profile::SPC;
+        let world = World::new(spc, Role::Registrant, false, false);
+        let engine = Engine::new(settings(spc, Some(Method::MakeBeforeBreak)));
+        at_each_point(&world, &engine, |mut world, mut engine, crash| {
+            world.faults = vec![(crash, Fault::Crash)];
+            let crashed = world.run(&mut engine) == End::Crashed;
+            world.faults.clear();
+            let last = world.entries;
+            let first = world.run(&mut recovery_with(&world, [true, false]));
+            let leftover =
+                matches!(first, End::Verdict(Verdict::KeptAtSource { leftover: true, .. })) && crashed;
+            if leftover {
+                given_back += 1;
+                let gone = scsi::pr::request::register(K, Key::NONE, false);
+                world.good(id(Path::source(0)), &gone);
+                // Where the closing entry could not be written, who runs the guest knows it.
+                world.entries = if kept_at_source { last } else { world.entries };
+                let remains = Remains { kept_at_source, ..remains(&world, [true, true]) };
+                let second = world.run(&mut Recovery::new(remains));
+                assert_ne!(second, End::Verdict(Verdict::Moved), "{}", world.log.join("\n"));
+            }
+            crashed
+        });
+    }
+    assert!(given_back > 1, "the situation must occur");
 }

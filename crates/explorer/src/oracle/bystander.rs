@@ -131,6 +131,8 @@ fn note_what_was_changed<P>(world: &mut World<P>, before: &World<P>, index: u8) 
     // Where a rule excuses a difference, the change may show in the shadow alone.
     if changed || world.shadow.device.aptpl() != before.shadow.device.aptpl() {
         (world.excuses.aptpl_stale, world.excuses.aptpl_being_read) = (true, false);
+        // Whoever is told of the loss now cannot know how APTPL was then.
+        world.excuses.power_lost_unread |= world.excuses.power_lost;
     }
     let shares = |world: &World<P>| world.device.key(node(index)) == Some(GUEST_KEY);
     if shares(world) && !shares(before) {

@@ -197,6 +197,7 @@ impl<C: Conductor> Stage<'_, '_, C> {
             source_alive: alive(Host::Source),
             destination_alive: alive(Host::Destination),
             prefer_destination: !self.world.guest.resumable.source,
+            kept_at_source: self.world.guest.running == Some(Host::Source),
             traits: traits(scenario.profile),
         })
     }

@@ -190,7 +190,7 @@ impl Course {
     /// Before the source logged out it may log in again; afterwards only once the destination is out.
     fn recover_identity(&mut self, stage: Stage) {
         self.terms.cause = Cause::Recovered;
-        if stage == Stage::Freeze {
+        if matches!(stage, Stage::Freeze | Stage::UndoProved) {
             if self.settings.source_alive {
                 self.reopen_source()
             } else {

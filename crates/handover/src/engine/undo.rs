@@ -225,12 +225,8 @@ impl Course {
             self.reckon_blindly();
         }
         let verdict = Verdict::KeptAtSource { cause: self.terms.cause, leftover: self.terms.leftover };
-        if self.terms.leftover {
-            self.batch = super::batch::Batch::default();
-            self.at = At::End(verdict);
-        } else {
-            self.finish(Stage::Kept, verdict);
-        }
+        // With a leftover the journal stays open, and says that the guest may run at the source.
+        self.finish(if self.terms.leftover { Stage::UndoProved } else { Stage::Kept }, verdict);
     }
 
     /// The guest is fenced, or the target forgot: removes what is ours.

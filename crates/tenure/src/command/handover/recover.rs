@@ -57,6 +57,7 @@ pub(super) fn recover(
         source_alive,
         destination_alive,
         prefer_destination: false,
+        kept_at_source: false,
         traits,
     });
     let mut driver = Driver::new(links, journal);
