@@ -50,7 +50,7 @@ fn a_file_that_another_process_serves_is_refused_before_listening() {
     let lun = spec(&directory);
     let _first = tenure().target(&[&lun]).unwrap();
     let ran = tenure().run(&serve(&lun)).unwrap();
-    assert_eq!((ran.exit, ran.out.as_str()), (1, ""), "{ran:?}");
+    assert_eq!((ran.exit, ran.out.as_str()), (4, ""), "{ran:?}");
     assert!(ran.err.contains("lun"), "{ran:?}");
 }
 
