@@ -10,8 +10,8 @@
 //! scenarios; APTPL on and off; a source that is dead from the start. With every test run: one foreign command or one
 //! fault anywhere, both together where the plan chooses on `spc` and `tgt`; one crash of a recovery. With `--full`: two
 //! foreign commands, two faults, or one of each everywhere; two of one and one of the other where the plan chooses on
-//! `spc` and `tgt` with one path, one other node and no APTPL. With `--deep`: the latter on every profile, and two of both
-//! on those two unless the other node shares the key.
+//! `spc` with one path, one other node and no APTPL. With `--deep`: the latter on every profile, and two of both on `spc`
+//! and `tgt` unless the other node shares the key.
 //!
 //! # What is taken for granted
 //! - An unknown outcome means that the command will not be executed any more: the driver waits for the end of the session
