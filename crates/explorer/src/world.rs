@@ -101,6 +101,12 @@ impl Excuses {
         self.sharers_being_read = 0;
     }
 
+    /// We read APTPL; while an override of ours stands, it is that which we read, and not what the node meant.
+    pub(crate) const fn aptpl_read(&mut self) {
+        self.aptpl_being_read = true;
+        self.aptpl_kept |= self.aptpl_overridden;
+    }
+
     /// The target lost power.
     pub(crate) const fn power_lost(&mut self) {
         self.power_lost = true;

@@ -49,7 +49,7 @@ fn note_what_was_read<P>(world: &mut World<P>, request: &Request) {
         return;
     }
     match PrInCdb::parse(&request.cdb).map(|cdb| cdb.action) {
-        Ok(InAction::REPORT_CAPABILITIES) => world.excuses.aptpl_being_read = true,
+        Ok(InAction::REPORT_CAPABILITIES) => world.excuses.aptpl_read(),
         Ok(InAction::READ_KEYS | InAction::READ_FULL_STATUS) => {
             world.excuses.sharers_being_read = world.excuses.late_sharers
         }
