@@ -95,3 +95,10 @@ fn a_preempt_is_not_repeated_once_a_node_is_seen_to_share_the_key() {
     let forced = Some(Method::DestinationNonce);
     sound(&Scenario { shared: true, method: forced, ..scenario(&SPC, alone) }, 1, 1);
 }
+
+#[test]
+fn a_node_that_shared_the_key_and_fenced_beside_a_blind_preempt_leaves_it_in_doubt() {
+    let alone = Role::AllRegistrantsAlone(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
+    let forced = Some(Method::DestinationNonce);
+    sound(&Scenario { shared: true, method: forced, ..scenario(&LIO, alone) }, 2, 0);
+}

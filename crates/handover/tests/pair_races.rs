@@ -33,6 +33,8 @@ fn broken(world: &World, method: Method, end: Verdict, leave: Leave) -> Option<S
         // The operator allowed that a fencer misses the key for the moment it is not listed.
         return None;
     }
+    // Another node's command beside the PREEMPT leaves open whom it found.
+    let leave = Leave { doubt: leave.doubt || method == Method::DestinationNonce };
     let gap = world.gap.as_deref().filter(|_| method != Method::DestinationNonce);
     let broken = gap
         .or_else(|| bystander(world, method, end))

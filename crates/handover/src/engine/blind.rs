@@ -80,7 +80,12 @@ impl Course {
             Role::Holder(_) => holds,
             _ => executed == Some(true),
         };
-        if taken {
+        let foreign = (1..=u32::MAX / 2).contains(&keys.generation.wrapping_sub(self.terms.looked_at));
+        self.terms.looked_at = keys.generation;
+        if taken && foreign && !matches!(self.terms.role, Role::Holder(_)) {
+            // A node may have begun to share the key, and fenced the guest, before our PREEMPT found that node's.
+            self.doubt(Doubt::SourceUnreachable);
+        } else if taken {
             self.terms.preempted = true;
             self.act();
         } else if victim && self.terms.shared {

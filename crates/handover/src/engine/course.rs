@@ -113,6 +113,8 @@ pub(crate) struct Terms {
     pub(crate) move_reported: Known,
     /// PRGENERATION from which own commands are counted, to tell that another node registered meanwhile.
     pub(crate) mark: u32,
+    /// PRGENERATION of the last look inside the pause, and what own commands have added to it at most.
+    pub(crate) looked_at: u32,
     /// Own commands since then that advanced it.
     pub(crate) own: u8,
     /// The device supports APTPL.
@@ -273,6 +275,7 @@ impl Course {
         let answers = self.batch.take();
         let unregistrations = !self.terms.traits.counts_unregistrations.is_no();
         self.terms.own = self.terms.own.saturating_add(answers.counted(unregistrations));
+        self.terms.looked_at = self.terms.looked_at.wrapping_add(u32::from(answers.counted(true)));
         if answers.journal_failed {
             return self.unjournaled();
         }
@@ -463,6 +466,7 @@ impl Course {
     pub(crate) fn shift_generation(&mut self, by: u32) {
         self.terms.generation = self.terms.generation.wrapping_sub(by);
         self.terms.mark = self.terms.mark.wrapping_sub(by);
+        self.terms.looked_at = self.terms.looked_at.wrapping_sub(by);
         self.terms.seen = self.terms.seen.map(|seen| seen.wrapping_sub(by));
         self.batch.shift_generation(by);
         if let Some(facts) = &mut self.facts {
@@ -498,6 +502,7 @@ impl Terms {
             traits: Traits::default(),
             move_reported: Known::Unknown,
             mark: 0,
+            looked_at: 0,
             own: 0,
             persist_capable: false,
             role_sure: false,

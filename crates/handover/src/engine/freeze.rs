@@ -9,12 +9,13 @@ use super::batch::{Answer, Answers};
 use super::course::{At, Course, Held, MAX_ATTEMPTS, lost};
 use super::order::{Name, Order};
 use crate::action::{Path, Phase, Side};
-use crate::facts::RoleEvidence;
+use crate::facts::{FullStatusDigest, RoleEvidence};
 use crate::journal::Stage;
 use crate::method::Method;
 use crate::plan::Situation;
 use crate::role::Role;
 use crate::verdict::{Cause, Reason, Verdict};
+use scsi::pr::ReadReservation;
 
 const DESTINATION: Path = Path::destination(0);
 const PROBE: Order = Order::Register(Name::Guest, Name::Guest);
@@ -102,15 +103,17 @@ impl Course {
     /// Reads what the choice needs, and lets the source prove itself in the same round trip unless the generation is
     /// expected to prove it.
     pub(crate) fn inspect(&mut self) {
-        let mut reads = vec![Order::Capabilities, Order::Reservation, Order::Keys];
-        if self.terms.full_status {
-            reads.push(Order::FullStatus);
-        }
-        let mut orders: Vec<_> = reads.into_iter().map(|order| (DESTINATION, order)).collect();
+        let mut orders = self.inspection();
         if self.settings.source_alive && !self.may_reckon() {
             orders.extend(Self::on_source(self.terms.source_paths, PROBE));
         }
         self.run(At::Inspect, orders);
+    }
+
+    fn inspection(&self) -> Vec<(Path, Order)> {
+        let reads = [Order::Capabilities, Order::Reservation, Order::Keys, Order::FullStatus];
+        let usable = |order: &Order| *order != Order::FullStatus || self.terms.full_status;
+        reads.into_iter().filter(usable).map(|order| (DESTINATION, order)).collect()
     }
 
     /// PRGENERATION can prove that nothing foreign happened: the target counts as it should, and everything since the
@@ -133,16 +136,19 @@ impl Course {
         };
         self.learn_aptpl(answers);
         let status = answers.full_status().map(|(_, status)| status);
-        let read = held.reservation.map(|held| held.kind);
-        if status.is_some_and(|status| status.kind != read) && self.terms.attempts < MAX_ATTEMPTS {
-            // Another node changed the reservation between the two readings.
+        if status.is_some_and(|status| self.disagree(&status, held, keys.generation, answers.counted(true)))
+            && self.terms.attempts < MAX_ATTEMPTS
+        {
             self.terms.attempts += 1;
-            return self.inspect();
+            // What the source proved stands; another REGISTER beside REPORT CAPABILITIES would blur APTPL.
+            let reads = self.inspection();
+            return self.run(At::Inspect, reads);
         }
         let probed = answers.iter().any(|(path, _, _)| path.side == Side::Source);
         if probed && !self.source_proved(answers) {
             return;
         }
+        self.terms.looked_at = keys.generation.wrapping_add(u32::from(answers.counted(true)));
         let advance = keys.generation.wrapping_sub(self.terms.generation);
         let seen = status.is_some_and(|status| status.source.with_key & self.terms.source_paths != 0);
         let reckoned = !probed && seen && advance == 1 && self.may_reckon();
@@ -163,6 +169,14 @@ impl Course {
             return self.distrust_full_status();
         }
         if probed || reckoned || self.claimed() == Name::Nonce { self.decide() } else { self.prove() }
+    }
+
+    /// Another node changed something between READ FULL STATUS and the other readings. Without the source's own proof
+    /// the keys must be those of the nexuses that READ FULL STATUS named; `own`: our commands that were counted meanwhile.
+    fn disagree(&self, status: &FullStatusDigest, held: ReadReservation, keys: u32, own: u8) -> bool {
+        let apart = keys.wrapping_sub(status.generation).min(status.generation.wrapping_sub(keys));
+        let strangers = self.claimed() == Name::Nonce && apart > u32::from(own);
+        strangers || status.kind != held.reservation.map(|held| held.kind)
     }
 
     /// Who shares the key, and what the source is.

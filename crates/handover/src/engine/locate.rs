@@ -76,8 +76,9 @@ impl Course {
         let beliefs = &mut self.beliefs;
         beliefs.source_lost |= lost(answers, Side::Source, self.terms.source_paths);
         beliefs.nonce = answers.mask(Side::Source, Answer::is_good);
-        let destination = answers.mask(Side::Destination, Answer::is_good);
-        if destination != 0 {
+        // Out of reach it may have it.
+        let may_have = |answer: &Answer| answer.is_good() || answer.is_lost();
+        if answers.mask(Side::Destination, may_have) != 0 {
             beliefs.destination = Held::Nonce;
         }
         beliefs.destination_lost |= lost(answers, Side::Destination, 1);

@@ -366,6 +366,8 @@ impl Course {
         let nonce_left =
             self.terms.nonce_left && keys.is_none_or(|keys| keys.keys.contains(&self.settings.nonce));
         if forgot {
+            // PRGENERATION began anew, so that nothing can be told from it.
+            self.reckon_blindly();
             self.finish(Stage::Lost, Verdict::Lost);
         } else if nonce_left {
             self.finish(Stage::FencedWithNonce, Verdict::Fenced { nonce_left: true });
