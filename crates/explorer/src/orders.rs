@@ -51,14 +51,13 @@ impl Selection {
 
     /// How far a scenario is searched.
     fn budgets(&self, scenario: &Scenario) -> Vec<Budget> {
-        let bound = |foreign, faults| Budget { foreign, faults, recovery_crashes: 1 };
+        let bound = |foreign, faults| Budget { foreign, faults, recovery_crashes: 1, joint: false };
+        let either = |most| Budget { joint: true, ..bound(most, most) };
         let (two_and_one, one_and_two) = (bound(2, 1), bound(1, 2));
         match self.extent {
             Extent::Part if is_core(scenario) => vec![bound(1, 1)],
-            Extent::Part => vec![bound(1, 0), bound(0, 1)],
-            // What a wider bound covers is not searched again.
-            Extent::Whole if is_core(scenario) && is_standard(scenario) => vec![two_and_one, one_and_two],
-            Extent::Whole => vec![bound(2, 0), bound(1, 1), bound(0, 2)],
+            Extent::Part => vec![either(1)],
+            Extent::Whole => vec![either(2)],
             Extent::Deep if is_core(scenario) && !scenario.shared => vec![bound(2, 2)],
             Extent::Deep if is_plain(scenario) => vec![two_and_one, one_and_two],
             Extent::Deep => Vec::new(),
@@ -74,11 +73,6 @@ fn is_plain(scenario: &Scenario) -> bool {
 /// The plan's own choice on a target that does all that the standard says, and on the one that does least.
 fn is_core(scenario: &Scenario) -> bool {
     is_plain(scenario) && matches!(scenario.profile.name, "spc" | "tgt")
-}
-
-/// A target that does all that the standard says.
-fn is_standard(scenario: &Scenario) -> bool {
-    scenario.profile.name == "spc"
 }
 
 /// Every scenario of one profile and role.

@@ -26,7 +26,8 @@ fn scenario(profile: &'static Profile, role: Role) -> Scenario {
 }
 
 fn sound(scenario: &Scenario, foreign: u8, faults: u8) -> Report {
-    let report = explore_one(scenario, &Tenure, Budget { foreign, faults, recovery_crashes: 1 });
+    let report =
+        explore_one(scenario, &Tenure, Budget { foreign, faults, recovery_crashes: 1, joint: false });
     assert!(report.scenarios > 0 && report.is_clean(), "{:#?}", report.broken.first());
     report
 }

@@ -44,9 +44,27 @@ pub struct Budget {
     pub faults: u8,
     /// Crashes of a recovery.
     pub recovery_crashes: u8,
+    /// Commands and faults draw on one store: each takes one of both. The same throughout a search.
+    pub joint: bool,
 }
 
 impl Budget {
+    /// Pays for a foreign command.
+    pub(crate) const fn pay_foreign(&mut self) {
+        self.foreign = self.foreign.saturating_sub(1);
+        if self.joint {
+            self.faults = self.faults.saturating_sub(1);
+        }
+    }
+
+    /// Pays for a fault.
+    pub(crate) const fn pay_fault(&mut self) {
+        self.faults = self.faults.saturating_sub(1);
+        if self.joint {
+            self.foreign = self.foreign.saturating_sub(1);
+        }
+    }
+
     /// Bit of this budget in a set of budgets.
     fn bit(self) -> u32 {
         let place = self.foreign.min(3) * 8 + self.faults.min(3) * 2 + self.recovery_crashes.min(1);
@@ -59,7 +77,7 @@ impl Budget {
         for foreign in self.foreign.min(3)..=3 {
             for faults in self.faults.min(3)..=3 {
                 for recovery_crashes in self.recovery_crashes.min(1)..=1 {
-                    set |= Self { foreign, faults, recovery_crashes }.bit();
+                    set |= Self { foreign, faults, recovery_crashes, joint: self.joint }.bit();
                 }
             }
         }
@@ -218,7 +236,7 @@ mod tests {
         }
 
         fn budget(&self, state: &Counter) -> Budget {
-            Budget { foreign: 0, faults: state.left, recovery_crashes: 0 }
+            Budget { faults: state.left, ..Budget::default() }
         }
     }
 
@@ -240,6 +258,18 @@ mod tests {
         reachable.sort_unstable();
         reachable.dedup();
         assert_eq!(found.states, reachable.len() as u64);
+    }
+
+    #[test]
+    fn a_joint_budget_allows_so_many_disturbances_of_either_kind_in_all() {
+        let mut budget = Budget { foreign: 2, faults: 2, joint: true, ..Budget::default() };
+        budget.pay_fault();
+        assert_eq!((budget.foreign, budget.faults), (1, 1));
+        budget.pay_foreign();
+        assert_eq!((budget.foreign, budget.faults), (0, 0));
+        let mut apart = Budget { joint: false, foreign: 2, faults: 2, ..Budget::default() };
+        apart.pay_fault();
+        assert_eq!((apart.foreign, apart.faults), (2, 1));
     }
 
     #[test]

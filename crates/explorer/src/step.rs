@@ -153,11 +153,11 @@ impl<C: Conductor> Stage<'_, '_, C> {
         let budget = &mut self.world.spare.0;
         match step {
             Move::Run(_) | Move::Proceed | Move::Heal(_) | Move::Recover => return,
-            Move::Foreign(..) => budget.foreign = budget.foreign.saturating_sub(1),
+            Move::Foreign(..) => budget.pay_foreign(),
             Move::CrashCoordinator if recovery => {
                 budget.recovery_crashes = budget.recovery_crashes.saturating_sub(1);
             }
-            _ => budget.faults = budget.faults.saturating_sub(1),
+            _ => budget.pay_fault(),
         }
         self.world.disturbed |= !matches!(step, Move::Foreign(..));
     }

@@ -10,7 +10,7 @@ use crate::step::Play;
 use crate::trace::tell;
 
 /// Foreign commands and faults that one walk may use.
-const WALK: Budget = Budget { foreign: 6, faults: 5, recovery_crashes: 3 };
+const WALK: Budget = Budget { foreign: 6, faults: 5, recovery_crashes: 3, joint: false };
 /// Moves after which a walk is given up: no handover takes so many.
 const LONGEST: usize = 600;
 

@@ -11,7 +11,7 @@ use logical_unit::Profile;
 use logical_unit::profile::{SPC, TGT};
 use scsi::pr::ReservationType;
 
-const STILL: Budget = Budget { foreign: 0, faults: 0, recovery_crashes: 0 };
+const STILL: Budget = Budget { foreign: 0, faults: 0, recovery_crashes: 0, joint: false };
 const ONE_FOREIGN: Budget = Budget { foreign: 1, ..STILL };
 const ONE_FAULT: Budget = Budget { faults: 1, ..STILL };
 const HOLDER: Role = Role::Holder(ReservationType(5));

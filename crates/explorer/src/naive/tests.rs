@@ -10,7 +10,7 @@ use logical_unit::Profile;
 use logical_unit::profile::{CTL, KEEP_SELF, LIO, SCST, SPC, SPDK, TGT};
 use scsi::pr::ReservationType;
 
-const STILL: Budget = Budget { foreign: 0, faults: 0, recovery_crashes: 0 };
+const STILL: Budget = Budget { foreign: 0, faults: 0, recovery_crashes: 0, joint: false };
 const ONE_FOREIGN: Budget = Budget { foreign: 1, ..STILL };
 const T5: ReservationType = ReservationType(5);
 const T7: ReservationType = ReservationType(7);
