@@ -103,3 +103,9 @@ fn a_node_that_shared_the_key_and_fenced_beside_a_blind_preempt_leaves_it_in_dou
     let forced = Some(Method::DestinationNonce);
     sound(&Scenario { shared: true, method: forced, ..scenario(&LIO, alone) }, 2, 0);
 }
+
+#[test]
+fn a_guest_that_nobody_can_ask_about_is_not_called_fenced() {
+    let forced = Some(Method::DestinationNonce);
+    sound(&Scenario { method: forced, ..scenario(&SPC, Role::RegistrantOnly) }, 0, 3);
+}

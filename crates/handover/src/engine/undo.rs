@@ -355,6 +355,10 @@ impl Course {
         }
         let key = self.terms.key.unwrap_or_default();
         let untouched = self.terms.method == Method::DestinationNonce && !self.terms.preempted;
+        if untouched && keys.is_none() {
+            // Nobody has asked the source, and nobody can be asked for it: what the nonce met proves nothing.
+            return self.doubt(Doubt::DestinationUnreachable);
+        }
         if untouched && keys.is_some_and(|keys| keys.keys.contains(&key)) {
             self.terms.cause = Cause::Rejected;
             return self.keep();
