@@ -6,24 +6,10 @@ use crate::oracle::Tolerance;
 use crate::scenario::{Role, Scenario};
 use crate::search::Budget;
 use handover::Method;
-use logical_unit::Profile;
 use logical_unit::profile::{COMSTAR, KEEP_SELF, LIO, SPC};
 use scsi::pr::ReservationType;
 
 const HOLDER: Role = Role::Holder(ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY);
-
-fn scenario(profile: &'static Profile, role: Role) -> Scenario {
-    Scenario {
-        profile,
-        role,
-        nodes: 1,
-        shared: false,
-        aptpl: false,
-        paths: 1,
-        source_dead: false,
-        method: None,
-    }
-}
 
 fn sound(scenario: &Scenario, foreign: u8, faults: u8) -> Report {
     let report =
@@ -38,74 +24,75 @@ fn used(report: &Report, rule: Tolerance) -> u64 {
 
 #[test]
 fn a_fenced_guest_is_not_said_to_be_forgotten_because_the_target_lost_power_with_aptpl() {
-    sound(&Scenario { aptpl: true, ..scenario(&SPC, Role::Fenced(false)) }, 1, 1);
+    sound(&Scenario { aptpl: true, ..Scenario::plain(&SPC, Role::Fenced(false)) }, 1, 1);
 }
 
 #[test]
 fn a_forgotten_guest_is_taken_for_fenced_only_where_the_word_of_it_did_not_arrive() {
-    let report = sound(&scenario(&SPC, HOLDER), 0, 1);
+    let report = sound(&Scenario::plain(&SPC, HOLDER), 0, 1);
     assert_eq!(
         used(&report, Tolerance::WordOfPowerLost),
         0,
         "one fault cannot lose power and the word of it"
     );
-    let report = sound(&Scenario { source_dead: true, ..scenario(&SPC, HOLDER) }, 0, 2);
+    let report = sound(&Scenario { source_dead: true, ..Scenario::plain(&SPC, HOLDER) }, 0, 2);
     assert!(used(&report, Tolerance::WordOfPowerLost) > 0);
 }
 
 #[test]
 fn a_destination_is_not_unregistered_before_the_undo_is_on_record() {
     let forced = Some(Method::SourceNonce);
-    sound(&Scenario { shared: true, method: forced, ..scenario(&SPC, HOLDER) }, 0, 2);
+    sound(&Scenario { shared: true, method: forced, ..Scenario::plain(&SPC, HOLDER) }, 0, 2);
 }
 
 #[test]
 fn an_identity_whose_proof_got_no_answer_reports_a_doubtful_aptpl() {
-    sound(&Scenario { method: Some(Method::Identity), ..scenario(&LIO, HOLDER) }, 1, 1);
+    sound(&Scenario { method: Some(Method::Identity), ..Scenario::plain(&LIO, HOLDER) }, 1, 1);
 }
 
 #[test]
 fn a_source_that_stopped_answering_is_not_taken_for_unregistered() {
-    sound(&Scenario { method: Some(Method::PreemptOwnKey), ..scenario(&SPC, HOLDER) }, 0, 2);
+    sound(&Scenario { method: Some(Method::PreemptOwnKey), ..Scenario::plain(&SPC, HOLDER) }, 0, 2);
 }
 
 const WRITE_HOLDER: Role = Role::Holder(ReservationType::WRITE_EXCLUSIVE);
 
 #[test]
 fn an_aptpl_that_changes_back_and_forth_is_reported_and_nothing_else() {
-    let moving = Scenario { method: Some(Method::RegisterAndMove), ..scenario(&KEEP_SELF, WRITE_HOLDER) };
+    let moving =
+        Scenario { method: Some(Method::RegisterAndMove), ..Scenario::plain(&KEEP_SELF, WRITE_HOLDER) };
     sound(&moving, 2, 0);
-    let sharing = Scenario { shared: true, ..scenario(&SPC, WRITE_HOLDER) };
+    let sharing = Scenario { shared: true, ..Scenario::plain(&SPC, WRITE_HOLDER) };
     sound(&sharing, 1, 1);
 }
 
 #[test]
 fn a_power_cycle_in_the_nonce_window_leaves_the_window_excused_until_it_is_closed() {
     let forced = Some(Method::SourceNonce);
-    sound(&Scenario { aptpl: true, method: forced, ..scenario(&SPC, WRITE_HOLDER) }, 1, 1);
+    sound(&Scenario { aptpl: true, method: forced, ..Scenario::plain(&SPC, WRITE_HOLDER) }, 1, 1);
 }
 
 #[test]
 fn a_second_fencing_may_be_told_to_everybody_where_the_target_does_so() {
-    sound(&Scenario { nodes: 2, ..scenario(&COMSTAR, HOLDER) }, 2, 0);
+    sound(&Scenario { nodes: 2, ..Scenario::plain(&COMSTAR, HOLDER) }, 2, 0);
 }
 
 #[test]
 fn a_preempt_is_not_repeated_once_a_node_is_seen_to_share_the_key() {
     let alone = Role::AllRegistrantsAlone(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
     let forced = Some(Method::DestinationNonce);
-    sound(&Scenario { shared: true, method: forced, ..scenario(&SPC, alone) }, 1, 1);
+    sound(&Scenario { shared: true, method: forced, ..Scenario::plain(&SPC, alone) }, 1, 1);
 }
 
 #[test]
 fn a_node_that_shared_the_key_and_fenced_beside_a_blind_preempt_leaves_it_in_doubt() {
     let alone = Role::AllRegistrantsAlone(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
     let forced = Some(Method::DestinationNonce);
-    sound(&Scenario { shared: true, method: forced, ..scenario(&LIO, alone) }, 2, 0);
+    sound(&Scenario { shared: true, method: forced, ..Scenario::plain(&LIO, alone) }, 2, 0);
 }
 
 #[test]
 fn a_guest_that_nobody_can_ask_about_is_not_called_fenced() {
     let forced = Some(Method::DestinationNonce);
-    sound(&Scenario { method: forced, ..scenario(&SPC, Role::RegistrantOnly) }, 0, 3);
+    sound(&Scenario { method: forced, ..Scenario::plain(&SPC, Role::RegistrantOnly) }, 0, 3);
 }

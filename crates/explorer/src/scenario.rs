@@ -88,6 +88,13 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// One other node with a key of its own, one path, nothing persistent, a living source, the plan's own choice.
+    #[cfg(test)]
+    pub(crate) const fn plain(profile: &'static Profile, role: Role) -> Self {
+        let (nodes, shared, aptpl, paths, source_dead) = (1, false, false, 1, false);
+        Self { profile, role, nodes, shared, aptpl, paths, source_dead, method: None }
+    }
+
     /// The key of another node.
     pub(crate) const fn key_of(&self, index: u8) -> Key {
         if self.shared && index == 0 { GUEST_KEY } else { own_key(index) }

@@ -17,8 +17,7 @@ const ONE_FAULT: Budget = Budget { faults: 1, ..STILL };
 const HOLDER: Role = Role::Holder(ReservationType(5));
 
 fn scenario(profile: &'static Profile, role: Role, method: Method) -> Scenario {
-    let method = Some(method);
-    Scenario { profile, role, nodes: 1, shared: false, aptpl: false, paths: 1, source_dead: false, method }
+    Scenario { method: Some(method), ..Scenario::plain(profile, role) }
 }
 
 /// The mutant breaks `promise`; the engine does not.
