@@ -195,17 +195,28 @@ fn a_second_login_with_the_same_port_ends_the_first_session() {
     let target = bind(&["memory=1M,delay=30s"]);
     let first = login(&target, "iqn.a");
     let mut waiting = first.nexus(0);
-    let stuck = std::thread::spawn(move || waiting.execute(&test_unit_ready()));
-    wait_for("the first command's arrival", || first.parameters().max_recv > 0 && target.connections() == 1);
+    let stuck = std::thread::spawn(move || waiting.execute(&write(0, &pattern(4096, 0))));
+    wait_for("the first command's arrival", || target.memory_in_use() >= 4096);
     let second = login(&target, "iqn.a");
-    assert!(matches!(
-        stuck.join().unwrap(),
-        Err(TransportError::OutcomeUnknown(_) | TransportError::NotSent(_))
-    ));
+    assert_eq!(target.connections(), 1, "the first session goes on after the login of the second");
+    assert!(target.memory_in_use() < 4096, "and so does its command");
+    assert!(matches!(stuck.join().unwrap(), Err(TransportError::OutcomeUnknown(_))));
     wait_for("the end of the first session", || !first.is_open());
     assert!(matches!(first.nexus(0).execute(&test_unit_ready()), Err(TransportError::NotSent(_))));
     assert!(second.is_open());
-    assert_eq!(target.connections(), 1);
+}
+
+#[test]
+fn a_login_with_another_name_or_isid_ends_no_session() {
+    let target = bind(&["memory=1M"]);
+    let first = login(&target, "iqn.a");
+    let isid = Isid([2, 0, 0, 0, 0, 2]);
+    let sibling = Session::login(&SessionConfig { isid, ..config(&target, "iqn.a") }).unwrap();
+    let namesake = login(&target, "iqn.b");
+    assert_eq!(target.connections(), 3);
+    for session in [first, sibling, namesake] {
+        ready(&session, 0);
+    }
 }
 
 #[test]
