@@ -12,7 +12,7 @@ use scsi::{DataPhase, IscsiName, Request};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 const KEY: Key = Key(0xA);
@@ -63,6 +63,8 @@ struct Network {
     open: Arc<Mutex<Vec<TcpStream>>>,
     /// So many connections are turned away before one is let through, as by a target that restarts.
     outage: Arc<AtomicUsize>,
+    /// What an initiator sends goes on when all who meet here have sent something.
+    meeting: Arc<Mutex<Option<Arc<Barrier>>>>,
 }
 
 impl Network {
@@ -98,7 +100,7 @@ impl Network {
     }
 
     fn carry(&self, mut initiator: TcpStream, mut target: TcpStream) {
-        let mut chunk = vec![0; 1 << 16];
+        let (mut chunk, mut met) = (vec![0; 1 << 16], false);
         loop {
             let mut length = 0;
             loop {
@@ -109,6 +111,10 @@ impl Network {
                 if !self.lose_next.load(Ordering::SeqCst) || length >= PR_OUT {
                     break;
                 }
+            }
+            let meeting = self.meeting.lock().unwrap().clone();
+            if let Some(meeting) = meeting.filter(|_| !std::mem::replace(&mut met, true)) {
+                meeting.wait();
             }
             target.write_all(&chunk[..length]).unwrap();
             if length >= PR_OUT && chunk[32] == 0x5F && self.lose_next.swap(false, Ordering::SeqCst) {
@@ -231,16 +237,45 @@ fn a_session_that_somebody_else_takes_over_again_and_again_is_named_as_the_likel
     assert!(advice.contains("same initiator name and ISID"), "{advice}");
 }
 
+/// Paths of both sides, and a job for each: to register, and to read the keys.
+fn several(address: SocketAddr) -> (BTreeMap<Path, Link>, Jobs) {
+    let paths = [Path::source(0), Path::source(1), Path::destination(0)];
+    let links = paths.into_iter().zip(["alpha", "beta", "gamma"].map(|host| link(address, host, PATIENT)));
+    let command = |id, request| (CommandId(id), Job::Command(request));
+    let job = || {
+        let register = command(0, request::register(Key::NONE, KEY, false));
+        vec![register, command(1, request::read(InAction::READ_KEYS, 64))]
+    };
+    (links.collect(), paths.into_iter().map(|path| (path, job())).collect())
+}
+
+/// How many keys each path was told.
+fn told(outcomes: &BTreeMap<Path, Vec<Outcome>>) -> Vec<usize> {
+    let keys = |outcomes: &Vec<Outcome>| match &outcomes[..] {
+        [Outcome::Done(registered), Outcome::Done(read)] if registered.status.is_good() => {
+            ReadKeys::parse(&read.data).unwrap().keys.len()
+        }
+        other => panic!("{other:?}"),
+    };
+    outcomes.values().map(keys).collect()
+}
+
 #[test]
 fn paths_take_turns_where_the_system_has_no_threads_left() {
     let target = target();
-    let path = Path::destination(0);
-    let mut links = BTreeMap::from([(path, link(target.local_addr(), "alpha", PATIENT))]);
-    let read = Job::Command(request::read(InAction::READ_KEYS, 64));
-    let jobs = Jobs::from([(path, vec![(CommandId(0), read)])]);
+    let (mut links, jobs) = several(target.local_addr());
     // No system has room for such a stack.
     let refused = || thread::Builder::new().stack_size(1 << 62);
     assert!(refused().spawn(|| ()).is_err());
-    let outcomes = run_paths(&mut links, &jobs, refused);
-    assert!(matches!(outcomes[&path][..], [Outcome::Done(_)]), "{outcomes:?}");
+    assert_eq!(told(&run_paths(&mut links, &jobs, refused)), [1, 2, 3], "one path after the other");
+}
+
+#[test]
+fn paths_are_used_at_the_same_time_where_there_are_threads() {
+    let (target, network) = (target(), Network::default());
+    let (mut links, jobs) = several(network.start(&target));
+    *network.meeting.lock().unwrap() = Some(Arc::new(Barrier::new(links.len())));
+    let outcomes = run_paths(&mut links, &jobs, thread::Builder::new);
+    *network.meeting.lock().unwrap() = None;
+    assert_eq!(told(&outcomes).len(), 3);
 }

@@ -66,6 +66,7 @@ fn a_line_cut_by_a_crash_is_dropped_and_the_one_before_it_counts() {
     std::fs::write(path(&directory), &text[..text.len() - 7]).unwrap();
     let mut journal = JournalFile::open(directory.path()).unwrap();
     assert_eq!(journal.unfinished().unwrap().entry, Some(entry(Stage::Freeze)));
+    assert!(std::fs::read(path(&directory)).unwrap().ends_with(b"}\n"), "half a line is left");
     journal.append(&entry(Stage::Moved)).unwrap();
     drop(journal);
     let journal = JournalFile::open(directory.path()).unwrap();
@@ -139,17 +140,22 @@ fn a_state_directory_is_made_with_all_that_leads_to_it() {
 
 #[test]
 fn damage_is_refused_with_the_path_and_the_file_stays_as_it_is() {
-    for bad in [
-        "garbage\n",
-        "{\"line\":\"end\",\"schema\":1,\"verdict\":\"x\"}\n",
-        "{\"line\":\"begin\",\"schema\":2,\"from\":[],\"to\":[]}\n",
-    ] {
+    let twice = "{\"line\":\"begin\",\"schema\":1,\"from\":[],\"to\":[]}\n".repeat(2);
+    let cases: [(&str, &[u8]); 6] = [
+        ("no JSON", b"garbage\n"),
+        ("an end of nothing", b"{\"line\":\"end\",\"schema\":1,\"verdict\":\"x\"}\n"),
+        ("another schema", b"{\"line\":\"begin\",\"schema\":2,\"from\":[],\"to\":[]}\n"),
+        ("two beginnings", twice.as_bytes()),
+        ("no text", b"\xFF"),
+        ("endless", &vec![b' '; 1 << 21]),
+    ];
+    for (what, bad) in cases {
         let directory = TempDir::new().unwrap();
         std::fs::write(path(&directory), bad).unwrap();
         let failure = JournalFile::open(directory.path()).unwrap_err();
-        assert_eq!(failure.exit, crate::exit::Exit::Refused, "{bad}");
+        assert_eq!(failure.exit, crate::exit::Exit::Refused, "{what}");
         assert!(failure.to_string().contains("handover.jsonl"), "{failure}");
-        assert_eq!(std::fs::read_to_string(path(&directory)).unwrap(), bad);
+        assert!(std::fs::read(path(&directory)).unwrap() == bad, "{what} was changed");
     }
 }
 
