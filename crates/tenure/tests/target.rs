@@ -77,6 +77,8 @@ fn registrations_with_aptpl_survive_a_crash_of_the_target() {
     let document = ran.json().unwrap();
     assert_eq!(document["keys"], json!(["0x000000000000000a"]));
     assert_eq!(document["prgeneration"], json!(0));
+    let first = &document["unit_attentions"][0];
+    assert_eq!((&first["asc"], &first["ascq"]), (&json!(0x29), &json!(1)), "POWER ON: {document}");
 }
 
 #[test]
