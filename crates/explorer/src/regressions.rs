@@ -6,7 +6,7 @@ use crate::oracle::Tolerance;
 use crate::scenario::{Role, Scenario};
 use crate::search::Budget;
 use handover::Method;
-use logical_unit::profile::{COMSTAR, KEEP_SELF, LIO, SPC};
+use logical_unit::profile::{COMSTAR, KEEP_SELF, LIO, SPC, TGT};
 use scsi::pr::ReservationType;
 
 const HOLDER: Role = Role::Holder(ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY);
@@ -95,4 +95,28 @@ fn a_node_that_shared_the_key_and_fenced_beside_a_blind_preempt_leaves_it_in_dou
 fn a_guest_that_nobody_can_ask_about_is_not_called_fenced() {
     let forced = Some(Method::DestinationNonce);
     sound(&Scenario { method: forced, ..Scenario::plain(&SPC, Role::RegistrantOnly) }, 0, 3);
+}
+
+#[test]
+fn a_nonce_is_left_with_a_fenced_source_only_where_it_is_seen_to_hold() {
+    let member = Role::Member(ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY);
+    let forced = Some(Method::SourceNonce);
+    sound(&Scenario { nodes: 2, shared: true, method: forced, ..Scenario::plain(&TGT, member) }, 2, 0);
+}
+
+#[test]
+fn a_key_listed_after_the_proof_is_not_taken_for_the_sources_once_another_node_has_acted() {
+    let alone = Role::AllRegistrantsAlone(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
+    let forced = Some(Method::DestinationNonce);
+    sound(&Scenario { shared: true, method: forced, ..Scenario::plain(&TGT, alone) }, 2, 0);
+}
+
+#[test]
+fn a_marked_holder_is_excused_only_where_the_reservation_came_after_our_look() {
+    let forced = Some(Method::DestinationNonce);
+    let plain = Scenario { method: forced, ..Scenario::plain(&LIO, Role::RegistrantOnly) };
+    assert!(used(&sound(&plain, 2, 0), Tolerance::MarkedHolder) > 0);
+    let all = Role::Holder(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
+    let known = Scenario { role: all, ..plain };
+    assert_eq!(used(&sound(&known, 1, 0), Tolerance::MarkedHolder), 0, "the type that was read is sent");
 }

@@ -5,7 +5,7 @@ use crate::cast::{GUEST_KEY, Host, NONCE, nexuses_of};
 use crate::device::Device;
 use crate::scenario::{Role, Scenario};
 use logical_unit::NexusId;
-use scsi::pr::{Key, request};
+use scsi::pr::{Key, ReservationType, request};
 use scsi::{Completion, Request};
 
 /// What became of the guest's registration, had there been no handover.
@@ -93,6 +93,14 @@ impl Shadow {
     pub(crate) fn accept_removal(&mut self, nexus: NexusId) {
         let aptpl = self.device.aptpl();
         self.device.execute_patiently(nexus, &request::register(GUEST_KEY, Key::NONE, aptpl));
+    }
+
+    /// Takes over that a PREEMPT of the guest's key took the reservation too, which a named rule excuses.
+    pub(crate) fn accept_seizure(&mut self, kind: ReservationType) {
+        if let Some(nexus) = self.guests().find(|nexus| self.device.key(*nexus) == Some(GUEST_KEY)) {
+            self.device.execute_patiently(nexus, &request::preempt(GUEST_KEY, GUEST_KEY, kind));
+        }
+        self.forget_guests_attentions();
     }
 
     /// The guest's nexuses in the shadow.

@@ -89,6 +89,8 @@ pub(crate) struct Excuses {
     pub(crate) late_sharers: u8,
     /// Those of them that a read of the batch under way has seen.
     pub(crate) sharers_being_read: u8,
+    /// Another node changed the reservation since we last read it, on a target with one marked holder among all registrants.
+    pub(crate) reservation_stale: bool,
 }
 
 impl Excuses {

@@ -50,6 +50,7 @@ fn note_what_was_read<P>(world: &mut World<P>, request: &Request) {
     }
     match PrInCdb::parse(&request.cdb).map(|cdb| cdb.action) {
         Ok(InAction::REPORT_CAPABILITIES) => world.excuses.aptpl_read(),
+        Ok(InAction::READ_RESERVATION) => world.excuses.reservation_stale = false,
         Ok(InAction::READ_KEYS | InAction::READ_FULL_STATUS) => {
             world.excuses.sharers_being_read = world.excuses.late_sharers
         }
@@ -75,6 +76,24 @@ fn excuse<C: Conductor>(play: &Play<'_, C>, world: &mut World<C::Procedure>, req
             world.device.forget_attentions(nexus);
         }
     }
+    excuse_marked_holder(play, world, request);
+}
+
+/// The PREEMPT of a guest that the target had come to mark as the holder took the reservation of all registrants.
+fn excuse_marked_holder<C: Conductor>(
+    play: &Play<'_, C>,
+    world: &mut World<C::Procedure>,
+    request: &Request,
+) {
+    let (is, should) = (owner(world.device.reservation()), owner(world.shadow.device.reservation()));
+    let of_all = should.is_some_and(|(_, owner)| owner == Owner::Everybody);
+    if !world.excuses.reservation_stale || is == should || !of_all {
+        return;
+    }
+    if let Ok(cdb) = PrOutCdb::parse(&request.cdb) {
+        play.tolerate(Tolerance::MarkedHolder);
+        world.shadow.accept_seizure(cdb.kind);
+    }
 }
 
 /// Whether a command is a PREEMPT of `victim`.
@@ -94,7 +113,7 @@ pub(crate) fn after_foreign_command<C: Conductor>(
     (index, command): (u8, ForeignCommand),
     (completion, expected): (&Completion, &Completion),
 ) -> Result<(), Violation> {
-    note_what_was_changed(world, before, index);
+    note_what_was_changed(play, world, before, index);
     let listed = |key| before.guests(play.scenario).any(|nexus| before.device.key(nexus) == Some(key));
     let fences = command == ForeignCommand::Fence;
     let answers_agree = completion.status == expected.status && completion.sense == expected.sense;
@@ -126,7 +145,14 @@ pub(crate) fn after_foreign_command<C: Conductor>(
     compare(play, world)
 }
 
-fn note_what_was_changed<P>(world: &mut World<P>, before: &World<P>, index: u8) {
+fn note_what_was_changed<C: Conductor>(
+    play: &Play<'_, C>,
+    world: &mut World<C::Procedure>,
+    before: &World<C::Procedure>,
+    index: u8,
+) {
+    let reserved = world.device.reservation() != before.device.reservation();
+    world.excuses.reservation_stale |= reserved && play.scenario.profile.marked_holder;
     let changed = world.device.aptpl() != before.device.aptpl();
     // Where a rule excuses a difference, the change may show in the shadow alone.
     if changed || world.shadow.device.aptpl() != before.shadow.device.aptpl() {
@@ -134,7 +160,7 @@ fn note_what_was_changed<P>(world: &mut World<P>, before: &World<P>, index: u8) 
         // Whoever is told of the loss now cannot know how APTPL was then.
         world.excuses.power_lost_unread |= world.excuses.power_lost;
     }
-    let shares = |world: &World<P>| world.device.key(node(index)) == Some(GUEST_KEY);
+    let shares = |world: &World<C::Procedure>| world.device.key(node(index)) == Some(GUEST_KEY);
     if shares(world) && !shares(before) {
         world.excuses.late_sharers |= 1 << index;
         world.excuses.sharers_being_read &= !(1 << index);

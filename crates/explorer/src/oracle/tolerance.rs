@@ -20,6 +20,10 @@ pub enum Tolerance {
     DoomedRegistration,
     /// A node registered the guest's key between our last look at the keys and our PREEMPT of that key.
     LateSharer,
+    /// A target that marks one of all registrants as the holder lets a PREEMPT of that one take the reservation and set
+    /// its type. A node reserved for all registrants and left, between our last look at the reservation and our PREEMPT,
+    /// so that the guest was marked.
+    MarkedHolder,
     /// The target tells nexuses of an unregistration or of a removal to whom the standard tells nothing.
     TargetAnnounces,
     /// A target without unit attentions forgot its registrations, which looks like a fencing.
@@ -39,12 +43,13 @@ pub enum Tolerance {
 
 impl Tolerance {
     /// Every rule.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::AptplRace,
         Self::FencedInNonceWindow,
         Self::KeyAbsent,
         Self::DoomedRegistration,
         Self::LateSharer,
+        Self::MarkedHolder,
         Self::TargetAnnounces,
         Self::SilentTarget,
         Self::WordOfPowerLost,
@@ -62,6 +67,7 @@ impl fmt::Display for Tolerance {
             Self::KeyAbsent => "PREEMPT while only the destination's nonce was listed",
             Self::DoomedRegistration => "a fenced guest's registration not yet withdrawn",
             Self::LateSharer => "a node that began to share the key just before our PREEMPT of it",
+            Self::MarkedHolder => "a node that reserved for all registrants and left just before our PREEMPT",
             Self::TargetAnnounces => "a target that announces more than the standard asks",
             Self::SilentTarget => "forgotten by a target that announces nothing, taken for a fencing",
             Self::WordOfPowerLost => {

@@ -168,6 +168,11 @@ impl Course {
         if self.terms.role == Role::Unregistered {
             return self.distrust_full_status();
         }
+        let disputed = probed && status.is_none() && self.claimed() == Name::Nonce;
+        if disputed && advance > 1 + u32::from(answers.counted(true)) {
+            // Another node acted, perhaps between the proof and READ KEYS: the key that is listed need not be the source's.
+            return self.prove();
+        }
         if probed || reckoned || self.claimed() == Name::Nonce { self.decide() } else { self.prove() }
     }
 

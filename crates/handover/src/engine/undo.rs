@@ -232,7 +232,9 @@ impl Course {
     /// The guest is fenced, or the target forgot: removes what is ours.
     pub(crate) fn fence(&mut self) {
         self.terms.attempts = 0;
-        let unsure = matches!(self.terms.role, Role::HolderOrSharer(_));
+        // Where no reading ties the reservation to a nexus it may have been another node's, and gone by now.
+        let unproved = !self.terms.role_sure && !self.terms.full_status;
+        let unsure = unproved || matches!(self.terms.role, Role::HolderOrSharer(_));
         if self.beliefs.nonce != 0 && unsure {
             return self.run(At::FenceWho, [(Path::source(0), Order::Reservation)]);
         }
@@ -283,8 +285,8 @@ impl Course {
     }
 
     fn tell_holder(&mut self, answers: &Answers) {
-        let held = answers.reservation().and_then(|read| read.reservation);
-        self.terms.role = match held {
+        let Some(read) = answers.reservation() else { return };
+        self.terms.role = match read.reservation {
             Some(held) if held.key == self.settings.nonce => Role::Holder(held.kind),
             _ => Role::Registrant,
         };
