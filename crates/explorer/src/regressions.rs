@@ -75,6 +75,8 @@ fn a_power_cycle_in_the_nonce_window_leaves_the_window_excused_until_it_is_close
 #[test]
 fn a_second_fencing_may_be_told_to_everybody_where_the_target_does_so() {
     sound(&Scenario { nodes: 2, ..Scenario::plain(&COMSTAR, HOLDER) }, 2, 0);
+    let all = Role::Holder(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
+    sound(&Scenario { nodes: 2, ..Scenario::plain(&COMSTAR, all) }, 2, 0);
 }
 
 #[test]

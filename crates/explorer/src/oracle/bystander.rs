@@ -125,7 +125,8 @@ pub(crate) fn after_foreign_command<C: Conductor>(
         return Ok(());
     }
     let doomed = before.shadow.standing != Standing::Registered && listed(GUEST_KEY);
-    if fences && doomed && play.scenario.profile.attentions.audience == Audience::EveryNexus {
+    let removes = fences || command == ForeignCommand::PreemptAll;
+    if removes && doomed && play.scenario.profile.attentions.audience == Audience::EveryNexus {
         // What the PREEMPT finds is told to everybody.
         play.tolerate(Tolerance::DoomedRegistration);
         world.nodes_attentions_forgotten(play.scenario);
