@@ -76,7 +76,10 @@ fn a_power_cycle_in_the_nonce_window_leaves_the_window_excused_until_it_is_close
 fn a_second_fencing_may_be_told_to_everybody_where_the_target_does_so() {
     sound(&Scenario { nodes: 2, ..Scenario::plain(&COMSTAR, HOLDER) }, 2, 0);
     let all = Role::Holder(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
-    sound(&Scenario { nodes: 2, ..Scenario::plain(&COMSTAR, all) }, 2, 0);
+    let two = Scenario { nodes: 2, ..Scenario::plain(&COMSTAR, all) };
+    sound(&two, 2, 0);
+    sound(&Scenario { method: Some(Method::DestinationNonce), ..two }, 2, 0);
+    sound(&Scenario { method: Some(Method::SourceNonce), shared: true, ..two }, 2, 0);
 }
 
 #[test]

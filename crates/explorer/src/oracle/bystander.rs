@@ -125,8 +125,11 @@ pub(crate) fn after_foreign_command<C: Conductor>(
         return Ok(());
     }
     let doomed = before.shadow.standing != Standing::Registered && listed(GUEST_KEY);
-    let removes = fences || command == ForeignCommand::PreemptAll;
-    if removes && doomed && play.scenario.profile.attentions.audience == Audience::EveryNexus {
+    let removed_all = command == ForeignCommand::PreemptAll
+        && before.shadow.standing != Standing::Registered
+        && before.guests(play.scenario).any(|nexus| before.device.key(nexus).is_some());
+    if (fences && doomed || removed_all) && play.scenario.profile.attentions.audience == Audience::EveryNexus
+    {
         // What the PREEMPT finds is told to everybody.
         play.tolerate(Tolerance::DoomedRegistration);
         world.nodes_attentions_forgotten(play.scenario);
