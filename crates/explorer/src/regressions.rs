@@ -84,14 +84,14 @@ fn a_second_fencing_may_be_told_to_everybody_where_the_target_does_so() {
 
 #[test]
 fn a_preempt_is_not_repeated_once_a_node_is_seen_to_share_the_key() {
-    let alone = Role::AllRegistrantsAlone(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
+    let alone = Role::Alone(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
     let forced = Some(Method::DestinationNonce);
     sound(&Scenario { shared: true, method: forced, ..Scenario::plain(&SPC, alone) }, 1, 1);
 }
 
 #[test]
 fn a_node_that_shared_the_key_and_fenced_beside_a_blind_preempt_leaves_it_in_doubt() {
-    let alone = Role::AllRegistrantsAlone(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
+    let alone = Role::Alone(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
     let forced = Some(Method::DestinationNonce);
     sound(&Scenario { shared: true, method: forced, ..Scenario::plain(&LIO, alone) }, 2, 0);
 }
@@ -106,12 +106,13 @@ fn a_guest_that_nobody_can_ask_about_is_not_called_fenced() {
 fn a_nonce_is_left_with_a_fenced_source_only_where_it_is_seen_to_hold() {
     let member = Role::Member(ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY);
     let forced = Some(Method::SourceNonce);
-    sound(&Scenario { nodes: 2, shared: true, method: forced, ..Scenario::plain(&TGT, member) }, 2, 0);
+    // The fault: that look may get no answer.
+    sound(&Scenario { nodes: 2, shared: true, method: forced, ..Scenario::plain(&TGT, member) }, 2, 1);
 }
 
 #[test]
 fn a_key_listed_after_the_proof_is_not_taken_for_the_sources_once_another_node_has_acted() {
-    let alone = Role::AllRegistrantsAlone(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
+    let alone = Role::Alone(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
     let forced = Some(Method::DestinationNonce);
     sound(&Scenario { shared: true, method: forced, ..Scenario::plain(&TGT, alone) }, 2, 0);
 }
@@ -124,4 +125,27 @@ fn a_marked_holder_is_excused_only_where_the_reservation_came_after_our_look() {
     let all = Role::Holder(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
     let known = Scenario { role: all, ..plain };
     assert_eq!(used(&sound(&known, 1, 0), Tolerance::MarkedHolder), 0, "the type that was read is sent");
+}
+
+const ALONE: Role = Role::Alone(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
+
+#[test]
+fn two_paths_of_the_source_do_not_hide_another_nodes_commands_from_a_blind_preempt() {
+    let forced = Some(Method::DestinationNonce);
+    for profile in [&TGT, &COMSTAR] {
+        sound(&Scenario { shared: true, paths: 2, method: forced, ..Scenario::plain(profile, ALONE) }, 2, 0);
+    }
+}
+
+#[test]
+fn a_node_that_takes_a_holders_key_and_reservation_is_not_taken_for_it() {
+    let alone = Role::Alone(ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY);
+    let forced = Some(Method::DestinationNonce);
+    sound(&Scenario { shared: true, method: forced, ..Scenario::plain(&SPC, alone) }, 2, 0);
+}
+
+#[test]
+fn a_repeated_blind_preempt_sends_the_type_just_read() {
+    let forced = Some(Method::DestinationNonce);
+    sound(&Scenario { method: forced, ..Scenario::plain(&LIO, Role::RegistrantOnly) }, 2, 1);
 }

@@ -14,8 +14,8 @@ use std::fmt;
 pub enum Role {
     /// The guest made the reservation and holds it (types 1, 3, 5, 6: alone; 7, 8: with every registrant).
     Holder(ReservationType),
-    /// All registrants, and nobody else is registered.
-    AllRegistrantsAlone(ReservationType),
+    /// The same, and nobody else is registered yet.
+    Alone(ReservationType),
     /// Another node made the reservation; the guest is registered.
     Member(ReservationType),
     /// Registered; nobody holds a reservation.
@@ -28,9 +28,8 @@ impl Role {
     /// Every role, the types of the standard each.
     #[must_use]
     pub fn all() -> Vec<Self> {
-        let all_registrants = || ReservationType::ALL.into_iter().filter(|kind| kind.is_all_registrants());
         let mut roles: Vec<_> = ReservationType::ALL.map(Self::Holder).into();
-        roles.extend(all_registrants().map(Self::AllRegistrantsAlone));
+        roles.extend(ReservationType::ALL.map(Self::Alone));
         roles.extend(ReservationType::ALL.map(Self::Member));
         roles.extend([Self::RegistrantOnly, Self::Fenced(false), Self::Fenced(true)]);
         roles
@@ -40,7 +39,7 @@ impl Role {
     #[must_use]
     pub const fn kind(self) -> Option<ReservationType> {
         match self {
-            Self::Holder(kind) | Self::AllRegistrantsAlone(kind) | Self::Member(kind) => Some(kind),
+            Self::Holder(kind) | Self::Alone(kind) | Self::Member(kind) => Some(kind),
             Self::Fenced(true) => Some(ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY),
             Self::RegistrantOnly | Self::Fenced(false) => None,
         }
@@ -49,7 +48,7 @@ impl Role {
     /// Whether the guest alone holds the reservation.
     #[must_use]
     pub const fn is_single_holder(self) -> bool {
-        matches!(self, Self::Holder(kind) if !kind.is_all_registrants())
+        matches!(self, Self::Holder(kind) | Self::Alone(kind) if !kind.is_all_registrants())
     }
 }
 
@@ -57,7 +56,7 @@ impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Holder(kind) => write!(f, "holder-{}", kind.0),
-            Self::AllRegistrantsAlone(kind) => write!(f, "alone-{}", kind.0),
+            Self::Alone(kind) => write!(f, "alone-{}", kind.0),
             Self::Member(kind) => write!(f, "member-{}", kind.0),
             Self::RegistrantOnly => f.write_str("registrant"),
             Self::Fenced(false) => f.write_str("fenced"),
@@ -127,7 +126,7 @@ impl Scenario {
     fn registrations(&self) -> Vec<(NexusId, Request)> {
         let guest = self.guest_nexuses().map(|nexus| (nexus, GUEST_KEY));
         let nodes = (0..self.nodes).map(|index| (node(index), self.key_of(index)));
-        let alone = matches!(self.role, Role::AllRegistrantsAlone(_));
+        let alone = matches!(self.role, Role::Alone(_));
         let nodes = nodes.filter(|_| !alone);
         guest
             .chain(nodes)
@@ -139,7 +138,7 @@ impl Scenario {
     fn reservation(&self) -> Vec<(NexusId, Request)> {
         let source = nexus_of(Host::Source, 0);
         match self.role {
-            Role::Holder(kind) | Role::AllRegistrantsAlone(kind) => {
+            Role::Holder(kind) | Role::Alone(kind) => {
                 vec![(source, request::reserve(GUEST_KEY, kind))]
             }
             Role::Member(kind) => vec![(node(0), request::reserve(self.key_of(0), kind))],

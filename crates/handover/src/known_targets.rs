@@ -48,6 +48,8 @@ pub struct Traits {
     pub counts_registrations: Known,
     /// PRGENERATION counts an unregistration too.
     pub counts_unregistrations: Known,
+    /// PRGENERATION counts a PREEMPT and besides every registration that it removes.
+    pub counts_removals: Known,
     /// A PREEMPT of a key that nobody has ends with RESERVATION CONFLICT.
     pub refuses_unmatched_preempt: Known,
     /// A new login with the same initiator name and ISID finds the registration of the old one.
@@ -120,9 +122,9 @@ const BUILT_IN: &str = "\
 LIO-ORG: counts-unregistrations=no keeps-sender=yes register-and-move=yes full-status=yes aptpl=yes counts-registrations=yes refuses-unmatched-preempt=yes
 SCST: keeps-sender=yes register-and-move=yes full-status=yes aptpl=yes counts-registrations=yes refuses-unmatched-preempt=yes
 IET / VIRTUAL-DISK: keeps-sender=yes keeps-identity=no register-and-move=no full-status=no aptpl=no counts-registrations=yes refuses-unmatched-preempt=yes
-INTEL / SPDK: keeps-sender=no keeps-identity=no register-and-move=no full-status=yes aptpl=no counts-registrations=yes refuses-unmatched-preempt=no
-INTEL / Malloc disk: keeps-sender=no keeps-identity=no register-and-move=no full-status=yes aptpl=no counts-registrations=yes refuses-unmatched-preempt=no
-SPDK: keeps-sender=no keeps-identity=no register-and-move=no full-status=yes aptpl=no counts-registrations=yes refuses-unmatched-preempt=no
+INTEL / SPDK: keeps-sender=no keeps-identity=no register-and-move=no full-status=yes aptpl=no counts-registrations=yes counts-removals=yes refuses-unmatched-preempt=no
+INTEL / Malloc disk: keeps-sender=no keeps-identity=no register-and-move=no full-status=yes aptpl=no counts-registrations=yes counts-removals=yes refuses-unmatched-preempt=no
+SPDK: keeps-sender=no keeps-identity=no register-and-move=no full-status=yes aptpl=no counts-registrations=yes counts-removals=yes refuses-unmatched-preempt=no
 SUN / COMSTAR: keeps-sender=yes register-and-move=yes full-status=yes aptpl=yes refuses-unmatched-preempt=yes
 FREEBSD / CTL: keeps-sender=yes register-and-move=unknown full-status=yes refuses-unmatched-preempt=yes
 3PARdata / VV: keeps-sender=yes
@@ -139,8 +141,8 @@ impl Default for KnownTargets {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "line {line} of the list of targets: expected `VENDOR[ / PRODUCT[ / REVISION]]: NAME=yes|no|unknown …` with the \
-     names keeps-sender, register-and-move, full-status, aptpl, counts-registrations, counts-unregistrations, refuses-unmatched-preempt, \
-     keeps-identity"
+     names keeps-sender, register-and-move, full-status, aptpl, counts-registrations, counts-unregistrations, \
+     counts-removals, refuses-unmatched-preempt, keeps-identity"
 )]
 pub struct ParseError {
     /// Counted from 1.
@@ -216,6 +218,7 @@ fn parse_traits(text: &str) -> Result<Traits, ()> {
             "counts-registrations" => &mut traits.counts_registrations,
             "refuses-unmatched-preempt" => &mut traits.refuses_unmatched_preempt,
             "counts-unregistrations" => &mut traits.counts_unregistrations,
+            "counts-removals" => &mut traits.counts_removals,
             "keeps-identity" => &mut traits.keeps_identity,
             _ => return Err(()),
         };

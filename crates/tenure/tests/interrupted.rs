@@ -257,15 +257,15 @@ fn a_target_that_fails_over_within_the_timeout_does_not_end_the_handover_in_doub
 
 #[test]
 fn a_handover_that_ends_in_doubt_leaves_its_journal_open() {
-    let (mut served, nodes) = guest("spc,delay=50ms");
+    let (mut served, nodes) = guest("spc,delay=150ms");
     let directory = TempDir::new().unwrap();
     let (from, to) = nodes.from_and_to();
     let state = directory.path().to_str().unwrap();
-    let args = ["-q", "handover", "run", "--from", from, "--to", to, "--state", state, "--timeout", "1"];
+    let args = ["-q", "handover", "run", "--from", from, "--to", to, "--state", state, "--timeout", "2"];
     let method = ["--method", "source-nonce"];
     let mut run = Background::start(&mut tenure().command(&[&args[..], &method].concat())).unwrap();
     let journal = || std::fs::read_to_string(directory.path().join(JOURNAL)).unwrap_or_default();
-    // By the third line the source has given up its key.
+    // After the third line the source gives up its key.
     wait_for(DEADLINE, || (journal().lines().count() >= 3).then_some(())).unwrap();
     served.process.kill();
     assert_eq!(run.wait().unwrap().code(), Some(7), "{}", journal());

@@ -119,12 +119,7 @@ fn all_registrants_with_others_costs_the_destination_its_access() {
 fn all_registrants_alone_loses_the_protection_for_good() {
     for naive in [believing(7), later(0)] {
         for profile in [&SPC, &SPDK] {
-            breaks(
-                Promise::NoGap,
-                "none instead of",
-                Scenario::plain(profile, Role::AllRegistrantsAlone(T7)),
-                naive,
-            );
+            breaks(Promise::NoGap, "none instead of", Scenario::plain(profile, Role::Alone(T7)), naive);
         }
     }
 }

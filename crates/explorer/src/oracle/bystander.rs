@@ -68,11 +68,19 @@ fn excuse<C: Conductor>(play: &Play<'_, C>, world: &mut World<C::Procedure>, req
     if !preempts(request, GUEST_KEY) {
         return;
     }
-    for index in (0..play.scenario.nodes).filter(|index| world.excuses.late_sharers >> index & 1 != 0) {
+    let late = world.excuses.late_sharers;
+    for index in (0..play.scenario.nodes).filter(|index| late >> index & 1 != 0) {
         let nexus = node(index);
         if world.device.key(nexus).is_none() && world.shadow.device.key(nexus) == Some(GUEST_KEY) {
             play.tolerate(Tolerance::LateSharer);
-            world.shadow.accept_removal(nexus);
+            let held = world.shadow.device.reservation().is_some_and(|(_, holder)| holder == Some(nexus));
+            if held && world.shadow.standing == Standing::Fenced {
+                // It had fenced the guest and taken the reservation, which our PREEMPT took from it.
+                world.nodes_attentions_forgotten(play.scenario);
+                world.shadow.fenced_as(&world.device);
+            } else {
+                world.shadow.accept_removal(nexus);
+            }
             world.device.forget_attentions(nexus);
         }
     }

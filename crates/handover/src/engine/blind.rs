@@ -80,9 +80,9 @@ impl Course {
             Role::Holder(_) => holds,
             _ => executed == Some(true),
         };
-        let foreign = (1..=u32::MAX / 2).contains(&keys.generation.wrapping_sub(self.terms.looked_at));
+        let foreign = self.foreign_beside_preempt(executed, keys.generation);
         self.terms.looked_at = keys.generation;
-        if taken && foreign && !matches!(self.terms.role, Role::Holder(_)) {
+        if taken && foreign {
             // A node may have begun to share the key, and fenced the guest, before our PREEMPT found that node's.
             self.doubt(Doubt::SourceUnreachable);
         } else if taken {
@@ -90,13 +90,27 @@ impl Course {
             self.act();
         } else if victim && self.terms.shared {
             self.undo(Cause::NoSafeMethod(Reason::KeyShared));
-        } else if victim && self.terms.attempts < MAX_ATTEMPTS {
+        } else if let Some(status) = status.filter(|_| victim && self.terms.attempts < MAX_ATTEMPTS) {
+            if status.kind != read.reservation.map(|held| held.kind) {
+                return self.look_at_result(executed);
+            }
+            // The type to send is the one just read.
+            self.terms.role = status.role();
             self.act();
         } else if executed.is_none() && answers.full_status().is_none() {
             self.locate(Purpose::Take);
         } else {
             self.not_taken(executed);
         }
+    }
+
+    /// Whether more was counted since the last look than our PREEMPT; without its answer it may be among that.
+    fn foreign_beside_preempt(&self, executed: Option<bool>, generation: u32) -> bool {
+        let unanswered = u32::from(executed.is_none());
+        let counted = self.terms.traits.counts_removals.is_yes();
+        let removed = if counted { self.terms.source_paths.count_ones() } else { 0 };
+        let own = self.terms.looked_at.wrapping_add(unanswered).wrapping_add(removed);
+        (1..=u32::MAX / 2).contains(&generation.wrapping_sub(own))
     }
 
     /// The source's registration is gone, and it was not our PREEMPT that took it, as far as can be told.
@@ -118,6 +132,10 @@ impl Course {
             Held::Nonce if self.terms.preempted => self.act(),
             Held::Nonce if self.beliefs.key != 0 && self.terms.shared => {
                 self.undo(Cause::NoSafeMethod(Reason::KeyShared));
+            }
+            // The reservation may have changed since the type to send was read.
+            Held::Nonce if self.beliefs.key != 0 && self.terms.full_status => {
+                self.look_at_result(Some(false))
             }
             Held::Nonce if self.beliefs.key != 0 => self.act(),
             Held::Nonce if self.beliefs.source_lost => self.doubt(Doubt::SourceUnreachable),

@@ -382,6 +382,8 @@ impl Course {
 
     pub(crate) fn entry(&self, stage: Stage) -> Entry {
         let terms = &self.terms;
+        // A recovery must be able to tell whether another node sent anything beside the PREEMPT.
+        let blind = stage == Stage::Take && terms.method == Method::DestinationNonce;
         Entry {
             stage,
             method: terms.method,
@@ -389,7 +391,7 @@ impl Course {
             nonce: self.settings.nonce,
             role: terms.role,
             aptpl: terms.aptpl,
-            generation: terms.generation,
+            generation: if blind { terms.looked_at } else { terms.generation },
             source_paths: terms.source_paths,
             holder: terms.holder,
             destination_had: terms.destination_had,

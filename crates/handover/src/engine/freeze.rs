@@ -101,10 +101,11 @@ impl Course {
     }
 
     /// Reads what the choice needs, and lets the source prove itself in the same round trip unless the generation is
-    /// expected to prove it.
+    /// expected to prove it. Where the destination is to preempt the guest's key the proof comes after READ KEYS: in the
+    /// same round trip a node that registers the key and fences the guest between the two would be taken for the source.
     pub(crate) fn inspect(&mut self) {
         let mut orders = self.inspection();
-        if self.settings.source_alive && !self.may_reckon() {
+        if self.settings.source_alive && !self.may_reckon() && self.claimed() != Name::Nonce {
             orders.extend(Self::on_source(self.terms.source_paths, PROBE));
         }
         self.run(At::Inspect, orders);
@@ -168,12 +169,7 @@ impl Course {
         if self.terms.role == Role::Unregistered {
             return self.distrust_full_status();
         }
-        let disputed = probed && status.is_none() && self.claimed() == Name::Nonce;
-        if disputed && advance > 1 + u32::from(answers.counted(true)) {
-            // Another node acted, perhaps between the proof and READ KEYS: the key that is listed need not be the source's.
-            return self.prove();
-        }
-        if probed || reckoned || self.claimed() == Name::Nonce { self.decide() } else { self.prove() }
+        if probed || reckoned || !self.settings.source_alive { self.decide() } else { self.prove() }
     }
 
     /// Another node changed something between READ FULL STATUS and the other readings. Without the source's own proof

@@ -20,6 +20,7 @@ impl Course {
         terms.role = entry.role;
         terms.aptpl = entry.aptpl;
         terms.generation = entry.generation;
+        terms.looked_at = entry.generation;
         // The source had proved itself by then; before that only a key was listed.
         let proved = entry.stage > Stage::Freeze && !entry.aptpl;
         terms.seen = proved.then_some(entry.generation);

@@ -233,12 +233,14 @@ impl Course {
     pub(crate) fn fence(&mut self) {
         self.terms.attempts = 0;
         // Where no reading ties the reservation to a nexus it may have been another node's, and gone by now.
-        let unproved = !self.terms.role_sure && !self.terms.full_status;
-        let unsure = unproved || matches!(self.terms.role, Role::HolderOrSharer(_));
-        if self.beliefs.nonce != 0 && unsure {
-            return self.run(At::FenceWho, [(Path::source(0), Order::Reservation)]);
+        if self.beliefs.nonce != 0 && !self.terms.role_sure {
+            return self.ask_who_holds(if self.beliefs.source_lost { DESTINATION } else { Path::source(0) });
         }
         self.clean_up();
+    }
+
+    fn ask_who_holds(&mut self, reader: Path) {
+        self.run(At::FenceWho, [(reader, Order::Reservation)]);
     }
 
     /// Types 5 and 6: registrants may write, and a fencing agent may expect the reservation to exist, so a holder that
@@ -274,22 +276,30 @@ impl Course {
     /// Judges a batch of the cleaning.
     pub(crate) fn fenced(&mut self, answers: &Answers) {
         match self.at {
-            At::FenceWho => {
-                self.tell_holder(answers);
-                self.clean_up();
-            }
+            At::FenceWho => self.tell_holder(answers),
             At::FenceClean => self.cleaned(answers),
             At::FenceConfirm => self.fencing_confirmed(answers),
             _ => {}
         }
     }
 
+    /// Only the source has the nonce, so the holder's key tells who holds. Without an answer the nonce may neither be left
+    /// nor removed.
     fn tell_holder(&mut self, answers: &Answers) {
-        let Some(read) = answers.reservation() else { return };
+        let Some(read) = answers.reservation() else {
+            let source_asked = answers.iter().any(|(path, ..)| path.side == Side::Source);
+            let further = source_asked && !self.beliefs.destination_lost;
+            return if further {
+                self.ask_who_holds(DESTINATION)
+            } else {
+                self.doubt(Doubt::SourceUnreachable)
+            };
+        };
         self.terms.role = match read.reservation {
             Some(held) if held.key == self.settings.nonce => Role::Holder(held.kind),
             _ => Role::Registrant,
         };
+        self.clean_up();
     }
 
     fn cleaned(&mut self, answers: &Answers) {

@@ -22,6 +22,7 @@ fn good_traits() -> Traits {
         aptpl: Known::Yes,
         counts_registrations: Known::Yes,
         counts_unregistrations: Known::Yes,
+        counts_removals: Known::No,
         refuses_unmatched_preempt: Known::Yes,
         keeps_identity: Known::Yes,
     }
