@@ -9,9 +9,10 @@
 //! Two hosts with one path, or two; one guest; one or two other nodes, the first with the guest's key in half of the
 //! scenarios; APTPL on and off; a source that is dead from the start. With every test run: one foreign command or one
 //! fault anywhere, both together where the plan chooses on `spc` and `tgt`; one crash of a recovery. With `--full`: two
-//! foreign commands, two faults, or one of each, everywhere. With `--deep`, where the plan chooses, with one path, one
-//! other node and no APTPL: two of one and one of the other on every profile, two of both on `spc` and `tgt` unless the
-//! other node shares the key.
+//! foreign commands, two faults, or one of each, everywhere with one path, and with two where the plan chooses on `spc`
+//! and `tgt`. With `--deep`: the same everywhere with two paths; and where the plan chooses, with one path, one other node
+//! and no APTPL, two of one and one of the other on every profile, two of both on `spc` and `tgt` unless the other node
+//! shares the key.
 //!
 //! # What is taken for granted
 //! - An unknown outcome means that the command will not be executed any more: the driver waits for the end of the session

@@ -16,7 +16,7 @@ struct Cli {
     /// The whole space instead of the part for every test run
     #[arg(long)]
     full: bool,
-    /// Further than `--full` where the plan chooses: hours, and several GiB
+    /// Further than `--full` where the plan chooses and over two paths: hours, and several GiB
     #[arg(long, conflicts_with = "full")]
     deep: bool,
     /// Only this profile

@@ -13,7 +13,7 @@ pub enum Extent {
     Part,
     /// The whole space: about half an hour on two cores.
     Whole,
-    /// Further where the plan chooses: hours, and several GiB.
+    /// Further where the plan chooses and over two paths: hours, and several GiB.
     Deep,
 }
 
@@ -57,12 +57,19 @@ impl Selection {
         match self.extent {
             Extent::Part if is_core(scenario) => vec![bound(1, 1)],
             Extent::Part => vec![either(1)],
+            Extent::Whole if is_wide(scenario) => vec![either(1)],
             Extent::Whole => vec![either(2)],
+            Extent::Deep if is_wide(scenario) => vec![either(2)],
             Extent::Deep if is_core(scenario) && !scenario.shared => vec![bound(2, 2)],
             Extent::Deep if is_plain(scenario) => vec![two_and_one, one_and_two],
             Extent::Deep => Vec::new(),
         }
     }
+}
+
+/// Two paths, which multiply the states, but for the plan's own choice on two profiles.
+fn is_wide(scenario: &Scenario) -> bool {
+    scenario.paths > 1 && (scenario.method.is_some() || !matches!(scenario.profile.name, "spc" | "tgt"))
 }
 
 /// The plan's own choice, one path, one other node, nothing persistent.
