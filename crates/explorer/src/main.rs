@@ -65,12 +65,13 @@ fn main() -> ExitCode {
         budget.faults = cli.faults.unwrap_or(budget.faults).min(3);
     }
     let begun = Instant::now();
-    let (done, all) = (AtomicU64::new(0), orders.len());
+    let (done, states, all) = (AtomicU64::new(0), AtomicU64::new(0), orders.len());
     let progress = |scenario: &explorer::scenario::Scenario, report: &Report| {
         report.broken.iter().for_each(|broken| eprintln!("{scenario}: {}", broken.violation));
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        let so_far = states.fetch_add(report.states, Ordering::Relaxed) + report.states;
         if done % 100 == 0 || report.states > 3_000_000 {
-            eprintln!("{:6.0?} {done}/{all} {scenario}: {} states", begun.elapsed(), report.states);
+            eprintln!("{:6.0?} {done}/{all}, {so_far} states; {scenario}: {}", begun.elapsed(), report.states);
         }
     };
     let report = match cli.seed {
