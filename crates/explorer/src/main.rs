@@ -71,7 +71,8 @@ fn main() -> ExitCode {
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
         let so_far = states.fetch_add(report.states, Ordering::Relaxed) + report.states;
         if done % 100 == 0 || report.states > 3_000_000 {
-            eprintln!("{:6.0?} {done}/{all}, {so_far} states; {scenario}: {}", begun.elapsed(), report.states);
+            let (after, here) = (begun.elapsed(), report.states);
+            eprintln!("{after:6.0?} {done}/{all}, {so_far} states; {scenario}: {here}");
         }
     };
     let report = match cli.seed {
