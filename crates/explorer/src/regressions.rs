@@ -10,6 +10,7 @@ use logical_unit::profile::{COMSTAR, KEEP_SELF, LIO, SPC, TGT};
 use scsi::pr::ReservationType;
 
 const HOLDER: Role = Role::Holder(ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY);
+const ALONE: Role = Role::Alone(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
 
 fn sound(scenario: &Scenario, foreign: u8, faults: u8) -> Report {
     let report =
@@ -84,16 +85,14 @@ fn a_second_fencing_may_be_told_to_everybody_where_the_target_does_so() {
 
 #[test]
 fn a_preempt_is_not_repeated_once_a_node_is_seen_to_share_the_key() {
-    let alone = Role::Alone(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
     let forced = Some(Method::DestinationNonce);
-    sound(&Scenario { shared: true, method: forced, ..Scenario::plain(&SPC, alone) }, 1, 1);
+    sound(&Scenario { shared: true, method: forced, ..Scenario::plain(&SPC, ALONE) }, 1, 1);
 }
 
 #[test]
 fn a_node_that_shared_the_key_and_fenced_beside_a_blind_preempt_leaves_it_in_doubt() {
-    let alone = Role::Alone(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
     let forced = Some(Method::DestinationNonce);
-    sound(&Scenario { shared: true, method: forced, ..Scenario::plain(&LIO, alone) }, 2, 0);
+    sound(&Scenario { shared: true, method: forced, ..Scenario::plain(&LIO, ALONE) }, 2, 0);
 }
 
 #[test]
@@ -112,9 +111,8 @@ fn a_nonce_is_left_with_a_fenced_source_only_where_it_is_seen_to_hold() {
 
 #[test]
 fn a_key_listed_after_the_proof_is_not_taken_for_the_sources_once_another_node_has_acted() {
-    let alone = Role::Alone(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
     let forced = Some(Method::DestinationNonce);
-    sound(&Scenario { shared: true, method: forced, ..Scenario::plain(&TGT, alone) }, 2, 0);
+    sound(&Scenario { shared: true, method: forced, ..Scenario::plain(&TGT, ALONE) }, 2, 0);
 }
 
 #[test]
@@ -126,8 +124,6 @@ fn a_marked_holder_is_excused_only_where_the_reservation_came_after_our_look() {
     let known = Scenario { role: all, ..plain };
     assert_eq!(used(&sound(&known, 1, 0), Tolerance::MarkedHolder), 0, "the type that was read is sent");
 }
-
-const ALONE: Role = Role::Alone(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS);
 
 #[test]
 fn two_paths_of_the_source_do_not_hide_another_nodes_commands_from_a_blind_preempt() {
