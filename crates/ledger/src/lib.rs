@@ -1,0 +1,15 @@
+//! What each guest of this host has registered and holds, durably: one append-only log per guest, written ahead of the
+//! command that changes it, checksummed, versioned, and locked across processes.
+//!
+//! Written by the pr-helper and the vhost-user device, later by the agent; read by `tenure status`. A record says what the
+//! last command that the device accepted left behind, or that nobody can be sure (see [`Record::intent`] and
+//! [`State::Unverified`]); it never claims more. Keys are personal to a cluster, so the directory is readable by root alone.
+#![forbid(unsafe_code)]
+
+mod change;
+mod names;
+mod record;
+
+pub use change::{Change, Intended};
+pub use names::{HandoverId, LunId, Owner, PathId};
+pub use record::{PathRecord, Record, State};

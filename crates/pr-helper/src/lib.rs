@@ -1,0 +1,9 @@
+//! QEMU's pr-manager protocol on a Unix socket, and what stands behind it: policy, ledger, guard and audit.
+//!
+//! The privileged program `tenure-pr-helper` is this library and a `main`. A request is read by `server`, judged and
+//! carried out by a [`Serve`], and answered. The other direction, how the agent reaches a logical unit, is `agent`.
+#![forbid(unsafe_code)]
+
+mod request;
+
+pub use request::{Caller, Command, Serve};
