@@ -4,6 +4,7 @@
 //! carried out by a [`Serve`], and answered. The other direction, how the agent reaches a logical unit, is `agent`.
 #![forbid(unsafe_code)]
 
+pub mod privilege;
 mod request;
 
 pub use request::{Caller, Command, Serve};
