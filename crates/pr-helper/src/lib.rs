@@ -4,7 +4,10 @@
 //! carried out by a [`Serve`], and answered. The other direction, how the agent reaches a logical unit, is `agent`.
 #![forbid(unsafe_code)]
 
+mod observer;
+pub mod policy;
 pub mod privilege;
 mod request;
 
+pub use observer::{Observer, PrOutEvent, RequestEvent};
 pub use request::{Caller, Command, Serve};
