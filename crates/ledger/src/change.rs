@@ -1,4 +1,4 @@
-//! What one line of the log says.
+//! What one line of the log says, and what it makes of the record.
 
 use crate::names::{HandoverId, PathId};
 use crate::record::State;
@@ -50,12 +50,18 @@ pub enum Change {
         /// PRGENERATION, where it was read.
         generation: Option<u32>,
     },
-    /// Own commands took unit attentions that the guest must be given (`sense` added), or gave the oldest (`None`).
+    /// Own commands took a unit attention that the guest must be given (`sense` is added), or the guest was given the
+    /// oldest (`None`).
     Owed {
         /// The nexus.
         path: PathId,
         /// Sense data.
         sense: Option<Vec<u8>>,
+    },
+    /// The logical unit's reservation was read: its type, whoever holds it; `None`: there is none.
+    Reservation {
+        /// TYPE.
+        kind: Option<ReservationType>,
     },
     /// The state changed.
     State {
@@ -66,4 +72,23 @@ pub enum Change {
         /// Why, in words, for people.
         why: Option<String>,
     },
+}
+
+impl Change {
+    /// It is kept as history: what happened, not what was merely seen or owed.
+    pub(crate) const fn is_history(&self) -> bool {
+        matches!(self, Self::Intent { .. } | Self::Commit { .. } | Self::State { .. })
+    }
+
+    /// The nexus that it is about.
+    #[must_use]
+    pub const fn path(&self) -> Option<&PathId> {
+        match self {
+            Self::Seen { path, .. }
+            | Self::Intent { path, .. }
+            | Self::Commit { path, .. }
+            | Self::Owed { path, .. } => Some(path),
+            Self::Reservation { .. } | Self::State { .. } => None,
+        }
+    }
 }

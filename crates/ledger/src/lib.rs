@@ -7,9 +7,19 @@
 #![forbid(unsafe_code)]
 
 mod change;
+mod directory;
+mod error;
+mod guest;
+mod line;
+mod lock;
+pub mod log;
 mod names;
 mod record;
 
 pub use change::{Change, Intended};
+pub use directory::Ledger;
+pub use error::Error;
+pub use guest::Guest;
+pub use lock::Lock;
 pub use names::{HandoverId, LunId, Owner, PathId};
-pub use record::{PathRecord, Record, State};
+pub use record::{MOST_HISTORY, MOST_OWED, Past, PathRecord, Record, State};

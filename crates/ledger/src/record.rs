@@ -1,8 +1,17 @@
-//! What is recorded of one logical unit of one guest.
+//! What is recorded of one logical unit of one guest, and how each change changes it.
 
-use crate::change::Intended;
+use crate::change::{Change, Intended};
 use crate::names::{HandoverId, LunId, PathId};
 use handover::Tracked;
+use scsi::pr::ReservationType;
+use std::collections::VecDeque;
+use std::fmt;
+
+/// Unit attentions kept for a nexus; like a device server's queue, a full one drops what comes last.
+pub const MOST_OWED: usize = 32;
+
+/// Changes kept as history.
+pub const MOST_HISTORY: usize = 16;
 
 /// Where the guest's registration stands (DESIGN's words).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -22,6 +31,37 @@ pub enum State {
     Unverified,
 }
 
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 6] =
+        [Self::Active, Self::Handover, Self::Moved, Self::Fenced, Self::Lost, Self::Unverified];
+
+    /// The word for it in files and on the command line.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Handover => "handover",
+            Self::Moved => "moved",
+            Self::Fenced => "fenced",
+            Self::Lost => "lost",
+            Self::Unverified => "unverified",
+        }
+    }
+
+    /// The state of this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.word() == word)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
 /// What one I_T nexus has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathRecord {
@@ -33,8 +73,24 @@ pub struct PathRecord {
     pub tracked: Tracked,
     /// Written before a command that can change `tracked`, and not yet followed by its result.
     pub intent: Option<Intended>,
-    /// Sense data of unit attentions that own commands took, owed to the guest, oldest first.
-    pub owed: Vec<Vec<u8>>,
+    /// Sense data of unit attentions that own commands took, owed to the guest, oldest first; at most [`MOST_OWED`].
+    pub owed: VecDeque<Vec<u8>>,
+}
+
+impl PathRecord {
+    const fn new(path: PathId) -> Self {
+        let tracked = Tracked { key: None, held: None, aptpl: false, all_target_ports: false };
+        Self { path, node: String::new(), tracked, intent: None, owed: VecDeque::new() }
+    }
+}
+
+/// A change and its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// Milliseconds since 1970 UTC, as this host's clock had it.
+    pub at: u64,
+    /// The change.
+    pub change: Change,
 }
 
 /// What is recorded of one logical unit of one guest.
@@ -44,12 +100,94 @@ pub struct Record {
     pub lun: LunId,
     /// Where it stands.
     pub state: State,
-    /// Every nexus that was ever used, oldest first.
+    /// Every nexus that was ever used, in the order of their names.
     pub paths: Vec<PathRecord>,
     /// PRGENERATION last seen.
     pub generation: Option<u32>,
+    /// The type of the reservation, whoever holds it, as last read of the device; `None`: none, or never read.
+    pub reservation: Option<ReservationType>,
     /// The handover that is under way, or that ended in this state.
     pub handover: Option<HandoverId>,
-    /// Why it is unverified, in words.
+    /// Why it is in this state, in words.
     pub doubt: Option<String>,
+    /// The last intents, commits and states, oldest first; at most [`MOST_HISTORY`].
+    pub history: VecDeque<Past>,
+}
+
+impl Record {
+    /// A logical unit of which nothing is recorded.
+    #[must_use]
+    pub const fn new(lun: LunId) -> Self {
+        Self {
+            lun,
+            state: State::Active,
+            paths: Vec::new(),
+            generation: None,
+            reservation: None,
+            handover: None,
+            doubt: None,
+            history: VecDeque::new(),
+        }
+    }
+
+    /// What is recorded of this nexus.
+    #[must_use]
+    pub fn path(&self, path: &PathId) -> Option<&PathRecord> {
+        self.paths.iter().find(|known| known.path == *path)
+    }
+
+    /// The state as it can be vouched for: an open intent makes an active record unverified.
+    #[must_use]
+    pub fn standing(&self) -> State {
+        let open = self.paths.iter().any(|path| path.intent.is_some());
+        if open && self.state == State::Active { State::Unverified } else { self.state }
+    }
+
+    /// Takes the change in. Never fails: what a change means does not depend on what was before.
+    pub(crate) fn apply(&mut self, at: u64, change: &Change) {
+        match change {
+            Change::Seen { path, node } => self.entry(path).node.clone_from(node),
+            Change::Intent { path, intended } => self.entry(path).intent = Some(*intended),
+            Change::Commit { path, tracked, generation } => self.commit(path, *tracked, *generation),
+            Change::Owed { path, sense } => self.owe(path, sense.as_deref()),
+            Change::Reservation { kind } => self.reservation = *kind,
+            Change::State { state, handover, why } => {
+                self.state = *state;
+                self.handover = *handover;
+                self.doubt.clone_from(why);
+            }
+        }
+        if change.is_history() {
+            self.history.push_back(Past { at, change: change.clone() });
+            self.history.drain(..self.history.len().saturating_sub(MOST_HISTORY));
+        }
+    }
+
+    fn commit(&mut self, path: &PathId, tracked: Tracked, generation: Option<u32>) {
+        let entry = self.entry(path);
+        entry.tracked = tracked;
+        entry.intent = None;
+        self.generation = generation.or(self.generation);
+    }
+
+    fn owe(&mut self, path: &PathId, sense: Option<&[u8]>) {
+        let owed = &mut self.entry(path).owed;
+        match sense {
+            Some(sense) if owed.len() < MOST_OWED => owed.push_back(sense.to_vec()),
+            Some(_) => {}
+            None => drop(owed.pop_front()),
+        }
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the index is where it was found, or just inserted")]
+    fn entry(&mut self, path: &PathId) -> &mut PathRecord {
+        let at = match self.paths.binary_search_by(|known| known.path.cmp(path)) {
+            Ok(at) => at,
+            Err(at) => {
+                self.paths.insert(at, PathRecord::new(path.clone()));
+                at
+            }
+        };
+        &mut self.paths[at]
+    }
 }

@@ -1,0 +1,219 @@
+//! A guest's log on a real file system: appending, other processes' appends, failures, compaction, locks.
+
+use super::*;
+use crate::change::Intended;
+use crate::{Ledger, PathId, State};
+use handover::Tracked;
+use scsi::pr::{Key, OutAction, ReservationType};
+use std::fs;
+use std::path::Path;
+use tempfile::TempDir;
+
+mod crash;
+mod processes;
+
+pub(super) fn owner() -> Owner {
+    Owner("win-node-1".into())
+}
+
+pub(super) fn lun(number: u8) -> LunId {
+    LunId(format!("naa.60000000000000000e0000000000{number:04x}"))
+}
+
+pub(super) fn path() -> PathId {
+    PathId("host sas.5000 naa.5001,t,0x1".into())
+}
+
+pub(super) fn seen(node: &str) -> Change {
+    Change::Seen { path: path(), node: node.into() }
+}
+
+pub(super) fn intent(key: u64) -> Change {
+    let intended = Intended {
+        action: OutAction::REGISTER,
+        kind: ReservationType(0),
+        reservation_key: Key::NONE,
+        service_action_key: Key(key),
+        aptpl: true,
+        all_target_ports: false,
+        unregister: false,
+    };
+    Change::Intent { path: path(), intended }
+}
+
+pub(super) fn commit(key: u64) -> Change {
+    let held = Some(ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY);
+    let tracked = Tracked { key: Some(Key(key)), held, aptpl: true, all_target_ports: false };
+    Change::Commit { path: path(), tracked, generation: Some(7) }
+}
+
+pub(super) fn open(state: &Path) -> Guest {
+    Ledger::open(state).unwrap().guest(&owner()).unwrap()
+}
+
+pub(super) fn log_path(state: &Path) -> PathBuf {
+    state.join("guests/win-node-1/log")
+}
+
+fn key_of(guest: &Guest) -> Option<Key> {
+    guest.record(&lun(1)).and_then(|record| record.path(&path()).and_then(|path| path.tracked.key))
+}
+
+#[test]
+fn what_was_appended_is_there_after_a_restart() {
+    let state = TempDir::new().unwrap();
+    let guest = open(state.path());
+    guest.append(&[(lun(1), seen("/dev/sdb")), (lun(1), intent(5)), (lun(2), seen("/dev/sdc"))]).unwrap();
+    guest.append(&[(lun(1), commit(5))]).unwrap();
+    let again = open(state.path());
+    assert_eq!(again.records(), guest.records());
+    assert_eq!(key_of(&again), Some(Key(5)));
+    assert_eq!(again.records().len(), 2);
+}
+
+#[test]
+fn an_open_intent_shows_as_unverified_until_its_commit() {
+    let state = TempDir::new().unwrap();
+    let guest = open(state.path());
+    guest.append(&[(lun(1), intent(5))]).unwrap();
+    assert_eq!(guest.record(&lun(1)).unwrap().standing(), State::Unverified);
+    guest.append(&[(lun(1), commit(5))]).unwrap();
+    assert_eq!(guest.record(&lun(1)).unwrap().standing(), State::Active);
+}
+
+#[test]
+fn the_directories_are_for_root_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let parent = TempDir::new().unwrap();
+    let state = parent.path().join("state");
+    open(&state);
+    for made in ["", "guests", "guests/win-node-1"] {
+        assert_eq!(fs::metadata(state.join(made)).unwrap().permissions().mode() & 0o777, 0o700, "{made}");
+    }
+    for made in ["log", "lock"] {
+        let path = state.join("guests/win-node-1").join(made);
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o077, 0, "{made}");
+    }
+}
+
+#[test]
+fn two_handles_see_each_others_appends_after_refresh() {
+    let state = TempDir::new().unwrap();
+    let (one, other) = (open(state.path()), open(state.path()));
+    one.append(&[(lun(1), commit(1))]).unwrap();
+    assert_eq!(key_of(&other), None);
+    other.refresh().unwrap();
+    assert_eq!(key_of(&other), Some(Key(1)));
+    other.append(&[(lun(1), commit(2))]).unwrap();
+    one.append(&[(lun(2), commit(3))]).unwrap();
+    assert_eq!(key_of(&one), Some(Key(2)));
+}
+
+#[test]
+fn a_log_that_says_little_stays_small_however_often_it_is_said() {
+    let state = TempDir::new().unwrap();
+    let (guest, other) = (open(state.path()), open(state.path()));
+    let batch: Vec<_> = (0..100).flat_map(|key| [(lun(1), intent(key)), (lun(1), commit(key))]).collect();
+    for _ in 0..40 {
+        guest.append(&batch).unwrap();
+        assert!(fs::metadata(log_path(state.path())).unwrap().len() < 2 * SMALL);
+    }
+    guest.append(&[(lun(1), commit(42))]).unwrap();
+    other.refresh().unwrap();
+    assert_eq!(other.records(), guest.records());
+    other.append(&[(lun(1), commit(43))]).unwrap();
+    assert_eq!(key_of(&open(state.path())), Some(Key(43)));
+}
+
+#[test]
+fn a_change_that_cannot_be_recorded_is_refused_and_changes_nothing() {
+    let state = TempDir::new().unwrap();
+    let guest = open(state.path());
+    guest.append(&[(lun(1), commit(1))]).unwrap();
+    let before = (guest.records(), fs::read(log_path(state.path())).unwrap());
+    let long = Change::State { state: State::Lost, handover: None, why: Some("x".repeat(65_536)) };
+    assert!(matches!(guest.append(&[(lun(1), commit(2)), (lun(1), long)]), Err(Error::Full { .. })));
+    for bad in ["", "a\0b", &"x".repeat(4097)] {
+        let refused = guest.append(&[(lun(1), commit(2)), (LunId(bad.into()), seen("/dev/sdb"))]);
+        assert!(matches!(refused, Err(Error::Name { .. })), "{refused:?}");
+    }
+    assert_eq!((guest.records(), fs::read(log_path(state.path())).unwrap()), before);
+}
+
+#[test]
+fn another_owner_under_the_same_file_name_is_refused() {
+    let state = TempDir::new().unwrap();
+    open(state.path());
+    let log = fs::read_to_string(log_path(state.path())).unwrap();
+    fs::write(log_path(state.path()), log.replace("win-node-1", "win-node-2")).unwrap();
+    let refused = Ledger::open(state.path()).unwrap().guest(&owner()).unwrap_err();
+    assert!(refused.to_string().contains("belongs to Owner(\"win-node-2\")"), "{refused}");
+}
+
+#[test]
+fn names_of_any_form_have_records_of_their_own() {
+    let state = TempDir::new().unwrap();
+    let ledger = Ledger::open(state.path()).unwrap();
+    let long = "/run/".repeat(100);
+    let names = ["a", "..", ".", "a/b", "a%2Fb", "é", &long, &format!("{long}x")];
+    for name in names {
+        let guest = ledger.guest(&Owner(name.into())).unwrap();
+        guest.append(&[(LunId(name.into()), seen(name))]).unwrap();
+        drop(guest.share(&LunId(name.into()), Instant::now()).unwrap());
+    }
+    let mut found: Vec<_> =
+        ledger.guests().unwrap().into_iter().map(|guest| guest.unwrap().owner().0.clone()).collect();
+    found.sort();
+    let mut wanted = names.map(str::to_owned).to_vec();
+    wanted.sort();
+    assert_eq!(found, wanted);
+}
+
+#[test]
+fn a_ledger_opened_to_be_read_changes_no_file() {
+    let state = TempDir::new().unwrap();
+    assert!(matches!(Ledger::read_only(&state.path().join("none")), Err(Error::Missing(_))));
+    open(state.path()).append(&[(lun(1), commit(1))]).unwrap();
+    let mut torn = fs::read(log_path(state.path())).unwrap();
+    torn.extend(b"0123 torn");
+    fs::write(log_path(state.path()), &torn).unwrap();
+    let ledger = Ledger::read_only(state.path()).unwrap();
+    let guest = ledger.guests().unwrap().pop().unwrap().unwrap();
+    assert_eq!((guest.owner(), key_of(&guest)), (&owner(), Some(Key(1))));
+    assert!(matches!(guest.append(&[(lun(1), commit(2))]), Err(Error::ReadOnly(_))));
+    assert!(matches!(guest.share(&lun(1), Instant::now()), Err(Error::ReadOnly(_))));
+    assert!(matches!(ledger.guest(&Owner("nobody".into())), Err(Error::Missing(_))));
+    assert_eq!(fs::read(log_path(state.path())).unwrap(), torn);
+}
+
+#[test]
+fn a_damaged_log_hides_no_other_guest_and_is_left_as_it_is() {
+    let state = TempDir::new().unwrap();
+    let ledger = Ledger::open(state.path()).unwrap();
+    ledger.guest(&Owner("sound".into())).unwrap();
+    open(state.path()).append(&[(lun(1), commit(1)), (lun(1), commit(2))]).unwrap();
+    let mut bytes = fs::read(log_path(state.path())).unwrap();
+    bytes[60] ^= 1;
+    fs::write(log_path(state.path()), &bytes).unwrap();
+    let guests = ledger.guests().unwrap();
+    assert_eq!(guests.iter().filter(|guest| guest.is_ok()).count(), 1);
+    let error = ledger.guest(&owner()).unwrap_err().to_string();
+    assert!(error.contains("line 2: wrong checksum") && error.contains("restore it from a copy"), "{error}");
+    assert_eq!(fs::read(log_path(state.path())).unwrap(), bytes);
+}
+
+#[test]
+fn the_freeze_lock_is_shared_by_commands_and_excludes_a_handover() {
+    let state = TempDir::new().unwrap();
+    let (helper, agent) = (open(state.path()), open(state.path()));
+    let soon = || Instant::now() + Duration::from_millis(20);
+    let first = helper.share(&lun(1), soon()).unwrap();
+    let second = helper.share(&lun(1), soon()).unwrap();
+    assert!(matches!(agent.freeze(&lun(1), soon()), Err(Error::Locked(_))));
+    drop(agent.freeze(&lun(2), soon()).unwrap());
+    drop((first, second));
+    let frozen = agent.freeze(&lun(1), soon()).unwrap();
+    assert!(matches!(helper.share(&lun(1), soon()), Err(Error::Locked(_))));
+    drop(frozen);
+    drop(helper.share(&lun(1), soon()).unwrap());
+}
