@@ -1,0 +1,276 @@
+//! What a confined process can no longer do, and what it still can: issue item 7, "least privilege".
+//!
+//! Confinement is for good and for a process with one thread, so this has no test harness: the program starts
+//! itself once for every check, and that process confines itself first. Without root the changes of user are skipped,
+//! without landlock the checks on files, each with a message.
+
+use pr_helper::privilege::{Account, Confinement, Measure, PrivilegeError, Report};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// Exit status of a check that this machine cannot make.
+const SKIPPED: u8 = 77;
+const NOBODY: u32 = 65534;
+
+/// What a check has to work with.
+struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["state", "run", "outside"] {
+            fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        fs::write(directory.path().join("outside/secret"), "secret").unwrap();
+        fs::write(directory.path().join("run/pid"), "1").unwrap();
+        Self { directory }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn confinement(&self) -> Confinement {
+        Confinement {
+            owned: vec![self.path("state")],
+            tidied: vec![self.path("run")],
+            ..Confinement::default()
+        }
+    }
+
+    fn confine(&self) -> Report {
+        self.confinement().apply().unwrap()
+    }
+}
+
+type Check = fn(&Place) -> u8;
+const CHECKS: &[(&str, Check)] = &[
+    ("a program cannot be started", no_program),
+    ("a process cannot be forked, a thread can", threads_only),
+    ("a file outside the allowed directories cannot be opened", no_file_outside),
+    ("the state directory can be read, written, and changed", state_works),
+    ("socket and pidfile can be removed, and nothing else made there", tidying_works),
+    ("proc can be read", proc_works),
+    ("unix sockets, descriptors in hand and panics go on working", descriptors_work),
+    ("no TCP connection can be made", no_tcp),
+    ("only CAP_SYS_RAWIO is left, in every set", one_capability),
+    ("a user without privileges keeps CAP_SYS_RAWIO and gets the state directory", another_user),
+    ("a file with another name is not given away", no_hard_link_given),
+    ("a process with threads is refused", no_threads_before),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(name) = arguments.iter().find_map(|argument| argument.strip_prefix("--confined=")) {
+        let (_, check) = CHECKS.iter().find(|(known, _)| *known == name).unwrap();
+        return ExitCode::from(check(&Place::new()));
+    }
+    let failed = CHECKS.iter().filter(|(name, _)| !holds(name)).count();
+    println!("confinement: {} checks, {failed} failed", CHECKS.len());
+    ExitCode::from(u8::from(failed > 0))
+}
+
+/// Runs one check in a process of its own, whose directories are removed here: it cannot do that any more.
+fn holds(name: &str) -> bool {
+    let scratch = tempfile::tempdir().unwrap();
+    fs::set_permissions(scratch.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    let output = child.arg(format!("--confined={name}")).env("TMPDIR", scratch.path()).output().unwrap();
+    let word = match output.status.code() {
+        Some(0) => "ok",
+        Some(code) if code == i32::from(SKIPPED) => "skipped",
+        _ => "FAILED",
+    };
+    println!("{name} ... {word}");
+    print!("{}", String::from_utf8_lossy(&output.stderr));
+    word != "FAILED"
+}
+
+fn skipped(why: &str) -> u8 {
+    eprintln!("    {why}");
+    SKIPPED
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn has_landlock(report: &Report) -> bool {
+    !matches!(report.landlock, Measure::Unavailable(_))
+}
+
+fn no_program(place: &Place) -> u8 {
+    assert_eq!(place.confine().seccomp, Measure::Applied);
+    use std::os::unix::process::CommandExt;
+    // exec in place: no fork before it that could be what fails.
+    let error = Command::new("/bin/true").exec();
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported, "{error}");
+    0
+}
+
+fn threads_only(place: &Place) -> u8 {
+    place.confine();
+    assert!(Command::new("/bin/true").spawn().is_err());
+    let thread = std::thread::Builder::new().name("worker".into()).stack_size(128 << 10);
+    assert_eq!(thread.spawn(|| 7).unwrap().join().unwrap(), 7);
+    0
+}
+
+fn no_file_outside(place: &Place) -> u8 {
+    let report = place.confine();
+    if !has_landlock(&report) {
+        return skipped("no landlock in this kernel");
+    }
+    for path in ["/etc/passwd", "/dev/null", "/bin/true"]
+        .map(PathBuf::from)
+        .iter()
+        .chain([&place.path("outside/secret")])
+    {
+        assert_eq!(File::open(path).unwrap_err().kind(), io::ErrorKind::PermissionDenied, "{path:?}");
+    }
+    assert!(File::create(place.path("outside/new")).is_err());
+    0
+}
+
+fn state_works(place: &Place) -> u8 {
+    place.confine();
+    let state = place.path("state");
+    fs::create_dir_all(state.join("guests/a")).unwrap();
+    let log = state.join("guests/a/log");
+    let mut file = File::create(state.join("guests/a/new")).unwrap();
+    file.write_all(b"line\n").unwrap();
+    file.lock().unwrap();
+    file.sync_data().unwrap();
+    file.set_len(2).unwrap();
+    fs::rename(state.join("guests/a/new"), &log).unwrap();
+    File::open(state.join("guests/a")).unwrap().sync_all().unwrap();
+    assert_eq!(fs::read(&log).unwrap(), b"li");
+    assert_eq!(fs::read_dir(state.join("guests")).unwrap().count(), 1);
+    fs::remove_file(log).unwrap();
+    0
+}
+
+fn tidying_works(place: &Place) -> u8 {
+    let listener = UnixListener::bind(place.path("run/sock")).unwrap();
+    let report = place.confine();
+    drop(listener);
+    fs::remove_file(place.path("run/sock")).unwrap();
+    fs::remove_file(place.path("run/pid")).unwrap();
+    assert!(!has_landlock(&report) || File::create(place.path("run/new")).is_err());
+    0
+}
+
+fn proc_works(place: &Place) -> u8 {
+    place.confine();
+    assert!(fs::read_to_string("/proc/self/comm").unwrap().starts_with("confinement"));
+    0
+}
+
+fn descriptors_work(place: &Place) -> u8 {
+    let mut outside = File::open(place.path("outside/secret")).unwrap();
+    let listener = UnixListener::bind(place.path("run/sock")).unwrap();
+    let mut client = UnixStream::connect(place.path("run/sock")).unwrap();
+    place.confine();
+    let mut text = String::new();
+    outside.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "secret");
+    let (mut served, _) = listener.accept().unwrap();
+    served.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+    served.set_nonblocking(false).unwrap();
+    client.write_all(b"x").unwrap();
+    served.read_exact(&mut [0]).unwrap();
+    assert!(std::os::unix::net::UnixDatagram::unbound().is_ok());
+    std::panic::set_hook(Box::new(|_| {}));
+    assert!(std::panic::catch_unwind(|| panic!("unwinding takes no forbidden call")).is_err());
+    0
+}
+
+fn no_tcp(place: &Place) -> u8 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    place.confine();
+    let address = listener.local_addr().unwrap();
+    assert!(std::net::TcpStream::connect(address).is_err());
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    0
+}
+
+/// A line of /proc/self/status as the kernel tells it.
+fn status(field: &str) -> String {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.unwrap().trim().to_owned()
+}
+
+fn capability_sets() -> Vec<u64> {
+    let sets = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(status);
+    sets.iter().map(|set| u64::from_str_radix(set, 16).unwrap()).collect()
+}
+
+const RAW_IO: u64 = 1 << 17;
+
+fn one_capability(place: &Place) -> u8 {
+    let report = place.confine();
+    assert_eq!(status("NoNewPrivs"), "1");
+    assert_eq!(status("Seccomp"), "2");
+    if !is_root() {
+        return skipped("not root: there is no CAP_SYS_RAWIO to keep");
+    }
+    assert_eq!(report.capabilities, Measure::Applied);
+    assert_eq!(capability_sets(), [0, RAW_IO, RAW_IO, 0, 0]);
+    0
+}
+
+fn another_user(place: &Place) -> u8 {
+    if !is_root() {
+        return skipped("not root: cannot become another user");
+    }
+    fs::create_dir_all(place.path("state/guests/a")).unwrap();
+    fs::write(place.path("state/guests/a/log"), "old\n").unwrap();
+    fs::set_permissions(place.path("state"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    // The temporary directory itself is root's, 0700, and no part of what is handed over.
+    fs::set_permissions(place.directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let account = Account::find(Some(&NOBODY.to_string()), None).unwrap();
+    let report = Confinement { account, ..place.confinement() }.apply().unwrap();
+    assert_eq!(report.capabilities, Measure::Applied);
+    assert_eq!(capability_sets(), [0, RAW_IO, RAW_IO, 0, 0]);
+    assert_eq!(status("Uid"), ["65534"; 4].join("\t"));
+    assert_eq!(status("Gid"), ["65534"; 4].join("\t"));
+    assert_eq!(status("Groups"), "");
+    assert_eq!(fs::read(place.path("state/guests/a/log")).unwrap(), b"old\n");
+    fs::write(place.path("state/guests/b"), "new").unwrap();
+    0
+}
+
+fn no_hard_link_given(place: &Place) -> u8 {
+    if !is_root() {
+        return skipped("not root: cannot become another user");
+    }
+    let secret = place.path("outside/secret");
+    fs::hard_link(&secret, place.path("state/link")).unwrap();
+    std::os::unix::fs::symlink(&secret, place.path("state/symlink")).unwrap();
+    let kept = File::open(&secret).unwrap();
+    let account = Account::find(Some(&NOBODY.to_string()), None).unwrap();
+    Confinement { account, ..place.confinement() }.apply().unwrap();
+    assert_eq!(kept.metadata().unwrap().uid(), 0);
+    0
+}
+
+fn no_threads_before(place: &Place) -> u8 {
+    let (done, waiting) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let _ = waiting.recv();
+    });
+    let refused = place.confinement().apply().unwrap_err();
+    assert!(matches!(refused, PrivilegeError::Threads(2)), "{refused}");
+    drop(done);
+    thread.join().unwrap();
+    assert!(File::open(Path::new("/dev/null")).is_ok(), "nothing was given up half-way");
+    0
+}
