@@ -4,6 +4,12 @@
 //! itself once for every check, and that process confines itself first. Without root the changes of user are skipped,
 //! without landlock the checks on files, each with a message.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test without a harness: a check fails by panicking, and clippy cannot see that it is one"
+)]
+
 use pr_helper::privilege::{Account, Confinement, Measure, PrivilegeError, Report};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

@@ -22,9 +22,13 @@ pub(super) fn empty_bounding_set() -> Result<()> {
 
 /// Drops every capability but CAP_SYS_RAWIO, which stays only if it was there.
 pub(super) fn keep_raw_io() -> Result<Measure> {
-    let kept = thread::capabilities(None)?.permitted & KEPT;
+    let had = thread::capabilities(None)?;
+    let kept = had.permitted & KEPT;
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
-    thread::set_capabilities(None, sets)?;
+    // A service manager that has given nothing more may well have taken the call away too.
+    if had != sets {
+        thread::set_capabilities(None, sets)?;
+    }
     thread::set_keep_capabilities(false)?;
     match thread::clear_ambient_capability_set() {
         Ok(()) | Err(Errno::INVAL) => {}

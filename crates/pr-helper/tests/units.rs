@@ -1,0 +1,88 @@
+//! The units that are shipped: how exposed systemd finds them, and that they agree with the program and each other.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const SERVICES: [&str; 2] = ["tenure-pr-helper.service", "tenure-pr-helper@.service"];
+/// Tenths, as systemd counts in `--threshold`.
+const EXPOSURE_MAX: u32 = 25;
+
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dist/systemd").join(name)
+}
+
+/// The settings of one section, in order of their text; comments aside.
+fn settings(name: &str, section: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(shipped(name)).unwrap();
+    let body = text.split(&format!("[{section}]\n")).nth(1).unwrap();
+    let lines = body.lines().take_while(|line| !line.starts_with('['));
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
+}
+
+/// `systemd-analyze security --offline=true` with this unit, from a directory where it is the only one.
+fn analyze(unit: &Path, threshold: u32) -> Option<std::process::Output> {
+    let mut command = Command::new("systemd-analyze");
+    command.args(["security", "--offline=true", "--no-pager", &format!("--threshold={threshold}")]);
+    match command.arg(unit).output() {
+        Ok(output) => Some(output),
+        Err(error) => {
+            eprintln!("skipped: systemd-analyze cannot be run here ({error}); it is in the package systemd");
+            None
+        }
+    }
+}
+
+#[test]
+fn exposure_is_at_most_two_and_a_half() {
+    for service in SERVICES {
+        let Some(output) = analyze(&shipped(service), EXPOSURE_MAX) else { return };
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("Overall exposure level"), "{said}{complaints}");
+        assert!(output.status.success(), "{said}{complaints}");
+        assert_eq!(complaints, "", "systemd understands every line of {service}");
+    }
+}
+
+#[test]
+fn the_threshold_is_looked_at_by_systemd() {
+    let Some(output) = analyze(&shipped(SERVICES[0]), 1) else { return };
+    assert!(!output.status.success(), "no service reaches 0.1");
+}
+
+#[test]
+fn the_instance_differs_from_the_shared_service_only_in_whose_record_it_keeps() {
+    let [shared, instance] = SERVICES.map(|service| settings(service, "Service"));
+    let only_there: Vec<_> = instance.difference(&shared).collect();
+    let [exec] = only_there[..] else { panic!("{only_there:?}") };
+    assert!(shared.contains(&exec.replace(" --vm %I", "")), "{exec}");
+}
+
+#[test]
+fn raw_io_stays_because_nothing_else_lets_reservations_through() {
+    for service in SERVICES {
+        let settings = settings(service, "Service");
+        assert!(settings.contains("CapabilityBoundingSet=CAP_SYS_RAWIO"));
+        // Each of these would take CAP_SYS_RAWIO, or its meaning, away.
+        for harmful in ["PrivateDevices", "PrivateUsers", "DynamicUser"] {
+            assert!(!settings.iter().any(|line| line.starts_with(harmful)), "{service}: {harmful}");
+        }
+    }
+}
+
+#[test]
+fn sockets_lie_in_the_directory_that_tmpfiles_makes_and_are_for_the_group_that_sysusers_makes() {
+    let tmpfiles = fs::read_to_string(shipped("tenure.tmpfiles.conf")).unwrap();
+    let sysusers = fs::read_to_string(shipped("tenure.sysusers.conf")).unwrap();
+    assert!(tmpfiles.contains("d /run/tenure ") && tmpfiles.contains("d /var/lib/tenure 0700 root root"));
+    assert!(sysusers.contains("\ng tenure -"));
+    for socket in ["tenure-pr-helper.socket", "tenure-pr-helper@.socket"] {
+        let settings = settings(socket, "Socket");
+        assert!(settings.contains("SocketGroup=tenure") && settings.contains("SocketMode=0660"));
+        assert!(settings.iter().any(|line| line.starts_with("ListenStream=/run/tenure/")));
+    }
+}
