@@ -8,6 +8,9 @@ mod observer;
 pub mod policy;
 pub mod privilege;
 mod request;
+pub mod server;
+mod socket;
+pub mod wire;
 
 pub use observer::{Observer, PrOutEvent, RequestEvent};
 pub use request::{Caller, Command, Serve};
