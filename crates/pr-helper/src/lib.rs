@@ -4,6 +4,7 @@
 //! carried out by a [`Serve`], and answered. The other direction, how the agent reaches a logical unit, is `agent`.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 mod observer;
 pub mod policy;
 pub mod privilege;

@@ -10,6 +10,8 @@ mod keys;
 mod parse;
 mod ruling;
 #[cfg(test)]
+mod schema_tests;
+#[cfg(test)]
 mod tests;
 
 pub use glob::Globs;

@@ -1,0 +1,82 @@
+//! The audit: one event for each PERSISTENT RESERVE OUT that reached a device or was refused, as JSON lines in
+//! `STATE/audit.jsonl` and, under systemd, as fields in the journal.
+//!
+//! Opened before privileges drop; later everything goes through the directory's descriptor. Helpers of several guests
+//! write the same file: each event is one appending write, and whoever finds the file full turns it over under a lock. A
+//! guest can make events at any rate, so they are limited: a burst, then a count of those left out. Refused and failed
+//! commands have a limit of their own and cannot push out one that was carried out. What the audit cannot write, it counts
+//! and goes on: a full disk stops no guest. Read by `tenure audit`.
+
+mod event;
+mod file;
+mod journal;
+mod limit;
+mod read;
+#[cfg(test)]
+mod tests;
+mod timestamp;
+
+pub use event::{Event, SenseCode};
+pub use journal::Journal;
+pub use read::{Line, Reader};
+pub use timestamp::Timestamp;
+
+use crate::observer::{Observer, PrOutEvent};
+use file::AuditFile;
+use limit::Limit;
+use std::io;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// The file in the state directory.
+pub const FILE_NAME: &str = "audit.jsonl";
+
+/// Writes the audit.
+#[derive(Debug)]
+pub struct Audit(Mutex<Sinks>);
+
+#[derive(Debug)]
+struct Sinks {
+    file: AuditFile,
+    journal: Option<Journal>,
+    good: Limit,
+    other: Limit,
+    failing: bool,
+}
+
+impl Audit {
+    /// Opens or makes the file in an existing state directory.
+    ///
+    /// # Errors
+    /// If the directory or the file cannot be opened.
+    pub fn open(state: &Path, journal: Option<Journal>) -> io::Result<Self> {
+        let (file, now) = (AuditFile::open(state, file::LARGEST)?, Instant::now());
+        let limit = || Limit::new(limit::BURST, limit::PER_SECOND, now);
+        Ok(Self(Mutex::new(Sinks { file, journal, good: limit(), other: limit(), failing: false })))
+    }
+}
+
+impl Observer for Audit {
+    fn pr_out(&self, event: &PrOutEvent<'_>) {
+        let mut sinks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sinks.pr_out(event, Instant::now());
+    }
+}
+
+impl Sinks {
+    fn pr_out(&mut self, event: &PrOutEvent<'_>, now: Instant) {
+        let limit = if event.completion.status.is_good() { &mut self.good } else { &mut self.other };
+        let Some(suppressed) = limit.admit(now) else { return };
+        let event = Event::new(event, Timestamp::now(), suppressed);
+        if let Some(journal) = &self.journal {
+            journal.send(&event);
+        }
+        // Said once, not per event: standard error may be the same full disk.
+        let failed = self.file.append(&event).err();
+        if let (Some(error), false) = (&failed, self.failing) {
+            eprintln!("tenure-pr-helper: the audit cannot be written, and goes on without: {error}");
+        }
+        self.failing = failed.is_some();
+    }
+}
