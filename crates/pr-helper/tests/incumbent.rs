@@ -1,0 +1,107 @@
+//! Where qemu-pr-helper closes the connection, so does this server; where it answers, this one does, and both streams go on.
+//! Debian has it in the package qemu-system-common; without it there is nothing to compare with, and the test says so.
+#![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+mod support;
+
+use pr_helper::server::Limits;
+use rustix::fd::AsFd;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::Arc;
+use support::*;
+
+/// The incumbent, on a socket of its own.
+struct Incumbent {
+    process: Child,
+    path: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl Incumbent {
+    /// `None` where it is not installed.
+    fn start() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("incumbent.sock");
+        let process = match Command::new("qemu-pr-helper").arg("-q").arg("-k").arg(&path).spawn() {
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            started => started.unwrap(),
+        };
+        let incumbent = Self { process, path, _directory: directory };
+        wait_until("the incumbent listens", || UnixStream::connect(&incumbent.path).is_ok());
+        Some(incumbent)
+    }
+}
+
+impl Drop for Incumbent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// One request: its bytes in fragments, each with so many descriptors.
+type Row = (&'static str, Vec<(Vec<u8>, usize)>);
+
+fn rows() -> Vec<Row> {
+    let whole = |bytes: Vec<u8>, descriptors| vec![(bytes, descriptors)];
+    let opcode = |code| [&[code][..], &[0; 15]].concat();
+    let list = |length: u16| pr_out(length.into(), &vec![0; length.into()]);
+    vec![
+        ("no descriptor", whole(pr_in(8), 0)),
+        ("two descriptors", whole(pr_in(8), 2)),
+        ("hundreds of descriptors", whole(pr_in(8), 253)),
+        ("one, with the CDB's second half", vec![(pr_in(8)[..8].to_vec(), 0), (pr_in(8)[8..].to_vec(), 1)]),
+        ("one with each half", vec![(pr_in(8)[..8].to_vec(), 1), (pr_in(8)[8..].to_vec(), 1)]),
+        ("TEST UNIT READY", whole(opcode(0x00), 1)),
+        ("INQUIRY", whole(opcode(0x12), 1)),
+        ("PR IN, nothing allocated", whole(pr_in(0), 1)),
+        ("PR IN, 8192 bytes", whole(pr_in(8192), 1)),
+        ("PR IN, 8193 bytes", whole(pr_in(8193), 1)),
+        ("PR OUT without a list", whole(list(0), 1)),
+        ("PR OUT, 8 bytes", whole(list(8), 1)),
+        ("PR OUT, 24 bytes", whole(list(24), 1)),
+        ("PR OUT, 8192 bytes", whole(list(8192), 1)),
+        ("PR OUT, 8193 bytes", whole(pr_out(8193, &[]), 1)),
+        ("PR OUT, 64 KiB and 24 bytes", whole(pr_out(0x0001_0018, &[0; 24]), 1)),
+    ]
+}
+
+/// Sends the row, then a request that is known to be answered: how many replies come back?
+fn replies(path: &Path, fragments: &[(Vec<u8>, usize)]) -> usize {
+    let (mut client, fd) = (Client::connect(path), null());
+    for (bytes, descriptors) in fragments {
+        // A server that has closed after an earlier fragment takes no more.
+        let _ = client.send(bytes, &vec![fd.as_fd(); *descriptors]);
+    }
+    match client.reply() {
+        None => 0,
+        Some(_) => 1 + usize::from(client.request(&pr_in(8), fd).is_some()),
+    }
+}
+
+/// Asks for `features` and says whether a request is answered afterwards.
+fn takes_features(path: &Path, features: [u8; 4]) -> bool {
+    let mut client = Client::raw(path);
+    client.0.read_exact(&mut [0; 4]).unwrap();
+    client.0.write_all(&features).unwrap();
+    client.request(&pr_in(8), null()).is_some()
+}
+
+#[test]
+fn connections_close_exactly_where_the_incumbents_do() {
+    let Some(incumbent) = Incumbent::start() else {
+        eprintln!("skipped: qemu-pr-helper is not installed");
+        return;
+    };
+    let ours = Running::new(Arc::new(AtOnce), Limits::default());
+    for (what, fragments) in rows() {
+        assert_eq!(replies(&ours.path, &fragments), replies(&incumbent.path, &fragments), "{what}");
+    }
+    for features in [[0, 0, 0, 0], [0, 0, 0, 2], [0x80, 0, 0, 0]] {
+        let (here, there) = (takes_features(&ours.path, features), takes_features(&incumbent.path, features));
+        assert_eq!(here, there, "features {features:?}");
+    }
+}
