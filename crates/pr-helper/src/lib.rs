@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+pub mod metrics;
 mod observer;
 pub mod policy;
 pub mod privilege;
