@@ -143,6 +143,19 @@ impl Record {
         if open && self.state == State::Active { State::Unverified } else { self.state }
     }
 
+    /// What a nexus with this is to the reservation: `holder`, `all-registrants`, `member` (another holds it),
+    /// `registrant-only` (no reservation is known) or `unregistered`.
+    #[must_use]
+    pub const fn role(&self, tracked: &Tracked) -> &'static str {
+        match (tracked.key, tracked.held, self.reservation) {
+            (None, ..) => "unregistered",
+            (_, Some(kind), _) if kind.is_all_registrants() => "all-registrants",
+            (_, Some(_), _) => "holder",
+            (_, None, Some(_)) => "member",
+            (_, None, None) => "registrant-only",
+        }
+    }
+
     /// Takes the change in. Never fails: what a change means does not depend on what was before.
     pub(crate) fn apply(&mut self, at: u64, change: &Change) {
         match change {

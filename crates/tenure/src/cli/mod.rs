@@ -3,12 +3,14 @@
 mod demo;
 mod handover;
 mod pr;
+mod status;
 mod target;
 mod values;
 
 pub use demo::DemoArgs;
 pub use handover::{HandoverArgs, HandoverVerb, MoveArgs};
 pub use pr::{ConfirmArgs, PrArgs, PrVerb, PreemptArgs, ReadArgs, RegisterArgs};
+pub use status::StatusArgs;
 pub use target::TargetArgs;
 
 use crate::console::Verbosity;
@@ -62,6 +64,8 @@ pub enum Command {
     Target(TargetArgs),
     /// Move one registration, and the reservation it may hold, to another I_T nexus
     Handover(HandoverArgs),
+    /// Show what each guest of this host has registered and holds
+    Status(StatusArgs),
 }
 
 impl Command {
@@ -71,6 +75,7 @@ impl Command {
         match self {
             Self::Demo(args) => args.json,
             Self::Pr(args) => args.json,
+            Self::Status(args) => args.json,
             Self::Target(_) => false,
             Self::Handover(HandoverArgs { verb: HandoverVerb::Plan(args) | HandoverVerb::Run(args) }) => {
                 args.json

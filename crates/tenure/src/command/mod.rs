@@ -3,4 +3,5 @@
 pub mod demo;
 pub mod handover;
 pub mod pr;
+pub mod status;
 pub mod target;
