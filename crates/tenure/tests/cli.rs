@@ -40,7 +40,9 @@ fn three() -> (Served, [String; 3]) {
 #[test]
 fn help_is_as_it_was() {
     let mut pages = vec![vec!["--help"], vec!["-h"]];
-    pages.extend(["demo", "pr", "target", "handover", "status"].map(|command| vec![command, "--help"]));
+    pages.extend(
+        ["demo", "pr", "target", "handover", "status", "doctor"].map(|command| vec![command, "--help"]),
+    );
     pages
         .extend(["read-keys", "register", "preempt", "register-move"].map(|verb| vec!["pr", verb, "--help"]));
     pages.push(vec!["handover", "run", "--help"]);

@@ -70,6 +70,13 @@ impl Allowed {
     }
 }
 
+/// Whether this kernel restricts files by landlock at all.
+#[must_use]
+pub fn has_landlock() -> bool {
+    let required = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    required.handle_access(AccessFs::from_all(ABI::V1)).and_then(Ruleset::create).is_ok()
+}
+
 /// Files and directories: read, write, make, rename, remove. No programs, devices, sockets or links to elsewhere.
 fn owning() -> BitFlags<AccessFs> {
     AccessFs::ReadFile

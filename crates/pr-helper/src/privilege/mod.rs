@@ -20,6 +20,7 @@ mod ownership;
 mod syscalls;
 
 pub use account::Account;
+pub use files::has_landlock;
 
 use rustix::io::Errno;
 use std::fmt;

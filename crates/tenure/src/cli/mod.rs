@@ -1,6 +1,7 @@
 //! The command tree. Only words live here; what a command does is in the module of its name.
 
 mod demo;
+mod doctor;
 mod handover;
 mod pr;
 mod status;
@@ -8,6 +9,7 @@ mod target;
 mod values;
 
 pub use demo::DemoArgs;
+pub use doctor::DoctorArgs;
 pub use handover::{HandoverArgs, HandoverVerb, MoveArgs};
 pub use pr::{ConfirmArgs, PrArgs, PrVerb, PreemptArgs, ReadArgs, RegisterArgs};
 pub use status::StatusArgs;
@@ -66,6 +68,8 @@ pub enum Command {
     Handover(HandoverArgs),
     /// Show what each guest of this host has registered and holds
     Status(StatusArgs),
+    /// Say what this machine lacks for the helper, and what to do
+    Doctor(DoctorArgs),
 }
 
 impl Command {
@@ -77,6 +81,7 @@ impl Command {
             Self::Pr(args) => args.json,
             Self::Status(args) => args.json,
             Self::Target(_) => false,
+            Self::Doctor(args) => args.json,
             Self::Handover(HandoverArgs { verb: HandoverVerb::Plan(args) | HandoverVerb::Run(args) }) => {
                 args.json
             }

@@ -1,6 +1,7 @@
 //! What each command does.
 
 pub mod demo;
+pub mod doctor;
 pub mod handover;
 pub mod pr;
 pub mod status;
