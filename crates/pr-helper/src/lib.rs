@@ -5,12 +5,15 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+pub mod failure;
 pub mod metrics;
 mod observer;
+pub mod opening;
 pub mod policy;
 pub mod privilege;
 mod request;
 pub mod server;
+pub mod service;
 mod socket;
 pub mod wire;
 

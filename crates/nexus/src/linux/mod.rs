@@ -94,6 +94,36 @@ impl SgDevice {
         }
     }
 
+    /// A device that somebody else opened, e.g. a descriptor received over a socket. It is looked at, not touched: no
+    /// command is sent and no ioctl made. Whether it takes SCSI commands shows with the first.
+    ///
+    /// # Errors
+    /// [`OpenError::NotADevice`] if it is neither a block nor a character device, or cannot be used at all (O_PATH).
+    pub fn from_fd(device: OwnedFd) -> Result<Self, OpenError> {
+        let unusable = || OpenError::NotADevice(PathBuf::from("the descriptor"));
+        let mode = rustix::fs::fstat(&device).map_err(|_| unusable())?.st_mode;
+        check_type(Path::new("the descriptor"), mode)?;
+        let flags = rustix::fs::fcntl_getfl(&device).map_err(|_| unusable())?;
+        if flags.contains(OFlags::PATH) {
+            return Err(unusable());
+        }
+        Ok(Self { device, timeout: DEFAULT_TIMEOUT })
+    }
+
+    /// Whether it was opened for writing, without which the kernel's permissions did not allow its opener to change
+    /// anything.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        let mode = OFlags::RDONLY | OFlags::WRONLY | OFlags::RDWR;
+        rustix::fs::fcntl_getfl(&self.device).is_ok_and(|flags| flags & mode != OFlags::RDONLY)
+    }
+
+    /// The device number, of the node and not of the file system it is on.
+    #[must_use]
+    pub fn number(&self) -> Option<u64> {
+        Some(rustix::fs::fstat(&self.device).ok()?.st_rdev)
+    }
+
     /// Sets how long a command may take; whole milliseconds, at least one. Linux takes 7 s on `/dev/sdX`
     /// for anything shorter, and aborting a command that timed out takes time of its own.
     #[must_use]

@@ -267,3 +267,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn only_devices_are_taken_from_a_descriptor() {
+    let null = std::fs::File::open("/dev/null").unwrap();
+    assert!(!SgDevice::from_fd(null.into()).unwrap().is_writable());
+    let null = std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
+    let device = SgDevice::from_fd(null.into()).unwrap();
+    assert!(device.is_writable());
+    assert_eq!(device.number(), Some(rustix::fs::makedev(1, 3)));
+    let (pipe, _) = std::io::pipe().unwrap();
+    assert!(SgDevice::from_fd(pipe.into()).is_err());
+    let flags = rustix::fs::OFlags::PATH;
+    let path = rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty()).unwrap();
+    assert!(SgDevice::from_fd(path).is_err());
+}

@@ -1,0 +1,357 @@
+//! The flow against a device server in process: what is recorded is what the device has, whatever stops on the way.
+
+use super::*;
+use handover::Port;
+use ledger::{Change, Guest, HandoverId, Ledger, Lock, Owner};
+use logical_unit::{ItNexus, LogicalUnit, LunSpec, NexusHandle};
+use nexus::{Nexus, TransportError};
+use proptest::prelude::*;
+use scsi::pr::{FullStatus, Key, ReservationType};
+use scsi::{AdditionalSense, DataPhase, IscsiName, Isid, Request, TransportId};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+
+const KEY: Key = Key(0x10);
+const OTHER: Key = Key(0x20);
+const KIND: ReservationType = ReservationType(5);
+
+/// A nexus to a logical unit in process; with `lost` its answers no longer arrive.
+#[derive(Clone)]
+struct Line {
+    unit: Arc<LogicalUnit>,
+    handle: NexusHandle,
+    lost: Arc<AtomicBool>,
+}
+
+impl Nexus for Line {
+    fn execute(&mut self, request: &Request) -> Result<Completion, TransportError> {
+        let out = if let DataPhase::Out(list) = &request.data { list.as_slice() } else { &[] };
+        let task = self.unit.begin(&self.handle, 1);
+        let ended = self.unit.execute(&self.handle, &task, &request.cdb, out);
+        if self.lost.load(SeqCst) {
+            return Err(TransportError::OutcomeUnknown(std::io::ErrorKind::TimedOut.into()));
+        }
+        Ok(ended)
+    }
+}
+
+/// Any descriptor leads to this nexus.
+struct Devices {
+    line: Line,
+    port: Port,
+    multipath: bool,
+}
+
+impl OpenLun for Devices {
+    fn open(&self, _: OwnedFd, _: bool) -> Result<Opened, Completion> {
+        let (lun, path) = (lun(), PathId("a nexus".into()));
+        let identity = Identity { lun, path, node: "/dev/sdx".into(), port: self.port.clone() };
+        let (nexus, multipath) = (Box::new(self.line.clone()), self.multipath);
+        Ok(Opened { identity: Some(identity), nexus, multipath })
+    }
+}
+
+/// The ledger, which counts what is made durable and takes no more than `room` changes.
+struct Counted {
+    guest: Guest,
+    appends: AtomicUsize,
+    room: AtomicUsize,
+}
+
+impl Book for Arc<Counted> {
+    fn share(&self, lun: &LunId, wait: Duration) -> Result<Lock, Error> {
+        Book::share(&self.guest, lun, wait)
+    }
+    fn read(&self, lun: &LunId) -> Result<Option<Record>, Error> {
+        Book::read(&self.guest, lun)
+    }
+    fn append(&self, changes: &[(LunId, Change)]) -> Result<(), Error> {
+        let spent = self.room.fetch_update(SeqCst, SeqCst, |room| room.checked_sub(1)).is_err();
+        if spent {
+            return Err(Error::Full { path: "log".into(), what: "no room in this test" });
+        }
+        self.appends.fetch_add(1, SeqCst);
+        Book::append(&self.guest, changes)
+    }
+}
+
+fn lun() -> LunId {
+    LunId("naa.6".into())
+}
+
+fn it_nexus(number: u8) -> ItNexus {
+    let name: IscsiName = format!("iqn.2026-11.test:h{number}").parse().unwrap();
+    ItNexus { initiator: TransportId::iscsi(name, Isid([0x80, 0, 0, 0, 0, number])), target_port: 1 }
+}
+
+struct Bench {
+    state: tempfile::TempDir,
+    line: Line,
+    foreign: Line,
+    book: Arc<Counted>,
+    service: Service,
+    named: bool,
+}
+
+impl Bench {
+    fn new(profile: &str, named: bool) -> Self {
+        let spec = LunSpec { profile: profile.into(), ..LunSpec::memory(1 << 20) };
+        let unit = LogicalUnit::open(&spec).unwrap();
+        unit.identify("iqn.2026-11.test:target", &[1]);
+        let lost = Arc::new(AtomicBool::new(false));
+        let line = |number| {
+            let handle = unit.attach(&it_nexus(number));
+            Line { unit: Arc::clone(&unit), handle, lost: Arc::clone(&lost) }
+        };
+        let (line, mut foreign) = (line(1), line(2));
+        foreign.lost = Arc::default();
+        let state = tempfile::tempdir().unwrap();
+        let book = counted(state.path());
+        let service = service(&line, &book, named, false);
+        Self { state, line, foreign, book, service, named }
+    }
+
+    /// The helper died; a new one has the same state directory and device.
+    fn restart(&mut self) {
+        self.line.lost.store(false, SeqCst);
+        self.book = counted(self.state.path());
+        self.service = service(&self.line, &self.book, self.named, false);
+    }
+
+    fn guest(&self, request: &Request) -> Completion {
+        let mut cdb = [0; 16];
+        cdb[..request.cdb.len()].copy_from_slice(&request.cdb);
+        let data_out = if let DataPhase::Out(list) = &request.data { list.clone() } else { vec![] };
+        let fd = std::fs::File::open("/dev/null").unwrap().into();
+        self.service.serve(&Caller::default(), Command { cdb, data_out, fd })
+    }
+
+    /// Sent again past the unit attentions that a guest's own retry would take.
+    fn insist(&self, request: &Request) -> Completion {
+        let mut ended = self.guest(request);
+        while unit_attention(&ended).is_some() {
+            ended = self.guest(request);
+        }
+        ended
+    }
+
+    fn foreign(&mut self, request: &Request) -> Status {
+        nexus::retry_unit_attention(&mut self.foreign, request, 8).unwrap().completion.status
+    }
+
+    fn record(&self) -> Record {
+        self.book.read(&lun()).unwrap().unwrap_or_else(|| Record::new(lun()))
+    }
+
+    fn recorded(&self) -> (Option<Key>, Option<ReservationType>) {
+        let record = self.record();
+        record.paths.first().map_or((None, None), |path| (path.tracked.key, path.tracked.held))
+    }
+
+    /// What READ FULL STATUS says of the guest's nexus.
+    fn device(&mut self) -> (Option<Key>, Option<ReservationType>) {
+        let read = request::read(InAction::READ_FULL_STATUS, 8192);
+        let ended = nexus::retry_unit_attention(&mut self.foreign, &read, 8).unwrap().completion;
+        let status = FullStatus::parse(&ended.data).unwrap();
+        let guest = it_nexus(1).initiator;
+        let own = status.descriptors.iter().find(|one| one.initiator_port.as_ref() == Ok(&guest));
+        (own.map(|own| own.key), own.and_then(|own| own.holds).map(|(_, kind)| kind))
+    }
+
+    fn set(&self, state: State) {
+        let change = Change::State { state, handover: Some(HandoverId(7)), why: None };
+        self.book.guest.append(&[(lun(), change)]).unwrap();
+    }
+}
+
+fn counted(state: &std::path::Path) -> Arc<Counted> {
+    let guest = Ledger::open(state).unwrap().guest(&Owner("vm".into())).unwrap();
+    Arc::new(Counted { guest, appends: AtomicUsize::new(0), room: AtomicUsize::new(usize::MAX) })
+}
+
+fn service(line: &Line, book: &Arc<Counted>, named: bool, multipath: bool) -> Service {
+    let guest = it_nexus(1);
+    let port =
+        if named { Port { initiator: Some(guest.initiator), target_port: Some(1) } } else { Port::default() };
+    let devices = Devices { line: line.clone(), port, multipath };
+    Service::new("vm", Rules::default(), Box::new(devices), Box::new(Arc::clone(book)), Box::new(()))
+}
+
+fn holder(profile: &str, named: bool) -> Bench {
+    let bench = Bench::new(profile, named);
+    assert_eq!(bench.insist(&request::register(Key::NONE, KEY, false)).status, Status::GOOD);
+    assert_eq!(bench.insist(&request::reserve(KEY, KIND)).status, Status::GOOD);
+    bench
+}
+
+fn code(completion: &Completion) -> Option<AdditionalSense> {
+    completion.decoded_sense().map(|sense| sense.code)
+}
+
+#[test]
+fn a_repeated_reserve_or_register_makes_nothing_durable() {
+    let bench = holder("spc", false);
+    let before = bench.book.appends.load(SeqCst);
+    for _ in 0..5 {
+        assert_eq!(bench.guest(&request::reserve(KEY, KIND)).status, Status::GOOD);
+        assert_eq!(bench.guest(&request::register(KEY, KEY, false)).status, Status::GOOD);
+    }
+    assert_eq!(bench.book.appends.load(SeqCst), before);
+    bench.guest(&request::register(KEY, KEY, true));
+    assert_eq!(bench.book.appends.load(SeqCst), before + 2);
+}
+
+#[test]
+fn a_full_state_directory_refuses_changes_and_nothing_else() {
+    let mut bench = holder("spc", false);
+    bench.book.room.store(0, SeqCst);
+    let refused = bench.guest(&request::register(KEY, Key::NONE, false));
+    assert_eq!(code(&refused), Some(AdditionalSense::INTERNAL_TARGET_FAILURE));
+    assert_eq!(bench.device(), (Some(KEY), Some(KIND)));
+    assert_eq!(bench.guest(&request::read(InAction::READ_KEYS, 8192)).status, Status::GOOD);
+    assert_eq!(bench.guest(&request::reserve(KEY, KIND)).status, Status::GOOD);
+}
+
+#[test]
+fn a_commit_that_fails_leaves_good_and_lets_no_more_changes_pass_until_the_device_was_asked() {
+    let mut bench = holder("spc", false);
+    bench.book.room.store(1, SeqCst);
+    assert_eq!(bench.guest(&request::release(KEY, KIND)).status, Status::GOOD);
+    assert_eq!(bench.record().standing(), State::Unverified);
+    let refused = bench.guest(&request::reserve(KEY, KIND));
+    assert_eq!(code(&refused), Some(AdditionalSense::INTERNAL_TARGET_FAILURE));
+    bench.book.room.store(usize::MAX, SeqCst);
+    assert_eq!(bench.guest(&request::reserve(KEY, KIND)).status, Status::GOOD);
+    assert_eq!(bench.recorded(), bench.device());
+    assert_eq!(bench.record().standing(), State::Active);
+}
+
+#[test]
+fn a_guest_that_moved_or_is_being_moved_reaches_no_device() {
+    let mut bench = holder("spc", false);
+    for (state, status) in [(State::Moved, Status::RESERVATION_CONFLICT), (State::Handover, Status::BUSY)] {
+        bench.set(state);
+        assert_eq!(bench.guest(&request::release(KEY, KIND)).status, status);
+        assert_eq!(bench.device(), (Some(KEY), Some(KIND)));
+    }
+}
+
+#[test]
+fn a_freeze_makes_the_guest_wait_and_then_busy() {
+    let bench = holder("spc", false);
+    let _frozen = bench.book.guest.freeze(&lun(), Instant::now()).unwrap();
+    let begun = Instant::now();
+    assert_eq!(bench.guest(&request::release(KEY, KIND)).status, Status::BUSY);
+    assert!(begun.elapsed() >= Service::WAIT && begun.elapsed() < Service::WAIT * 5);
+}
+
+#[test]
+fn an_attention_that_questions_took_is_given_once() {
+    let mut bench = holder("spc", false);
+    bench.foreign(&request::register(Key::NONE, OTHER, false));
+    bench.foreign(&request::preempt(OTHER, KEY, KIND));
+    bench.restart();
+    let told = bench.guest(&request::reserve(KEY, KIND));
+    assert_eq!(code(&told), Some(AdditionalSense::REGISTRATIONS_PREEMPTED));
+    assert_eq!(bench.record().state, State::Fenced);
+    assert_eq!(bench.device(), (None, None), "the probe registered a fenced guest");
+    assert_eq!(bench.guest(&request::reserve(KEY, KIND)).status, Status::RESERVATION_CONFLICT);
+}
+
+#[test]
+fn a_target_that_forgot_everybody_is_lost_and_not_fenced() {
+    let mut bench = holder("spc", false);
+    bench.line.unit.power_cycle();
+    bench.restart();
+    bench.guest(&request::reserve(KEY, KIND));
+    assert_eq!((bench.record().state, bench.recorded()), (State::Lost, (None, None)));
+}
+
+#[test]
+fn a_multipath_map_is_refused_and_other_ports_are_masked() {
+    let mut bench = Bench::new("spc", false);
+    let mut list = scsi::pr::BasicParameters { service_action_key: KEY, ..Default::default() };
+    list.all_target_ports = true;
+    let all_ports = request::out(scsi::pr::OutAction::REGISTER, ReservationType(0), &list);
+    let masked = bench.guest(&all_ports).decoded_sense().unwrap();
+    assert_eq!(masked.code, AdditionalSense::INVALID_FIELD_IN_PARAMETER_LIST);
+    assert_eq!(masked.field_pointer.map(|at| (at.byte, at.bit)), Some((20, Some(2))));
+    let capabilities = bench.insist(&request::read(InAction::REPORT_CAPABILITIES, 8));
+    assert_eq!(capabilities.data[2] & 0x0C, 0);
+    bench.service = service(&bench.line, &bench.book, false, true);
+    let refused = bench.guest(&request::register(Key::NONE, KEY, false));
+    assert_eq!(code(&refused), Some(AdditionalSense::INVALID_COMMAND_OPERATION_CODE));
+    assert_eq!(bench.device(), (None, None));
+}
+
+fn command() -> impl Strategy<Value = Request> {
+    let key = || prop::sample::select(vec![Key::NONE, KEY, OTHER, Key(0x30)]);
+    let kind = || prop::sample::select(vec![1, 3, 5, 6, 7, 8]).prop_map(ReservationType);
+    prop_oneof![
+        4 => (key(), key(), any::<bool>()).prop_map(|(old, new, aptpl)| request::register(old, new, aptpl)),
+        2 => (key(), any::<bool>()).prop_map(|(new, aptpl)| request::register_and_ignore(new, aptpl)),
+        4 => (key(), kind()).prop_map(|(key, kind)| request::reserve(key, kind)),
+        2 => (key(), kind()).prop_map(|(key, kind)| request::release(key, kind)),
+        1 => key().prop_map(request::clear),
+        3 => (key(), key(), kind()).prop_map(|(own, victim, kind)| request::preempt(own, victim, kind)),
+    ]
+}
+
+/// One thing that happens: a command of the guest or of another node, a ledger that stops after so many changes or an
+/// answer that is lost, either followed by a new helper.
+#[derive(Clone, Debug)]
+enum Act {
+    Guest(Request),
+    Foreign(Request),
+    LedgerStops(Request, usize),
+    AnswerLost(Request),
+    Restart,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        8 => command().prop_map(Act::Guest),
+        4 => command().prop_map(Act::Foreign),
+        2 => (command(), 0..3_usize).prop_map(|(request, room)| Act::LedgerStops(request, room)),
+        2 => command().prop_map(Act::AnswerLost),
+        1 => Just(Act::Restart),
+    ]
+}
+
+impl Bench {
+    fn act(&mut self, act: &Act) {
+        match act {
+            Act::Guest(request) => drop(self.insist(request)),
+            Act::Foreign(request) => drop(self.foreign(request)),
+            Act::LedgerStops(request, room) => {
+                self.book.room.store(*room, SeqCst);
+                self.guest(request);
+                self.restart();
+            }
+            Act::AnswerLost(request) => {
+                self.line.lost.store(true, SeqCst);
+                self.guest(request);
+                self.restart();
+            }
+            Act::Restart => self.restart(),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    /// The last word is a command that changes nothing, after which a guest has seen every unit attention.
+    #[test]
+    fn the_record_is_what_the_device_has_after_any_commands_and_crashes(
+        acts in prop::collection::vec(act(), 1..16),
+        profile in prop::sample::select(vec!["spc", "lio", "keep-self"]),
+    ) {
+        let mut bench = Bench::new(profile, true);
+        for act in &acts {
+            bench.act(act);
+        }
+        bench.insist(&request::reserve(Key(0x99), KIND));
+        prop_assert_eq!(bench.recorded(), bench.device());
+        prop_assert_ne!(bench.record().standing(), State::Unverified);
+    }
+}
