@@ -245,6 +245,21 @@ fn a_freeze_makes_the_guest_wait_and_then_busy() {
 }
 
 #[test]
+fn fencing_is_told_once_recorded_and_ended_by_a_new_register() {
+    let mut bench = holder("spc", false);
+    assert_eq!(bench.foreign(&request::register(Key::NONE, OTHER, false)), Status::GOOD);
+    assert_eq!(bench.foreign(&request::preempt(OTHER, KEY, KIND)), Status::GOOD);
+    // The conflict goes before the attention; the question that it raises takes the attention, which is then given.
+    assert_eq!(bench.guest(&request::reserve(KEY, KIND)).status, Status::RESERVATION_CONFLICT);
+    assert_eq!((bench.record().state, bench.recorded()), (State::Fenced, (None, None)));
+    let told = bench.guest(&request::reserve(KEY, KIND));
+    assert_eq!(code(&told), Some(AdditionalSense::REGISTRATIONS_PREEMPTED));
+    assert_eq!(bench.guest(&request::reserve(KEY, KIND)).status, Status::RESERVATION_CONFLICT);
+    assert_eq!(bench.guest(&request::register_and_ignore(KEY, false)).status, Status::GOOD);
+    assert_eq!((bench.record().state, bench.recorded()), (State::Active, (Some(KEY), None)));
+}
+
+#[test]
 fn an_attention_that_questions_took_is_given_once() {
     let mut bench = holder("spc", false);
     bench.foreign(&request::register(Key::NONE, OTHER, false));
