@@ -1,5 +1,6 @@
 //! The command tree. Only words live here; what a command does is in the module of its name.
 
+mod audit;
 mod demo;
 mod doctor;
 mod handover;
@@ -8,6 +9,7 @@ mod status;
 mod target;
 mod values;
 
+pub use audit::AuditArgs;
 pub use demo::DemoArgs;
 pub use doctor::DoctorArgs;
 pub use handover::{HandoverArgs, HandoverVerb, MoveArgs};
@@ -70,6 +72,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Say what this machine lacks for the helper, and what to do
     Doctor(DoctorArgs),
+    /// Show which reservation commands guests sent through tenure-pr-helper
+    Audit(AuditArgs),
 }
 
 impl Command {
@@ -82,6 +86,7 @@ impl Command {
             Self::Status(args) => args.json,
             Self::Target(_) => false,
             Self::Doctor(args) => args.json,
+            Self::Audit(args) => args.json,
             Self::Handover(HandoverArgs { verb: HandoverVerb::Plan(args) | HandoverVerb::Run(args) }) => {
                 args.json
             }

@@ -42,9 +42,28 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 const DURATION: &str = "a duration is 1ms to 86400s, written as 30, 30s, 2.5 or 500ms";
 
+/// An age: a whole number and `s`, `m`, `h` or `d`.
+pub(super) fn age(text: &str) -> Result<Duration, String> {
+    const UNITS: [(char, u64); 4] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
+    let split = |(unit, seconds): (char, u64)| Some((text.strip_suffix(unit)?, seconds));
+    let (digits, unit) = UNITS.into_iter().find_map(split).unwrap_or(("", 1));
+    let number: Option<u64> = digits.parse().ok();
+    let seconds = number.and_then(|number| number.checked_mul(unit));
+    seconds.map(Duration::from_secs).ok_or_else(|| "an age is written as 30s, 10m, 2h or 7d".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ages_have_a_unit() {
+        assert_eq!(age("2h"), Ok(Duration::from_secs(7200)));
+        assert_eq!(age("7d"), Ok(Duration::from_secs(604_800)));
+        for bad in ["", "h", "2", "-1h", "1.5h", "2w", "18446744073709551615d"] {
+            assert!(age(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn keys_are_hexadecimal_with_or_without_prefix() {

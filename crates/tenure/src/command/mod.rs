@@ -1,5 +1,6 @@
 //! What each command does.
 
+pub mod audit;
 pub mod demo;
 pub mod doctor;
 pub mod handover;
