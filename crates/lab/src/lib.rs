@@ -1,11 +1,17 @@
 //! What tests need around Tenure, and no user ever sees: the program itself, targets in processes of
-//! their own (`tenure target`, Debian's `tgt`), and the reservation states that a handover must move.
+//! their own (`tenure target`, Debian's `tgt`), the reservation states that a handover must move, and a Linux VM with
+//! the kernel's own target and real QEMU in it.
 //!
-//! Used by the tests of `tenure` and by `xtask`. Nothing here leaves a process or a file behind.
+//! Used by the tests of `tenure` and by `xtask`. Nothing here leaves a process or a file behind. The program
+//! `tenure-lab` is the part that runs inside the VM.
 
+pub mod lio;
 pub mod moves;
 pub mod process;
+pub mod qemu;
 pub mod served;
 pub mod states;
 pub mod tenure;
 pub mod tgt;
+pub mod trial;
+pub mod vm;

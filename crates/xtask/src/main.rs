@@ -5,6 +5,7 @@
 mod bench;
 mod fuzz;
 mod interop;
+mod lab;
 mod manual;
 mod report;
 mod shell;
@@ -49,6 +50,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// The kernel's own target in a VM; as root it installs the Debian packages it needs
+    Lab {
+        #[command(subcommand)]
+        trial: lab::Trial,
+    },
     /// Compare with tgt in one run, and print the ratios
     Bench,
     /// Write man pages and shell completions
@@ -67,6 +73,7 @@ fn main() -> ExitCode {
         Task::Explore { args } => {
             shell::cargo(&["run", "--release", "-q", "-p", "tenure-explorer", "--"], &args)
         }
+        Task::Lab { trial } => lab::run(&trial),
         Task::Bench => bench::run(),
         Task::Man { out } => manual::write(&out),
     };

@@ -1,0 +1,110 @@
+//! The kernel's own target (LIO) by configfs: one file-backed logical unit, and SCSI hosts of this kernel's own
+//! (`tcm_loop`), each an I_T nexus of its own to it. Runs as root, in the lab's VM.
+
+use crate::process::{DEADLINE, wait_for};
+use anyhow::{Context, Result};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+const CONFIGFS: &str = "/sys/kernel/config/target";
+const SERIAL: &str = "7e4a0000-0000-4000-8000-000000000001";
+/// Where LIO keeps what must survive power loss. It writes there only if the directory exists.
+const STATE: &str = "/var/target";
+
+/// The device nodes of one nexus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// `/dev/sdX`.
+    pub block: PathBuf,
+    /// `/dev/sgN`.
+    pub generic: PathBuf,
+}
+
+/// Serves `backing` to `nexuses` initiator ports and waits for their disks. Registrations that were made with
+/// APTPL before this kernel booted are given back to the target, as `targetcli` does.
+///
+/// # Errors
+/// If a module is missing, LIO refuses, or a disk does not appear.
+pub fn up(backing: &Path, megabytes: u64, nexuses: u8) -> Result<Vec<Disk>> {
+    for directory in ["pr", "alua"] {
+        fs::create_dir_all(Path::new(STATE).join(directory))?;
+    }
+    let unit = backstore(backing, megabytes)?;
+    restore(&unit)?;
+    (1..=nexuses).map(|index| nexus(&unit, index)).collect()
+}
+
+fn backstore(backing: &Path, megabytes: u64) -> Result<PathBuf> {
+    let size = megabytes << 20;
+    fs::OpenOptions::new().create(true).append(true).open(backing)?.set_len(size)?;
+    let unit = Path::new(CONFIGFS).join("core/fileio_0/lun0");
+    fs::create_dir_all(&unit).context("LIO (modules target_core_mod, target_core_file)")?;
+    put(&unit, "control", &format!("fd_dev_name={},fd_dev_size={size}", backing.display()))?;
+    put(&unit, "wwn/vpd_unit_serial", SERIAL)?;
+    put(&unit, "enable", "1")?;
+    Ok(unit)
+}
+
+fn restore(unit: &Path) -> Result<()> {
+    let kept = fs::read_to_string(Path::new(STATE).join("pr").join(format!("aptpl_{SERIAL}")));
+    for registration in kept.iter().flat_map(|text| registrations(text)) {
+        put(unit, "pr/res_aptpl_metadata", &registration)?;
+    }
+    Ok(())
+}
+
+/// LIO's file has a block of lines for each registration; it takes one back as a list with commas.
+fn registrations(text: &str) -> Vec<String> {
+    let blocks = text.split("PR_REG_START:").skip(1);
+    let block = |block: &str| {
+        let lines = block.lines().skip(1).take_while(|line| !line.starts_with("PR_REG_END"));
+        lines.map(str::trim).collect::<Vec<_>>().join(",")
+    };
+    blocks.map(block).collect()
+}
+
+fn nexus(unit: &Path, index: u8) -> Result<Disk> {
+    let group = Path::new(CONFIGFS).join(format!("loopback/naa.50014050000000{index:02x}/tpgt_1"));
+    fs::create_dir_all(&group).context("LIO (module tcm_loop)")?;
+    put(&group, "nexus", &initiator(index))?;
+    fs::create_dir_all(group.join("lun/lun_0"))?;
+    symlink(unit, group.join("lun/lun_0/port"))?;
+    let address = fs::read_to_string(group.join("address"))?;
+    let device = PathBuf::from(format!("/sys/class/scsi_device/{}:0/device", address.trim()));
+    let node = |class: &str| {
+        let found = wait_for(DEADLINE, || fs::read_dir(device.join(class)).ok()?.next()?.ok());
+        let found = found.with_context(|| format!("nexus {index} got no {class} device"))?;
+        anyhow::Ok(Path::new("/dev").join(found.file_name()))
+    };
+    Ok(Disk { block: node("block")?, generic: node("scsi_generic")? })
+}
+
+/// The name of a nexus's initiator port.
+#[must_use]
+pub fn initiator(index: u8) -> String {
+    format!("naa.60014050000000{index:02x}")
+}
+
+fn put(directory: &Path, name: &str, value: &str) -> Result<()> {
+    let path = directory.join(name);
+    fs::write(&path, value).with_context(|| format!("{} = {value}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_registration_of_the_file_is_given_back_alone() {
+        let text = "PR_REG_START: 0\ninitiator_fabric=loopback\nsa_res_key=161\nPR_REG_END: 0\n\
+                    PR_REG_START: 1\ninitiator_fabric=loopback\nsa_res_key=178\nPR_REG_END: 1\n";
+        let given = ["initiator_fabric=loopback,sa_res_key=161", "initiator_fabric=loopback,sa_res_key=178"];
+        assert_eq!(registrations(text), given);
+    }
+
+    #[test]
+    fn a_file_that_says_there_are_none_gives_none() {
+        assert!(registrations("No Registrations or Reservations").is_empty());
+    }
+}

@@ -1,0 +1,117 @@
+//! Real QEMU with one disk behind a pr-manager, and a guest that consists of our driver alone.
+
+mod qmp;
+pub mod qtest;
+mod virtio_scsi;
+
+pub use qmp::{Gate, Qmp};
+pub use virtio_scsi::VirtioScsi;
+
+use crate::process::Background;
+use crate::vm::connect;
+use anyhow::{Result, bail};
+use qtest::Qtest;
+use std::fmt;
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
+use std::str::FromStr;
+
+/// Which of QEMU's pass-through devices the guest's disk is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Front {
+    /// On `/dev/sdX`; reads and writes go another way than other commands.
+    Block,
+    /// On `/dev/sgN`; every command is passed through.
+    Generic,
+}
+
+impl fmt::Display for Front {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Block => "scsi-block",
+            Self::Generic => "scsi-generic",
+        })
+    }
+}
+
+impl FromStr for Front {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "scsi-block" => Ok(Self::Block),
+            "scsi-generic" => Ok(Self::Generic),
+            _ => bail!("{text:?} is neither scsi-block nor scsi-generic"),
+        }
+    }
+}
+
+/// A QEMU with its driver.
+#[derive(Debug)]
+pub struct Qemu {
+    /// The guest's disk.
+    pub disk: VirtioScsi,
+    /// Its control socket.
+    pub qmp: Qmp,
+    _process: Background,
+}
+
+impl Qemu {
+    /// Starts one on `device`, with its files in `directory` and a helper that listens on `helper` there already.
+    ///
+    /// # Errors
+    /// If QEMU does not start, or has not the devices that the driver needs.
+    pub fn start(directory: &Path, front: Front, device: &Path, helper: &Path) -> Result<Self> {
+        std::fs::write(directory.join("halt.rom"), halting_rom())?;
+        let mut process = Background::start(&mut command(directory, front, device, helper)?)?;
+        let qmp = Qmp::connect(&directory.join("qmp"), &mut process)?;
+        let qtest = Qtest::new(connect(&directory.join("qtest"), &mut process)?)?;
+        let disk = VirtioScsi::new(qtest, qmp.gate.clone())?;
+        Ok(Self { disk, qmp, _process: process })
+    }
+}
+
+fn command(directory: &Path, front: Front, device: &Path, helper: &Path) -> Result<Command> {
+    let at = |name: &str| directory.join(name).display().to_string();
+    let socket = |name: &str| format!("unix:{},server=on,wait=off", at(name));
+    let disk = format!("driver=host_device,node-name=disk,filename={},pr-manager=helper", device.display());
+    let sharing = if front == Front::Block { ",share-rw=on" } else { "" };
+    let mut command = Command::new("qemu-system-x86_64");
+    command.args("-M pc -accel tcg -m 64 -nodefaults -no-user-config -display none".split(' '));
+    command.args(["-bios", &at("halt.rom"), "-qmp", &socket("qmp"), "-qtest", &socket("qtest")]);
+    command.args(["-qtest-log", "/dev/null"]);
+    command.args(["-object", &format!("pr-manager-helper,id=helper,path={}", helper.display())]);
+    command.args(["-blockdev", &disk, "-device", "virtio-scsi-pci,disable-modern=on"]);
+    command.args(["-device", &format!("{front},drive=disk{sharing}")]);
+    let log = File::create(directory.join("qemu.log"))?;
+    command.stdout(log.try_clone()?).stderr(log);
+    Ok(command)
+}
+
+/// 64 KiB that end with a reset vector where the CPU halts: cli; hlt; jmp to the hlt.
+fn halting_rom() -> Vec<u8> {
+    let mut rom = vec![0; 0x1_0000];
+    rom.splice(0xFFF0..0xFFF4, [0xFA, 0xF4, 0xEB, 0xFD]);
+    rom
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rom_halts_at_the_reset_vector() {
+        let rom = halting_rom();
+        assert_eq!(rom.len(), 0x1_0000);
+        assert_eq!(rom[0xFFF0..0xFFF4], [0xFA, 0xF4, 0xEB, 0xFD]);
+    }
+
+    #[test]
+    fn devices_are_named_as_qemu_names_them() {
+        for front in [Front::Block, Front::Generic] {
+            assert_eq!(front.to_string().parse::<Front>().unwrap(), front);
+        }
+        assert!("scsi-hd".parse::<Front>().is_err());
+    }
+}

@@ -1,0 +1,132 @@
+//! QEMU's control socket, as far as the lab needs it: commands without arguments, and whether the guest runs.
+
+use crate::process::Background;
+use crate::vm::connect;
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// How long QEMU may take to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A QMP connection past its negotiation.
+#[derive(Debug)]
+pub struct Qmp {
+    stream: UnixStream,
+    answers: Receiver<Value>,
+    /// Open while the guest runs.
+    pub gate: Arc<Gate>,
+}
+
+impl Qmp {
+    /// Connects, and waits for the process to listen.
+    ///
+    /// # Errors
+    /// If it ends before, or does not speak QMP.
+    pub fn connect(path: &Path, process: &mut Background) -> Result<Self> {
+        let stream = connect(path, process)?;
+        let (send, answers) = channel();
+        let gate = Arc::new(Gate::default());
+        let input = stream.try_clone()?;
+        let at_events = Arc::clone(&gate);
+        thread::spawn(move || receive(input, &send, &at_events));
+        let mut qmp = Self { stream, answers, gate };
+        qmp.execute("qmp_capabilities")?;
+        Ok(qmp)
+    }
+
+    /// Executes a command and gives what it returned.
+    ///
+    /// # Errors
+    /// If QEMU refuses it, ends, or does not answer.
+    pub fn execute(&mut self, command: &str) -> Result<Value> {
+        writeln!(self.stream, "{}", json!({ "execute": command }))?;
+        let answer = self.answers.recv_timeout(PATIENCE).with_context(|| format!("{command}: no answer"))?;
+        match answer.get("return") {
+            Some(value) => Ok(value.clone()),
+            None => bail!("{command}: {answer}"),
+        }
+    }
+}
+
+fn receive(stream: UnixStream, answers: &Sender<Value>, gate: &Gate) {
+    for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        let Ok(message) = serde_json::from_str::<Value>(&line) else { return };
+        gate.hear(&message);
+        let is_answer = message.get("return").or_else(|| message.get("error")).is_some();
+        if is_answer && answers.send(message).is_err() {
+            return;
+        }
+    }
+}
+
+/// Closed while the guest is stopped: a driver outside the vCPUs has to stop with them.
+#[derive(Debug)]
+pub struct Gate {
+    running: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { running: Mutex::new(true), changed: Condvar::new() }
+    }
+}
+
+impl Gate {
+    /// Waits until the guest runs.
+    ///
+    /// # Errors
+    /// If it is still stopped after `deadline`.
+    pub fn pass(&self, deadline: Duration) -> Result<()> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(running, deadline, |running| !*running);
+        let (_running, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        if timeout.timed_out() { bail!("the guest is stopped") } else { Ok(()) }
+    }
+
+    fn hear(&self, message: &Value) {
+        let running = match message.get("event").and_then(Value::as_str) {
+            Some("STOP") => false,
+            Some("RESUME") => true,
+            _ => return,
+        };
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = running;
+        self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_millis(20);
+
+    #[test]
+    fn the_gate_closes_with_stop_and_opens_with_resume() {
+        let gate = Gate::default();
+        gate.pass(MOMENT).unwrap();
+        gate.hear(&json!({ "event": "STOP" }));
+        gate.hear(&json!({ "event": "BLOCK_JOB_READY" }));
+        assert!(gate.pass(MOMENT).is_err());
+        gate.hear(&json!({ "event": "RESUME" }));
+        gate.pass(MOMENT).unwrap();
+    }
+
+    #[test]
+    fn one_who_waits_at_the_gate_goes_on_at_resume() {
+        let gate = Gate::default();
+        gate.hear(&json!({ "event": "STOP" }));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| gate.pass(PATIENCE));
+            gate.hear(&json!({ "event": "RESUME" }));
+            waiting.join().unwrap().unwrap();
+        });
+    }
+}

@@ -1,0 +1,214 @@
+//! A driver for QEMU's virtio-scsi-pci in its legacy form (virtio 1.1, 5.6 and the legacy interfaces of 4.1.5),
+//! from outside the guest: a [`Nexus`] to the disk that the guest would see at target 0, LUN 0.
+//!
+//! One request at a time, on the first request queue. While QEMU says that the guest is stopped nothing is
+//! submitted; a request under way is waited for.
+
+use crate::qemu::qmp::Gate;
+use crate::qemu::qtest::Qtest;
+use anyhow::{Context, Result, ensure};
+use nexus::{Nexus, TransportError};
+use scsi::{Completion, DataPhase, Request, Status};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Where the device's ports are put.
+const PORTS: u16 = 0xC000;
+/// Guest memory for the queues and buffers; the guest itself runs nothing.
+const QUEUES: u32 = 0x10_0000;
+const REQUEST: u32 = 0x40_0000;
+const RESPONSE: u32 = 0x60_0000;
+/// PCI device and vendor of a transitional virtio-scsi.
+const VIRTIO_SCSI: u32 = 0x1004_1AF4;
+/// Header and payload may share a descriptor.
+const ANY_LAYOUT: u32 = 1 << 27;
+const REQUEST_QUEUE: u32 = 2;
+const CDB_SIZE: usize = 32;
+const SENSE_SIZE: usize = 96;
+const RESPONSE_SIZE: usize = 12 + SENSE_SIZE;
+/// How long a command may take, five attempts to reach a helper included.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A driver past its initialisation.
+#[derive(Debug)]
+pub struct VirtioScsi {
+    qtest: Qtest,
+    gate: Arc<Gate>,
+    descriptors: u32,
+    queue_size: u16,
+    submitted: u16,
+}
+
+impl VirtioScsi {
+    /// Finds the device, resets it and hands it its queues.
+    ///
+    /// # Errors
+    /// If there is none, or QEMU is gone.
+    pub fn new(mut qtest: Qtest, gate: Arc<Gate>) -> Result<Self> {
+        find(&mut qtest)?;
+        for status in [0, 1, 3] {
+            qtest.output('b', PORTS + 0x12, status)?;
+        }
+        let offered = qtest.input('l', PORTS)?;
+        qtest.output('l', PORTS + 4, offered & ANY_LAYOUT)?;
+        let mut next = QUEUES;
+        let mut place = (0, 0);
+        for queue in 0..=REQUEST_QUEUE {
+            qtest.output('w', PORTS + 0xE, queue)?;
+            let size = u16::try_from(qtest.input('w', PORTS + 0xC)?)?;
+            qtest.output('l', PORTS + 8, next >> 12)?;
+            place = (next, size);
+            next = (used_ring(next, size) + 6 + 8 * u32::from(size)).next_multiple_of(4096);
+        }
+        qtest.output('b', PORTS + 0x12, 7)?;
+        ensure!(place.1 > 1, "the request queue has no room");
+        Ok(Self { qtest, gate, descriptors: place.0, queue_size: place.1, submitted: 0 })
+    }
+
+    fn transfer(&mut self, request: &Request) -> Result<Completion> {
+        let (data_out, room): (&[u8], usize) = match &request.data {
+            DataPhase::None => (&[], 0),
+            DataPhase::In(length) => (&[], *length),
+            DataPhase::Out(data) => (data, 0),
+        };
+        let header = header(&request.cdb, self.submitted)?;
+        self.gate.pass(PATIENCE)?;
+        self.submit(&[&header, data_out].concat(), RESPONSE_SIZE + room)?;
+        self.wait()?;
+        completion(&self.qtest.read(RESPONSE, RESPONSE_SIZE + room)?)
+    }
+
+    /// One chain of two descriptors: what the device reads, and what it writes.
+    fn submit(&mut self, out: &[u8], room: usize) -> Result<()> {
+        self.qtest.write(REQUEST, out)?;
+        let chain = chain(u32::try_from(out.len())?, u32::try_from(room)?);
+        self.qtest.write(self.descriptors, &chain)?;
+        let available = self.descriptors + 16 * u32::from(self.queue_size);
+        let slot = u32::from(self.submitted % self.queue_size);
+        self.qtest.write(available + 4 + 2 * slot, &0u16.to_le_bytes())?;
+        self.submitted = self.submitted.wrapping_add(1);
+        self.qtest.write(available + 2, &self.submitted.to_le_bytes())?;
+        self.qtest.output('w', PORTS + 0x10, REQUEST_QUEUE)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        let index = used_ring(self.descriptors, self.queue_size) + 2;
+        while self.qtest.read(index, 2)? != self.submitted.to_le_bytes() {
+            ensure!(Instant::now() < end, "the device does not answer");
+            thread::sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
+}
+
+impl Nexus for VirtioScsi {
+    fn execute(&mut self, request: &Request) -> Result<Completion, TransportError> {
+        self.transfer(request)
+            .map_err(|error| TransportError::OutcomeUnknown(std::io::Error::other(format!("{error:#}"))))
+    }
+}
+
+/// Looks through the PCI bus; gives the device its ports, and the right to reach memory.
+fn find(qtest: &mut Qtest) -> Result<()> {
+    for slot in 0..32u32 {
+        let address = 0x8000_0000 | slot << 11;
+        qtest.output('l', 0xCF8, address)?;
+        if qtest.input('l', 0xCFC)? == VIRTIO_SCSI {
+            for (register, value) in [(0x10, u32::from(PORTS) | 1), (4, 7)] {
+                qtest.output('l', 0xCF8, address | register)?;
+                qtest.output('l', 0xCFC, value)?;
+            }
+            return Ok(());
+        }
+    }
+    anyhow::bail!("QEMU has no transitional virtio-scsi-pci")
+}
+
+/// The used ring begins on the page after the descriptors and the available ring.
+fn used_ring(descriptors: u32, size: u16) -> u32 {
+    (descriptors + 16 * u32::from(size) + 6 + 2 * u32::from(size)).next_multiple_of(4096)
+}
+
+/// The header before the data: target 0, LUN 0, an identifier, a simple task, and the CDB.
+fn header(cdb: &[u8], id: u16) -> Result<Vec<u8>> {
+    ensure!(cdb.len() <= CDB_SIZE, "a CDB of {} bytes", cdb.len());
+    let mut header = vec![1, 0, 0x40, 0, 0, 0, 0, 0];
+    header.extend(u64::from(id).to_le_bytes());
+    header.extend([0; 3]);
+    header.extend(cdb);
+    header.resize(19 + CDB_SIZE, 0);
+    Ok(header)
+}
+
+fn chain(out: u32, room: u32) -> Vec<u8> {
+    const NEXT: u16 = 1;
+    const WRITE: u16 = 2;
+    let descriptor = |address: u32, length: u32, flags: u16, next: u16| {
+        let mut bytes = u64::from(address).to_le_bytes().to_vec();
+        bytes.extend(length.to_le_bytes());
+        bytes.extend(flags.to_le_bytes());
+        bytes.extend(next.to_le_bytes());
+        bytes
+    };
+    [descriptor(REQUEST, out, NEXT, 1), descriptor(RESPONSE, room, WRITE, 0)].concat()
+}
+
+/// Response header (sense length, residual, status qualifier, status, response), sense, data-in.
+fn completion(bytes: &[u8]) -> Result<Completion> {
+    let (header, data) = bytes.split_at_checked(RESPONSE_SIZE).context("a short response")?;
+    let word =
+        |at: usize| header.get(at..at + 4).and_then(|word| word.try_into().ok()).map(u32::from_le_bytes);
+    let sense_length = usize::try_from(word(0).context("sense length")?)?.min(SENSE_SIZE);
+    let residual = usize::try_from(word(4).context("residual")?)?.min(data.len());
+    let &[status, response] = header.get(10..12).and_then(|pair| pair.first_chunk()).context("status")?;
+    ensure!(response == 0, "virtio-scsi response {response}");
+    let sense = header.get(12..12 + sense_length).unwrap_or_default().to_vec();
+    let data = data.get(..data.len() - residual).unwrap_or_default().to_vec();
+    // Data that came with anything but GOOD means nothing.
+    let data = if status == Status::GOOD.0 { data } else { Vec::new() };
+    Ok(Completion { status: Status(status), sense, data })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(sense_length: u8, residual: u8, status: u8, response: u8, data: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![sense_length, 0, 0, 0, residual, 0, 0, 0, 0, 0, status, response];
+        bytes.extend([0x70; SENSE_SIZE]);
+        bytes.extend(data);
+        bytes
+    }
+
+    #[test]
+    fn data_is_cut_by_the_residual_and_sense_by_its_length() {
+        let good = completion(&response(0, 2, 0, 0, &[1, 2, 3, 4])).unwrap();
+        assert_eq!(good, Completion::good(vec![1, 2]));
+        let check = completion(&response(18, 0, 2, 0, &[1, 2])).unwrap();
+        assert_eq!((check.sense.len(), check.data.len()), (18, 0));
+    }
+
+    #[test]
+    fn lengths_beyond_the_buffers_and_a_failed_response_do_no_harm() {
+        assert!(completion(&response(255, 255, 0, 0, &[1])).unwrap().data.is_empty());
+        assert!(completion(&response(0, 0, 0, 3, &[])).is_err());
+        assert!(completion(&[0; 40]).is_err());
+    }
+
+    #[test]
+    fn the_header_is_padded_to_its_size_and_a_longer_cdb_is_refused() {
+        let header = header(&[0x5E, 1], 7).unwrap();
+        assert_eq!(header.len(), 51);
+        assert_eq!(header[8], 7);
+        assert_eq!(header[19..22], [0x5E, 1, 0]);
+        assert!(super::header(&[0; 33], 0).is_err());
+    }
+
+    #[test]
+    fn the_used_ring_is_on_the_next_page() {
+        assert_eq!(used_ring(0x10_0000, 128), 0x10_1000);
+        assert_eq!(used_ring(0x10_0000, 256), 0x10_2000);
+    }
+}
