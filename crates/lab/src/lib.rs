@@ -3,7 +3,7 @@
 //! the kernel's own target and real QEMU in it.
 //!
 //! Used by the tests of `tenure` and by `xtask`. Nothing here leaves a process or a file behind. The program
-//! `tenure-lab` is the part that runs inside the VM.
+//! `tenure-lab` is the part that runs inside the VM; the README beside this crate's manifest explains it.
 
 pub mod lio;
 pub mod moves;
@@ -11,6 +11,7 @@ pub mod process;
 pub mod qemu;
 pub mod served;
 pub mod states;
+pub mod table;
 pub mod tenure;
 pub mod tgt;
 pub mod trial;

@@ -4,7 +4,8 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use lab::{lio, vm};
+use lab::qemu::Front;
+use lab::{lio, table, vm};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -35,6 +36,21 @@ enum Task {
         #[arg(long, default_value_t = 2)]
         nexuses: u8,
     },
+    /// Send the table of commands through QEMU and a helper, and print what came back
+    Record {
+        /// The helper and its arguments; `-k SOCKET` is added
+        #[arg(long)]
+        helper: String,
+        /// scsi-block or scsi-generic
+        #[arg(long)]
+        front: Front,
+        /// The guest's disk: /dev/sdX, or /dev/sgN for scsi-generic
+        #[arg(long)]
+        guest: PathBuf,
+        /// The disk of another initiator port
+        #[arg(long)]
+        peer: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -54,6 +70,10 @@ fn run(task: Task) -> Result<()> {
             for disk in lio::up(&backing, 64, nexuses)? {
                 println!("{} {}", disk.block.display(), disk.generic.display());
             }
+            Ok(())
+        }
+        Task::Record { helper, front, guest, peer } => {
+            println!("{}", serde_json::to_string(&table::record(&helper, front, &guest, &peer)?)?);
             Ok(())
         }
     }

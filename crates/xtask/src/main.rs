@@ -50,10 +50,10 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// The kernel's own target in a VM; as root it installs the Debian packages it needs
+    /// Real QEMU and the kernel's own target in a VM: one trial, or all; as root it installs the packages it needs
     Lab {
         #[command(subcommand)]
-        trial: lab::Trial,
+        trial: Option<lab::Trial>,
     },
     /// Compare with tgt in one run, and print the ratios
     Bench,
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
         Task::Explore { args } => {
             shell::cargo(&["run", "--release", "-q", "-p", "tenure-explorer", "--"], &args)
         }
-        Task::Lab { trial } => lab::run(&trial),
+        Task::Lab { trial } => lab::run(trial.as_ref()),
         Task::Bench => bench::run(),
         Task::Man { out } => manual::write(&out),
     };

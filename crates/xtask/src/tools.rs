@@ -27,9 +27,10 @@ pub(crate) const LIBISCSI: &[Tool] = &[
 /// QEMU's programs.
 pub(crate) const QEMU: &[Tool] =
     &[Tool { what: "qemu-img", package: "qemu-utils" }, Tool { what: "qemu-io", package: "qemu-utils" }];
-/// What the lab's VM is made of.
+/// What the lab's VM, and QEMU in it, are made of.
 pub(crate) const LAB: &[Tool] = &[
     Tool { what: "qemu-system-x86_64", package: "qemu-system-x86" },
+    Tool { what: "qemu-pr-helper", package: "qemu-system-common" },
     Tool { what: "busybox", package: "busybox-static" },
     Tool { what: "depmod", package: "kmod" },
 ];
