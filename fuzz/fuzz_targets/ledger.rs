@@ -1,20 +1,11 @@
 //! The ledger's log: what is read of any bytes survives compaction, and no line is lost by cutting or feeding in pieces.
 #![no_main]
 
+use arbitrary::{Arbitrary, Unstructured};
+use fuzz::story::{Story, framed, owner};
+use ledger::Record;
 use ledger::log::{Log, header};
-use ledger::{Owner, Record};
 use libfuzzer_sys::fuzz_target;
-
-/// Each line of the input with its checksum, behind a header: the fuzzer cannot guess those.
-fn framed(input: &[u8]) -> Vec<u8> {
-    let mut log = header(&Owner("fuzz".into())).into_bytes();
-    for json in input.split(|byte| *byte == b'\n') {
-        log.extend(format!("{:08x} ", crc32c::crc32c(json)).bytes());
-        log.extend(json);
-        log.push(b'\n');
-    }
-    log
-}
 
 fn records(log: &Log) -> Vec<Record> {
     log.records().cloned().collect()
@@ -37,7 +28,16 @@ fn check(bytes: &[u8]) {
     assert_eq!(records(&pieces), records(&log));
 }
 
+/// Each line of the input with its checksum, behind a header: a fuzzer cannot guess those.
+fn with_checksums(input: &[u8]) -> Vec<u8> {
+    let lines = input.split(|byte| *byte == b'\n').flat_map(framed);
+    header(&owner()).into_bytes().into_iter().chain(lines).collect()
+}
+
 fuzz_target!(|input: &[u8]| {
     check(input);
-    check(&framed(input));
+    check(&with_checksums(input));
+    if let Ok(story) = Story::arbitrary(&mut Unstructured::new(input)) {
+        check(&story.bytes());
+    }
 });

@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod names;
+pub mod story;
 
 use std::fmt::Debug;
 
