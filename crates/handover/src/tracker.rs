@@ -75,6 +75,12 @@ impl Tracker {
         self.state
     }
 
+    /// It is certain that the nexus is registered.
+    #[must_use]
+    pub const fn is_registered(&self) -> bool {
+        self.state.key.is_some() && !self.wants.registration
+    }
+
     /// What must be asked.
     #[must_use]
     pub const fn wants(&self) -> Wants {

@@ -69,7 +69,28 @@ fn hint(error: &Error) -> &'static str {
 #[derive(Debug)]
 pub struct SgDevice {
     device: OwnedFd,
+    node: Node,
     timeout: Duration,
+}
+
+/// What the descriptor says of itself.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    number: u64,
+    block: bool,
+    writable: bool,
+}
+
+impl Node {
+    /// `Ok(None)`: neither a block nor a character device, or a descriptor that cannot be used (O_PATH).
+    fn of(device: &OwnedFd) -> rustix::io::Result<Option<Self>> {
+        let stat = rustix::fs::fstat(device)?;
+        let flags = rustix::fs::fcntl_getfl(device)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let usable = is_device(kind) && !flags.contains(OFlags::PATH);
+        let writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+        Ok(usable.then_some(Self { number: stat.st_rdev, block: kind == FileType::BlockDevice, writable }))
+    }
 }
 
 impl SgDevice {
@@ -85,10 +106,11 @@ impl SgDevice {
         // NONBLOCK: neither wait for another program's exclusive open of /dev/sgN nor for a medium.
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let device = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
-        check_type(path, rustix::fs::fstat(&device).map_err(failed)?.st_mode)?;
+        let node = Node::of(&device).map_err(failed)?;
+        let node = node.ok_or_else(|| OpenError::NotADevice(path.to_owned()))?;
         let not_scsi = |source| OpenError::NotScsi { path: path.to_owned(), source };
         match sys::version(device.as_fd()) {
-            Ok(SG_VERSION_3..) => Ok(Self { device, timeout: DEFAULT_TIMEOUT }),
+            Ok(SG_VERSION_3..) => Ok(Self { device, node, timeout: DEFAULT_TIMEOUT }),
             Ok(_) => Err(not_scsi(None)),
             Err(errno) => Err(not_scsi(Some(errno.into()))),
         }
@@ -100,28 +122,38 @@ impl SgDevice {
     /// # Errors
     /// [`OpenError::NotADevice`] if it is neither a block nor a character device, or cannot be used at all (O_PATH).
     pub fn from_fd(device: OwnedFd) -> Result<Self, OpenError> {
-        let unusable = || OpenError::NotADevice(PathBuf::from("the descriptor"));
-        let mode = rustix::fs::fstat(&device).map_err(|_| unusable())?.st_mode;
-        check_type(Path::new("the descriptor"), mode)?;
-        let flags = rustix::fs::fcntl_getfl(&device).map_err(|_| unusable())?;
-        if flags.contains(OFlags::PATH) {
-            return Err(unusable());
-        }
-        Ok(Self { device, timeout: DEFAULT_TIMEOUT })
+        let node = Node::of(&device).ok().flatten();
+        let node = node.ok_or_else(|| OpenError::NotADevice(PathBuf::from("the descriptor")))?;
+        Ok(Self { device, node, timeout: DEFAULT_TIMEOUT })
     }
 
     /// Whether it was opened for writing, without which the kernel's permissions did not allow its opener to change
     /// anything.
     #[must_use]
-    pub fn is_writable(&self) -> bool {
-        let mode = OFlags::RDONLY | OFlags::WRONLY | OFlags::RDWR;
-        rustix::fs::fcntl_getfl(&self.device).is_ok_and(|flags| flags & mode != OFlags::RDONLY)
+    pub const fn is_writable(&self) -> bool {
+        self.node.writable
     }
 
     /// The device number, of the node and not of the file system it is on.
     #[must_use]
-    pub fn number(&self) -> Option<u64> {
-        Some(rustix::fs::fstat(&self.device).ok()?.st_rdev)
+    pub const fn number(&self) -> u64 {
+        self.node.number
+    }
+
+    /// It is a block device, and not a character device.
+    #[must_use]
+    pub const fn is_block(&self) -> bool {
+        self.node.block
+    }
+
+    /// The number that the kernel gave the disk when it was attached and will give no other disk until it is booted anew
+    /// (BLKGETDISKSEQ, Linux 5.15): of the disk that this descriptor was opened on, whatever has its device number now.
+    #[must_use]
+    pub fn disk_sequence(&self) -> Option<u64> {
+        if !self.node.block {
+            return None;
+        }
+        sys::disk_sequence(self.device.as_fd()).ok()
     }
 
     /// Sets how long a command may take; whole milliseconds, at least one. Linux takes 7 s on `/dev/sdX`
@@ -139,10 +171,12 @@ impl SgDevice {
 
 /// Opening a FIFO or a tape may have effects, so the type is looked at before and, against races, after.
 fn check_type(path: &Path, mode: rustix::fs::RawMode) -> Result<(), OpenError> {
-    match FileType::from_raw_mode(mode) {
-        FileType::BlockDevice | FileType::CharacterDevice => Ok(()),
-        _ => Err(OpenError::NotADevice(path.to_owned())),
-    }
+    let device = is_device(FileType::from_raw_mode(mode));
+    device.then_some(()).ok_or_else(|| OpenError::NotADevice(path.to_owned()))
+}
+
+const fn is_device(kind: FileType) -> bool {
+    matches!(kind, FileType::BlockDevice | FileType::CharacterDevice)
 }
 
 impl Nexus for SgDevice {

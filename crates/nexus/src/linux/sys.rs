@@ -1,4 +1,5 @@
-//! The SG_IO ioctl of Linux (`include/scsi/sg.h`, interface version 3): the only `unsafe` of this crate.
+//! The ioctls of Linux: SG_IO (`include/scsi/sg.h`, interface version 3) and what tells devices apart. The only `unsafe` of
+//! this crate.
 //!
 //! [`sg_io`] is safe to call with any bytes: lengths come from the slices themselves. Used by
 //! [`super::SgDevice`] alone.
@@ -12,6 +13,7 @@ use std::ptr::null_mut;
 
 const SG_GET_VERSION_NUM: ioctl::Opcode = 0x2282;
 const SG_IO: ioctl::Opcode = 0x2285;
+const BLKGETDISKSEQ: ioctl::Opcode = ioctl::opcode::read::<u64>(0x12, 128);
 
 /// Room for sense data: the most that fixed or descriptor format can have (SPC-4 4.5.2.1).
 pub(super) const SENSE_LENGTH: usize = 252;
@@ -127,4 +129,10 @@ pub(super) fn sg_io(
 pub(super) fn version(device: BorrowedFd<'_>) -> rustix::io::Result<i32> {
     // SAFETY: SG_GET_VERSION_NUM writes one `int`.
     unsafe { ioctl::ioctl(device, Getter::<SG_GET_VERSION_NUM, i32>::new()) }
+}
+
+/// The sequence number of a block device's disk; NOTTY before Linux 5.15.
+pub(super) fn disk_sequence(device: BorrowedFd<'_>) -> rustix::io::Result<u64> {
+    // SAFETY: BLKGETDISKSEQ writes one `u64`.
+    unsafe { ioctl::ioctl(device, Getter::<BLKGETDISKSEQ, u64>::new()) }
 }

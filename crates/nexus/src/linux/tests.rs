@@ -221,7 +221,7 @@ fn nodes_that_are_no_scsi_disks_are_refused_with_advice() {
 /// A nexus to a device that refuses the ioctl, which is as far as one gets without a disk.
 fn to_null() -> SgDevice {
     let device = std::fs::File::open("/dev/null").unwrap().into();
-    SgDevice { device, timeout: DEFAULT_TIMEOUT }
+    SgDevice::from_fd(device).unwrap()
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn only_devices_are_taken_from_a_descriptor() {
     let null = std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
     let device = SgDevice::from_fd(null.into()).unwrap();
     assert!(device.is_writable());
-    assert_eq!(device.number(), Some(rustix::fs::makedev(1, 3)));
+    assert_eq!(device.number(), rustix::fs::makedev(1, 3));
     let (pipe, _) = std::io::pipe().unwrap();
     assert!(SgDevice::from_fd(pipe.into()).is_err());
     let flags = rustix::fs::OFlags::PATH;

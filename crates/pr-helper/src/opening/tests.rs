@@ -1,28 +1,90 @@
 //! Names of logical units, and descriptors that are none of a SCSI device.
 
 use super::*;
+use crate::opening::cache::tests::key;
 use rustix::fs::{Mode, OFlags};
-use scsi::AdditionalSense;
+use scsi::vpd::Page;
+use scsi::{AdditionalSense, Request};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 /// A device that answers INQUIRY with the pages it has.
-struct Named(Vec<(u8, Vec<u8>)>);
+#[derive(Clone, Default)]
+struct Named {
+    pages: Vec<(u8, Vec<u8>)>,
+    asked: Arc<AtomicUsize>,
+}
 
 impl Nexus for Named {
     fn execute(&mut self, request: &Request) -> Result<Completion, TransportError> {
+        if request.cdb[0] == 0 {
+            return Ok(Completion::check(&scsi::Sense::unit_attention(AdditionalSense::new(0x3F, 0x0E))));
+        }
+        self.asked.fetch_add(1, SeqCst);
         if request.cdb[1] == 0 {
             let mut standard = vec![0; 36];
             standard.splice(8..32, *b"TENURE  DISK            ");
             return Ok(Completion::good(standard));
         }
-        let found = self.0.iter().find(|(code, _)| *code == request.cdb[2]);
+        let found = self.pages.iter().find(|(code, _)| *code == request.cdb[2]);
         let page = |(code, body): &(u8, Vec<u8>)| Page { peripheral: 0, code: *code, body: body.clone() };
         Ok(found.map(page).map_or_else(failure::not_allowed, |page| Completion::good(page.to_bytes())))
     }
 }
 
 fn name(pages: Vec<(u8, Vec<u8>)>) -> Option<String> {
-    let identity = identify(&mut Named(pages), "pci0", "/dev/sdx".to_owned()).unwrap();
-    identity.map(|identity| identity.lun.0)
+    names::ask(&mut Named { pages, ..Named::default() }).unwrap().lun
+}
+
+fn host() -> Host<'static> {
+    Host { sys: Path::new("/nowhere"), number: 0x800, block: true }
+}
+
+fn naa(last: u8) -> Named {
+    let designator = vec![0x01, 0x03, 0, 8, 0x60, 1, 2, 3, 4, 5, 6, last];
+    Named { pages: vec![(0x83, designator)], ..Named::default() }
+}
+
+/// What the helper takes the device for.
+fn taken_for(devices: &LinuxDevices, device: &Named, disk: u64) -> String {
+    let opened = devices.look(device.clone(), Some(key(disk)), &host()).unwrap();
+    opened.identity.unwrap().lun.0.clone()
+}
+
+#[test]
+fn a_device_is_asked_once_and_one_that_replaced_it_again() {
+    let (devices, first, second) = (LinuxDevices::default(), naa(1), naa(2));
+    for _ in 0..5 {
+        assert_eq!(taken_for(&devices, &first, 1), "naa.6001020304050601");
+    }
+    assert_eq!(first.asked.load(SeqCst), 1);
+    assert_eq!(taken_for(&devices, &second, 2), "naa.6001020304050602");
+}
+
+#[test]
+fn a_unit_attention_makes_the_helper_ask_again() {
+    let (devices, before, after) = (LinuxDevices::default(), naa(1), naa(2));
+    let mut opened = devices.look(before, Some(key(1)), &host()).unwrap();
+    opened.nexus.execute(&Request { cdb: vec![0; 6], data: scsi::DataPhase::None }).unwrap();
+    assert_eq!(taken_for(&devices, &after, 1), "naa.6001020304050602");
+}
+
+#[test]
+fn a_device_that_cannot_be_told_from_a_later_one_is_asked_each_time() {
+    let (devices, device) = (LinuxDevices::default(), naa(1));
+    for _ in 0..3 {
+        assert!(devices.look(device.clone(), None, &host()).is_ok());
+    }
+    assert_eq!(device.asked.load(SeqCst), 3);
+}
+
+#[test]
+fn every_way_to_one_device_has_the_same_key_as_long_as_it_is_there() {
+    let key = || {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        Key::of(&SgDevice::from_fd(null.into()).unwrap(), Path::new(host::SYS)).unwrap()
+    };
+    assert_eq!(key(), key());
 }
 
 #[test]
@@ -48,7 +110,7 @@ fn what_is_no_device_is_answered_as_the_incumbent_does() {
     let path = rustix::fs::open("/dev/null", OFlags::PATH, Mode::empty()).unwrap();
     let null = std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
     for fd in [tempfile::tempfile().unwrap().into(), pipe.into(), path, null.into()] {
-        let refused = LinuxDevices.open(fd, true).err().unwrap();
+        let refused = LinuxDevices::default().open(fd, true).err().unwrap();
         assert_eq!(refused.decoded_sense().unwrap().code, aborted);
     }
 }
@@ -56,6 +118,6 @@ fn what_is_no_device_is_answered_as_the_incumbent_does() {
 #[test]
 fn a_descriptor_opened_for_reading_may_not_change_reservations() {
     let null = std::fs::File::open("/dev/null").unwrap();
-    let refused = LinuxDevices.open(null.into(), true).err().unwrap();
+    let refused = LinuxDevices::default().open(null.into(), true).err().unwrap();
     assert_eq!(refused.decoded_sense().unwrap().code, AdditionalSense::INVALID_COMMAND_OPERATION_CODE);
 }

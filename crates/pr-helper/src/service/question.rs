@@ -89,7 +89,15 @@ impl Questions<'_> {
         }
         let ended = self.send(&request::read(InAction::READ_FULL_STATUS, LENGTH))?;
         let status = if ended.status.is_good() { FullStatus::parse(&ended.data) } else { None };
-        Ok(status.is_some_and(|status| !status.truncated && tracker.learn_full_status(&status, self.port)))
+        let mut told = *tracker;
+        let used =
+            status.is_some_and(|status| !status.truncated && told.learn_full_status(&status, self.port));
+        // The probe is proof: a list without this nexus has it under another name than this side knows.
+        let contradicted = tracker.is_registered() && !told.is_registered();
+        if used && !contradicted {
+            *tracker = told;
+        }
+        Ok(used && !contradicted)
     }
 
     fn read<T>(

@@ -44,7 +44,7 @@ struct Devices {
 impl OpenLun for Devices {
     fn open(&self, _: OwnedFd, _: bool) -> Result<Opened, Completion> {
         let (lun, path) = (lun(), PathId("a nexus".into()));
-        let identity = Identity { lun, path, node: "/dev/sdx".into(), port: self.port.clone() };
+        let identity = Arc::new(Identity { lun, path, node: "/dev/sdx".into(), port: self.port.clone() });
         let (nexus, multipath) = (Box::new(self.line.clone()), self.multipath);
         Ok(Opened { identity: Some(identity), nexus, multipath })
     }
@@ -172,6 +172,10 @@ fn service(line: &Line, book: &Arc<Counted>, named: bool, multipath: bool) -> Se
     let guest = it_nexus(1);
     let port =
         if named { Port { initiator: Some(guest.initiator), target_port: Some(1) } } else { Port::default() };
+    service_at(line, book, port, multipath)
+}
+
+fn service_at(line: &Line, book: &Arc<Counted>, port: Port, multipath: bool) -> Service {
     let devices = Devices { line: line.clone(), port, multipath };
     Service::new("vm", Rules::default(), Box::new(devices), Box::new(Arc::clone(book)), Box::new(()))
 }
@@ -270,6 +274,17 @@ fn an_attention_that_questions_took_is_given_once() {
     assert_eq!(bench.record().state, State::Fenced);
     assert_eq!(bench.device(), (None, None), "the probe registered a fenced guest");
     assert_eq!(bench.guest(&request::reserve(KEY, KIND)).status, Status::RESERVATION_CONFLICT);
+}
+
+#[test]
+fn a_name_that_the_target_does_not_use_makes_nobody_fenced() {
+    let mut bench = holder("spc", true);
+    let port = Port { initiator: Some(it_nexus(9).initiator), target_port: Some(1) };
+    bench.service = service_at(&bench.line, &bench.book, port, false);
+    assert_eq!(bench.guest(&request::reserve(KEY, KIND)).status, Status::GOOD);
+    assert_eq!((bench.record().state, bench.recorded()), (State::Active, (Some(KEY), Some(KIND))));
+    let fenced = |past: &ledger::Past| matches!(past.change, Change::State { .. });
+    assert!(!bench.record().history.iter().any(fenced));
 }
 
 #[test]
