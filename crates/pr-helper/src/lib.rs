@@ -5,7 +5,10 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+pub mod daemon;
+mod document;
 pub mod failure;
+mod limit;
 pub mod metrics;
 mod observer;
 pub mod opening;
@@ -17,5 +20,6 @@ pub mod service;
 mod socket;
 pub mod wire;
 
+pub use document::DocumentError;
 pub use observer::{Observer, PrOutEvent, RequestEvent};
 pub use request::{Caller, Command, Serve};

@@ -10,7 +10,6 @@
 mod event;
 mod file;
 mod journal;
-mod limit;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -21,9 +20,9 @@ pub use journal::Journal;
 pub use read::{Line, Reader};
 pub use timestamp::Timestamp;
 
+use crate::limit::Limit;
 use crate::observer::{Observer, PrOutEvent};
 use file::AuditFile;
-use limit::Limit;
 use std::io;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -31,6 +30,11 @@ use std::time::Instant;
 
 /// The file in the state directory.
 pub const FILE_NAME: &str = "audit.jsonl";
+
+/// Events that pass at once.
+const BURST: u32 = 500;
+/// Events per second that pass for ever: 20 of about 400 bytes write 30 MB an hour at most.
+const PER_SECOND: u32 = 20;
 
 /// Writes the audit.
 #[derive(Debug)]
@@ -52,7 +56,7 @@ impl Audit {
     /// If the directory or the file cannot be opened.
     pub fn open(state: &Path, journal: Option<Journal>) -> io::Result<Self> {
         let (file, now) = (AuditFile::open(state, file::LARGEST)?, Instant::now());
-        let limit = || Limit::new(limit::BURST, limit::PER_SECOND, now);
+        let limit = || Limit::new(BURST, PER_SECOND, now);
         Ok(Self(Mutex::new(Sinks { file, journal, good: limit(), other: limit(), failing: false })))
     }
 }

@@ -40,12 +40,15 @@ impl Connection {
     /// Serves the connection to its end, and says why it ended.
     pub(super) fn run(&self, stream: &UnixStream) {
         let caller = Caller::of(stream);
-        tracing::debug!(?caller, "pr_helper_connect");
+        tracing::trace!(name: "pr_helper_connect", pid = caller.pid, uid = caller.uid, client = ?caller.name);
         match self.converse(stream, &caller) {
             Ok(never) => match never {},
-            Err(Closed::Socket(SocketError::Ended)) => tracing::debug!(?caller, "pr_helper_disconnect"),
-            Err(why) => tracing::info!(?caller, %why, "closing a connection"),
+            Err(Closed::Socket(SocketError::Ended)) => {}
+            Err(why) => {
+                tracing::info!(pid = caller.pid, client = ?caller.name, "closing a connection: {why}");
+            }
         }
+        tracing::trace!(name: "pr_helper_disconnect", pid = caller.pid);
     }
 
     fn converse(&self, stream: &UnixStream, caller: &Caller) -> Result<std::convert::Infallible, Closed> {
@@ -53,8 +56,10 @@ impl Connection {
         loop {
             let request = self.receive(stream)?;
             let header = request.header;
+            let [cmd, sa, ..] = header.cdb;
+            tracing::trace!(name: "pr_helper_execute", pid = caller.pid, cmd, sa = sa & 0x1F);
             let completion = self.carry_out(caller, request);
-            tracing::trace!(cdb = ?header.cdb, status = %completion.status, "pr_helper_done");
+            tracing::trace!(name: "pr_helper_done", pid = caller.pid, cmd, sa = sa & 0x1F, status = completion.status.0);
             socket::write(stream, &encode_reply(&completion, header.allocation()), self.deadline)?;
         }
     }

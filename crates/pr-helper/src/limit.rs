@@ -1,15 +1,10 @@
-//! A bounded rate with a burst: pure, the time comes from outside.
+//! A bounded rate with a burst, for what a guest can cause to be written: audit and log. Pure, the time comes from outside.
 
 use std::time::{Duration, Instant};
 
-/// Events that pass at once.
-pub(super) const BURST: u32 = 500;
-/// Events per second that pass for ever: 20 of about 400 bytes write 30 MB an hour at most.
-pub(super) const PER_SECOND: u32 = 20;
-
 /// A token bucket that counts what it holds back.
 #[derive(Debug)]
-pub(super) struct Limit {
+pub(crate) struct Limit {
     burst: u32,
     interval: Duration,
     tokens: u32,
@@ -19,13 +14,13 @@ pub(super) struct Limit {
 }
 
 impl Limit {
-    pub(super) fn new(burst: u32, per_second: u32, now: Instant) -> Self {
+    pub(crate) fn new(burst: u32, per_second: u32, now: Instant) -> Self {
         let interval = Duration::from_secs(1) / per_second.max(1);
         Self { burst, interval, tokens: burst, since: now, suppressed: 0 }
     }
 
     /// Whether an event passes now, and then how many before it did not.
-    pub(super) fn admit(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn admit(&mut self, now: Instant) -> Option<u64> {
         self.refill(now);
         match self.tokens.checked_sub(1) {
             Some(left) => {

@@ -1,0 +1,183 @@
+//! The program `tenure-pr-helper`: from the command line to serving, and to an orderly end.
+//!
+//! The order is what keeps it safe. Signals are caught before anything is made that must be removed again. Everything
+//! that takes privilege is opened next: socket, pidfile, metrics, state directory, audit, the log. Then privileges are given up,
+//! while there is one thread. Only then is anybody told that the helper is ready, and the first client heard.
+//!
+//! A state directory that cannot be used does not keep a guest's machine from starting: PERSISTENT RESERVE IN works,
+//! PERSISTENT RESERVE OUT is refused, and the log says what to do. Everything else that is wrong ends the program with
+//! one line and exit status 1, as `qemu-pr-helper` does.
+
+mod config;
+mod detach;
+mod error;
+mod log;
+mod made;
+mod name;
+mod options;
+mod pidfile;
+mod records;
+mod refusals;
+mod socket;
+mod trace;
+
+pub use name::Name;
+pub use options::CommandLine;
+
+use crate::Observer;
+use crate::audit::{Audit, Journal};
+use crate::metrics::{Endpoint, Metrics};
+use crate::opening::LinuxDevices;
+use crate::policy::Rules;
+use crate::privilege::{Account, Confinement, Measure, Report};
+use crate::server::{Limits, Server};
+use crate::service::Service;
+use detach::Detached;
+use error::{StartError, told};
+use log::Log;
+use options::{Asked, Options};
+use pidfile::Pidfile;
+use records::Records;
+use refusals::Refusals;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use socket::Socket;
+use std::ffi::OsString;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// What sysfs tells of a device: its name, its adapter, and whether device-mapper made it.
+const SYSFS: [&str; 1] = ["/sys/devices"];
+
+/// Runs the program with these arguments, its name first.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let name = Name::of(arguments.first());
+    let ended = options::parse(name, &arguments).and_then(|asked| match asked {
+        Asked::Print(text) => {
+            print!("{text}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Asked::Serve(options) if options.daemon && !options.detached => detach::spawn(&arguments),
+        Asked::Serve(mut options) => serve(&mut options).map(|()| ExitCode::SUCCESS),
+    });
+    ended.unwrap_or_else(|error| {
+        eprintln!("{name}: {}", told(&error));
+        ExitCode::FAILURE
+    })
+}
+
+/// Serves until SIGTERM, SIGINT or SIGHUP.
+fn serve(options: &mut Options) -> Result<(), StartError> {
+    let stop = stop_signals()?;
+    let detached = options.detached.then(Detached::new).transpose()?;
+    let log = Log::install(options, detached.is_some())?;
+    let limits = Limits { connections: connections(), ..Limits::default() };
+    let rules = options.policy.as_deref().map(Rules::load).transpose()?.unwrap_or_default();
+    let account = Account::find(options.user.as_deref(), options.group.as_deref())?;
+    let pidfile = options.pidfile.as_deref().map(Pidfile::make).transpose()?;
+    let socket = Socket::open(options)?;
+    let endpoint = options.metrics.as_ref().map(endpoint).transpose()?;
+    let vm = options.vm.clone().unwrap_or_else(|| socket.owner().to_owned());
+    let records = Records::open(&options.state, &vm);
+    let mut observers: Vec<Arc<dyn Observer>> = vec![Arc::new(Refusals)];
+    observers.extend(audit(&options.state));
+    say(&confinement(options, account, &socket, pidfile.as_ref()).apply()?);
+    if let Some(endpoint) = endpoint {
+        let metrics = Arc::new(Metrics::default());
+        endpoint.serve(Arc::clone(&metrics)).map_err(StartError::Thread)?;
+        observers.push(metrics);
+    }
+    let service =
+        Service::new(&vm, rules, Box::<LinuxDevices>::default(), Box::new(records), Box::new(observers));
+    tracing::info!(vm, socket = %socket.path().display(), "serving");
+    ready(detached, log)?;
+    let served = Server::new(Arc::new(service), limits).run(socket.listener(), stop);
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    served.map_err(StartError::Serving)
+}
+
+/// A stream that can be read once a signal asks to end. SIGHUP ends too, as it does the incumbent.
+fn stop_signals() -> Result<UnixStream, StartError> {
+    let (read, write) = UnixStream::pair().map_err(StartError::Signals)?;
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        let write = write.try_clone().map_err(StartError::Signals)?;
+        signal_hook::low_level::pipe::register(signal, write).map_err(StartError::Signals)?;
+    }
+    Ok(read)
+}
+
+/// Raises the limit on descriptors as far as it goes. Every client takes one, and every command under way three more;
+/// as most clients are idle, half of the descriptors are for them.
+fn connections() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    // Allowed to everybody; if not, there are just fewer connections.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let most = Limits::default().connections;
+    getrlimit(Resource::Nofile)
+        .current
+        .map_or(most, |descriptors| usize::try_from(descriptors / 2).map_or(most, |half| half.clamp(1, most)))
+}
+
+fn endpoint(address: &crate::metrics::Address) -> Result<Endpoint, StartError> {
+    Endpoint::bind(address).map_err(StartError::Metrics)
+}
+
+/// The audit, if the state directory can have it.
+fn audit(state: &Path) -> Option<Arc<dyn Observer>> {
+    let journal = Journal::of_service(std::env::var_os("JOURNAL_STREAM").as_deref());
+    match Audit::open(state, journal) {
+        Ok(audit) => Some(Arc::new(audit)),
+        Err(error) => {
+            tracing::error!(%error, "no audit can be kept in {}", state.display());
+            None
+        }
+    }
+}
+
+fn confinement(
+    options: &Options,
+    account: Option<Account>,
+    socket: &Socket,
+    pidfile: Option<&Pidfile>,
+) -> Confinement {
+    let made = socket.made().into_iter().chain(pidfile.map(Pidfile::path));
+    let mut tidied: Vec<PathBuf> = made.filter_map(Path::parent).map(Path::to_owned).collect();
+    tidied.dedup();
+    Confinement {
+        account,
+        // Where there is none, the log has said so already.
+        owned: Some(options.state.clone()).filter(|state| state.is_dir()).into_iter().collect(),
+        tidied,
+        readable: SYSFS.iter().map(PathBuf::from).filter(|path| path.exists()).collect(),
+    }
+}
+
+/// Says what protects the host, and loudly what does not.
+fn say(report: &Report) {
+    for (name, measure) in report.measures() {
+        match measure {
+            Measure::Failed(why) => tracing::warn!("{name} failed: {why}"),
+            other => tracing::info!("{name}: {other}"),
+        }
+    }
+}
+
+/// Tells whoever started this program.
+fn ready(detached: Option<Detached>, log: &'static Log) -> Result<(), StartError> {
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "NOTIFY_SOCKET");
+    }
+    if let Some(detached) = detached {
+        detached.ready()?;
+        log.leave_terminal();
+    }
+    Ok(())
+}
+
+/// In the background the working directory is another.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
