@@ -12,7 +12,7 @@ use crate::lock::{Lock, Mode};
 use crate::log::{Flaw, Log, header};
 use crate::names::{self, LunId, Owner};
 use crate::record::Record;
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, OFlags};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -195,7 +195,7 @@ impl Guest {
 
     fn check_room(&self, inner: &mut Inner, lines: &[Line]) -> Result<(), Error> {
         let full = |what| Err(Error::Full { path: self.path(), what });
-        if lines.iter().any(|line| inner.log.is_crowded(&line.lun, MOST_UNITS, MOST_PATHS)) {
+        if lines.iter().any(|line| inner.log.is_crowded(line, MOST_UNITS, MOST_PATHS)) {
             return full("a guest has at most 4096 logical units, each with at most 256 paths");
         }
         let more: usize = lines.iter().map(|line| line.text.len()).sum();
@@ -270,7 +270,11 @@ impl Guest {
             return Ok(());
         }
         let log = Log::parse(text.as_bytes()).map_err(|flaw| self.flaw(flaw))?;
-        let file = self.replace(&text).map_err(Error::io("compact", self.path()))?;
+        let file = self.replace(&text).inspect_err(|_| {
+            // A disk that is full must not stay so for the sake of half a log.
+            let _ = rustix::fs::unlinkat(&self.folder.fd, "log.new", AtFlags::empty());
+        });
+        let file = file.map_err(Error::io("compact", self.path()))?;
         *inner = Inner { file, log, compact_at: inner.compact_at };
         Ok(())
     }

@@ -167,6 +167,14 @@ impl Line {
         Ok(Self { at, lun, said: Said::Change(change), text })
     }
 
+    /// The nexus that it is about.
+    pub(crate) const fn path(&self) -> Option<&PathId> {
+        match &self.said {
+            Said::Change(change) => change.path(),
+            Said::Unknown(..) => None,
+        }
+    }
+
     /// Reads a line, without its end.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Wrong> {
         let json = checked(bytes)?;

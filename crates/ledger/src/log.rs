@@ -140,12 +140,13 @@ impl Log {
         lines.iter().fold(header, |text, kept| text + &kept.text)
     }
 
-    /// Whether a line of this logical unit may find more units, or more paths of the unit, than there may be.
-    pub(crate) fn is_crowded(&self, lun: &LunId, most_units: usize, most_paths: usize) -> bool {
-        match self.units.get(lun) {
-            Some(unit) => unit.record.paths.len() > most_paths,
-            None => self.units.len() >= most_units,
-        }
+    /// Whether this line is about a logical unit, or a path of one, for which there is no room.
+    pub(crate) fn is_crowded(&self, line: &Line, most_units: usize, most_paths: usize) -> bool {
+        let Some(Unit { record, .. }) = self.units.get(&line.lun) else {
+            return self.units.len() >= most_units;
+        };
+        let is_new = |path: &PathId| record.path(path).is_none();
+        record.paths.len() >= most_paths && line.path().is_some_and(is_new)
     }
 
     fn take(&mut self, line: Line) {

@@ -1,0 +1,78 @@
+//! Processes that append, compact and die at any moment: everything that was acknowledged is there, and nothing but
+//! what was sent.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
+
+mod support;
+
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+use support::*;
+use tempfile::TempDir;
+
+/// Bytes of each append beside the key: a compaction every fifty appends or so.
+const BULK: usize = 5000;
+
+/// Not a test of its own: without a role it does nothing. `FIRST LUN COUNT`: appends so many keys from the first on to that
+/// logical unit, and says each once it is acknowledged.
+#[test]
+fn the_other_process() {
+    let Some((role, state)) = role() else { return };
+    let numbers: Vec<u64> = role.split(' ').map(|number| number.parse().unwrap()).collect();
+    let [first, unit, count] = numbers[..] else { panic!("{role}") };
+    let guest = open(&state);
+    for key in first..first + count {
+        guest
+            .append(&[(lun(unit), wordy(BULK)), (lun(unit), intent(key)), (lun(unit), commit(key))])
+            .unwrap();
+        say(key);
+    }
+}
+
+/// Numbers that are scattered and the same in every run.
+struct Scattered(u64);
+
+impl Scattered {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+}
+
+fn acknowledged(other: &mut Other) -> Option<u64> {
+    other.hear().map(|word| word.parse().unwrap())
+}
+
+/// Starts a process, kills it at some moment, and gives the last key that it said.
+fn killed(state: &Path, first: u64, scattered: &mut Scattered) -> u64 {
+    let mut other = Other::start(&format!("{first} 1 100000"), state);
+    let mut last = first - 1;
+    for _ in 0..=scattered.below(70) {
+        last = acknowledged(&mut other).unwrap();
+    }
+    sleep(Duration::from_micros(scattered.below(2000)));
+    other.kill();
+    while let Some(key) = acknowledged(&mut other) {
+        last = key;
+    }
+    last
+}
+
+#[test]
+fn what_a_killed_process_acknowledged_is_there() {
+    let state = TempDir::new().unwrap();
+    let mut scattered = Scattered(3);
+    let mut last = 0;
+    for round in 0..25 {
+        last = killed(state.path(), last + 1, &mut scattered);
+        let guest = open(state.path());
+        let found = key_of(&guest, &lun(1));
+        assert!(
+            found == last || found == last + 1,
+            "round {round}: {found} is recorded, {last} was acknowledged"
+        );
+        guest.append(&[(lun(9), commit(last))]).unwrap();
+        assert_eq!(open(state.path()).records(), guest.records());
+        last = found;
+    }
+}
