@@ -9,6 +9,7 @@ pub mod daemon;
 mod document;
 pub mod failure;
 mod limit;
+pub mod listening;
 pub mod metrics;
 mod observer;
 pub mod opening;

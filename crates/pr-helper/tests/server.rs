@@ -229,6 +229,22 @@ fn stopping_waits_for_the_command_under_way_and_its_reply_but_not_for_idle_clien
 }
 
 #[test]
+fn stopping_waits_no_longer_than_it_may() {
+    let (begin, begun) = channel();
+    let (_end, ending) = channel();
+    let (finish, _ended) = channel();
+    let gate = Gate { begun: begin, end: Mutex::new(ending), ended: finish };
+    let limits = Limits { drain: Duration::from_millis(50), ..Limits::default() };
+    let mut server = Running::new(Arc::new(gate), limits);
+    let client = Client::connect(&server.path);
+    client.send(&pr_in(8), &[null().as_fd()]).unwrap();
+    begun.recv_timeout(PATIENCE).unwrap();
+    server.stop();
+    let error = server.end().unwrap_err();
+    assert_eq!(error.to_string(), "commands still under way: 1");
+}
+
+#[test]
 fn connections_above_the_limit_are_closed_until_one_ends() {
     let server = Running::new(Arc::new(AtOnce), Limits { connections: 2, ..Limits::default() });
     let (first, mut second) = (Client::connect(&server.path), Client::connect(&server.path));

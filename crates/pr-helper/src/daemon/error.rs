@@ -1,6 +1,8 @@
 //! Why the program does not start, or ended: one line each, with what to do.
 
 use crate::DocumentError;
+use crate::listening::ListenError;
+use crate::metrics::EndpointError;
 use crate::privilege::PrivilegeError;
 use rustix::io::Errno;
 use std::error::Error;
@@ -26,18 +28,14 @@ pub(super) enum StartError {
     BothSockets,
     #[error("the socket has no path to keep the record under; give --vm NAME")]
     NoOwner,
-    #[error("{} is served by a process that is alive; end it, or give another path with -k", .0.display())]
-    SocketInUse(PathBuf),
-    #[error("{} is there and is no socket; remove it, or give another path with -k", .0.display())]
-    NoSocket(PathBuf),
-    #[error("cannot listen on {}", path.display())]
-    Listen { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("cannot create pidfile {}", path.display())]
     Pidfile { path: PathBuf, source: io::Error },
     #[error("cannot lock pidfile {}: another helper holds it; end it, or give another path with -f", .0.display())]
     PidfileLocked(PathBuf),
     #[error("cannot serve metrics; give another --metrics address")]
-    Metrics(#[source] io::Error),
+    Metrics(#[source] EndpointError),
     #[error("-T has no option {0}=; see -T help, and --help for its form")]
     Trace(String),
     #[error("cannot write traces to {}", path.display())]

@@ -12,8 +12,8 @@ mod config;
 mod detach;
 mod error;
 mod log;
-mod made;
 mod name;
+mod opened;
 mod options;
 mod pidfile;
 mod records;
@@ -24,32 +24,20 @@ mod trace;
 pub use name::Name;
 pub use options::CommandLine;
 
-use crate::Observer;
-use crate::audit::{Audit, Journal};
-use crate::metrics::{Endpoint, Metrics};
-use crate::opening::LinuxDevices;
-use crate::policy::Rules;
-use crate::privilege::{Account, Confinement, Measure, Report};
+use crate::privilege::{Measure, Report};
 use crate::server::{Limits, Server};
-use crate::service::Service;
 use detach::Detached;
 use error::{StartError, told};
 use log::Log;
+use opened::Opened;
 use options::{Asked, Options};
-use pidfile::Pidfile;
-use records::Records;
-use refusals::Refusals;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use socket::Socket;
 use std::ffi::OsString;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-
-/// What sysfs tells of a device: its name, its adapter, and whether device-mapper made it.
-const SYSFS: [&str; 1] = ["/sys/devices"];
 
 /// Runs the program with these arguments, its name first.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -75,28 +63,17 @@ fn serve(options: &mut Options) -> Result<(), StartError> {
     let detached = options.detached.then(Detached::new).transpose()?;
     let log = Log::install(options, detached.is_some())?;
     let limits = Limits { connections: connections(), ..Limits::default() };
-    let rules = options.policy.as_deref().map(Rules::load).transpose()?.unwrap_or_default();
-    let account = Account::find(options.user.as_deref(), options.group.as_deref())?;
-    let pidfile = options.pidfile.as_deref().map(Pidfile::make).transpose()?;
-    let socket = Socket::open(options)?;
-    let endpoint = options.metrics.as_ref().map(endpoint).transpose()?;
-    let vm = options.vm.clone().unwrap_or_else(|| socket.owner().to_owned());
-    let records = Records::open(&options.state, &vm);
-    let mut observers: Vec<Arc<dyn Observer>> = vec![Arc::new(Refusals)];
-    observers.extend(audit(&options.state));
-    say(&confinement(options, account, &socket, pidfile.as_ref()).apply()?);
-    if let Some(endpoint) = endpoint {
-        let metrics = Arc::new(Metrics::default());
-        endpoint.serve(Arc::clone(&metrics)).map_err(StartError::Thread)?;
-        observers.push(metrics);
-    }
-    let service =
-        Service::new(&vm, rules, Box::<LinuxDevices>::default(), Box::new(records), Box::new(observers));
-    tracing::info!(vm, socket = %socket.path().display(), "serving");
+    let opened = Opened::open(options)?;
+    say(&opened.confinement(options).apply()?);
+    let Opened { files, parts, .. } = opened;
+    let server = Server::new(Arc::new(parts.service()?), limits);
+    tracing::info!(socket = %files.socket.path().display(), "serving");
     ready(detached, log)?;
-    let served = Server::new(Arc::new(service), limits).run(socket.listener(), stop);
+    let accepted = server.accept(files.socket.listener(), stop);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    served.map_err(StartError::Serving)
+    // Nobody shall wait in the socket's queue for one who no longer accepts.
+    drop(files);
+    accepted.and_then(|()| server.drain()).map_err(StartError::Serving)
 }
 
 /// A stream that can be read once a signal asks to end. SIGHUP ends too, as it does the incumbent.
@@ -119,40 +96,6 @@ fn connections() -> usize {
     getrlimit(Resource::Nofile)
         .current
         .map_or(most, |descriptors| usize::try_from(descriptors / 2).map_or(most, |half| half.clamp(1, most)))
-}
-
-fn endpoint(address: &crate::metrics::Address) -> Result<Endpoint, StartError> {
-    Endpoint::bind(address).map_err(StartError::Metrics)
-}
-
-/// The audit, if the state directory can have it.
-fn audit(state: &Path) -> Option<Arc<dyn Observer>> {
-    let journal = Journal::of_service(std::env::var_os("JOURNAL_STREAM").as_deref());
-    match Audit::open(state, journal) {
-        Ok(audit) => Some(Arc::new(audit)),
-        Err(error) => {
-            tracing::error!(%error, "no audit can be kept in {}", state.display());
-            None
-        }
-    }
-}
-
-fn confinement(
-    options: &Options,
-    account: Option<Account>,
-    socket: &Socket,
-    pidfile: Option<&Pidfile>,
-) -> Confinement {
-    let made = socket.made().into_iter().chain(pidfile.map(Pidfile::path));
-    let mut tidied: Vec<PathBuf> = made.filter_map(Path::parent).map(Path::to_owned).collect();
-    tidied.dedup();
-    Confinement {
-        account,
-        // Where there is none, the log has said so already.
-        owned: Some(options.state.clone()).filter(|state| state.is_dir()).into_iter().collect(),
-        tidied,
-        readable: SYSFS.iter().map(PathBuf::from).filter(|path| path.exists()).collect(),
-    }
 }
 
 /// Says what protects the host, and loudly what does not.

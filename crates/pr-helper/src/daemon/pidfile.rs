@@ -1,7 +1,7 @@
 //! The pidfile: made and locked the way QEMU's programs do it, so that two helpers never share one.
 
 use super::error::StartError;
-use super::made::Made;
+use crate::listening::Made;
 use rustix::fs::{FlockOperation, fcntl_lock, fstat};
 use rustix::io::Errno;
 use std::fs::File;

@@ -4,6 +4,7 @@
 //! its connection, and costs the helper one thread and a few kilobytes at most.
 
 use super::Metrics;
+use crate::listening::{ListenError, Made, listen};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -44,6 +45,17 @@ impl FromStr for Address {
     }
 }
 
+/// Why no address can be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// A Unix socket.
+    #[error(transparent)]
+    Unix(#[from] ListenError),
+    /// A TCP address.
+    #[error("cannot listen on it")]
+    Tcp(#[from] io::Error),
+}
+
 /// Listens, and answers once it is told to.
 #[derive(Debug)]
 pub enum Endpoint {
@@ -54,19 +66,16 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// Listens; to be done before privileges drop. A socket that a dead process left is replaced.
+    /// Listens; to be done before privileges drop. A socket in the file system is removed when its [`Made`] is dropped.
     ///
     /// # Errors
     /// If the address is in use or may not be used.
-    pub fn bind(address: &Address) -> io::Result<Self> {
+    pub fn bind(address: &Address) -> Result<(Self, Option<Made>), EndpointError> {
         match address {
-            Address::Tcp(address) => TcpListener::bind(address).map(Self::Tcp),
+            Address::Tcp(address) => Ok((TcpListener::bind(address).map(Self::Tcp)?, None)),
             Address::Unix(path) => {
-                let refused = UnixStream::connect(path).err().map(|error| error.kind());
-                if refused == Some(io::ErrorKind::ConnectionRefused) {
-                    std::fs::remove_file(path)?;
-                }
-                UnixListener::bind(path).map(Self::Unix)
+                let (listener, made) = listen(path)?;
+                Ok((Self::Unix(listener), Some(made)))
             }
         }
     }
@@ -193,7 +202,7 @@ mod tests {
     use std::net::Shutdown;
 
     fn serve() -> SocketAddr {
-        let endpoint = Endpoint::bind(&"0".parse().unwrap()).unwrap();
+        let endpoint = Endpoint::bind(&"0".parse().unwrap()).unwrap().0;
         let address = endpoint.tcp_address().unwrap();
         endpoint.serve(Arc::new(Metrics::default())).unwrap();
         address
@@ -239,15 +248,5 @@ mod tests {
         let begun = Instant::now();
         assert!(ask(address, b"GET /metrics HTTP/1.0\r\n\r\n").starts_with("HTTP/1.0 200"));
         assert!(begun.elapsed() < DEADLINE * 3, "{:?}", begun.elapsed());
-    }
-
-    #[test]
-    fn a_socket_left_by_a_dead_process_is_replaced_and_a_living_ones_is_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let address = Address::Unix(directory.path().join("metrics"));
-        drop(Endpoint::bind(&address).unwrap());
-        let living = Endpoint::bind(&address).unwrap();
-        assert!(Endpoint::bind(&address).is_err());
-        drop(living);
     }
 }

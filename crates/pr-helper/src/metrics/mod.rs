@@ -6,7 +6,7 @@
 mod endpoint;
 mod labels;
 
-pub use endpoint::{Address, AddressError, Endpoint};
+pub use endpoint::{Address, AddressError, Endpoint, EndpointError};
 
 use crate::observer::{Observer, RequestEvent};
 use labels::{Command, Labels, Outcome};

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// All connections that have a thread.
 pub(super) struct Connections {
@@ -36,16 +37,16 @@ impl Connections {
     }
 
     /// Ends all connections, each after the command it has under way and its reply, and waits for that.
-    /// A request whose bytes have not all arrived was never begun.
-    pub(super) fn drain(&self) {
-        let mut open = self.lock();
+    /// A request whose bytes have not all arrived was never begun. How many were still there after `patience`.
+    pub(super) fn drain(&self, patience: Duration) -> usize {
+        let open = self.lock();
         for stream in open.streams.values() {
             // The thread reads an end next. The peer may have gone already.
             let _ = stream.shutdown(Shutdown::Read);
         }
-        while !open.streams.is_empty() {
-            open = self.changed.wait(open).unwrap_or_else(PoisonError::into_inner);
-        }
+        let waited = self.changed.wait_timeout_while(open, patience, |open| !open.streams.is_empty());
+        let (open, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        open.streams.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

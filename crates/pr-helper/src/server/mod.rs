@@ -1,5 +1,8 @@
 //! The protocol's server: one thread per connection, one command at a time on each, any number of logical units in parallel.
 //!
+//! A client may stay connected for ever without a request, as every QEMU does whose guest is at rest: it costs a stack that is
+//! hardly touched and one of [`Limits::connections`].
+//!
 //! Holds under hostile clients: the number of connections and the stack of each are bounded, a request has a deadline from its
 //! first byte on, and at most one descriptor and [`wire::DATA_LENGTH_MAX`](crate::wire::DATA_LENGTH_MAX) bytes are kept of it. A client that
 //! goes away never stops the command it sent. Bytes that are not the protocol close the connection, as qemu-pr-helper does.
@@ -32,11 +35,14 @@ pub struct Limits {
     pub connections: usize,
     /// How long a message may take from its first byte to its last, and a reply to be taken.
     pub deadline: Duration,
+    /// How long commands under way may take when the server is stopped.
+    pub drain: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 4096, deadline: Duration::from_secs(30) }
+        // One SG_IO may take 30 s; a service manager waits 90 s before it kills.
+        Self { connections: 4096, deadline: Duration::from_secs(30), drain: Duration::from_secs(60) }
     }
 }
 
@@ -58,12 +64,31 @@ impl Server {
     /// under way and their replies, and returns.
     ///
     /// # Errors
-    /// The listener is broken.
+    /// Those of [`Self::accept`] and [`Self::drain`].
     pub fn run(&self, listener: &UnixListener, stop: impl AsFd) -> io::Result<()> {
+        self.accept(listener, stop)?;
+        self.drain()
+    }
+
+    /// Serves the clients of `listener` until `stop` can be read, and goes on serving them.
+    ///
+    /// # Errors
+    /// The listener is broken.
+    pub fn accept(&self, listener: &UnixListener, stop: impl AsFd) -> io::Result<()> {
         listener.set_nonblocking(true)?;
-        let result = self.accept_all(listener, &stop);
-        self.connections.drain();
-        result
+        self.accept_all(listener, &stop)
+    }
+
+    /// Ends every connection, each after the command it has under way and its reply. The listener should be closed before: a
+    /// client in its queue would wait for a greeting that does not come.
+    ///
+    /// # Errors
+    /// Commands are still under way after [`Limits::drain`].
+    pub fn drain(&self) -> io::Result<()> {
+        match self.connections.drain(self.limits.drain) {
+            0 => Ok(()),
+            left => Err(io::Error::new(io::ErrorKind::TimedOut, format!("commands still under way: {left}"))),
+        }
     }
 
     fn accept_all(&self, listener: &UnixListener, stop: &impl AsFd) -> io::Result<()> {

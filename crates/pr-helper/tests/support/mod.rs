@@ -8,6 +8,8 @@
     reason = "a test; each program uses its part"
 )]
 
+pub mod daemon;
+
 use pr_helper::server::{Limits, Server};
 use pr_helper::wire::{Features, REPLY_LENGTH};
 use pr_helper::{Caller, Command, Serve};
@@ -153,7 +155,12 @@ impl Running {
 
     /// Waits until it has stopped.
     pub fn join(&mut self) {
-        self.thread.take().unwrap().join().unwrap().unwrap();
+        self.end().unwrap();
+    }
+
+    /// Waits until it has stopped, and says how it went.
+    pub fn end(&mut self) -> std::io::Result<()> {
+        self.thread.take().unwrap().join().unwrap()
     }
 }
 

@@ -1,0 +1,108 @@
+//! Everything that takes privilege to open, opened while the process has it.
+
+use super::error::StartError;
+use super::options::Options;
+use super::pidfile::Pidfile;
+use super::records::Records;
+use super::refusals::Refusals;
+use super::socket::Socket;
+use crate::Observer;
+use crate::audit::{Audit, Journal};
+use crate::listening::Made;
+use crate::metrics::{Endpoint, Metrics};
+use crate::opening::LinuxDevices;
+use crate::policy::Rules;
+use crate::privilege::{Account, Confinement};
+use crate::service::Service;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where sysfs tells of a device: its name, its adapter and initiator port, and whether device-mapper made it.
+const SYSFS: [&str; 2] = ["/sys/class", "/sys/devices"];
+
+/// What is open.
+pub(super) struct Opened {
+    pub(super) account: Option<Account>,
+    pub(super) files: Files,
+    pub(super) parts: Parts,
+}
+
+/// Files that are removed at the end, which is when this is dropped.
+pub(super) struct Files {
+    pub(super) socket: Socket,
+    pidfile: Option<Pidfile>,
+    metrics: Option<Made>,
+}
+
+/// What a service is made of.
+pub(super) struct Parts {
+    vm: String,
+    rules: Rules,
+    records: Records,
+    audit: Option<Audit>,
+    endpoint: Option<Endpoint>,
+}
+
+impl Opened {
+    /// Opens all of it; what can be checked without making anything comes first.
+    pub(super) fn open(options: &Options) -> Result<Self, StartError> {
+        let rules = options.policy.as_deref().map(Rules::load).transpose()?.unwrap_or_default();
+        let account = Account::find(options.user.as_deref(), options.group.as_deref())?;
+        let pidfile = options.pidfile.as_deref().map(Pidfile::make).transpose()?;
+        let socket = Socket::open(options)?;
+        let metrics =
+            options.metrics.as_ref().map(Endpoint::bind).transpose().map_err(StartError::Metrics)?;
+        let (endpoint, metrics) = metrics.map_or((None, None), |(endpoint, made)| (Some(endpoint), made));
+        let vm = options.vm.clone().unwrap_or_else(|| socket.owner().to_owned());
+        let records = Records::open(&options.state, &vm);
+        let audit = audit(&options.state);
+        Ok(Self {
+            account,
+            files: Files { socket, pidfile, metrics },
+            parts: Parts { vm, rules, records, audit, endpoint },
+        })
+    }
+
+    /// What stays within reach.
+    pub(super) fn confinement(&self, options: &Options) -> Confinement {
+        Confinement {
+            account: self.account,
+            // Where there is none, the log has said so already.
+            owned: Some(options.state.clone()).filter(|state| state.is_dir()).into_iter().collect(),
+            tidied: self.files.directories(),
+            readable: SYSFS.iter().map(PathBuf::from).filter(|path| path.exists()).collect(),
+        }
+    }
+}
+
+impl Files {
+    fn directories(&self) -> Vec<PathBuf> {
+        let pidfile = self.pidfile.as_ref().map(Pidfile::path);
+        let made = [self.socket.made(), pidfile, self.metrics.as_ref().map(Made::path)];
+        made.into_iter().flatten().filter_map(Path::parent).map(Path::to_owned).collect()
+    }
+}
+
+impl Parts {
+    /// The service, with everybody who watches it; starts the thread that answers for metrics.
+    pub(super) fn service(self) -> Result<Service, StartError> {
+        let mut observers: Vec<Arc<dyn Observer>> = vec![Arc::new(Refusals)];
+        if let Some(audit) = self.audit {
+            observers.push(Arc::new(audit));
+        }
+        if let Some(endpoint) = self.endpoint {
+            let metrics = Arc::new(Metrics::default());
+            endpoint.serve(Arc::clone(&metrics)).map_err(StartError::Thread)?;
+            observers.push(metrics);
+        }
+        let devices = Box::<LinuxDevices>::default();
+        Ok(Service::new(self.vm, self.rules, devices, Box::new(self.records), Box::new(observers)))
+    }
+}
+
+/// The audit, if the state directory can have it.
+fn audit(state: &Path) -> Option<Audit> {
+    let journal = Journal::of_service(std::env::var_os("JOURNAL_STREAM").as_deref());
+    let opened = Audit::open(state, journal);
+    opened.inspect_err(|error| tracing::error!(%error, "no audit can be kept in {}", state.display())).ok()
+}

@@ -1,0 +1,356 @@
+//! The program itself: how it starts, what it says, what it gives up, and how it ends.
+#![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+mod support;
+
+use rustix::process::Signal;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+use support::daemon::*;
+use support::*;
+
+const NOTHING: [&str; 0] = [];
+
+/// Both commands on what is no SCSI device get the incumbent's answer: ABORTED COMMAND, I/O PROCESS TERMINATED.
+fn is_served(client: &mut Client) {
+    for request in [pr_in(8), pr_out(24, &[0; 24])] {
+        let reply = client.request(&request, null()).unwrap();
+        assert_eq!((reply[3], reply[10], &reply[20..22]), (2, 0xB, &[0, 6][..]));
+    }
+}
+
+#[test]
+fn with_a_socket_and_a_state_directory_alone_it_serves_records_and_audits() {
+    let place = Place::new();
+    let helper = place.serve(NOTHING);
+    is_served(&mut helper.client());
+    let audit = fs::read_to_string(place.path("state/audit.jsonl")).unwrap();
+    assert_eq!(audit.lines().count(), 1);
+    assert!(audit.contains(&format!("\"vm\":\"{}\"", place.path("sock").display())), "{audit}");
+    assert!(audit.contains(&format!("\"pid\":{}", std::process::id())), "{audit}");
+    assert_eq!(fs::metadata(place.path("state")).unwrap().mode() & 0o7777, 0o700);
+    let owner = place.path("sock").to_str().unwrap().replace('/', "%2F");
+    assert!(place.path("state/guests").join(owner).join("log").exists());
+    let said = helper.end();
+    assert!(said.contains("warning: REGISTER on a descriptor refused: no SCSI device"), "{said}");
+    assert!(!place.path("sock").exists(), "the socket is removed");
+}
+
+#[test]
+fn it_runs_confined() {
+    let place = Place::new();
+    let helper = place.serve(["-v"]);
+    is_served(&mut helper.client());
+    assert_eq!((helper.status("NoNewPrivs"), helper.status("Seccomp")), ("1".into(), "2".into()));
+    if is_root() {
+        let sets = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|set| helper.status(set));
+        let sets = sets.map(|set| u64::from_str_radix(&set, 16).unwrap());
+        assert_eq!(sets, [0, 1 << 17, 1 << 17, 0, 0], "CAP_SYS_RAWIO alone");
+    }
+    let said = helper.end();
+    assert!(said.contains("info: seccomp: applied"), "{said}");
+}
+
+#[test]
+fn the_user_of_u_can_serve_and_record() {
+    if !is_root() {
+        eprintln!("skipped: not root, and so no other user can be become");
+        return;
+    }
+    let place = Place::new();
+    fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    let helper = place.serve(["-u", "65534"]);
+    assert_eq!(helper.status("Uid"), ["65534"; 4].join("\t"));
+    assert_eq!(helper.status("CapEff"), format!("{:016x}", 1 << 17));
+    is_served(&mut helper.client());
+    assert_eq!(fs::metadata(place.path("state/audit.jsonl")).unwrap().uid(), 65534);
+    assert_eq!(fs::read_to_string(place.path("state/audit.jsonl")).unwrap().lines().count(), 1);
+}
+
+#[test]
+fn each_signal_ends_it_in_good_order_and_idle_clients_do_not_hold_it() {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let place = Place::new();
+        let mut helper = place.serve(["-f", "pid"]);
+        let mut idle = helper.client();
+        assert_eq!(pid_in(&place.path("pid")), helper.pid());
+        helper.signal(signal);
+        assert!(helper.wait().success());
+        assert!(idle.is_closed());
+        assert!(!place.path("sock").exists() && !place.path("pid").exists());
+    }
+}
+
+#[test]
+fn a_request_that_was_sent_before_the_signal_is_answered_or_never_begun() {
+    let place = Place::new();
+    let mut helper = place.serve(NOTHING);
+    let mut clients: Vec<_> = (0..8).map(|_| helper.client()).collect();
+    clients.iter_mut().for_each(is_served);
+    helper.signal(Signal::TERM);
+    let answered =
+        clients.iter_mut().filter_map(|client| client.request(&pr_out(24, &[0; 24]), null())).count();
+    assert!(helper.wait().success());
+    let audit = fs::read_to_string(place.path("state/audit.jsonl")).unwrap();
+    assert_eq!(audit.lines().count(), 8 + answered, "as many replies as commands");
+}
+
+#[test]
+fn in_the_background_the_first_process_ends_when_clients_can_connect() {
+    let place = Place::new();
+    let (sock, pidfile) = (place.path("sock"), place.path("pid"));
+    let mut command = place.command();
+    let output = command.args(["-d", "-f", "pid", "-k"]).arg(&sock).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let pid = pid_in(&pidfile);
+    is_served(&mut Client::connect(&sock));
+    assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap().to_str(), Some("/"));
+    for fd in 0..3 {
+        assert_eq!(fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap().to_str(), Some("/dev/null"));
+    }
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let session = stat.rsplit(") ").next().unwrap().split(' ').nth(3).unwrap();
+    assert_eq!(session, pid.to_string(), "a session of its own");
+    kill(pid, Signal::TERM);
+    wait_until("it has ended", || !sock.exists() && !pidfile.exists());
+}
+
+#[test]
+fn a_start_in_the_background_that_fails_says_so_in_the_foreground() {
+    let place = Place::new();
+    let said = place.refused(["-d", "-f", "pid", "-k", "/no/such/directory/sock"]);
+    assert!(said.contains("cannot listen on /no/such/directory/sock"), "{said}");
+    assert!(!place.path("pid").exists());
+}
+
+#[test]
+fn what_is_wrong_at_the_start_is_one_line_with_what_to_do() {
+    let place = Place::new();
+    fs::write(place.path("file"), "").unwrap();
+    fs::write(place.path("bad.toml"), "version = 1\n[[rule]]\nvn = 'x'\n").unwrap();
+    fs::write(place.path("locked"), "").unwrap();
+    let file = place.path("file");
+    let sock = place.path("sock");
+    let (file, sock) = (file.to_str().unwrap(), sock.to_str().unwrap());
+    for (options, expected) in [
+        (vec!["-k", "relative"], "socket path must be absolute"),
+        (vec!["-k", file], "is there and is no socket; remove it"),
+        (vec!["-k", sock, "-u", "no-such-user"], "invalid user \"no-such-user\""),
+        (vec!["-k", sock, "-g", "no-such-group"], "invalid group \"no-such-group\""),
+        (vec!["-k", sock, "-f", "/no/such/pid"], "cannot create pidfile /no/such/pid"),
+        (vec!["-k", sock, "--policy", "bad.toml"], "bad.toml:3:1: unknown key `vn`"),
+        (vec!["-k", sock, "--policy", "none.toml"], "none.toml: No such file"),
+        (vec!["-k", sock, "--config", "bad.toml"], "bad.toml:2:3: unknown key `rule`"),
+        (vec!["-k", sock, "--metrics", "unix:/no/such/metrics"], "cannot serve metrics"),
+        (vec!["--bogus"], "'--bogus' found; see tenure-pr-helper --help"),
+    ] {
+        let said = place.refused(&options);
+        assert!(said.starts_with("tenure-pr-helper: ") && said.contains(expected), "{options:?}: {said}");
+        assert!(!place.path("sock").exists(), "{options:?} left its socket behind");
+    }
+}
+
+#[test]
+fn under_the_incumbents_name_it_says_so() {
+    let place = Place::new();
+    let said = |argument: &str| {
+        let output = place.command().arg0("/usr/bin/qemu-pr-helper").arg(argument).output().unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    assert!(said("-V").starts_with("qemu-pr-helper "));
+    assert!(said("--help").contains("Usage: qemu-pr-helper"));
+    assert!(said("--bogus").starts_with("qemu-pr-helper: "));
+}
+
+#[test]
+fn after_kill_9_the_next_start_takes_the_dead_socket_over() {
+    let place = Place::new();
+    let mut first = place.serve(["-f", "pid"]);
+    first.signal(Signal::KILL);
+    assert!(!first.wait().success());
+    assert!(place.path("sock").exists() && place.path("pid").exists());
+    let second = place.serve(["-f", "pid"]);
+    is_served(&mut second.client());
+    assert_eq!(pid_in(&place.path("pid")), second.pid());
+}
+
+#[test]
+fn of_two_on_one_socket_or_pidfile_the_second_is_refused_and_the_first_goes_on() {
+    let place = Place::new();
+    let first = place.serve(["-f", "pid"]);
+    let sock = place.path("sock");
+    let said = place.refused(["-k", sock.to_str().unwrap()]);
+    assert!(said.contains("is served by a process that is alive"), "{said}");
+    let said = place.refused(["-k", place.path("other").to_str().unwrap(), "-f", "pid"]);
+    assert!(said.contains("cannot lock pidfile"), "{said}");
+    is_served(&mut first.client());
+    assert_eq!(pid_in(&place.path("pid")), first.pid());
+}
+
+#[test]
+fn many_starts_at_once_on_a_dead_socket_leave_one() {
+    let place = Place::new();
+    drop(UnixListener::bind(place.path("sock")).unwrap());
+    let start = || place.command().arg("-k").arg(place.path("sock")).spawn().unwrap();
+    let mut children: Vec<_> = (0..6).map(|_| start()).collect();
+    let mut alive = Vec::new();
+    wait_until("all but one have ended", || {
+        alive = children
+            .iter_mut()
+            .filter_map(|child| child.try_wait().unwrap().is_none().then(|| child.id()))
+            .collect();
+        alive.len() == 1
+    });
+    is_served(&mut Client::connect(&place.path("sock")));
+    kill(alive[0], Signal::TERM);
+    children.iter_mut().for_each(|child| drop(child.wait()));
+}
+
+#[test]
+fn what_took_its_place_is_not_removed() {
+    let place = Place::new();
+    let helper = place.serve(["-f", "pid"]);
+    for name in ["sock", "pid"] {
+        fs::remove_file(place.path(name)).unwrap();
+    }
+    let _other = UnixListener::bind(place.path("sock")).unwrap();
+    fs::write(place.path("pid"), "1\n").unwrap();
+    helper.end();
+    assert!(place.path("sock").exists() && place.path("pid").exists());
+}
+
+/// The program behind a shell that passes its standard input as descriptor 3, and maybe another as 4.
+fn activate(place: &Place, listener: UnixListener, count: usize, options: &str) -> std::process::Command {
+    let inner = place.command();
+    let arguments: Vec<_> = inner.get_args().map(|argument| argument.to_str().unwrap().to_owned()).collect();
+    let script = format!(
+        "exec 3<&0 4<&0 </dev/null; LISTEN_FDS={count} LISTEN_PID=$$ exec {} {} {options}",
+        inner.get_program().to_str().unwrap(),
+        arguments.join(" ")
+    );
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", &script]).current_dir(place.path("")).stderr(Stdio::piped());
+    command.stdin(Stdio::from(rustix::fd::OwnedFd::from(listener)));
+    command
+}
+
+#[test]
+fn a_socket_that_is_passed_is_served_and_left_to_its_maker() {
+    let place = Place::new();
+    let listener = UnixListener::bind(place.path("sock")).unwrap();
+    let helper = Helper::start(activate(&place, listener, 1, ""), place.path("sock"));
+    is_served(&mut helper.client());
+    let audit = fs::read_to_string(place.path("state/audit.jsonl")).unwrap();
+    assert!(audit.contains(&format!("\"vm\":\"{}\"", place.path("sock").display())), "{audit}");
+    helper.end();
+    assert!(place.path("sock").exists());
+}
+
+#[test]
+fn a_passed_socket_is_served_in_the_background_too() {
+    let place = Place::new();
+    let listener = UnixListener::bind(place.path("sock")).unwrap();
+    let output = activate(&place, listener, 1, "-d -f pid").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    is_served(&mut Client::connect(&place.path("sock")));
+    kill(pid_in(&place.path("pid")), Signal::TERM);
+    wait_until("it has ended", || !place.path("pid").exists());
+}
+
+#[test]
+fn sockets_that_are_passed_exclude_k_and_each_other() {
+    let place = Place::new();
+    for (count, options, expected) in [
+        (1, "-k /run/x", "-k cannot be used with socket activation"),
+        (2, "", "passes 2 sockets; exactly one"),
+    ] {
+        let _ = fs::remove_file(place.path("sock"));
+        let listener = UnixListener::bind(place.path("sock")).unwrap();
+        let output = activate(&place, listener, count, options).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+fn the_service_manager_is_told() {
+    let place = Place::new();
+    let manager = std::os::unix::net::UnixDatagram::bind(place.path("notify")).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = place.command();
+    command.arg("-k").arg(place.path("sock")).env("NOTIFY_SOCKET", place.path("notify"));
+    let helper = Helper::start(command, place.path("sock"));
+    let told = || {
+        let mut buffer = [0; 100];
+        let length = manager.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    assert_eq!(told(), "READY=1\n");
+    helper.end();
+    assert_eq!(told(), "STOPPING=1\n");
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_used_leaves_reading_and_says_what_to_do() {
+    let place = Place::new();
+    fs::write(place.path("state"), "not a directory").unwrap();
+    let helper = place.serve(NOTHING);
+    is_served(&mut helper.client());
+    let said = helper.end();
+    assert!(said.contains("reservations can be read and not changed"), "{said}");
+    assert!(said.contains(place.path("state").to_str().unwrap()), "{said}");
+}
+
+#[test]
+fn the_configuration_says_what_the_command_line_does_not() {
+    let place = Place::new();
+    let config = format!("vm = 'from file'\nverbose = 1\nstate = '{}'\n", place.path("elsewhere").display());
+    fs::write(place.path("config.toml"), config).unwrap();
+    let helper = place.serve(["--config", "config.toml"]);
+    is_served(&mut helper.client());
+    let said = helper.end();
+    assert!(said.contains("info: serving"), "{said}");
+    assert!(!place.path("elsewhere").exists(), "--state was on the command line, which wins");
+    assert!(place.path("state/guests/from%20file").exists());
+}
+
+#[test]
+fn metrics_are_served_and_count() {
+    let place = Place::new();
+    let metrics = place.path("metrics");
+    let helper = place.serve(["--metrics", &format!("unix:{}", metrics.display())]);
+    is_served(&mut helper.client());
+    let mut stream = UnixStream::connect(&metrics).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.contains("requests_total{command=\"REGISTER\",outcome=\"refused\"} 1\n"), "{text}");
+    helper.end();
+    assert!(!metrics.exists(), "its socket is removed");
+}
+
+#[test]
+fn traces_are_logged_by_name() {
+    let place = Place::new();
+    let helper = place.serve(["-q", "-T", "pr_helper_execute"]);
+    is_served(&mut helper.client());
+    let (pid, said) = (std::process::id(), helper.end());
+    let expected = |cmd| format!("tenure-pr-helper: pr_helper_execute pid={pid} cmd=0x{cmd} sa=0x00");
+    assert_eq!(said.lines().collect::<Vec<_>>(), [expected("5e"), expected("5f")]);
+}
+
+#[test]
+fn a_guest_cannot_fill_the_log() {
+    let place = Place::new();
+    let helper = place.serve(NOTHING);
+    let mut client = helper.client();
+    for _ in 0..2000 {
+        client.request(&pr_out(24, &[0; 24]), null()).unwrap();
+    }
+    let lines = helper.end().lines().count();
+    assert!((100..400).contains(&lines), "{lines}");
+}
