@@ -57,7 +57,7 @@ pub(super) struct Settings {
     /// Allow only what this file allows, in TOML [default: everything]
     #[arg(long, value_name = "FILE", overrides_with = "policy")]
     pub(super) policy: Option<PathBuf>,
-    /// Whose records these are [default: the socket's path]
+    /// Whose records these are [default: the socket's path, without the number of the domain in libvirt's]
     #[arg(long, value_name = "NAME", overrides_with = "vm")]
     pub(super) vm: Option<String>,
     /// Serve Prometheus metrics on PORT (loopback), IP:PORT or unix:PATH
@@ -84,7 +84,8 @@ const LONG: &str = "\
 Sends PERSISTENT RESERVE commands for virtual machines, remembers what they registered, and guards it.
 
 Takes the place of qemu-pr-helper for QEMU's pr-manager-helper and for libvirt, with the same protocol and the same options.
-Each virtual machine should have a helper of its own: its records are kept under --vm, else under the socket's path.
+Each virtual machine should have a helper of its own: its records are kept under --vm, else under the socket's path
+(of libvirt's `domain-NUMBER-NAME` as `domain-NAME`, if NAME has fewer than 20 characters and so was not cut).
 
 SIGTERM, SIGINT and SIGHUP let the commands under way end and be recorded, at most a minute, and end the helper. Policy
 and configuration are read at the start; start it again to change them. QEMU connects again by itself, and records last.";

@@ -7,6 +7,9 @@ use listenfd::ListenFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+/// Characters after which libvirt cuts a domain's name in the names of its directories. A name of fewer bytes is whole.
+const LIBVIRT_NAME: usize = 20;
+
 /// A socket that is listened on.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -83,8 +86,73 @@ fn abstract_name(address: &std::os::unix::net::SocketAddr) -> Option<String> {
     address.as_abstract_name().map(|name| format!("@{}", name.escape_ascii()))
 }
 
-/// The path as it is; one that is no text is escaped, so that no other becomes the same.
+/// Whose record is kept under this path: the path, but for what libvirt puts into it at each start of a domain. A path that is
+/// no text is escaped, so that no other becomes the same.
 fn owner(path: &Path) -> String {
-    path.to_str()
-        .map_or_else(|| path.as_os_str().as_encoded_bytes().escape_ascii().to_string(), str::to_owned)
+    match path.to_str() {
+        Some(text) => without_domain_number(text).unwrap_or_else(|| text.to_owned()),
+        None => path.as_os_str().as_encoded_bytes().escape_ascii().to_string(),
+    }
+}
+
+/// libvirt's socket is in `domain-NUMBER-NAME`, with another number each time the domain starts. Without it the record lasts
+/// over restarts; the directories above tell one libvirt's domains from another's. A name as long as libvirt makes them at most
+/// may be cut, and then be another domain's as well: the number stays.
+fn without_domain_number(path: &str) -> Option<String> {
+    let (directory, file) = path.rsplit_once('/')?;
+    let (above, parent) = directory.rsplit_once('/')?;
+    let (number, name) = parent.strip_prefix("domain-")?.split_once('-')?;
+    if number.is_empty() || !number.bytes().all(|digit| digit.is_ascii_digit()) || name.is_empty() {
+        return None;
+    }
+    if name.len() >= LIBVIRT_NAME {
+        tracing::info!(
+            "libvirt may have cut the domain's name: with --vm NAME the record would last when it starts again"
+        );
+        return None;
+    }
+    Some(format!("{above}/domain-{name}/{file}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner_of(path: &str) -> String {
+        owner(Path::new(path))
+    }
+
+    #[test]
+    fn a_domain_that_libvirt_starts_again_keeps_its_record() {
+        let path = |number| format!("/var/lib/libvirt/qemu/domain-{number}-db/pr-helper0.sock");
+        assert_eq!(owner_of(&path(1)), "/var/lib/libvirt/qemu/domain-db/pr-helper0.sock");
+        assert_eq!(owner_of(&path(1)), owner_of(&path(23)));
+        assert_eq!(owner_of("/l/domain-4-2-a/s"), "/l/domain-2-a/s");
+    }
+
+    #[test]
+    fn domains_whose_names_libvirt_may_have_cut_and_other_libvirts_share_none() {
+        let cut = format!("/l/domain-1-{}/s", "a".repeat(LIBVIRT_NAME));
+        let whole = format!("/l/domain-1-{}/s", "a".repeat(LIBVIRT_NAME - 1));
+        assert_eq!(owner_of(&cut), cut);
+        assert_ne!(owner_of(&whole), whole);
+        assert_ne!(owner_of("/root/.config/libvirt/qemu/lib/domain-1-a/s"), owner_of("/l/domain-1-a/s"));
+    }
+
+    #[test]
+    fn every_other_path_is_the_owner_as_it_is() {
+        for path in [
+            "/run/pr.sock",
+            "/domain-1-a",
+            "/domain--a/s",
+            "/domain-1-/s",
+            "/domain-x1-a/s",
+            "/domain-1-a/b/s",
+        ] {
+            assert_eq!(owner_of(path), path);
+        }
+        use std::os::unix::ffi::OsStrExt;
+        let odd = Path::new(std::ffi::OsStr::from_bytes(b"/run/\xFF"));
+        assert_eq!(owner(odd), "/run/\\xff");
+    }
 }

@@ -55,11 +55,15 @@ impl Order {
         Some(FieldError::parameter_bit(FLAGS, bit))
     }
 
-    /// The key that GOOD proves to be registered: every action but these checks it.
+    /// The key that GOOD proves to be registered: every action but these checks it. Of RELEASE targets differ: Linux's checks
+    /// no key where there is no reservation to release.
     pub(super) fn proven_key(&self) -> Option<Key> {
         let checked = !matches!(
             self.cdb.action,
-            OutAction::REGISTER | OutAction::REGISTER_AND_IGNORE | OutAction::REPLACE_LOST
+            OutAction::REGISTER
+                | OutAction::REGISTER_AND_IGNORE
+                | OutAction::REPLACE_LOST
+                | OutAction::RELEASE
         );
         let key = self.intended.reservation_key;
         (checked && !key.is_none() && !self.list.is_empty()).then_some(key)

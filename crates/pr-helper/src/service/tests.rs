@@ -264,6 +264,14 @@ fn fencing_is_told_once_recorded_and_ended_by_a_new_register() {
 }
 
 #[test]
+fn a_release_of_nothing_proves_no_key_where_the_target_looks_at_none() {
+    let mut bench = Bench::new("lio", true);
+    bench.insist(&request::register_and_ignore(OTHER, false));
+    assert_eq!(bench.insist(&request::release(KEY, KIND)).status, Status::GOOD);
+    assert_eq!((bench.recorded(), bench.device()), ((Some(OTHER), None), (Some(OTHER), None)));
+}
+
+#[test]
 fn an_attention_that_questions_took_is_given_once() {
     let mut bench = holder("spc", false);
     bench.foreign(&request::register(Key::NONE, OTHER, false));
