@@ -149,7 +149,12 @@ impl Tracker {
         match cdb.action {
             OutAction::REGISTER_AND_IGNORE => true,
             OutAction::REGISTER => right_key,
-            OutAction::RELEASE | OutAction::CLEAR => right_key && self.state.key.is_some(),
+            OutAction::CLEAR => right_key && self.state.key.is_some(),
+            // LIO answers a RELEASE of another type than the holder's like this, not with INVALID RELEASE.
+            OutAction::RELEASE => {
+                let other_type = self.state.held.is_some_and(|held| held != cdb.kind);
+                right_key && self.state.key.is_some() && !other_type
+            }
             OutAction::RESERVE => right_key && self.state.held == Some(cdb.kind),
             OutAction::PREEMPT | OutAction::PREEMPT_AND_ABORT => {
                 right_key && self.state.key == Some(parameters.service_action_key)

@@ -201,6 +201,9 @@ fn a_conflict_counts_only_where_the_tracked_state_excludes_it() {
         (registered(), request::preempt(K, L, WE_RO), false),
         (registered(), request::preempt(K, K, WE_RO), true),
         (registered(), request::clear(K), true),
+        (registered(), request::release(K, WE_RO), true),
+        (holder(), request::release(K, WE_RO), true),
+        (holder(), request::release(K, WE_AR), false),
         (registered(), request::read(scsi::pr::InAction::READ_KEYS, 8), false),
     ] {
         let mut tracker = tracker;

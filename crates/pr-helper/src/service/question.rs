@@ -30,6 +30,8 @@ pub(super) struct Questions<'a> {
     pub(super) port: &'a Port,
     /// What was recorded last.
     pub(super) recorded: Tracked,
+    /// Set if only what the nexus holds is in doubt, and not whether it is registered.
+    pub(super) registered: Option<Tracker>,
     /// What may be registered.
     pub(super) candidates: Vec<(Key, bool)>,
     /// Sense data of the unit attentions that were taken.
@@ -42,7 +44,10 @@ impl Questions<'_> {
     /// # Errors
     /// The device did not answer; what the guest is told in its place.
     pub(super) fn ask(&mut self) -> Result<Answer, Completion> {
-        let mut answer = self.round()?;
+        let mut answer = match self.registered {
+            Some(tracker) => self.holding(tracker)?,
+            None => self.round()?,
+        };
         for _ in 1..ROUNDS {
             let before = self.taken.len();
             if before == 0 {
@@ -58,17 +63,25 @@ impl Questions<'_> {
 
     fn round(&mut self) -> Result<Answer, Completion> {
         let keys = self.read(InAction::READ_KEYS, LENGTH, ReadKeys::parse)?;
-        let mut tracker = self.registered(&keys)?;
+        let tracker = self.registration(&keys)?;
+        let nobody = keys.keys.is_empty() && !keys.truncated;
+        Ok(Answer { generation: Some(keys.generation), nobody, ..self.holding(tracker)? })
+    }
+
+    /// What a nexus holds whose registration is beyond doubt. The probe is spared then: it counts in PRGENERATION, which
+    /// guests read.
+    fn holding(&mut self, mut tracker: Tracker) -> Result<Answer, Completion> {
+        let mut generation = None;
         if !self.full_status(&mut tracker)? {
             let held = self.read(InAction::READ_RESERVATION, 256, ReadReservation::parse)?;
             tracker.learn_reservation(&held);
+            generation = Some(held.generation);
         }
-        let nobody = keys.keys.is_empty() && !keys.truncated;
-        Ok(Answer { tracker, generation: Some(keys.generation), nobody })
+        Ok(Answer { tracker, generation, nobody: false })
     }
 
     /// The probe: REGISTER of a key to itself is GOOD only for the nexus that has it, and changes nothing.
-    fn registered(&mut self, keys: &ReadKeys) -> Result<Tracker, Completion> {
+    fn registration(&mut self, keys: &ReadKeys) -> Result<Tracker, Completion> {
         for (key, aptpl) in self.candidates.clone() {
             let listed = keys.truncated || keys.keys.contains(&key);
             if listed && self.send(&request::register(key, key, aptpl))?.status.is_good() {

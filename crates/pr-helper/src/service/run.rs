@@ -102,7 +102,7 @@ impl Run<'_> {
         if !doubtful && recorded.is_none_or(agree) {
             return Ok(());
         }
-        let answer = self.ask(intent.as_ref())?;
+        let answer = self.ask(intent.as_ref(), None)?;
         let recorded = self.commit(&answer, intent.as_ref(), true).and_then(|()| self.reread());
         self.known.settled = recorded.is_ok();
         recorded.map_err(|_| failure::not_recorded())
@@ -115,7 +115,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn ask(&mut self, under_way: Option<&Intended>) -> Result<Answer, Completion> {
+    fn ask(
+        &mut self,
+        under_way: Option<&Intended>,
+        registered: Option<Tracker>,
+    ) -> Result<Answer, Completion> {
         let recorded = Tracked { ..self.recorded().unwrap_or_default() };
         let mut candidates = order::candidates(recorded, under_way);
         let last = self.known.tracker.last();
@@ -123,7 +127,7 @@ impl Run<'_> {
             .extend(last.key.map(|key| (key, last.aptpl)).filter(|(key, _)| !known_key(&candidates, *key)));
         let port = &self.identity.port;
         let mut questions =
-            Questions { nexus: &mut *self.nexus, port, recorded, candidates, taken: Vec::new() };
+            Questions { nexus: &mut *self.nexus, port, recorded, registered, candidates, taken: Vec::new() };
         let answer = questions.ask();
         let taken = questions.taken;
         self.owe(taken);
@@ -203,7 +207,8 @@ impl Run<'_> {
     }
 
     fn learn(&mut self, explained: Option<&Intended>, changes: bool) -> bool {
-        match self.ask(explained) {
+        let registered = Some(self.known.tracker).filter(|tracker| !tracker.wants().registration);
+        match self.ask(explained, registered) {
             Ok(answer) => self.commit(&answer, explained, changes).is_ok(),
             Err(_) => {
                 let why = Some("the device could not be asked after a command".to_owned());

@@ -204,6 +204,19 @@ fn a_repeated_reserve_or_register_makes_nothing_durable() {
     assert_eq!(bench.book.appends.load(SeqCst), before + 2);
 }
 
+/// The probe counts in PRGENERATION: a guest of QEMU's own helper would read a smaller one.
+#[test]
+fn what_the_device_accepts_or_rejects_leads_to_no_probe() {
+    let mut bench = holder("lio", false);
+    assert_eq!(bench.guest(&request::register_and_ignore(OTHER, false)).status, Status::GOOD);
+    assert_eq!(bench.guest(&request::release(KEY, KIND)).status, Status::RESERVATION_CONFLICT);
+    let other_type = ReservationType::WRITE_EXCLUSIVE;
+    assert_eq!(bench.guest(&request::release(OTHER, other_type)).status, Status::RESERVATION_CONFLICT);
+    assert_eq!(bench.device(), (Some(OTHER), Some(KIND)));
+    let read = bench.insist(&request::read(InAction::READ_KEYS, 8));
+    assert_eq!(read.data[..4], [0, 0, 0, 2], "two registrations and nothing else");
+}
+
 #[test]
 fn a_full_state_directory_refuses_changes_and_nothing_else() {
     let mut bench = holder("spc", false);
