@@ -7,16 +7,28 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "a test without a harness: a check fails by panicking, and clippy cannot see that it is one"
 )]
 
+use ledger::{Ledger, LunId, Owner, PathId};
+use logical_unit::{ItNexus, LogicalUnit, LunSpec, NexusHandle};
+use nexus::{Nexus, TransportError};
+use pr_helper::audit::{Audit, Journal};
+use pr_helper::opening::{Identity, OpenLun, Opened};
+use pr_helper::policy::Rules;
 use pr_helper::privilege::{Account, Confinement, Measure, PrivilegeError, Report};
+use pr_helper::service::Service;
+use pr_helper::{Caller, Observer, Serve};
+use rustix::fd::OwnedFd;
+use scsi::pr::{Key, request};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 
 /// Exit status of a check that this machine cannot make.
 const SKIPPED: u8 = 77;
@@ -64,6 +76,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("socket and pidfile can be removed, and nothing else made there", tidying_works),
     ("proc can be read", proc_works),
     ("unix sockets, descriptors in hand and panics go on working", descriptors_work),
+    ("a guest is served, its record compacted, its audit turned over and sent to the journal", service_works),
     ("no TCP connection can be made", no_tcp),
     ("only CAP_SYS_RAWIO is left, in every set", one_capability),
     ("a user without privileges keeps CAP_SYS_RAWIO and gets the state directory", another_user),
@@ -191,9 +204,75 @@ fn descriptors_work(place: &Place) -> u8 {
     served.set_nonblocking(false).unwrap();
     client.write_all(b"x").unwrap();
     served.read_exact(&mut [0]).unwrap();
-    assert!(std::os::unix::net::UnixDatagram::unbound().is_ok());
+    assert!(UnixDatagram::unbound().is_ok());
     std::panic::set_hook(Box::new(|_| {}));
     assert!(std::panic::catch_unwind(|| panic!("unwinding takes no forbidden call")).is_err());
+    0
+}
+
+/// A logical unit in this process, behind any descriptor.
+#[derive(Clone)]
+struct Memory {
+    unit: Arc<LogicalUnit>,
+    handle: NexusHandle,
+}
+
+impl Memory {
+    fn new() -> Self {
+        let unit = LogicalUnit::open(&LunSpec::memory(1 << 20)).unwrap();
+        let name = "iqn.2026-11.test:guest".parse().unwrap();
+        let initiator = scsi::TransportId::iscsi(name, scsi::Isid([0x80, 0, 0, 0, 0, 1]));
+        let handle = unit.attach(&ItNexus { initiator, target_port: 1 });
+        Self { unit, handle }
+    }
+}
+
+impl Nexus for Memory {
+    fn execute(&mut self, request: &scsi::Request) -> Result<scsi::Completion, TransportError> {
+        let out = if let scsi::DataPhase::Out(list) = &request.data { list.as_slice() } else { &[] };
+        let task = self.unit.begin(&self.handle, 1);
+        Ok(self.unit.execute(&self.handle, &task, &request.cdb, out))
+    }
+}
+
+impl OpenLun for Memory {
+    fn open(&self, _: OwnedFd, _: bool) -> Result<Opened, scsi::Completion> {
+        let (lun, path) = (LunId("naa.6".into()), PathId("a nexus".into()));
+        let identity = Identity { lun, path, node: "/dev/sdx".into(), port: handover::Port::default() };
+        Ok(Opened { identity: Some(identity.into()), nexus: Box::new(self.clone()), multipath: false })
+    }
+}
+
+/// The first change of 500 finds a full audit, and the last ones a log that is mostly history.
+fn service_works(place: &Place) -> u8 {
+    let state = place.path("state");
+    let daemon = UnixDatagram::bind(place.path("run/journal")).unwrap();
+    daemon.set_nonblocking(true).unwrap();
+    File::create(state.join("audit.jsonl")).unwrap().set_len(16 << 20).unwrap();
+    let journal = Journal::connect(&place.path("run/journal")).unwrap();
+    let audit: Arc<dyn Observer> = Arc::new(Audit::open(&state, Some(journal)).unwrap());
+    let guest = Ledger::open(&state).unwrap().guest(&Owner("vm".into())).unwrap();
+    let (rules, memory) = (Rules::default(), Box::new(Memory::new()));
+    let service = Service::new("vm", rules, memory, Box::new(guest), Box::new(vec![audit]));
+    let null = File::open("/dev/null").unwrap();
+    place.confine();
+    let caller = Caller::default();
+    let log = state.join("guests/vm/log");
+    let mut longest = 0;
+    for number in 0..1000 {
+        let request = request::register_and_ignore(Key(1 + number % 2), false);
+        let mut cdb = [0; 16];
+        cdb[..request.cdb.len()].copy_from_slice(&request.cdb);
+        let scsi::DataPhase::Out(data_out) = request.data else { panic!("REGISTER has a list") };
+        let command = pr_helper::Command { cdb, data_out, fd: null.try_clone().unwrap().into() };
+        let ended = service.serve(&caller, command);
+        assert!(ended.status.is_good() || number == 0, "{number}: {ended:?}");
+        longest = longest.max(fs::metadata(&log).unwrap().len());
+    }
+    assert!(fs::metadata(&log).unwrap().len() < longest, "the log was never compacted");
+    assert_eq!(fs::metadata(state.join("audit.jsonl.1")).unwrap().len(), 16 << 20);
+    assert!(fs::metadata(state.join("audit.jsonl")).unwrap().len() > 0);
+    assert!(daemon.recv(&mut [0; 4096]).is_ok());
     0
 }
 

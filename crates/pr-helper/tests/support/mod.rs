@@ -9,6 +9,7 @@
 )]
 
 pub mod daemon;
+pub mod hostile;
 
 use pr_helper::server::{Limits, Server};
 use pr_helper::wire::{Features, REPLY_LENGTH};
