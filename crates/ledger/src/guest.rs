@@ -1,6 +1,9 @@
 //! One guest's log as a file: appended to under a lock, durable before [`Guest::append`] returns, compacted when most of it
 //! no longer counts.
 //!
+//! Reading waits for no disk: while this process appends, others see the records as they were before, and where nothing was
+//! appended a refresh is one stat(2).
+//!
 //! Files of a guest's directory: `log`; `lock`, held for an append or a refresh; `log.new`, a compaction that is being written;
 //! `LUN.freeze`, the freeze lock of a logical unit. The log is replaced only by renaming, which others notice by its inode.
 
@@ -8,7 +11,7 @@ use crate::change::Change;
 use crate::directory::{Folder, missing};
 use crate::error::Error;
 use crate::line::Line;
-use crate::lock::{Lock, Mode};
+use crate::lock::{Freezes, Lock, Mode};
 use crate::log::{Flaw, Log, header};
 use crate::names::{self, LunId, Owner};
 use crate::record::Record;
@@ -17,7 +20,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Bytes that a log may have.
@@ -36,15 +39,42 @@ pub struct Guest {
     owner: Owner,
     folder: Folder,
     read_only: bool,
+    /// Appends that wait for the one under way: the next to write writes them all.
+    waiting: Mutex<Vec<Waiting>>,
+    /// Of the threads of this process one at a time appends, or takes in what others appended. Locked before `inner`.
+    writer: Mutex<()>,
+    /// Locked for as long as memory takes, or a read of what others appended; never while anything is synced.
     inner: Mutex<Inner>,
+    freezes: Freezes,
 }
 
 #[derive(Debug)]
 struct Inner {
-    file: File,
+    file: Arc<File>,
+    /// Of `file`: the log by name is another file after a compaction.
+    inode: Inode,
     log: Log,
+    /// This process holds the lock for appending, so that nobody else appends. What it has written counts when it is durable.
+    writing: bool,
     /// Length from which on it is worth looking whether most of the log no longer counts.
     compact_at: u64,
+}
+
+/// Device and number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Inode(u64, u64);
+
+impl Inode {
+    fn of(file: &File) -> io::Result<Self> {
+        file.metadata().map(|found| Self(found.dev(), found.ino()))
+    }
+}
+
+/// An append: its lines, and where its caller looks for the result.
+#[derive(Debug)]
+struct Waiting {
+    lines: Vec<Line>,
+    result: Arc<OnceLock<Result<(), Error>>>,
 }
 
 impl Guest {
@@ -54,7 +84,7 @@ impl Guest {
                 .open("log", OFlags::RDWR | OFlags::CREATE)
                 .map_err(|error| missing(error, &folder.path))?,
         );
-        let guest = Self::new(folder, owner.clone(), file, false);
+        let guest = Self::new(folder, owner.clone(), file, false)?;
         guest.refresh()?;
         Ok(guest)
     }
@@ -63,7 +93,8 @@ impl Guest {
     pub(crate) fn read(folder: Folder, owner: Option<&Owner>) -> Result<Self, Error> {
         let path = folder.path.join("log");
         let file = File::from(folder.open("log", OFlags::RDONLY).map_err(|error| missing(error, &path))?);
-        let mut guest = Self::new(folder, owner.cloned().unwrap_or_else(|| Owner(String::new())), file, true);
+        let unnamed = || Owner(String::new());
+        let mut guest = Self::new(folder, owner.cloned().unwrap_or_else(unnamed), file, true)?;
         guest.refresh()?;
         let found = guest.inner().log.owner().cloned().ok_or(Error::Missing(path))?;
         match owner {
@@ -73,9 +104,12 @@ impl Guest {
         Ok(guest)
     }
 
-    fn new(folder: Folder, owner: Owner, file: File, read_only: bool) -> Self {
-        let inner = Mutex::new(Inner { file, log: Log::default(), compact_at: SMALL });
-        Self { owner, folder, read_only, inner }
+    fn new(folder: Folder, owner: Owner, file: File, read_only: bool) -> Result<Self, Error> {
+        let inode = Inode::of(&file).map_err(Error::io("read", &folder.path))?;
+        let (file, log) = (Arc::new(file), Log::default());
+        let inner = Inner { file, inode, log, writing: false, compact_at: SMALL };
+        let (waiting, writer, freezes) = (Mutex::default(), Mutex::default(), Freezes::default());
+        Ok(Self { owner, folder, read_only, waiting, writer, inner: Mutex::new(inner), freezes })
     }
 
     /// Whose records these are.
@@ -86,7 +120,7 @@ impl Guest {
 
     /// The record of one logical unit, as of the last append or refresh.
     #[must_use]
-    pub fn record(&self, lun: &LunId) -> Option<Record> {
+    pub fn record(&self, lun: &LunId) -> Option<Arc<Record>> {
         self.inner().log.record(lun).cloned()
     }
 
@@ -101,15 +135,32 @@ impl Guest {
     /// # Errors
     /// Every [`Error`] but [`Error::Full`] and [`Error::ReadOnly`]; the records stay as they were.
     pub fn refresh(&self) -> Result<(), Error> {
-        let mut inner = self.inner();
+        if self.is_current()? {
+            return Ok(());
+        }
+        let _writer = lock(&self.writer);
         if self.read_only {
-            return self.catch_up(&mut inner);
+            return self.catch_up(&mut self.inner());
         }
         let _lock = self.lock(Mode::Exclusive)?;
-        self.settle(&mut inner)
+        self.settle(&mut self.inner())
     }
 
-    /// Writes changes, durably before it returns: one write and one fdatasync(2) for all of them.
+    /// Nothing was appended since the log was last looked at, and it was not replaced.
+    fn is_current(&self) -> Result<bool, Error> {
+        let inner = self.inner();
+        if inner.writing {
+            return Ok(true);
+        }
+        let found = rustix::fs::statat(&self.folder.fd, "log", AtFlags::SYMLINK_NOFOLLOW);
+        let found = found.map_err(|error| missing(error, &self.path()))?;
+        let length = u64::try_from(found.st_size).unwrap_or(u64::MAX);
+        let same = Inode(found.st_dev, found.st_ino) == inner.inode && length == inner.log.length();
+        Ok(inner.log.owner().is_some() && same)
+    }
+
+    /// Writes changes, durably before it returns: one write and one fdatasync(2) for all of them, and for those of other
+    /// threads that came while the disk was busy.
     ///
     /// # Errors
     /// Every [`Error`]; the records stay as they were, and what was written is cut off again.
@@ -117,18 +168,42 @@ impl Guest {
         if self.read_only {
             return Err(Error::ReadOnly(self.path()));
         }
-        let lines = self.lines(changes)?;
-        let mut inner = self.inner();
-        let _lock = self.lock(Mode::Exclusive)?;
-        self.settle(&mut inner)?;
-        self.check_room(&mut inner, &lines)?;
-        let text: String = lines.iter().map(|line| line.text.as_str()).collect();
-        write(&inner.file, &text, inner.log.length()).map_err(Error::io("write", self.path()))?;
-        inner.log.wrote(lines);
-        if inner.log.length() > inner.compact_at {
-            // What was asked for is durable; a compaction that fails is tried again later.
-            let _ = self.compact(&mut inner);
+        let result = Arc::new(OnceLock::new());
+        let waiting = Waiting { lines: self.lines(changes)?, result: Arc::clone(&result) };
+        lock(&self.waiting).push(waiting);
+        let writer = lock(&self.writer);
+        if result.get().is_none() {
+            self.write_all(std::mem::take(&mut *lock(&self.waiting)));
         }
+        drop(writer);
+        // Whoever wrote it has set the result and dropped its share; else it died.
+        let died = || Error::io("write", self.path())(io::Error::other("the thread that wrote it ended"));
+        Arc::into_inner(result).and_then(OnceLock::into_inner).unwrap_or_else(|| Err(died()))
+    }
+
+    /// With `writer` held: together if possible; if not, each by itself, so that one that does not fit fails alone.
+    fn write_all(&self, waiting: Vec<Waiting>) {
+        let all: Vec<Line> = waiting.iter().flat_map(|one| one.lines.iter().cloned()).collect();
+        let together = if waiting.len() > 1 { self.write_lines(&all).is_ok() } else { false };
+        for Waiting { lines, result } in waiting {
+            let _ = result.set(if together { Ok(()) } else { self.write_lines(&lines) });
+        }
+    }
+
+    fn write_lines(&self, lines: &[Line]) -> Result<(), Error> {
+        let _lock = self.lock(Mode::Exclusive)?;
+        self.settle(&mut self.inner())?;
+        let _writing = Writing::begin(&self.inner);
+        self.check_room(lines)?;
+        let text: String = lines.iter().map(|line| line.text.as_str()).collect();
+        let (file, length) = {
+            let inner = self.inner();
+            (Arc::clone(&inner.file), inner.log.length())
+        };
+        write(&file, &text, length).map_err(Error::io("write", self.path()))?;
+        self.inner().log.wrote(lines);
+        // What was asked for is durable; a compaction that fails is tried again later.
+        let _ = self.compact(false);
         Ok(())
     }
 
@@ -149,8 +224,16 @@ impl Guest {
     }
 
     fn freeze_lock(&self, lun: &LunId, mode: Mode, deadline: Instant) -> Result<Lock, Error> {
+        let idle = self.freezes.of(lun);
+        let path = || self.folder.path.join(freeze_name(lun));
+        if let Some(file) = idle.take() {
+            let held = Lock::take(file, mode, deadline, path)?;
+            if held.is_of_a_file_with_a_name() {
+                return Ok(held.lent_by(idle));
+            }
+        }
         names::check(&lun.0)?;
-        self.lock_file(&format!("{}.freeze", names::file_name(&lun.0)), mode, deadline)
+        Ok(self.lock_file(&freeze_name(lun), mode, deadline)?.lent_by(idle))
     }
 
     fn lock(&self, mode: Mode) -> Result<Lock, Error> {
@@ -158,21 +241,20 @@ impl Guest {
     }
 
     fn lock_file(&self, name: &str, mode: Mode, deadline: Instant) -> Result<Lock, Error> {
-        let path = self.folder.path.join(name);
+        let path = || self.folder.path.join(name);
         if self.read_only {
-            return Err(Error::ReadOnly(path));
+            return Err(Error::ReadOnly(path()));
         }
-        let fd = self.folder.open(name, OFlags::RDWR | OFlags::CREATE).map_err(Error::io("open", &path))?;
-        Lock::take(fd, mode, deadline, &path)
+        let file = self.folder.open(name, OFlags::RDWR | OFlags::CREATE);
+        Lock::take(file.map_err(Error::io("open", path()))?, mode, deadline, path)
     }
 
     fn path(&self) -> PathBuf {
         self.folder.path.join("log")
     }
 
-    // Nothing here panics half way through a change.
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     fn belongs(&self, found: &Owner) -> Result<(), Error> {
@@ -193,17 +275,17 @@ impl Guest {
         changes.iter().map(line).collect()
     }
 
-    fn check_room(&self, inner: &mut Inner, lines: &[Line]) -> Result<(), Error> {
+    fn check_room(&self, lines: &[Line]) -> Result<(), Error> {
         let full = |what| Err(Error::Full { path: self.path(), what });
-        if lines.iter().any(|line| inner.log.is_crowded(line, MOST_UNITS, MOST_PATHS)) {
+        if lines.iter().any(|line| self.inner().log.is_crowded(line, MOST_UNITS, MOST_PATHS)) {
             return full("a guest has at most 4096 logical units, each with at most 256 paths");
         }
         let more: usize = lines.iter().map(|line| line.text.len()).sum();
-        let fits = |inner: &Inner| inner.log.length().saturating_add(more as u64) <= LONGEST;
-        if !fits(inner) {
-            self.compact(inner)?;
+        let fits = || self.inner().log.length().saturating_add(more as u64) <= LONGEST;
+        if !fits() {
+            self.compact(true)?;
         }
-        if fits(inner) { Ok(()) } else { full("a log has at most 64 MiB") }
+        if fits() { Ok(()) } else { full("a log has at most 64 MiB") }
     }
 
     /// With the lock held: takes in what is there, gives a new log its header, and cuts off what was never written whole.
@@ -222,7 +304,7 @@ impl Guest {
     /// Writes the header of a log that has none, or only the beginning of its own.
     fn begin(&self, inner: &mut Inner) -> Result<(), Error> {
         let header = header(&self.owner);
-        let found = rest(&mut inner.file, 0).map_err(Error::io("read", self.path()))?;
+        let found = rest(&inner.file, 0).map_err(Error::io("read", self.path()))?;
         if !header.as_bytes().starts_with(&found) {
             return Err(self.flaw(Flaw { line: 1, newer: false, what: "not a ledger".to_owned() }));
         }
@@ -237,22 +319,18 @@ impl Guest {
         let path = self.path();
         let flags = if self.read_only { OFlags::RDONLY } else { OFlags::RDWR };
         let now = File::from(self.folder.open("log", flags).map_err(|error| missing(error, &path))?);
-        let identity = |file: &File| file.metadata().map(|data| (data.dev(), data.ino(), data.len()));
-        let (held, current) = (identity(&inner.file), identity(&now));
-        let (held, current) =
-            (held.map_err(Error::io("read", &path))?, current.map_err(Error::io("read", &path))?);
-        let same = (held.0, held.1) == (current.0, current.1) && current.2 >= inner.log.length();
-        if current.2 > LONGEST {
+        let found = now.metadata().map_err(Error::io("read", &path))?;
+        if found.len() > LONGEST {
             return Err(Error::Full { path, what: "a log has at most 64 MiB" });
         }
-        if same {
-            let bytes = rest(&mut inner.file, inner.log.length()).map_err(Error::io("read", &path))?;
+        let inode = Inode(found.dev(), found.ino());
+        if inode == inner.inode && found.len() >= inner.log.length() {
+            let bytes = rest(&inner.file, inner.log.length()).map_err(Error::io("read", &path))?;
             return inner.log.feed(&bytes).map_err(|flaw| self.flaw(flaw));
         }
-        let mut file = now;
-        let bytes = rest(&mut file, 0).map_err(Error::io("read", &path))?;
+        let bytes = rest(&now, 0).map_err(Error::io("read", &path))?;
         let log = Log::parse(&bytes).map_err(|flaw| self.flaw(flaw))?;
-        *inner = Inner { file, log, compact_at: SMALL };
+        *inner = Inner { file: Arc::new(now), inode, log, writing: inner.writing, compact_at: SMALL };
         Ok(())
     }
 
@@ -261,21 +339,30 @@ impl Guest {
         if newer { Error::Newer { path, line, what } } else { Error::Damaged { path, line, what } }
     }
 
-    /// With the lock held: replaces the log by what still counts, if that is less than a quarter of it.
-    fn compact(&self, inner: &mut Inner) -> Result<(), Error> {
-        let text = inner.log.compacted();
-        let live = text.len() as u64;
-        inner.compact_at = live.saturating_mul(4).max(SMALL);
-        if inner.log.length() <= inner.compact_at {
-            return Ok(());
-        }
+    /// With the lock held and `writing`: replaces the log by what still counts, if that is less than a quarter of it. It
+    /// is looked at when the log is long enough, or `now`.
+    fn compact(&self, now: bool) -> Result<(), Error> {
+        let text = {
+            let mut inner = self.inner();
+            if !now && inner.log.length() <= inner.compact_at {
+                return Ok(());
+            }
+            let text = inner.log.compacted();
+            inner.compact_at = (text.len() as u64).saturating_mul(4).max(SMALL);
+            if inner.log.length() <= inner.compact_at {
+                return Ok(());
+            }
+            text
+        };
         let log = Log::parse(text.as_bytes()).map_err(|flaw| self.flaw(flaw))?;
         let file = self.replace(&text).inspect_err(|_| {
             // A disk that is full must not stay so for the sake of half a log.
             let _ = rustix::fs::unlinkat(&self.folder.fd, "log.new", AtFlags::empty());
         });
         let file = file.map_err(Error::io("compact", self.path()))?;
-        *inner = Inner { file, log, compact_at: inner.compact_at };
+        let inode = Inode::of(&file).map_err(Error::io("read", self.path()))?;
+        let mut inner = self.inner();
+        (inner.file, inner.inode, inner.log) = (Arc::new(file), inode, log);
         Ok(())
     }
 
@@ -288,6 +375,31 @@ impl Guest {
         let _ = rustix::fs::fsync(&self.folder.fd);
         Ok(file)
     }
+}
+
+/// While it lives, this process is appending.
+struct Writing<'a>(&'a Mutex<Inner>);
+
+impl<'a> Writing<'a> {
+    fn begin(inner: &'a Mutex<Inner>) -> Self {
+        lock(inner).writing = true;
+        Self(inner)
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        lock(self.0).writing = false;
+    }
+}
+
+// Nothing here panics half way through a change.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn freeze_name(lun: &LunId) -> String {
+    format!("{}.freeze", names::file_name(&lun.0))
 }
 
 /// Writes behind the first `length` bytes, durably; what cannot be is cut off again.
@@ -306,7 +418,7 @@ fn cut(file: &File, length: u64) -> io::Result<()> {
 }
 
 /// What is in the file from there on; a little more than a log may have, so that a longer one is seen to be one.
-fn rest(file: &mut File, from: u64) -> io::Result<Vec<u8>> {
+fn rest(mut file: &File, from: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(from))?;
     file.take(LONGEST + 1).read_to_end(&mut bytes)?;

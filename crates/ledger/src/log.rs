@@ -38,7 +38,7 @@ pub struct Flaw {
 /// One logical unit: its record, and the lines from which it can be made again.
 #[derive(Clone, Debug)]
 struct Unit {
-    record: Record,
+    record: Arc<Record>,
     live: BTreeMap<Slot, Kept>,
     owed: BTreeMap<PathId, VecDeque<Kept>>,
     history: VecDeque<Kept>,
@@ -121,12 +121,12 @@ impl Log {
 
     /// The records, by logical unit.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
-        self.units.values().map(|unit| &unit.record)
+        self.units.values().map(|unit| &*unit.record)
     }
 
     /// The record of one logical unit.
     #[must_use]
-    pub fn record(&self, lun: &LunId) -> Option<&Record> {
+    pub fn record(&self, lun: &LunId) -> Option<&Arc<Record>> {
         self.units.get(lun).map(|unit| &unit.record)
     }
 
@@ -163,18 +163,18 @@ impl Log {
     }
 
     /// The lines were written behind [`length`](Self::length).
-    pub(crate) fn wrote(&mut self, lines: Vec<Line>) {
+    pub(crate) fn wrote(&mut self, lines: &[Line]) {
         for line in lines {
             self.length += u64::try_from(line.text.len()).unwrap_or(u64::MAX);
-            self.take(line);
+            self.take(line.clone());
         }
     }
 }
 
 impl Unit {
-    const fn new(lun: LunId) -> Self {
+    fn new(lun: LunId) -> Self {
         Self {
-            record: Record::new(lun),
+            record: Arc::new(Record::new(lun)),
             live: BTreeMap::new(),
             owed: BTreeMap::new(),
             history: VecDeque::new(),
@@ -186,7 +186,7 @@ impl Unit {
     }
 
     fn take(&mut self, at: u64, change: &Change, kept: Kept) {
-        self.record.apply(at, change);
+        Arc::make_mut(&mut self.record).apply(at, change);
         if change.is_history() {
             self.history.push_back(kept.clone());
             self.history.drain(..self.history.len().saturating_sub(MOST_HISTORY));
@@ -224,7 +224,7 @@ impl Unit {
         if owed.is_empty() && !met {
             // Nothing is left from which compaction could make this nexus again.
             self.owed.remove(path);
-            self.record.paths.retain(|known| known.path != *path);
+            Arc::make_mut(&mut self.record).paths.retain(|known| known.path != *path);
         }
     }
 }

@@ -217,3 +217,85 @@ fn the_freeze_lock_is_shared_by_commands_and_excludes_a_handover() {
     drop(frozen);
     drop(helper.share(&lun(1), soon()).unwrap());
 }
+
+#[test]
+fn a_freeze_lock_whose_file_was_removed_is_taken_by_its_name() {
+    let state = TempDir::new().unwrap();
+    let (helper, agent) = (open(state.path()), open(state.path()));
+    drop(helper.share(&lun(1), Instant::now()).unwrap());
+    let file = format!("{}.freeze", lun(1).0);
+    fs::remove_file(log_path(state.path()).with_file_name(file)).unwrap();
+    let _shared = helper.share(&lun(1), Instant::now()).unwrap();
+    assert!(matches!(agent.freeze(&lun(1), Instant::now()), Err(Error::Locked(_))));
+}
+
+#[test]
+fn locking_again_and_again_opens_no_more_files() {
+    let state = TempDir::new().unwrap();
+    let guest = open(state.path());
+    let open_files =
+        || fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    let ours = || open_files().filter(|file| file.starts_with(state.path())).count();
+    let hold =
+        |number| (0..9).map(|_| guest.share(&lun(number), Instant::now()).unwrap()).collect::<Vec<_>>();
+    drop(hold(1));
+    let after_one = ours();
+    assert!(after_one <= 4, "{after_one}");
+    (0..20).for_each(|_| drop(hold(1)));
+    assert_eq!(ours(), after_one);
+    (0..200).for_each(|number| drop(hold(number)));
+    assert!(ours() < 150, "{}", ours());
+}
+
+/// Half an append, with everything held that this process holds for it, is what a slow disk looks like.
+#[test]
+fn reading_does_not_wait_for_an_append_of_this_process_and_sees_nothing_of_it() {
+    let state = TempDir::new().unwrap();
+    let guest = Arc::new(open(state.path()));
+    guest.append(&[(lun(1), commit(1))]).unwrap();
+    let before = guest.records();
+    let _writer = lock(&guest.writer);
+    let _lock = guest.lock(Mode::Exclusive).unwrap();
+    let _writing = Writing::begin(&guest.inner);
+    let mut log = File::options().append(true).open(log_path(state.path())).unwrap();
+    io::Write::write_all(&mut log, b"0123").unwrap();
+    let (done, is_done) = std::sync::mpsc::channel();
+    let reader = Arc::clone(&guest);
+    std::thread::spawn(move || done.send(reader.refresh().map(|()| reader.records())));
+    assert_eq!(is_done.recv_timeout(Duration::from_secs(2)).unwrap().unwrap(), before);
+}
+
+#[test]
+fn a_log_that_was_replaced_by_one_of_the_same_length_is_read_anew() {
+    let (state, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let guest = open(state.path());
+    guest.append(&[(lun(1), commit(1))]).unwrap();
+    open(other.path()).append(&[(lun(1), commit(2))]).unwrap();
+    fs::rename(log_path(other.path()), log_path(state.path())).unwrap();
+    guest.refresh().unwrap();
+    assert_eq!(key_of(&guest), Some(Key(2)));
+}
+
+#[test]
+fn appends_that_wait_are_written_together_and_one_that_does_not_fit_fails_alone() {
+    let state = TempDir::new().unwrap();
+    let guest = open(state.path());
+    let most = |units: std::ops::Range<usize>| units.map(|unit| (LunId(unit.to_string()), seen("/dev/sdb")));
+    guest.append(&most(0..MOST_UNITS).collect::<Vec<_>>()).unwrap();
+    let known = |key: u64| vec![(LunId(key.to_string()), commit(key))];
+    let (appends, disk) = ([known(1), most(5000..5001).collect(), known(2)], lock(&guest.writer));
+    std::thread::scope(|scope| {
+        let threads = appends.each_ref().map(|changes| scope.spawn(|| guest.append(changes)));
+        while lock(&guest.waiting).len() < 3 {
+            std::thread::yield_now();
+        }
+        drop(disk);
+        let ended = threads.map(|thread| thread.join().unwrap());
+        assert!(matches!(ended, [Ok(()), Err(Error::Full { .. }), Ok(())]), "{ended:?}");
+    });
+    let again = open(state.path());
+    assert_eq!(again.records(), guest.records());
+    for key in [1, 2] {
+        assert_eq!(again.record(&LunId(key.to_string())).unwrap().paths[0].tracked.key, Some(Key(key)));
+    }
+}

@@ -60,7 +60,7 @@ pub fn log_path(state: &Path) -> PathBuf {
 
 /// The key that is recorded of the first path of this logical unit; 0 for none.
 pub fn key_of(guest: &Guest, lun: &LunId) -> u64 {
-    let key = |record: Record| record.path(&path(0)).and_then(|path| path.tracked.key);
+    let key = |record: std::sync::Arc<Record>| record.path(&path(0)).and_then(|path| path.tracked.key);
     guest.record(lun).and_then(key).map_or(0, |Key(key)| key)
 }
 

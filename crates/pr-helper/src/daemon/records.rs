@@ -5,7 +5,7 @@ use crate::service::Book;
 use ledger::{Change, Error, Guest, Ledger, Lock, LunId, Owner, Record};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The records of one guest, opened when they can be: a disk that was full or read-only at the start may not be later.
@@ -56,7 +56,7 @@ impl Book for Records {
         self.guest()?.share(lun, Instant::now() + wait)
     }
 
-    fn read(&self, lun: &LunId) -> Result<Option<Record>, Error> {
+    fn read(&self, lun: &LunId) -> Result<Option<Arc<Record>>, Error> {
         Book::read(self.guest()?, lun)
     }
 

@@ -1,6 +1,7 @@
 //! The record as the service needs it. [`ledger::Guest`] is the durable one; tests put one in its place that fails.
 
 use ledger::{Change, Guest, Lock, LunId, Record};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// One guest's records.
@@ -15,7 +16,7 @@ pub trait Book: Send + Sync {
     ///
     /// # Errors
     /// The ledger cannot be read.
-    fn read(&self, lun: &LunId) -> Result<Option<Record>, ledger::Error>;
+    fn read(&self, lun: &LunId) -> Result<Option<Arc<Record>>, ledger::Error>;
 
     /// Makes changes durable, all or none.
     ///
@@ -29,7 +30,7 @@ impl Book for Guest {
         Self::share(self, lun, Instant::now() + wait)
     }
 
-    fn read(&self, lun: &LunId) -> Result<Option<Record>, ledger::Error> {
+    fn read(&self, lun: &LunId) -> Result<Option<Arc<Record>>, ledger::Error> {
         self.refresh()?;
         Ok(self.record(lun))
     }

@@ -1,8 +1,8 @@
 //! Carries out what arrives: policy, guard, record and device, in the order that makes every reply one that the record
 //! knows.
 //!
-//! PERSISTENT RESERVE OUT: the descriptor is looked at; policy is asked; a shared lock keeps handovers out (BUSY after
-//! [`Service::WAIT`]); a guest that moved away gets RESERVATION CONFLICT; record and device are made to agree if a crash, an
+//! PERSISTENT RESERVE OUT: the descriptor is looked at; policy is asked; a handover is waited for and then kept out by a shared lock
+//! (BUSY after [`Service::WAIT`]); a guest that moved away gets RESERVATION CONFLICT; record and device are made to agree if a crash, an
 //! error or a restart left that open; a unit attention that own questions took is given first; what can change the
 //! registration is written ahead, sent, observed and committed; then the reply goes out. An intent that cannot be written
 //! is answered with HARDWARE ERROR, and nothing is sent. A commit that fails after GOOD does not make it less GOOD: the
@@ -22,7 +22,7 @@ pub use book::Book;
 use crate::opening::{Identity, OpenLun, Opened};
 use crate::policy::Rules;
 use crate::{Caller, Command, Observer, PrOutEvent, RequestEvent, Serve, failure};
-use ledger::{Error, LunId, PathId, Record, State};
+use ledger::{Error, Lock, LunId, PathId, Record, State};
 use nexus::unit_attention;
 use order::Order;
 use run::{Known, Refused, Run};
@@ -35,6 +35,9 @@ use std::time::{Duration, Instant};
 
 /// SIP_C and ATP_C in byte 2 of REPORT CAPABILITIES (SPC-4 6.15.4).
 const REGISTERS_OTHERS: u8 = 0x0C;
+
+/// Between two looks at a record that says that a handover is under way.
+const PAUSE: Duration = Duration::from_millis(5);
 
 type Nexuses = BTreeMap<(LunId, PathId), Arc<Mutex<Known>>>;
 
@@ -83,7 +86,7 @@ impl Service {
         let mut known = lock(&known);
         let record = self.book.read(&identity.lun).ok().flatten();
         let readable = record.is_some();
-        let record = record.unwrap_or_else(|| Record::new(identity.lun.clone()));
+        let record = record.unwrap_or_else(|| new_record(&identity));
         let mut run =
             Run { book: &*self.book, identity: &identity, record, known: &mut known, nexus: &mut *nexus };
         if readable {
@@ -125,7 +128,7 @@ impl Service {
             return Err(Refused::new(failure::not_recorded(), why));
         };
         self.judge(identity, order)?;
-        let _shared = self.book.share(&identity.lun, Self::WAIT).map_err(|error| unshared(&error))?;
+        let _shared = self.admit(identity)?;
         let known = self.known(identity);
         let mut known = lock(&known);
         let record = self.guard(identity)?;
@@ -147,10 +150,24 @@ impl Service {
         }
     }
 
+    /// Keeps handovers out. One that has recorded its beginning is waited for without the lock, which it is about to take
+    /// for itself.
+    fn admit(&self, identity: &Identity) -> Result<Lock, Refused> {
+        let deadline = Instant::now() + Self::WAIT;
+        while let Err(refused) = self.guard(identity) {
+            if refused.completion.status != Status::BUSY || Instant::now() >= deadline {
+                return Err(refused);
+            }
+            std::thread::sleep(PAUSE);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.book.share(&identity.lun, left).map_err(|error| unshared(&error))
+    }
+
     /// The record of a logical unit that the guest may use here and now.
-    fn guard(&self, identity: &Identity) -> Result<Record, Refused> {
+    fn guard(&self, identity: &Identity) -> Result<Arc<Record>, Refused> {
         let record = self.book.read(&identity.lun).map_err(|error| unrecorded(&error))?;
-        let record = record.unwrap_or_else(|| Record::new(identity.lun.clone()));
+        let record = record.unwrap_or_else(|| new_record(identity));
         match record.state {
             State::Moved => {
                 let conflict = Completion::status(Status::RESERVATION_CONFLICT);
@@ -225,6 +242,10 @@ impl Serve for Service {
 /// A map or a nexus stays usable after a thread died holding it: the record, not the memory, is what counts.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn new_record(identity: &Identity) -> Arc<Record> {
+    Arc::new(Record::new(identity.lun.clone()))
 }
 
 fn unshared(error: &Error) -> Refused {

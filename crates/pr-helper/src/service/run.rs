@@ -11,6 +11,7 @@ use nexus::{Nexus, TransportError};
 use scsi::pr::OutAction;
 use scsi::{Completion, Request, Status};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// A command that did not reach the device.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ pub(super) struct Known {
 pub(super) struct Run<'a> {
     pub(super) book: &'a dyn Book,
     pub(super) identity: &'a Identity,
-    pub(super) record: Record,
+    pub(super) record: Arc<Record>,
     pub(super) known: &'a mut Known,
     pub(super) nexus: &'a mut dyn Nexus,
 }

@@ -61,7 +61,7 @@ impl Book for Arc<Counted> {
     fn share(&self, lun: &LunId, wait: Duration) -> Result<Lock, Error> {
         Book::share(&self.guest, lun, wait)
     }
-    fn read(&self, lun: &LunId) -> Result<Option<Record>, Error> {
+    fn read(&self, lun: &LunId) -> Result<Option<Arc<Record>>, Error> {
         Book::read(&self.guest, lun)
     }
     fn append(&self, changes: &[(LunId, Change)]) -> Result<(), Error> {
@@ -138,8 +138,8 @@ impl Bench {
         nexus::retry_unit_attention(&mut self.foreign, request, 8).unwrap().completion.status
     }
 
-    fn record(&self) -> Record {
-        self.book.read(&lun()).unwrap().unwrap_or_else(|| Record::new(lun()))
+    fn record(&self) -> Arc<Record> {
+        self.book.read(&lun()).unwrap().unwrap_or_else(|| Arc::new(Record::new(lun())))
     }
 
     fn recorded(&self) -> (Option<Key>, Option<ReservationType>) {
@@ -259,6 +259,22 @@ fn a_freeze_makes_the_guest_wait_and_then_busy() {
     let begun = Instant::now();
     assert_eq!(bench.guest(&request::release(KEY, KIND)).status, Status::BUSY);
     assert!(begun.elapsed() >= Service::WAIT && begun.elapsed() < Service::WAIT * 5);
+}
+
+#[test]
+fn a_handover_that_is_given_up_in_time_lets_the_waiting_guest_on_and_finds_its_lock_free() {
+    let mut bench = holder("spc", false);
+    bench.set(State::Handover);
+    let frozen = bench.book.guest.freeze(&lun(), Instant::now()).unwrap();
+    std::thread::scope(|scope| {
+        let guest = scope.spawn(|| bench.guest(&request::release(KEY, KIND)));
+        drop(frozen);
+        // The guest waits for the record and not in the lock.
+        drop(bench.book.guest.freeze(&lun(), Instant::now()).unwrap());
+        bench.set(State::Active);
+        assert_eq!(guest.join().unwrap().status, Status::GOOD);
+    });
+    assert_eq!(bench.device(), (Some(KEY), None));
 }
 
 #[test]

@@ -81,10 +81,11 @@ fn a_write_that_fails_is_refused_and_leaves_the_records_as_they_were() {
     guest.append(&[(lun(1), commit(1))]).unwrap();
     let before = (guest.records(), fs::read(log_path(state.path())).unwrap());
     // A handle that may not write stands for a disk that does not take it.
-    guest.inner().file = File::open(log_path(state.path())).unwrap();
+    guest.inner().file = Arc::new(File::open(log_path(state.path())).unwrap());
     assert!(matches!(guest.append(&[(lun(1), commit(2))]), Err(Error::Io { doing: "write", .. })));
     assert_eq!((guest.records(), fs::read(log_path(state.path())).unwrap()), before);
-    guest.inner().file = File::options().read(true).write(true).open(log_path(state.path())).unwrap();
+    let writable = File::options().read(true).write(true).open(log_path(state.path())).unwrap();
+    guest.inner().file = Arc::new(writable);
     guest.append(&[(lun(1), commit(3))]).unwrap();
     assert_eq!(open(state.path()).records(), guest.records());
 }
