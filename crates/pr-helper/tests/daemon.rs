@@ -306,6 +306,24 @@ fn a_state_directory_that_cannot_be_used_leaves_reading_and_says_what_to_do() {
 }
 
 #[test]
+fn a_ledger_that_is_damaged_or_from_the_future_is_left_alone_and_said() {
+    for (log, expected) in [
+        ("garbage\nmore\n", "is damaged (line 1"),
+        ("tenure-ledger 99 \"db\"\n", "was written by a newer version"),
+    ] {
+        let place = Place::new();
+        let path = place.path("state/guests/db/log");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, log).unwrap();
+        let helper = place.serve(["--vm", "db"]);
+        is_served(&mut helper.client());
+        let said = helper.end();
+        assert!(said.contains(expected) && said.contains("read and not changed"), "{said}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), log);
+    }
+}
+
+#[test]
 fn the_configuration_says_what_the_command_line_does_not() {
     let place = Place::new();
     let config = format!("vm = 'from file'\nverbose = 1\nstate = '{}'\n", place.path("elsewhere").display());
@@ -341,6 +359,30 @@ fn traces_are_logged_by_name() {
     let (pid, said) = (std::process::id(), helper.end());
     let expected = |cmd| format!("tenure-pr-helper: pr_helper_execute pid={pid} cmd=0x{cmd} sa=0x00");
     assert_eq!(said.lines().collect::<Vec<_>>(), [expected("5e"), expected("5f")]);
+}
+
+#[test]
+fn traces_can_go_to_a_file() {
+    let place = Place::new();
+    let helper = place.serve(["-T", "*,-pr_helper_done,file=traces"]);
+    is_served(&mut helper.client());
+    helper.end();
+    let traces = fs::read_to_string(place.path("traces")).unwrap();
+    let names: Vec<_> = traces.lines().filter_map(|line| line.split(' ').next()).collect();
+    // The first client only waits for the greeting.
+    let greeted = ["pr_helper_connect", "pr_helper_disconnect"];
+    assert!(greeted.iter().all(|name| names.contains(name)), "{names:?}");
+    assert_eq!(names.iter().filter(|name| **name == "pr_helper_execute").count(), 2);
+    assert!(!names.contains(&"pr_helper_done"));
+}
+
+#[test]
+fn help_that_nobody_reads_to_its_end_is_no_failure() {
+    let place = Place::new();
+    let (read, write) = std::io::pipe().unwrap();
+    drop(read);
+    let status = place.command().arg("--help").stdout(Stdio::from(write)).status().unwrap();
+    assert!(status.success(), "{status}");
 }
 
 #[test]

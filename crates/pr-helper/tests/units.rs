@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+use clap::CommandFactory;
+use pr_helper::daemon::CommandLine;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,6 +62,18 @@ fn the_instance_differs_from_the_shared_service_only_in_whose_record_it_keeps() 
     let only_there: Vec<_> = instance.difference(&shared).collect();
     let [exec] = only_there[..] else { panic!("{only_there:?}") };
     assert!(shared.contains(&exec.replace(" --vm %I", "")), "{exec}");
+}
+
+#[test]
+fn the_program_takes_the_options_that_the_units_give_it() {
+    for service in SERVICES {
+        let settings = settings(service, "Service");
+        assert!(settings.contains("Type=notify"), "systemd waits until it serves");
+        let exec = settings.iter().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/")).unwrap();
+        let words = exec.split(' ').filter(|word| !word.starts_with("$TENURE"));
+        let taken = CommandLine::command().try_get_matches_from(words);
+        assert!(taken.is_ok(), "{service}: {}", taken.unwrap_err());
+    }
 }
 
 #[test]

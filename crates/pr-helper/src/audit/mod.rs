@@ -76,10 +76,10 @@ impl Sinks {
         if let Some(journal) = &self.journal {
             journal.send(&event);
         }
-        // Said once, not per event: standard error may be the same full disk.
+        // Said once, not per event: the log may be on the same full disk.
         let failed = self.file.append(&event).err();
         if let (Some(error), false) = (&failed, self.failing) {
-            eprintln!("tenure-pr-helper: the audit cannot be written, and goes on without: {error}");
+            tracing::error!("the audit cannot be written, and goes on without: {error}");
         }
         self.failing = failed.is_some();
     }

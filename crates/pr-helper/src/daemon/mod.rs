@@ -34,6 +34,7 @@ use options::{Asked, Options};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -45,14 +46,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let name = Name::of(arguments.first());
     let ended = options::parse(name, &arguments).and_then(|asked| match asked {
         Asked::Print(text) => {
-            print!("{text}");
+            // A reader that went away has read enough.
+            let _ = io::stdout().write_all(text.as_bytes());
             Ok(ExitCode::SUCCESS)
         }
         Asked::Serve(options) if options.daemon && !options.detached => detach::spawn(&arguments),
         Asked::Serve(mut options) => serve(&mut options).map(|()| ExitCode::SUCCESS),
     });
     ended.unwrap_or_else(|error| {
-        eprintln!("{name}: {}", told(&error));
+        let _ = writeln!(io::stderr(), "{name}: {}", told(&error));
         ExitCode::FAILURE
     })
 }
