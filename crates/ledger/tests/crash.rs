@@ -50,7 +50,8 @@ fn killed(state: &Path, first: u64, scattered: &mut Scattered) -> u64 {
     for _ in 0..=scattered.below(70) {
         last = acknowledged(&mut other).unwrap();
     }
-    sleep(Duration::from_micros(scattered.below(2000)));
+    // Half of them at once, when the next append has hardly begun.
+    sleep(Duration::from_micros(scattered.below(2) * scattered.below(2000)));
     other.kill();
     while let Some(key) = acknowledged(&mut other) {
         last = key;
