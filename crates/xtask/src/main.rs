@@ -55,8 +55,11 @@ enum Task {
         #[command(subcommand)]
         trial: Option<lab::Trial>,
     },
-    /// Compare with tgt in one run, and print the ratios
-    Bench,
+    /// Compare with tgt and qemu-pr-helper in one run, and print the ratios
+    Bench {
+        /// Only this part
+        part: Option<bench::Part>,
+    },
     /// Write man pages and shell completions
     Man {
         /// Where to
@@ -74,7 +77,7 @@ fn main() -> ExitCode {
             shell::cargo(&["run", "--release", "-q", "-p", "tenure-explorer", "--"], &args)
         }
         Task::Lab { trial } => lab::run(trial.as_ref()),
-        Task::Bench => bench::run(),
+        Task::Bench { part } => bench::run(part),
         Task::Man { out } => manual::write(&out),
     };
     match result {

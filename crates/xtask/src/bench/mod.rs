@@ -1,10 +1,12 @@
-//! `cargo xtask bench`: ratios measured in one run, ours and tgt's in turn, with the same client.
+//! `cargo xtask bench`: ratios measured in one run, ours and the other's in turn, with the same client: the target
+//! against tgt, the helper against `qemu-pr-helper`.
 //!
 //! Absolute figures say more about the machine than about the program; the ratios of neighbouring runs
 //! are what is worth quoting. The median is over the rounds, minimum and maximum beside it.
 
 mod check;
 mod handover;
+mod helper;
 mod rates;
 
 use crate::{interop, shell, tools};
@@ -15,11 +17,30 @@ use lab::tgt::Tgt;
 /// How often each side is measured.
 const ROUNDS: usize = 3;
 
-/// Runs everything and prints the ratios.
+/// What can be measured alone.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// `tenure target` against tgt, the reservation check, the pause of a handover
+    Target,
+    /// `tenure-pr-helper` against qemu-pr-helper
+    Helper,
+}
+
+/// Runs one part, or everything, and prints the ratios.
 ///
 /// # Errors
 /// If a program is missing or a run fails.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(part: Option<Part>) -> Result<()> {
+    if part != Some(Part::Helper) {
+        target()?;
+    }
+    if part != Some(Part::Target) {
+        helper::print()?;
+    }
+    Ok(())
+}
+
+fn target() -> Result<()> {
     tools::ensure(tools::TGT)?;
     tools::ensure(tools::LIBISCSI)?;
     shell::cargo(&["build", "--release", "-q", "-p", "tenure"], &[])?;
