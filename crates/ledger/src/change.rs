@@ -63,11 +63,12 @@ pub enum Change {
         /// TYPE.
         kind: Option<ReservationType>,
     },
-    /// The state changed.
+    /// The state changed. [`State::Handover`] and [`State::Moved`] are ended only by a state of the same handover, or by
+    /// another handover; anything else is remembered for then.
     State {
         /// The new state.
         state: State,
-        /// The handover it belongs to.
+        /// The handover it belongs to; `None` for what a helper finds.
         handover: Option<HandoverId>,
         /// Why, in words, for people.
         why: Option<String>,

@@ -29,7 +29,9 @@ pub(crate) struct Folder {
 impl Folder {
     /// Opens a file in it; never through a symbolic link.
     pub(crate) fn open(&self, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-        openat(&self.fd, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
+        // What somebody put there in place of a file is neither followed nor waited for.
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)
     }
 
     /// Opens a directory in it, creating it first if wanted.

@@ -1,6 +1,7 @@
-//! One line of the log: `CRC32C SP JSON LF`, the checksum in eight hexadecimal digits over the JSON text.
+//! One line of the log: `CRC32C SP JSON LF`, the checksum in eight hexadecimal digits over the JSON text, which is a change,
+//! or an array of the changes that were appended together: a crash leaves all of them or none.
 //!
-//! A line is kept as it was read, so that what a newer program added to it survives compaction.
+//! A change is kept as it was read, so that what a newer program added to it survives compaction.
 
 use crate::change::{Change, Intended};
 use crate::names::{HandoverId, LunId, PathId};
@@ -8,9 +9,15 @@ use crate::record::State;
 use handover::Tracked;
 use scsi::pr::{Key, OutAction, ReservationType};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 /// Bytes that a line may have, its end included.
 pub(crate) const LONGEST: usize = 64 << 10;
+
+/// Bytes of a checksum and the space behind it.
+const SUM_LENGTH: usize = 9;
+/// Bytes that a line has beside the changes in it and the commas between them.
+const FRAME: usize = SUM_LENGTH + "[,]\n".len();
 
 /// What a line says: a change, or something optional that this version does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,13 +27,13 @@ pub(crate) enum Said {
     Unknown(String, Option<String>),
 }
 
-/// One line that was understood.
+/// One change that was understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
     pub(crate) at: u64,
     pub(crate) lun: LunId,
     pub(crate) said: Said,
-    /// The line itself, its end included.
+    /// A line with this change alone, its end included.
     pub(crate) text: String,
 }
 
@@ -175,10 +182,54 @@ impl Line {
         }
     }
 
-    /// Reads a line, without its end.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Wrong> {
+    /// Reads a line, without its end: every change in it, of which there is at least one.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Self>, Wrong> {
         let json = checked(bytes)?;
-        let newer = |error: serde_json::Error| Wrong::Newer(error.to_string());
+        if !json.starts_with('[') {
+            return Ok(vec![Self::read(json)?]);
+        }
+        let together: Vec<&RawValue> = serde_json::from_str(json).map_err(|error| newer(&error))?;
+        if together.is_empty() {
+            return Err(Wrong::Newer("no change".to_owned()));
+        }
+        together.into_iter().map(|one| Self::read(one.get())).collect()
+    }
+
+    /// As few lines as hold all the changes, and their number. What is appended together has room in one.
+    pub(crate) fn pack(lines: &[Self]) -> (String, u64) {
+        let (mut packed, mut count, mut rest) = (String::new(), 0, lines);
+        while !rest.is_empty() {
+            let (line, after) = Self::pack_one(rest);
+            packed.push_str(&line);
+            (count, rest) = (count + 1, after);
+        }
+        (packed, count)
+    }
+
+    fn pack_one(lines: &[Self]) -> (String, &[Self]) {
+        let (mut together, mut taken) = (String::new(), 0);
+        for json in lines.iter().map(Self::json) {
+            if taken > 0 && FRAME + together.len() + json.len() > LONGEST {
+                break;
+            }
+            together.push(if taken == 0 { '[' } else { ',' });
+            together.push_str(json);
+            taken += 1;
+        }
+        let rest = lines.get(taken..).unwrap_or_default();
+        match lines {
+            [one, ..] if taken == 1 => (one.text.clone(), rest),
+            _ => (framed(&format!("{together}]")), rest),
+        }
+    }
+
+    /// The change without checksum and end.
+    fn json(&self) -> &str {
+        self.text.get(SUM_LENGTH..).unwrap_or_default().trim_end_matches('\n')
+    }
+
+    fn read(json: &str) -> Result<Self, Wrong> {
+        let newer = |error| newer(&error);
         let envelope: Envelope = serde_json::from_str(json).map_err(newer)?;
         let said = match envelope.change.as_str() {
             kind if KINDS.contains(&kind) => {
@@ -195,6 +246,10 @@ impl Line {
         };
         Ok(Self { at: envelope.at, lun: envelope.lun, said, text: framed(json) })
     }
+}
+
+fn newer(error: &serde_json::Error) -> Wrong {
+    Wrong::Newer(error.to_string())
 }
 
 /// Checksum, text and end.

@@ -7,6 +7,7 @@ use rustix::fs::{FlockOperation, flock, fstat};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -70,7 +71,10 @@ impl Drop for Lock {
 
 /// Open files of freeze locks that nobody holds, by logical unit: to lock one that is open takes one flock(2).
 #[derive(Debug, Default)]
-pub(crate) struct Freezes(Mutex<BTreeMap<LunId, Arc<Idle>>>);
+pub(crate) struct Freezes {
+    units: Mutex<BTreeMap<LunId, Arc<Idle>>>,
+    made: AtomicUsize,
+}
 
 /// Those of one logical unit.
 #[derive(Debug, Default)]
@@ -81,8 +85,13 @@ const KEPT_UNITS: usize = 64;
 const KEPT_FILES: usize = 2;
 
 impl Freezes {
+    /// Counts a lock file that is about to be made.
+    pub(crate) fn count_new(&self) -> usize {
+        self.made.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
     pub(crate) fn of(&self, lun: &LunId) -> Arc<Idle> {
-        let mut units = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut units = self.units.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(idle) = units.get(lun) {
             return Arc::clone(idle);
         }

@@ -1,4 +1,4 @@
-//! The log as bytes: a header, then one line for each change. Pure; [`Guest`](crate::Guest) does the reading and writing.
+//! The log as bytes: a header, then one line for each append. Pure; [`Guest`](crate::Guest) does the reading and writing.
 //!
 //! What a crash can leave at the end (a line without an end, a last line with a wrong checksum) is not taken in and reported
 //! by [`Log::length`] being shorter than what was fed; anything else that is wrong is a [`Flaw`]. Beside the records the log
@@ -21,6 +21,7 @@ pub struct Log {
     units: BTreeMap<LunId, Unit>,
     length: u64,
     lines: u64,
+    changes: u64,
 }
 
 /// Why a log cannot be taken in.
@@ -52,7 +53,10 @@ enum Slot {
     Commit(PathId),
     Generation,
     Reservation,
-    State,
+    /// A state that a handover brought.
+    Away,
+    /// A state that was found.
+    Found,
     Unknown(String, Option<String>),
 }
 
@@ -101,9 +105,9 @@ impl Log {
         let before = self.lines + u64::from(owner.is_some());
         let (lines, left) = read_lines(rest, before)?;
         self.owner = owner.or_else(|| self.owner.take());
-        self.lines = before;
+        self.lines = before + count(&lines);
         self.length += u64::try_from(bytes.len() - left).unwrap_or(u64::MAX);
-        lines.into_iter().for_each(|line| self.take(line));
+        lines.into_iter().flatten().for_each(|change| self.take(change));
         Ok(())
     }
 
@@ -150,9 +154,9 @@ impl Log {
     }
 
     fn take(&mut self, line: Line) {
-        self.lines += 1;
+        self.changes += 1;
         let unit = self.units.entry(line.lun.clone()).or_insert_with(|| Unit::new(line.lun.clone()));
-        let kept = Kept { number: self.lines, text: line.text.into() };
+        let kept = Kept { number: self.changes, text: line.text.into() };
         match line.said {
             Said::Unknown(kind, path) => unit.keep(Slot::Unknown(kind, path), kept),
             Said::Change(change) => unit.take(line.at, &change, kept),
@@ -162,12 +166,11 @@ impl Log {
         }
     }
 
-    /// The lines were written behind [`length`](Self::length).
-    pub(crate) fn wrote(&mut self, lines: &[Line]) {
-        for line in lines {
-            self.length += u64::try_from(line.text.len()).unwrap_or(u64::MAX);
-            self.take(line.clone());
-        }
+    /// The changes were written behind [`length`](Self::length), packed into so many bytes and lines.
+    pub(crate) fn wrote(&mut self, changes: &[Line], bytes: usize, lines: u64) {
+        self.length += u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.lines += lines;
+        changes.iter().for_each(|change| self.take(change.clone()));
     }
 }
 
@@ -203,7 +206,13 @@ impl Unit {
             }
             Change::Owed { path, sense } => self.owe(path, sense.is_some(), kept),
             Change::Reservation { .. } => self.keep(Slot::Reservation, kept),
-            Change::State { .. } => self.keep(Slot::State, kept),
+            Change::State { state, .. } if state.is_away() => self.keep(Slot::Away, kept),
+            Change::State { .. } => {
+                if !self.record.state.is_away() {
+                    self.live.remove(&Slot::Away);
+                }
+                self.keep(Slot::Found, kept);
+            }
         }
     }
 
@@ -252,8 +261,8 @@ fn read_header(line: &[u8]) -> Result<Owner, Flaw> {
     serde_json::from_str(name).map_err(|_| flaw(false, "no owner"))
 }
 
-/// Every whole line, and how many bytes at the end were never written whole. `before` lines came earlier.
-fn read_lines(mut rest: &[u8], before: u64) -> Result<(Vec<Line>, usize), Flaw> {
+/// The changes of every whole line, and how many bytes at the end were never written whole. `before` lines came earlier.
+fn read_lines(mut rest: &[u8], before: u64) -> Result<(Vec<Vec<Line>>, usize), Flaw> {
     let mut lines = Vec::new();
     while let Some((bytes, after)) = cut(rest) {
         let flaw = |newer, what| Flaw { line: before + count(&lines) + 1, newer, what };
@@ -268,7 +277,7 @@ fn read_lines(mut rest: &[u8], before: u64) -> Result<(Vec<Line>, usize), Flaw> 
     Ok((lines, rest.len()))
 }
 
-fn count(lines: &[Line]) -> u64 {
+fn count(lines: &[Vec<Line>]) -> u64 {
     u64::try_from(lines.len()).unwrap_or(u64::MAX)
 }
 

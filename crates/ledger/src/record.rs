@@ -49,6 +49,12 @@ impl State {
         }
     }
 
+    /// The guest is not, or not surely, here: only the handover that brought this state ends it, or another one.
+    #[must_use]
+    pub const fn is_away(self) -> bool {
+        matches!(self, Self::Handover | Self::Moved)
+    }
+
     /// The state of this word.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
@@ -100,6 +106,8 @@ pub struct Record {
     pub lun: LunId,
     /// Where it stands.
     pub state: State,
+    /// Where it stands but for a handover: what was found last, also while [`State::is_away`] hides it.
+    pub found: State,
     /// Every nexus that was ever used, in the order of their names.
     pub paths: Vec<PathRecord>,
     /// PRGENERATION last seen.
@@ -121,6 +129,7 @@ impl Record {
         Self {
             lun,
             state: State::Active,
+            found: State::Active,
             paths: Vec::new(),
             generation: None,
             reservation: None,
@@ -156,7 +165,7 @@ impl Record {
         }
     }
 
-    /// Takes the change in. Never fails: what a change means does not depend on what was before.
+    /// Takes the change in. Never fails.
     pub(crate) fn apply(&mut self, at: u64, change: &Change) {
         match change {
             Change::Seen { path, node } => self.entry(path).node.clone_from(node),
@@ -164,15 +173,25 @@ impl Record {
             Change::Commit { path, tracked, generation } => self.commit(path, *tracked, *generation),
             Change::Owed { path, sense } => self.owe(path, sense.as_deref()),
             Change::Reservation { kind } => self.reservation = *kind,
-            Change::State { state, handover, why } => {
-                self.state = *state;
-                self.handover = *handover;
-                self.doubt.clone_from(why);
-            }
+            Change::State { state, handover, why } => self.enter(*state, *handover, why.as_ref()),
         }
         if change.is_history() {
             self.history.push_back(Past { at, change: change.clone() });
             self.history.drain(..self.history.len().saturating_sub(MOST_HISTORY));
+        }
+    }
+
+    /// What is found of a guest that is away, by a command that was under way when it went, does not bring it back.
+    fn enter(&mut self, state: State, handover: Option<HandoverId>, why: Option<&String>) {
+        let of_the_handover = handover.is_some() && handover == self.handover;
+        let hidden = self.state.is_away() && !state.is_away() && !of_the_handover;
+        if !state.is_away() {
+            self.found = state;
+        }
+        if !hidden {
+            self.state = state;
+            self.handover = handover;
+            self.doubt = why.cloned();
         }
     }
 

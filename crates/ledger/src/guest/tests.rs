@@ -191,7 +191,7 @@ fn a_damaged_log_hides_no_other_guest_and_is_left_as_it_is() {
     let state = TempDir::new().unwrap();
     let ledger = Ledger::open(state.path()).unwrap();
     ledger.guest(&Owner("sound".into())).unwrap();
-    open(state.path()).append(&[(lun(1), commit(1)), (lun(1), commit(2))]).unwrap();
+    (1..=2).for_each(|key| open(state.path()).append(&[(lun(1), commit(key))]).unwrap());
     let mut bytes = fs::read(log_path(state.path())).unwrap();
     bytes[60] ^= 1;
     fs::write(log_path(state.path()), &bytes).unwrap();
@@ -298,4 +298,34 @@ fn appends_that_wait_are_written_together_and_one_that_does_not_fit_fails_alone(
     for key in [1, 2] {
         assert_eq!(again.record(&LunId(key.to_string())).unwrap().paths[0].tracked.key, Some(Key(key)));
     }
+}
+
+/// Power may fail when any of the blocks of one append has reached the disk, and no other.
+#[test]
+fn an_append_that_reached_the_disk_in_part_is_as_if_it_had_not_been() {
+    let state = TempDir::new().unwrap();
+    let guest = open(state.path());
+    guest.append(&[(lun(1), commit(1))]).unwrap();
+    let (before, start) = (guest.records(), fs::metadata(log_path(state.path())).unwrap().len() as usize);
+    let fenced = Change::State { state: State::Fenced, handover: None, why: None };
+    guest.append(&[(lun(1), commit(2)), (lun(2), seen("/dev/sdb")), (lun(1), fenced)]).unwrap();
+    let whole = fs::read(log_path(state.path())).unwrap();
+    for cut in start..whole.len() {
+        let mut first_missing = whole.clone();
+        first_missing[start..=cut].fill(0);
+        fs::write(log_path(state.path()), &first_missing).unwrap();
+        assert_eq!(open(state.path()).records(), before, "the first {cut} bytes are missing");
+    }
+}
+
+#[test]
+fn a_device_that_changes_its_name_makes_no_more_lock_files_than_units_are_allowed() {
+    let state = TempDir::new().unwrap();
+    let guest = open(state.path());
+    guest.append(&[(LunId("known".into()), seen("/dev/sdb"))]).unwrap();
+    let share = |number: usize| guest.share(&LunId(number.to_string()), Instant::now()).map(drop);
+    (0..MOST_UNITS).for_each(|number| share(number).unwrap());
+    assert!(matches!(share(MOST_UNITS), Err(Error::Full { .. })));
+    assert!(share(1).is_ok());
+    assert!(guest.share(&LunId("known".into()), Instant::now()).is_ok());
 }

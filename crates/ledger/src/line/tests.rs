@@ -63,7 +63,9 @@ pub(crate) fn foreign(json: &str) -> String {
 }
 
 fn parse(text: &str) -> Result<Line, Wrong> {
-    Line::parse(text.strip_suffix('\n').unwrap().as_bytes())
+    let mut lines = Line::parse(text.strip_suffix('\n').unwrap().as_bytes())?;
+    assert_eq!(lines.len(), 1);
+    Ok(lines.remove(0))
 }
 
 proptest! {
@@ -71,6 +73,19 @@ proptest! {
     fn every_change_survives_its_line(at in any::<u64>(), lun in lun(), change in change()) {
         let line = Line::new(at, lun, change).unwrap();
         prop_assert_eq!(parse(&line.text).unwrap(), line);
+    }
+
+    #[test]
+    fn changes_that_are_packed_together_come_out_as_they_went_in(
+        changes in prop::collection::vec((lun(), change()), 1..200)
+    ) {
+        let lines: Vec<_> = (0..).zip(changes).map(|(at, (lun, change))| Line::new(at, lun, change).unwrap()).collect();
+        let (packed, count) = Line::pack(&lines);
+        let texts: Vec<_> = packed.split_inclusive('\n').collect();
+        prop_assert_eq!(texts.len() as u64, count);
+        prop_assert!(texts.iter().all(|text| text.len() <= LONGEST));
+        let read = texts.iter().flat_map(|text| Line::parse(text.trim_end_matches('\n').as_bytes()).unwrap());
+        prop_assert!(read.eq(lines));
     }
 
     #[test]
@@ -155,4 +170,17 @@ fn an_unknown_field_is_kept_and_an_unknown_word_is_refused() {
     }
     let optional = foreign(r#"{"at":1,"lun":"l","change":"teleport","path":"p","optional":true}"#);
     assert_eq!(parse(&optional).unwrap().said, Said::Unknown("teleport".into(), Some("p".into())));
+}
+
+#[test]
+fn changes_of_one_append_are_one_line_unless_they_are_too_long_for_it() {
+    let line = |length| {
+        let change = Change::Seen { path: PathId("p".into()), node: "n".repeat(length) };
+        Line::new(1, LunId("l".into()), change).unwrap()
+    };
+    assert_eq!(Line::pack(&[line(1), line(2), line(3)]).1, 1);
+    assert_eq!(Line::pack(&[line(30_000), line(30_000), line(30_000)]).1, 2);
+    let (packed, _) = Line::pack(&[line(1), line(2)]);
+    let json = packed.trim_end().split_once(' ').unwrap().1;
+    assert_eq!(json, format!("[{},{}]", line(1).json(), line(2).json()));
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::line::tests::{change, foreign, lun};
+use crate::{HandoverId, State};
 use proptest::prelude::*;
 
 fn owner() -> Owner {
@@ -97,4 +98,42 @@ fn an_attention_that_was_given_is_owed_no_more_and_a_full_queue_drops_the_last()
     let log = Log::parse(text(lines).as_bytes()).unwrap();
     let queue = log.record(&lun()).unwrap().paths[0].owed.clone();
     assert_eq!(queue, (1..32).map(|number| vec![number]).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_found_of_a_guest_that_is_away_does_not_bring_it_back_also_after_compaction() {
+    let state = |state, id: Option<u128>| {
+        (LunId("naa.1".into()), Change::State { state, handover: id.map(HandoverId), why: None })
+    };
+    let after = |lines: &[(LunId, Change)]| {
+        // History keeps lines that no longer count; here it is full of others.
+        let path = PathId("p".into());
+        let tracked = handover::Tracked::default();
+        let others = std::iter::repeat_n(
+            (LunId("naa.1".into()), Change::Commit { path, tracked, generation: None }),
+            MOST_HISTORY,
+        );
+        let lines: Vec<_> = lines.iter().cloned().chain(others).collect();
+        let log = Log::parse(text(lines).as_bytes()).unwrap();
+        let record = records(&log).remove(0);
+        assert_eq!(records(&Log::parse(log.compacted().as_bytes()).unwrap()), std::slice::from_ref(&record));
+        (record.state, record.found)
+    };
+    let story = [
+        (state(State::Active, None), State::Active),
+        (state(State::Handover, Some(7)), State::Handover),
+        (state(State::Fenced, None), State::Handover),
+        (state(State::Active, Some(6)), State::Handover),
+        (state(State::Moved, Some(7)), State::Moved),
+        (state(State::Active, None), State::Moved),
+        (state(State::Handover, Some(8)), State::Handover),
+        (state(State::Lost, None), State::Handover),
+        (state(State::Active, Some(8)), State::Active),
+        (state(State::Fenced, None), State::Fenced),
+    ];
+    let lines = story.clone().map(|(line, _)| line);
+    for (count, (_, expected)) in (1..).zip(story) {
+        assert_eq!(after(&lines[..count]).0, expected, "after {count}");
+    }
+    assert_eq!(after(&lines[..3]).1, State::Fenced);
 }
