@@ -3,6 +3,8 @@
 //! The privileged program `tenure-pr-helper` is this library and a `main`. A request is read by `server`, judged and
 //! carried out by a [`Serve`], and answered. The other direction, how the agent reaches a logical unit, is `agent`.
 #![forbid(unsafe_code)]
+// They panic where nobody reads, and a reply would be lost: `tracing` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod audit;
 pub mod daemon;

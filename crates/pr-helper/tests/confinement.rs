@@ -78,6 +78,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("unix sockets, descriptors in hand and panics go on working", descriptors_work),
     ("a guest is served, its record compacted, its audit turned over and sent to the journal", service_works),
     ("no TCP connection can be made", no_tcp),
+    ("no other service's socket can be reached", no_socket_reached),
     ("only CAP_SYS_RAWIO is left, in every set", one_capability),
     ("a user without privileges keeps CAP_SYS_RAWIO and gets the state directory", another_user),
     ("a file with another name is not given away", no_hard_link_given),
@@ -204,7 +205,6 @@ fn descriptors_work(place: &Place) -> u8 {
     served.set_nonblocking(false).unwrap();
     client.write_all(b"x").unwrap();
     served.read_exact(&mut [0]).unwrap();
-    assert!(UnixDatagram::unbound().is_ok());
     std::panic::set_hook(Box::new(|_| {}));
     assert!(std::panic::catch_unwind(|| panic!("unwinding takes no forbidden call")).is_err());
     0
@@ -283,6 +283,25 @@ fn no_tcp(place: &Place) -> u8 {
     assert!(std::net::TcpStream::connect(address).is_err());
     listener.set_nonblocking(true).unwrap();
     assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    0
+}
+
+/// What listens elsewhere may trust user 0.
+fn no_socket_reached(place: &Place) -> u8 {
+    let (log, other) = (place.path("run/log"), place.path("run/other"));
+    let [logger, listener] = [&log, &other].map(|path| UnixDatagram::bind(path).unwrap());
+    let _streams = UnixListener::bind(place.path("run/streams")).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let connected = UnixDatagram::unbound().unwrap();
+    connected.connect(&log).unwrap();
+    place.confine();
+    assert!(UnixStream::connect(place.path("run/streams")).is_err());
+    assert!(UnixDatagram::unbound().is_err() && UnixStream::pair().is_err());
+    assert!(connected.connect(&other).is_err());
+    assert!(connected.send_to(b"x", &other).is_err());
+    assert_eq!(listener.recv(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    connected.send(b"x").unwrap();
+    assert_eq!(logger.recv(&mut [0]).unwrap(), 1);
     0
 }
 

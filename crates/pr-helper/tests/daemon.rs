@@ -289,9 +289,9 @@ fn the_service_manager_is_told() {
         let length = manager.recv(&mut buffer).unwrap();
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     };
-    assert_eq!(told(), "READY=1\n");
+    assert_eq!(told(), "READY=1");
     helper.end();
-    assert_eq!(told(), "STOPPING=1\n");
+    assert_eq!(told(), "STOPPING=1");
 }
 
 #[test]
@@ -303,6 +303,20 @@ fn a_state_directory_that_cannot_be_used_leaves_reading_and_says_what_to_do() {
     let said = helper.end();
     assert!(said.contains("reservations can be read and not changed"), "{said}");
     assert!(said.contains(place.path("state").to_str().unwrap()), "{said}");
+}
+
+#[test]
+fn neither_an_audit_nor_a_log_that_cannot_be_written_takes_a_reply_away() {
+    let place = Place::new();
+    let mut command = place.command();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    command.arg("-k").arg(place.path("sock")).stderr(Stdio::from(full));
+    let helper = Helper::start(command, place.path("sock"));
+    let audit = place.path("state/audit.jsonl");
+    fs::remove_file(&audit).unwrap();
+    fs::create_dir(&audit).unwrap();
+    let mut client = helper.client();
+    (0..3).for_each(|_| is_served(&mut client));
 }
 
 #[test]

@@ -78,9 +78,9 @@ impl Sinks {
         }
         // Said once, not per event: the log may be on the same full disk.
         let failed = self.file.append(&event).err();
-        if let (Some(error), false) = (&failed, self.failing) {
+        let said = std::mem::replace(&mut self.failing, failed.is_some());
+        if let (Some(error), false) = (failed, said) {
             tracing::error!("the audit cannot be written, and goes on without: {error}");
         }
-        self.failing = failed.is_some();
     }
 }

@@ -40,6 +40,8 @@ pub(super) enum StartError {
     Trace(String),
     #[error("cannot write traces to {}", path.display())]
     TraceFile { path: PathBuf, source: io::Error },
+    #[error("cannot reach the service manager that NOTIFY_SOCKET names")]
+    Manager(#[source] io::Error),
     #[error("cannot catch signals")]
     Signals(#[source] io::Error),
     #[error("cannot start a thread")]

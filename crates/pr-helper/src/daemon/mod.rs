@@ -12,6 +12,7 @@ mod config;
 mod detach;
 mod error;
 mod log;
+mod manager;
 mod name;
 mod opened;
 mod options;
@@ -29,6 +30,7 @@ use crate::server::{Limits, Server};
 use detach::Detached;
 use error::{StartError, told};
 use log::Log;
+use manager::Manager;
 use opened::Opened;
 use options::{Asked, Options};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -65,14 +67,19 @@ fn serve(options: &mut Options) -> Result<(), StartError> {
     let detached = options.detached.then(Detached::new).transpose()?;
     let log = Log::install(options, detached.is_some())?;
     let limits = Limits { connections: connections(), ..Limits::default() };
+    let manager = Manager::connect(std::env::var_os("NOTIFY_SOCKET").as_deref())?;
     let opened = Opened::open(options)?;
     say(&opened.confinement(options).apply()?);
     let Opened { files, parts, .. } = opened;
     let server = Server::new(Arc::new(parts.service()?), limits);
     tracing::info!(socket = %files.socket.path().display(), "serving");
-    ready(detached, log)?;
+    manager.tell("READY=1");
+    if let Some(detached) = detached {
+        detached.ready()?;
+        log.leave_terminal();
+    }
     let accepted = server.accept(files.socket.listener(), stop);
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    manager.tell("STOPPING=1");
     // Nobody shall wait in the socket's queue for one who no longer accepts.
     drop(files);
     accepted.and_then(|()| server.drain()).map_err(StartError::Serving)
@@ -108,18 +115,6 @@ fn say(report: &Report) {
             other => tracing::info!("{name}: {other}"),
         }
     }
-}
-
-/// Tells whoever started this program.
-fn ready(detached: Option<Detached>, log: &'static Log) -> Result<(), StartError> {
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::warn!(%error, "NOTIFY_SOCKET");
-    }
-    if let Some(detached) = detached {
-        detached.ready()?;
-        log.leave_terminal();
-    }
-    Ok(())
 }
 
 /// In the background the working directory is another.

@@ -110,7 +110,9 @@ impl Helper {
 
     fn said(&mut self) -> String {
         let mut said = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut said).unwrap();
+        }
         said
     }
 
