@@ -82,6 +82,15 @@ impl Ledger {
         if self.read_only { Guest::read(folder, Some(owner)) } else { Guest::open(folder, owner) }
     }
 
+    /// Where everything of one guest is, or will be: a directory that no other guest has.
+    ///
+    /// # Errors
+    /// [`Error::Name`].
+    pub fn directory(&self, owner: &Owner) -> Result<PathBuf, Error> {
+        names::check(&owner.0)?;
+        Ok(self.guests.path.join(names::file_name(&owner.0)))
+    }
+
     /// Every guest's records to be read, in the order of their names. One that cannot be read hides no other.
     ///
     /// # Errors

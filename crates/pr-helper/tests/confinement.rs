@@ -248,16 +248,18 @@ fn service_works(place: &Place) -> u8 {
     let state = place.path("state");
     let daemon = UnixDatagram::bind(place.path("run/journal")).unwrap();
     daemon.set_nonblocking(true).unwrap();
-    File::create(state.join("audit.jsonl")).unwrap().set_len(16 << 20).unwrap();
+    let ledger = Ledger::open(&state).unwrap();
+    let guest = ledger.guest(&Owner("vm".into())).unwrap();
+    let records = ledger.directory(guest.owner()).unwrap();
+    File::create(records.join("audit.jsonl")).unwrap().set_len(16 << 20).unwrap();
     let journal = Journal::connect(&place.path("run/journal")).unwrap();
-    let audit: Arc<dyn Observer> = Arc::new(Audit::open(&state, Some(journal)).unwrap());
-    let guest = Ledger::open(&state).unwrap().guest(&Owner("vm".into())).unwrap();
+    let audit: Arc<dyn Observer> = Arc::new(Audit::open(&records, Some(journal)).unwrap());
     let (rules, memory) = (Rules::default(), Box::new(Memory::new()));
     let service = Service::new("vm", rules, memory, Box::new(guest), Box::new(vec![audit]));
     let null = File::open("/dev/null").unwrap();
-    place.confine();
+    Confinement { owned: vec![records.clone()], ..place.confinement() }.apply().unwrap();
     let caller = Caller::default();
-    let log = state.join("guests/vm/log");
+    let log = records.join("log");
     let mut longest = 0;
     for number in 0..1000 {
         let request = request::register_and_ignore(Key(1 + number % 2), false);
@@ -270,8 +272,8 @@ fn service_works(place: &Place) -> u8 {
         longest = longest.max(fs::metadata(&log).unwrap().len());
     }
     assert!(fs::metadata(&log).unwrap().len() < longest, "the log was never compacted");
-    assert_eq!(fs::metadata(state.join("audit.jsonl.1")).unwrap().len(), 16 << 20);
-    assert!(fs::metadata(state.join("audit.jsonl")).unwrap().len() > 0);
+    assert_eq!(fs::metadata(records.join("audit.jsonl.1")).unwrap().len(), 16 << 20);
+    assert!(fs::metadata(records.join("audit.jsonl")).unwrap().len() > 0);
     assert!(daemon.recv(&mut [0; 4096]).is_ok());
     0
 }

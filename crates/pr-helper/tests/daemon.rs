@@ -6,7 +6,7 @@ mod support;
 use rustix::process::Signal;
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
@@ -28,13 +28,12 @@ fn with_a_socket_and_a_state_directory_alone_it_serves_records_and_audits() {
     let place = Place::new();
     let helper = place.serve(NOTHING);
     is_served(&mut helper.client());
-    let audit = fs::read_to_string(place.path("state/audit.jsonl")).unwrap();
+    let audit = fs::read_to_string(place.records().join("audit.jsonl")).unwrap();
     assert_eq!(audit.lines().count(), 1);
     assert!(audit.contains(&format!("\"vm\":\"{}\"", place.path("sock").display())), "{audit}");
     assert!(audit.contains(&format!("\"pid\":{}", std::process::id())), "{audit}");
     assert_eq!(fs::metadata(place.path("state")).unwrap().mode() & 0o7777, 0o700);
-    let owner = place.path("sock").to_str().unwrap().replace('/', "%2F");
-    assert!(place.path("state/guests").join(owner).join("log").exists());
+    assert!(place.records().join("log").exists());
     let said = helper.end();
     assert!(said.contains("warning: REGISTER on a descriptor refused: no SCSI device"), "{said}");
     assert!(!place.path("sock").exists(), "the socket is removed");
@@ -62,13 +61,41 @@ fn the_user_of_u_can_serve_and_record() {
         return;
     }
     let place = Place::new();
-    fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
     let helper = place.serve(["-u", "65534"]);
     assert_eq!(helper.status("Uid"), ["65534"; 4].join("\t"));
     assert_eq!(helper.status("CapEff"), format!("{:016x}", 1 << 17));
     is_served(&mut helper.client());
-    assert_eq!(fs::metadata(place.path("state/audit.jsonl")).unwrap().uid(), 65534);
-    assert_eq!(fs::read_to_string(place.path("state/audit.jsonl")).unwrap().lines().count(), 1);
+    assert_eq!(fs::metadata(place.records().join("audit.jsonl")).unwrap().uid(), 65534);
+    assert_eq!(fs::read_to_string(place.records().join("audit.jsonl")).unwrap().lines().count(), 1);
+}
+
+#[test]
+fn helpers_of_several_users_leave_each_other_their_records() {
+    if !is_root() {
+        eprintln!("skipped: not root, and so no other user can be become");
+        return;
+    }
+    let place = Place::new();
+    let roots = place.serve(["--vm", "roots"]);
+    let other = place.path("other");
+    let options = ["-k", other.to_str().unwrap(), "--vm", "others", "-u", "65534"];
+    let start = || {
+        let mut command = place.command();
+        command.args(options);
+        Helper::start(command, other.clone())
+    };
+    is_served(&mut start().client());
+    is_served(&mut roots.client());
+    let owner = |name: &str| fs::metadata(place.path("state").join(name)).unwrap().uid();
+    assert_eq!(
+        ["", "guests", "guests/roots", "guests/roots/log", "guests/roots/audit.jsonl"].map(owner),
+        [0; 5]
+    );
+    assert_eq!(["guests/others", "guests/others/log", "guests/others/audit.jsonl"].map(owner), [65534; 3]);
+    let _ = fs::remove_file(&other);
+    let said = place.refused(&options[..4]);
+    assert!(said.contains("belongs to user 65534") && said.contains("start with -u 65534"), "{said}");
+    is_served(&mut start().client());
 }
 
 #[test]
@@ -95,7 +122,7 @@ fn a_request_that_was_sent_before_the_signal_is_answered_or_never_begun() {
     let answered =
         clients.iter_mut().filter_map(|client| client.request(&pr_out(24, &[0; 24]), null())).count();
     assert!(helper.wait().success());
-    let audit = fs::read_to_string(place.path("state/audit.jsonl")).unwrap();
+    let audit = fs::read_to_string(place.records().join("audit.jsonl")).unwrap();
     assert_eq!(audit.lines().count(), 8 + answered, "as many replies as commands");
 }
 
@@ -244,7 +271,7 @@ fn a_socket_that_is_passed_is_served_and_left_to_its_maker() {
     let listener = UnixListener::bind(place.path("sock")).unwrap();
     let helper = Helper::start(activate(&place, listener, 1, ""), place.path("sock"));
     is_served(&mut helper.client());
-    let audit = fs::read_to_string(place.path("state/audit.jsonl")).unwrap();
+    let audit = fs::read_to_string(place.records().join("audit.jsonl")).unwrap();
     assert!(audit.contains(&format!("\"vm\":\"{}\"", place.path("sock").display())), "{audit}");
     helper.end();
     assert!(place.path("sock").exists());
@@ -312,7 +339,7 @@ fn neither_an_audit_nor_a_log_that_cannot_be_written_takes_a_reply_away() {
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
     command.arg("-k").arg(place.path("sock")).stderr(Stdio::from(full));
     let helper = Helper::start(command, place.path("sock"));
-    let audit = place.path("state/audit.jsonl");
+    let audit = place.records().join("audit.jsonl");
     fs::remove_file(&audit).unwrap();
     fs::create_dir(&audit).unwrap();
     let mut client = helper.client();

@@ -13,7 +13,9 @@ const LINES: &str = concat!(
 
 fn audit(args: &[&str]) -> Ran {
     let state = tempfile::tempdir().unwrap();
-    std::fs::write(state.path().join("audit.jsonl"), LINES).unwrap();
+    let guest = state.path().join("guests/db");
+    std::fs::create_dir_all(&guest).unwrap();
+    std::fs::write(guest.join("audit.jsonl"), LINES).unwrap();
     let state = ["audit", "--state", state.path().to_str().unwrap()];
     Tenure::at(Path::new(env!("CARGO_BIN_EXE_tenure"))).run(&[&state, args].concat()).unwrap()
 }

@@ -23,9 +23,9 @@ pub(super) struct AuditFile {
 }
 
 impl AuditFile {
-    pub(super) fn open(state: &Path, largest: u64) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, largest: u64) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = fs::open(state, flags, Mode::empty())?;
+        let directory = fs::open(path, flags, Mode::empty())?;
         let file = open_in(&directory)?;
         Ok(Self { directory, file, largest, torn: true })
     }
@@ -65,9 +65,14 @@ impl AuditFile {
         }
     }
 
-    /// Moves the full files one further and begins a new one; the lock on the full file makes one process do it.
+    /// Moves the full files one further and begins a new one; the lock on the full file makes one process do it, and
+    /// nobody wait.
     fn turn_over(&mut self) -> io::Result<()> {
-        fs::flock(&self.file, FlockOperation::LockExclusive)?;
+        match fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
+            // Somebody is at it; until it is done this file takes a little more.
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(()),
+            locked => locked?,
+        }
         let turned = if self.is_current()? { self.shift() } else { Ok(()) };
         fs::flock(&self.file, FlockOperation::Unlock)?;
         turned?;

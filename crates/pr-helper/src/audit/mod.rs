@@ -1,8 +1,9 @@
 //! The audit: one event for each PERSISTENT RESERVE OUT that reached a device or was refused, as JSON lines in
-//! `STATE/audit.jsonl` and, under systemd, as fields in the journal.
+//! `STATE/guests/GUEST/audit.jsonl` and, under systemd, as fields in the journal.
 //!
-//! Opened before privileges drop; later everything goes through the directory's descriptor. Helpers of several guests
-//! write the same file: each event is one appending write, and whoever finds the file full turns it over under a lock. A
+//! Every guest has files of its own, so that none can push out what others did, and a helper that runs as another user can
+//! write its own and no more. Opened before privileges drop; later everything goes through the directory's descriptor. Should
+//! two helpers write one file, each event is one appending write, and whoever finds the file full turns it over under a lock. A
 //! guest can make events at any rate, so they are limited: a burst, then a count of those left out. Refused and failed
 //! commands have a limit of their own and cannot push out one that was carried out. What the audit cannot write, it counts
 //! and goes on: a full disk stops no guest. Read by `tenure audit`.
@@ -10,6 +11,7 @@
 mod event;
 mod file;
 mod journal;
+mod merge;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -17,7 +19,8 @@ mod timestamp;
 
 pub use event::{Event, SenseCode};
 pub use journal::Journal;
-pub use read::{Line, Reader};
+pub use merge::Reader;
+pub use read::Line;
 pub use timestamp::Timestamp;
 
 use crate::limit::Limit;
@@ -28,7 +31,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// The file in the state directory.
+/// The file in a guest's directory.
 pub const FILE_NAME: &str = "audit.jsonl";
 
 /// Events that pass at once.
@@ -50,12 +53,12 @@ struct Sinks {
 }
 
 impl Audit {
-    /// Opens or makes the file in an existing state directory.
+    /// Opens or makes the file in a guest's directory, which exists ([`ledger::Ledger::directory`]).
     ///
     /// # Errors
     /// If the directory or the file cannot be opened.
-    pub fn open(state: &Path, journal: Option<Journal>) -> io::Result<Self> {
-        let (file, now) = (AuditFile::open(state, file::LARGEST)?, Instant::now());
+    pub fn open(directory: &Path, journal: Option<Journal>) -> io::Result<Self> {
+        let (file, now) = (AuditFile::open(directory, file::LARGEST)?, Instant::now());
         let limit = || Limit::new(BURST, PER_SECOND, now);
         Ok(Self(Mutex::new(Sinks { file, journal, good: limit(), other: limit(), failing: false })))
     }

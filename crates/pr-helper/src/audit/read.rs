@@ -1,4 +1,4 @@
-//! Reads the audit back, oldest event first, and follows it while it grows.
+//! Reads one guest's audit back, oldest event first, and follows it while it grows.
 
 use super::{Event, FILE_NAME, file};
 use std::collections::VecDeque;
@@ -19,34 +19,27 @@ pub enum Line {
     Damaged,
 }
 
-/// The audit of one state directory.
+/// The audit of one guest.
 #[derive(Debug)]
-pub struct Reader {
+pub(super) struct GuestReader {
     path: PathBuf,
     older: VecDeque<File>,
     current: Option<BufReader<File>>,
     partial: Vec<u8>,
 }
 
-impl Reader {
+impl GuestReader {
     /// Opens what is there; an audit that has not begun is empty.
-    ///
-    /// # Errors
-    /// If the directory or a file in it cannot be opened.
-    pub fn open(state: &Path) -> io::Result<Self> {
-        std::fs::read_dir(state)?;
-        let path = state.join(FILE_NAME);
-        let names = (1..=file::KEPT).rev().map(|number| state.join(format!("{FILE_NAME}.{number}")));
+    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+        let path = directory.join(FILE_NAME);
+        let names = (1..=file::KEPT).rev().map(|number| directory.join(format!("{FILE_NAME}.{number}")));
         let files = names.chain([path.clone()]).map(|name| open(&name));
         let older = files.filter_map(Result::transpose).collect::<io::Result<_>>()?;
         Ok(Self { path, older, current: None, partial: Vec::new() })
     }
 
     /// The next line; `None` when there is none yet. Called again later, it goes on where the audit has grown.
-    ///
-    /// # Errors
-    /// If a file cannot be read.
-    pub fn next_line(&mut self) -> io::Result<Option<Line>> {
+    pub(super) fn next_line(&mut self) -> io::Result<Option<Line>> {
         loop {
             if let Some(line) = self.read_line()? {
                 return Ok(Some(line));

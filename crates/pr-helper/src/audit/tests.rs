@@ -1,5 +1,6 @@
 //! What is written, what is left out, what survives rotation, crashes and several writers.
 
+use super::read::GuestReader;
 use super::*;
 use crate::request::Caller;
 use ledger::LunId;
@@ -29,7 +30,7 @@ fn observe(audit: &dyn Observer, completion: &Completion, refused: Option<&str>)
 }
 
 fn lines(state: &TempDir) -> Vec<Line> {
-    let mut reader = Reader::open(state.path()).unwrap();
+    let mut reader = GuestReader::open(state.path()).unwrap();
     std::iter::from_fn(|| reader.next_line().unwrap()).collect()
 }
 
@@ -129,7 +130,7 @@ fn a_line_cut_short_by_a_crash_swallows_no_other() {
 #[test]
 fn a_reader_follows_growth_and_rotation() {
     let state = tempfile::tempdir().unwrap();
-    let mut reader = Reader::open(state.path()).unwrap();
+    let mut reader = GuestReader::open(state.path()).unwrap();
     assert_eq!(reader.next_line().unwrap(), None);
     let mut file = AuditFile::open(state.path(), 50).unwrap();
     for took_us in 0..20 {
@@ -138,6 +139,32 @@ fn a_reader_follows_growth_and_rotation() {
         assert_eq!(reader.next_line().unwrap(), Some(Line::Event(Box::new(event))));
         assert_eq!(reader.next_line().unwrap(), None);
     }
+}
+
+#[test]
+fn the_audits_of_all_guests_are_read_as_one_in_the_order_of_time() {
+    let state = tempfile::tempdir().unwrap();
+    let mut reader = Reader::open(state.path()).unwrap();
+    assert_eq!(reader.next_line().unwrap(), None);
+    let write = |guest: &str, times: &[u64]| {
+        let directory = state.path().join("guests").join(guest);
+        fs::create_dir_all(&directory).unwrap();
+        let mut file = AuditFile::open(&directory, 150).unwrap();
+        for &time in times {
+            file.append(&Event { schema: 1, at: Timestamp(time), ..Event::default() }).unwrap();
+        }
+    };
+    let mut read = || {
+        let line = || reader.next_line().unwrap();
+        let time = |line| if let Line::Event(event) = line { event.at.0 } else { panic!("{line:?}") };
+        std::iter::from_fn(line).map(time).collect::<Vec<_>>()
+    };
+    write("a", &[1, 4, 6]);
+    write("b", &[2, 3, 7]);
+    assert_eq!(read(), [1, 2, 3, 4, 6, 7]);
+    write("a", &[9]);
+    write("c", &[8]);
+    assert_eq!(read(), [8, 9]);
 }
 
 #[test]

@@ -30,6 +30,12 @@ pub(super) enum StartError {
     NoOwner,
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error(
+        "{} belongs to user {owner}, whose helper keeps this guest's records; start with -u {owner}, or give the directory \
+         and what is in it to user {user}",
+        path.display()
+    )]
+    OthersRecords { path: PathBuf, owner: u32, user: u32 },
     #[error("cannot create pidfile {}", path.display())]
     Pidfile { path: PathBuf, source: io::Error },
     #[error("cannot lock pidfile {}: another helper holds it; end it, or give another path with -f", .0.display())]

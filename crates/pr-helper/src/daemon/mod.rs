@@ -69,7 +69,7 @@ fn serve(options: &mut Options) -> Result<(), StartError> {
     let limits = Limits { connections: connections(), ..Limits::default() };
     let manager = Manager::connect(std::env::var_os("NOTIFY_SOCKET").as_deref())?;
     let opened = Opened::open(options)?;
-    say(&opened.confinement(options).apply()?);
+    say(&opened.confinement().apply()?);
     let Opened { files, parts, .. } = opened;
     let server = Server::new(Arc::new(parts.service()?), limits);
     tracing::info!(socket = %files.socket.path().display(), "serving");

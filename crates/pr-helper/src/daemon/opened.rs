@@ -14,6 +14,7 @@ use crate::opening::LinuxDevices;
 use crate::policy::Rules;
 use crate::privilege::{Account, Confinement};
 use crate::service::Service;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,7 +23,9 @@ const SYSFS: [&str; 2] = ["/sys/class", "/sys/devices"];
 
 /// What is open.
 pub(super) struct Opened {
-    pub(super) account: Option<Account>,
+    account: Option<Account>,
+    /// The guest's directory, if there is one.
+    records: Option<PathBuf>,
     pub(super) files: Files,
     pub(super) parts: Parts,
 }
@@ -55,20 +58,24 @@ impl Opened {
         let (endpoint, metrics) = metrics.map_or((None, None), |(endpoint, made)| (Some(endpoint), made));
         let vm = options.vm.clone().unwrap_or_else(|| socket.owner().to_owned());
         let records = Records::open(&options.state, &vm);
-        let audit = audit(&options.state);
+        let records_in = records.directory();
+        if let Some(directory) = &records_in {
+            check_owner(directory, account)?;
+        }
+        let audit = records_in.as_deref().and_then(audit);
         Ok(Self {
             account,
+            records: records_in,
             files: Files { socket, pidfile, metrics },
             parts: Parts { vm, rules, records, audit, endpoint },
         })
     }
 
     /// What stays within reach.
-    pub(super) fn confinement(&self, options: &Options) -> Confinement {
+    pub(super) fn confinement(&self) -> Confinement {
         Confinement {
             account: self.account,
-            // Where there is none, the log has said so already.
-            owned: Some(options.state.clone()).filter(|state| state.is_dir()).into_iter().collect(),
+            owned: self.records.iter().cloned().collect(),
             tidied: self.files.directories(),
             readable: SYSFS.iter().map(PathBuf::from).filter(|path| path.exists()).collect(),
         }
@@ -100,9 +107,22 @@ impl Parts {
     }
 }
 
-/// The audit, if the state directory can have it.
-fn audit(state: &Path) -> Option<Audit> {
+/// The records must be those of the user this will run as: root without CAP_DAC_OVERRIDE can open no other's. Root's own
+/// are given to the user of `-u`.
+fn check_owner(records: &Path, account: Option<Account>) -> Result<(), StartError> {
+    let now = rustix::process::geteuid();
+    let user = account.and_then(|account| account.user()).unwrap_or(now.as_raw());
+    match std::fs::metadata(records).map(|records| records.uid()) {
+        Ok(owner) if owner != user && !(now.is_root() && owner == 0) => {
+            Err(StartError::OthersRecords { path: records.to_owned(), owner, user })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The audit, if the guest's directory can have it.
+fn audit(records: &Path) -> Option<Audit> {
     let journal = Journal::of_service(std::env::var_os("JOURNAL_STREAM").as_deref());
-    let opened = Audit::open(state, journal);
-    opened.inspect_err(|error| tracing::error!(%error, "no audit can be kept in {}", state.display())).ok()
+    let opened = Audit::open(records, journal);
+    opened.inspect_err(|error| tracing::error!(%error, "no audit can be kept in {}", records.display())).ok()
 }

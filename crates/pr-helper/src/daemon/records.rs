@@ -34,6 +34,12 @@ impl Records {
         records
     }
 
+    /// The guest's directory, if there is one.
+    pub(super) fn directory(&self) -> Option<PathBuf> {
+        let directory = self.ledger.as_ref().ok()?.directory(&self.owner).ok()?;
+        Some(directory).filter(|path| path.is_dir())
+    }
+
     fn guest(&self) -> Result<&Guest, Error> {
         if let Some(guest) = self.guest.get() {
             return Ok(guest);

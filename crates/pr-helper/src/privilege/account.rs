@@ -33,6 +33,12 @@ impl Account {
         })
     }
 
+    /// The number of the user, if one was named.
+    #[must_use]
+    pub fn user(&self) -> Option<u32> {
+        self.uid.map(Uid::as_raw)
+    }
+
     /// Leaves every group, then becomes the group, then the user: the other way round the right to change groups
     /// would be gone. Permitted capabilities stay; `capabilities` drops them.
     pub(super) fn assume(self) -> Result<()> {

@@ -32,8 +32,8 @@ use std::path::PathBuf;
 pub struct Confinement {
     /// The user and group to become; `None` stays as started.
     pub account: Option<Account>,
-    /// The state directory and its like: everything beneath can be read, written, made and removed. Handed to
-    /// `account` where that is another user.
+    /// The guest's records: everything beneath can be read, written, made and removed. Handed to `account` where that
+    /// is another user; the state directory around it is not, which has other guests' records.
     pub owned: Vec<PathBuf>,
     /// Directories of the sockets and the pidfile: files there can be removed, nothing more.
     pub tidied: Vec<PathBuf>,

@@ -1,4 +1,4 @@
-//! Hands the state directory to the user of `-u`, who could not open its files otherwise.
+//! Hands a guest's records to the user of `-u`, who could not open its files otherwise.
 //!
 //! The directory may be the user's already, and what lies in it the user's choice: nothing is followed, and a file
 //! that has another name elsewhere is left alone, because that name could be `/etc/shadow`.
@@ -9,8 +9,8 @@ use rustix::fs::{self, AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Result;
 use std::path::Path;
 
-/// STATE/guests/GUEST/FILE, and one more.
-const DEPTH_MAX: usize = 4;
+/// STATE/guests/GUEST has files alone, so this is one more.
+const DEPTH_MAX: usize = 2;
 const FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
 
 /// Gives `directory` and what is in it to `account`.

@@ -24,6 +24,11 @@ impl Place {
         self.directory.path().join(name)
     }
 
+    /// Where a helper keeps what is its guest's, without `--vm`.
+    pub fn records(&self) -> PathBuf {
+        self.path("state/guests").join(self.path("sock").to_str().unwrap().replace('/', "%2F"))
+    }
+
     /// The program with a state directory here and no configuration of this machine.
     pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tenure-pr-helper"));
