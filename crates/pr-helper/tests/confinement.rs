@@ -15,6 +15,7 @@ use ledger::{Ledger, LunId, Owner, PathId};
 use logical_unit::{ItNexus, LogicalUnit, LunSpec, NexusHandle};
 use nexus::{Nexus, TransportError};
 use pr_helper::audit::{Audit, Journal};
+use pr_helper::daemon::SYSFS;
 use pr_helper::opening::{Identity, OpenLun, Opened};
 use pr_helper::policy::Rules;
 use pr_helper::privilege::{Account, Confinement, Measure, PrivilegeError, Report};
@@ -77,6 +78,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("proc can be read", proc_works),
     ("unix sockets, descriptors in hand and panics go on working", descriptors_work),
     ("a guest is served, its record compacted, its audit turned over and sent to the journal", service_works),
+    ("what the kernel says of a device can be read", sysfs_works),
     ("no TCP connection can be made", no_tcp),
     ("no other service's socket can be reached", no_socket_reached),
     ("only CAP_SYS_RAWIO is left, in every set", one_capability),
@@ -275,6 +277,24 @@ fn service_works(place: &Place) -> u8 {
     assert_eq!(fs::metadata(records.join("audit.jsonl.1")).unwrap().len(), 16 << 20);
     assert!(fs::metadata(records.join("audit.jsonl")).unwrap().len() > 0);
     assert!(daemon.recv(&mut [0; 4096]).is_ok());
+    0
+}
+
+/// Whether a device is a multipath map is asked of sysfs, and must not seem unknown for want of a rule.
+fn sysfs_works(place: &Place) -> u8 {
+    let readable = SYSFS.map(PathBuf::from).to_vec();
+    Confinement { readable, ..place.confinement() }.apply().unwrap();
+    let Some(device) = fs::read_dir("/sys/class/block").unwrap().next() else {
+        return skipped("no block device here");
+    };
+    let device = device.unwrap().path();
+    let number = fs::read_to_string(device.join("dev")).unwrap();
+    let device = Path::new("/sys/dev/block").join(number.trim());
+    assert!(fs::read_to_string(device.join("size")).is_ok());
+    assert!(fs::read_dir(device.canonicalize().unwrap()).is_ok());
+    let unknown = fs::read_to_string(device.join("dm/uuid")).err().map(|error| error.kind());
+    assert!(matches!(unknown, None | Some(io::ErrorKind::NotFound)), "{unknown:?}");
+    assert!(fs::read_to_string("/proc/devices").is_ok());
     0
 }
 

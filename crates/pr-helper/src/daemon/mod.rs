@@ -23,6 +23,7 @@ mod socket;
 mod trace;
 
 pub use name::Name;
+pub use opened::SYSFS;
 pub use options::CommandLine;
 
 use crate::privilege::{Measure, Report};

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where sysfs tells of a device: its name, its adapter and initiator port, and whether device-mapper made it.
-const SYSFS: [&str; 2] = ["/sys/class", "/sys/devices"];
+pub const SYSFS: [&str; 2] = ["/sys/class", "/sys/devices"];
 
 /// What is open.
 pub(super) struct Opened {

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 /// Where sysfs is.
 pub(super) const SYS: &str = "/sys";
 
+/// How many device-mapper devices are looked at one below the other.
+const DEEPEST: u8 = 8;
+
 /// A device by its number.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Host<'a> {
@@ -46,12 +49,13 @@ impl Host<'_> {
         name.map_or_else(number, |name| format!("/dev/{name}"))
     }
 
-    /// Any device-mapper device that has "mpath-" in its UUID, partitions of maps included; and any at all whose UUID
-    /// cannot be read: refusing is the mistake that can be mended.
+    /// A map of dm-multipath, or whatever device-mapper has put on top of one: it passes a command on to where it lies.
+    /// What cannot be told is taken for one: refusing is the mistake that can be mended.
     pub(super) fn is_multipath(&self) -> bool {
-        match fs::read_to_string(self.link().join("dm/uuid")) {
-            Ok(uuid) => uuid.contains("mpath-"),
-            Err(_) => self.block && is_device_mapper(rustix::fs::major(self.number)),
+        let device = self.link();
+        match device.exists() {
+            true => self.block && is_multipath(&device, DEEPEST),
+            false => self.block && is_device_mapper(rustix::fs::major(self.number)),
         }
     }
 
@@ -179,6 +183,20 @@ fn read_line(path: &Path) -> Option<String> {
 fn read_number(path: &Path) -> Option<u64> {
     let line = read_line(path)?;
     u64::from_str_radix(line.trim_start_matches("0x"), 16).ok().filter(|number| *number != 0)
+}
+
+/// `device`: its directory. Multipath tools give a map, and kpartx a partition of one, a UUID that says so.
+fn is_multipath(device: &Path, deeper: u8) -> bool {
+    let below = || fs::read_dir(device.join("slaves")).map(|slaves| slaves.collect::<Result<Vec<_>, _>>());
+    match fs::read_to_string(device.join("dm/uuid")) {
+        Ok(uuid) if uuid.contains("mpath-") || deeper == 0 => true,
+        Ok(_) => match below() {
+            Ok(Ok(slaves)) => slaves.iter().any(|slave| is_multipath(&slave.path(), deeper - 1)),
+            _ => true,
+        },
+        // Whether the directory is there can be asked even where it may not be read.
+        Err(_) => device.join("dm").exists(),
+    }
 }
 
 fn is_device_mapper(major: u32) -> bool {

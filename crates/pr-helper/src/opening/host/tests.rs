@@ -98,8 +98,45 @@ fn maps_of_multipath_and_their_partitions_are_known_by_uuid() {
     let sys = Sys::with_disk("virtual/block/dm-0");
     for (uuid, multipath) in [("mpath-3600\n", true), ("part1-mpath-3600\n", true), ("LVM-abc\n", false)] {
         sys.write("devices/virtual/block/dm-0/dm/uuid", uuid);
+        fs::create_dir_all(sys.0.path().join("devices/virtual/block/dm-0/slaves")).unwrap();
         assert_eq!(sys.disk().is_multipath(), multipath, "{uuid}");
     }
+}
+
+/// dm-0 upon dm-1 upon dm-2 …, of which the last has this UUID.
+fn stacked(devices: u8, last: &str) -> Sys {
+    let sys = Sys::with_disk("virtual/block/dm-0");
+    let directory = |number: u8| sys.0.path().join(format!("devices/virtual/block/dm-{number}"));
+    for number in 0..devices {
+        let uuid = if number + 1 == devices { last } else { "LVM-x\n" };
+        sys.write(&format!("devices/virtual/block/dm-{number}/dm/uuid"), uuid);
+        fs::create_dir_all(directory(number).join("slaves")).unwrap();
+        if number > 0 {
+            let below = directory(number - 1).join(format!("slaves/dm-{number}"));
+            symlink(directory(number), below).unwrap();
+        }
+    }
+    sys
+}
+
+#[test]
+fn what_lies_upon_a_map_is_one_too() {
+    for devices in 1..6 {
+        assert!(stacked(devices, "mpath-3600\n").disk().is_multipath(), "{devices}");
+        assert!(!stacked(devices, "CRYPT-x\n").disk().is_multipath(), "{devices}");
+    }
+}
+
+#[test]
+fn what_cannot_be_told_is_taken_for_a_map_and_a_plain_disk_is_none() {
+    assert!(stacked(12, "CRYPT-x\n").disk().is_multipath(), "deeper than is looked");
+    let unreadable = Sys::with_disk("virtual/block/dm-0");
+    fs::create_dir_all(unreadable.0.path().join("devices/virtual/block/dm-0/dm/uuid")).unwrap();
+    assert!(unreadable.disk().is_multipath());
+    let no_slaves = Sys::with_disk("virtual/block/dm-0");
+    no_slaves.write("devices/virtual/block/dm-0/dm/uuid", "LVM-x\n");
+    assert!(no_slaves.disk().is_multipath());
+    assert!(!Sys::with_disk("pci0/host0/target0:0:0/0:0:0:0/block/sda").disk().is_multipath());
 }
 
 #[test]
