@@ -18,6 +18,12 @@ impl KeyPattern {
     pub const fn contains(self, key: Key) -> bool {
         (key.0 ^ self.value) & self.mask == 0
     }
+
+    /// Whether every key does.
+    #[must_use]
+    pub const fn is_all(self) -> bool {
+        self.mask == 0
+    }
 }
 
 impl TryFrom<String> for KeyPattern {

@@ -62,7 +62,15 @@ impl Ruling<'_> {
         let (own, new, victim) = keys_used(action, parameters);
         self.judge_key("own key", own, rule.keys.as_deref())?;
         self.judge_key("new key", new, rule.keys.as_deref())?;
-        self.judge_key("victim", victim, rule.victims.as_deref())
+        let victims = rule.victims.as_deref();
+        if strikes_everybody(action, victim)
+            && victims.is_some_and(|set| !set.iter().any(|each| each.is_all()))
+        {
+            return Err(
+                self.refuse(format!("{action} strikes all keys, of which not all are allowed victims"))
+            );
+        }
+        self.judge_key("victim", victim, victims)
     }
 
     fn judge_key(&self, role: &str, key: Key, allowed: Option<&[KeyPattern]>) -> Result<(), Refusal> {
@@ -77,6 +85,16 @@ impl Ruling<'_> {
     fn refuse(&self, what: String) -> Refusal {
         let by = self.number.map_or_else(|| "default".into(), |number| format!("rule {number}"));
         Refusal { by, what }
+    }
+}
+
+/// CLEAR, and PREEMPT of key zero where all registrants hold the reservation (SPC-4 5.13.11.2.4 to .7). What type the
+/// device has is not known here, and no other PREEMPT means anything with that key.
+fn strikes_everybody(action: OutAction, victim: Key) -> bool {
+    match action {
+        OutAction::CLEAR => true,
+        OutAction::PREEMPT | OutAction::PREEMPT_AND_ABORT => victim.is_none(),
+        _ => false,
     }
 }
 

@@ -102,6 +102,20 @@ fn a_guest_uses_its_own_keys_alone_and_preempts_whom_it_may() {
 }
 
 #[test]
+fn who_may_not_strike_everybody_may_neither_clear_nor_preempt_key_zero() {
+    let strikes = |victims: &str| {
+        let rules = rules(&format!("[[rule]]\nvictims = {victims}"));
+        [OutAction::CLEAR, OutAction::PREEMPT, OutAction::PREEMPT_AND_ABORT]
+            .map(|action| allowed(&rules, "a", action, 0xA, 0))
+    };
+    assert_eq!(strikes("['0xb']"), [false; 3]);
+    assert_eq!(strikes("[]"), [false; 3]);
+    assert_eq!(strikes("['0xb', '0/0']"), [true; 3]);
+    let free = rules("[[rule]]\nkeys = ['0xa']");
+    assert!(allowed(&free, "a", OutAction::CLEAR, 0xA, 0) && allowed(&free, "a", OutAction::PREEMPT, 0xA, 0));
+}
+
+#[test]
 fn a_wrong_policy_is_refused_with_line_column_and_hint() {
     let cases = [
         ("version = 1\n[[rule]]\nvmm = 'a'\n", "p.toml:3:1: unknown key `vmm`", "did you mean `vm`?"),
