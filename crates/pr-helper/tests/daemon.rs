@@ -57,8 +57,7 @@ fn it_runs_confined() {
 #[test]
 fn the_user_of_u_can_serve_and_record() {
     if !is_root() {
-        eprintln!("skipped: not root, and so no other user can be become");
-        return;
+        return skipped("not root, and so no other user can be become");
     }
     let place = Place::new();
     let helper = place.serve(["-u", "65534"]);
@@ -72,8 +71,7 @@ fn the_user_of_u_can_serve_and_record() {
 #[test]
 fn helpers_of_several_users_leave_each_other_their_records() {
     if !is_root() {
-        eprintln!("skipped: not root, and so no other user can be become");
-        return;
+        return skipped("not root, and so no other user can be become");
     }
     let place = Place::new();
     let roots = place.serve(["--vm", "roots"]);

@@ -1,16 +1,15 @@
-//! Where qemu-pr-helper closes the connection, so does this server; where it answers, this one does, and both streams go on.
-//! Debian has it in the package qemu-system-common; without it there is nothing to compare with, and the test says so.
+//! Where qemu-pr-helper closes the connection, so does tenure-pr-helper; where it answers, this one answers the same bytes, and
+//! both streams go on. Debian has it in the package qemu-system-common; without it there is nothing to compare with.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 mod support;
 
-use pr_helper::server::Limits;
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, OwnedFd};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::Arc;
+use support::daemon::Place;
 use support::*;
 
 /// The incumbent, on a socket of its own.
@@ -65,21 +64,25 @@ fn rows() -> Vec<Row> {
         ("PR OUT, 24 bytes", whole(list(24), 1)),
         ("PR OUT, 8192 bytes", whole(list(8192), 1)),
         ("PR OUT, 8193 bytes", whole(pr_out(8193, &[]), 1)),
-        ("PR OUT, 64 KiB and 24 bytes", whole(pr_out(0x0001_0018, &[0; 24]), 1)),
     ]
 }
 
-/// Sends the row, then a request that is known to be answered: how many replies come back?
-fn replies(path: &Path, fragments: &[(Vec<u8>, usize)]) -> usize {
-    let (mut client, fd) = (Client::connect(path), null());
+/// Sends the row, then a request that is known to be answered: what comes back?
+fn replies(path: &Path, fragments: &[(Vec<u8>, usize)], fd: &OwnedFd) -> Vec<Vec<u8>> {
+    let mut client = Client::connect(path);
     for (bytes, descriptors) in fragments {
         // A server that has closed after an earlier fragment takes no more.
         let _ = client.send(bytes, &vec![fd.as_fd(); *descriptors]);
     }
-    match client.reply() {
-        None => 0,
-        Some(_) => 1 + usize::from(client.request(&pr_in(8), fd).is_some()),
-    }
+    let first = client.reply();
+    let second = first.is_some().then(|| client.request(&pr_in(8), null())).flatten();
+    first.into_iter().chain(second).collect()
+}
+
+/// What is no SCSI device, opened to be read and written.
+fn descriptors() -> [(&'static str, OwnedFd); 3] {
+    let (socket, _) = UnixStream::pair().unwrap();
+    [("/dev/null", null()), ("a file", tempfile::tempfile().unwrap().into()), ("a socket", socket.into())]
 }
 
 /// Asks for `features` and says whether a request is answered afterwards.
@@ -91,17 +94,44 @@ fn takes_features(path: &Path, features: [u8; 4]) -> bool {
 }
 
 #[test]
-fn connections_close_exactly_where_the_incumbents_do() {
+fn replies_and_closed_connections_are_the_incumbents() {
     let Some(incumbent) = Incumbent::start() else {
-        eprintln!("skipped: qemu-pr-helper is not installed");
-        return;
+        return skipped("qemu-pr-helper is not installed");
     };
-    let ours = Running::new(Arc::new(AtOnce), Limits::default());
+    let place = Place::new();
+    let ours = place.serve(["-q"]);
     for (what, fragments) in rows() {
-        assert_eq!(replies(&ours.path, &fragments), replies(&incumbent.path, &fragments), "{what}");
+        for (device, fd) in descriptors() {
+            let (here, there) =
+                (replies(&ours.socket, &fragments, &fd), replies(&incumbent.path, &fragments, &fd));
+            assert_eq!(here, there, "{what} on {device}");
+        }
     }
+}
+
+#[test]
+fn a_list_that_is_cut_is_refused_where_the_incumbent_sends_a_part_of_it() {
+    let Some(incumbent) = Incumbent::start() else {
+        return skipped("qemu-pr-helper is not installed");
+    };
+    let place = Place::new();
+    let ours = place.serve(["-q"]);
+    let cut = [(pr_out(0x0001_0018, &[0; 24]), 1)];
+    let [here, there] = [&ours.socket, &incumbent.path].map(|path| replies(path, &cut, &null()));
+    assert_eq!((here.len(), there.len()), (2, 2), "both streams go on");
+    assert_eq!((here[0][10], &here[0][20..22]), (5, &[0x1A, 0][..]));
+}
+
+#[test]
+fn features_are_taken_as_the_incumbent_takes_them() {
+    let Some(incumbent) = Incumbent::start() else {
+        return skipped("qemu-pr-helper is not installed");
+    };
+    let place = Place::new();
+    let ours = place.serve(["-q"]);
     for features in [[0, 0, 0, 0], [0, 0, 0, 2], [0x80, 0, 0, 0]] {
-        let (here, there) = (takes_features(&ours.path, features), takes_features(&incumbent.path, features));
+        let (here, there) =
+            (takes_features(&ours.socket, features), takes_features(&incumbent.path, features));
         assert_eq!(here, there, "features {features:?}");
     }
 }

@@ -1,6 +1,13 @@
 //! The units that are shipped: how exposed systemd finds them, and that they agree with the program and each other.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail by panicking"
+)]
+
+mod support;
 
 use clap::CommandFactory;
 use pr_helper::daemon::CommandLine;
@@ -32,7 +39,9 @@ fn analyze(unit: &Path, threshold: u32) -> Option<std::process::Output> {
     match command.arg(unit).output() {
         Ok(output) => Some(output),
         Err(error) => {
-            eprintln!("skipped: systemd-analyze cannot be run here ({error}); it is in the package systemd");
+            support::skipped(&format!(
+                "systemd-analyze cannot be run ({error}); it is in the package systemd"
+            ));
             None
         }
     }

@@ -16,10 +16,15 @@ pub(crate) fn root() -> PathBuf {
 /// # Errors
 /// If it cannot be run or ends non-zero.
 pub(crate) fn cargo(args: &[&str], more: &[String]) -> Result<()> {
+    run(cargo_command().args(args).args(more))
+}
+
+/// Cargo at the top of the repository.
+pub(crate) fn cargo_command() -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(args).args(more).current_dir(root());
-    run(&mut command)
+    command.current_dir(root());
+    command
 }
 
 /// Runs a command with this program's own output.

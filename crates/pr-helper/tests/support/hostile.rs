@@ -34,11 +34,18 @@ pub fn attack(path: &Path) -> Vec<Client> {
     let fd = null();
     Client::raw(path).0.write_all(&[0, 0]).unwrap();
     Client::raw(path).0.write_all(&[0xFF; 4]).unwrap();
-    for descriptors in [0, 2, 3, 253] {
-        Client::connect(path).send(&pr_in(8), &vec![fd.as_fd(); descriptors]).unwrap();
+    for (request, descriptors) in [
+        (pr_in(8), 0),
+        (pr_in(8), 2),
+        (pr_in(8), 3),
+        (pr_in(8), 253),
+        (vec![0x12; 16], 1),
+        (pr_out(0xFFFF_FFFF, &[]), 1),
+    ] {
+        let mut client = Client::connect(path);
+        client.send(&request, &vec![fd.as_fd(); descriptors]).unwrap();
+        assert!(client.is_closed());
     }
-    let _ = Client::connect(path).send(&[0x12; 16], &[fd.as_fd()]);
-    let _ = Client::connect(path).send(&pr_out(0xFFFF_FFFF, &[]), &[fd.as_fd()]);
     Client::connect(path).send(&pr_out(8192, &[0; 100]), &[fd.as_fd()]).unwrap();
     // Gone before the reply.
     Client::connect(path).send(&pr_out(24, &[0; 24]), &[fd.as_fd()]).unwrap();
@@ -66,5 +73,6 @@ pub fn stays_flat(path: &Path, pid: u32, before: usize, after: usize, mut attack
     let memory = resident(pid);
     (0..after).for_each(|_| attack(path));
     settled();
-    assert!(resident(pid) < memory + 2048, "grew from {memory} to {} KiB", resident(pid));
+    // 14 connections and 50 requests each time: a leak of 200 bytes for a connection, or 60 for a request, shows.
+    assert!(resident(pid) < memory + 512, "grew from {memory} to {} KiB", resident(pid));
 }

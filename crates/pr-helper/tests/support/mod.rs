@@ -41,6 +41,12 @@ pub fn pr_out(length: u32, list: &[u8]) -> Vec<u8> {
     [&[0x5F, 0, 0, 0, 0, a, b, c, d, 0, 0, 0, 0, 0, 0, 0], list].concat()
 }
 
+/// Says what this machine cannot check. Where nothing may be skipped (`cargo xtask test --no-skip`) that is a failure.
+pub fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+    assert!(std::env::var_os("TENURE_NO_SKIP").is_none(), "nothing may be skipped, but {why}");
+}
+
 /// Waits until `done`, at most [`PATIENCE`].
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
