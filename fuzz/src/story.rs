@@ -9,6 +9,8 @@ use ledger::{Owner, State};
 #[derive(Arbitrary, Debug)]
 pub struct Story {
     entries: Vec<Entry>,
+    /// The last of them were appended together.
+    together: u8,
     /// One byte is changed.
     flipped: Option<(u16, u8)>,
     /// It ends early.
@@ -40,10 +42,14 @@ enum Said {
 impl Story {
     /// The bytes of the log.
     pub fn bytes(&self) -> Vec<u8> {
-        let lines =
-            self.entries.iter().take(50).map(|entry| framed(entry.json().as_bytes()).repeat(entry.times()));
+        let entries: Vec<&Entry> = self.entries.iter().take(50).collect();
+        let (alone, together) = entries.split_at(entries.len().saturating_sub(self.together.into()));
         let mut log: Vec<u8> = header(&owner()).into_bytes();
-        log.extend(lines.flatten());
+        log.extend(alone.iter().flat_map(|entry| framed(entry.json().as_bytes()).repeat(entry.times())));
+        if !together.is_empty() {
+            let all: Vec<String> = together.iter().map(|entry| entry.json()).collect();
+            log.extend(framed(format!("[{}]", all.join(",")).as_bytes()));
+        }
         if let Some((at, by)) = self.flipped {
             let at = usize::from(at) % log.len();
             log[at] ^= by;

@@ -34,6 +34,31 @@ impl Folder {
         openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)
     }
 
+    /// Opens a file for reading and writing; where that is not allowed, as on a read-only file system, for reading. With
+    /// it comes why it cannot be written.
+    pub(crate) fn open_best(&self, name: &str, flags: OFlags) -> Result<(OwnedFd, Option<Errno>), Errno> {
+        match self.open(name, OFlags::RDWR | flags) {
+            Ok(fd) => Ok((fd, None)),
+            Err(why @ (Errno::ROFS | Errno::ACCESS)) => {
+                self.open(name, OFlags::RDONLY).map(|fd| (fd, Some(why))).map_err(|_| why)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The files in it, in the order of their names, but for those that begin with a dot.
+    pub(crate) fn names(&self) -> Result<Vec<String>, Errno> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.fd)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            // What is not one of our escaped names is not ours.
+            names.extend(name.to_str().filter(|name| !name.starts_with('.')).map(str::to_owned));
+        }
+        names.sort();
+        Ok(names)
+    }
+
     /// Opens a directory in it, creating it first if wanted.
     fn folder(&self, name: &str, create: bool) -> Result<Self, Error> {
         let path = self.path.join(name);
@@ -53,6 +78,8 @@ impl Ledger {
     /// [`Error::Io`].
     pub fn open(state: &Path) -> Result<Self, Error> {
         make(rustix::fs::CWD, state).map_err(Error::io("create", state))?;
+        // Where the parent can be opened, the directory itself outlives a crash as well.
+        let _ = state.parent().map(|parent| std::fs::File::open(parent).and_then(|parent| parent.sync_all()));
         let guests = Self::state(state)?.folder("guests", true)?;
         Ok(Self { guests, read_only: false })
     }
@@ -96,31 +123,19 @@ impl Ledger {
     /// # Errors
     /// [`Error::Io`] if the directory itself cannot be read.
     pub fn guests(&self) -> Result<Vec<Result<Guest, Error>>, Error> {
-        let names = self.names().map_err(Error::io("read", &self.guests.path))?;
+        let names = self.guests.names().map_err(Error::io("read", &self.guests.path))?;
         let read =
             |name: &String| self.guests.folder(name, false).and_then(|folder| Guest::read(folder, None));
         // A directory without a log is a guest whose first change was never written.
         let written = |guest: &Result<Guest, Error>| !matches!(guest, Err(Error::Missing(_)));
         Ok(names.iter().map(read).filter(written).collect())
     }
-
-    fn names(&self) -> Result<Vec<String>, Errno> {
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&self.guests.fd)? {
-            let entry = entry?;
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            // What is not one of our escaped names is not ours.
-            names.extend(name.to_str().filter(|name| !name.starts_with('.')).map(str::to_owned));
-        }
-        names.sort();
-        Ok(names)
-    }
 }
 
 /// Makes a directory for its owner alone, durably, unless there is one.
 fn make<F: rustix::fd::AsFd>(parent: F, name: impl rustix::path::Arg) -> Result<(), Errno> {
     match mkdirat(&parent, name, Mode::RWXU) {
-        // The working directory cannot be synced by this handle, nor need it be: it holds only the state directory.
+        // The working directory cannot be synced by this handle.
         Ok(()) => fsync(&parent).or(Ok(())),
         Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(error),

@@ -83,11 +83,18 @@ pub(crate) struct Idle(Mutex<Vec<OwnedFd>>);
 /// Logical units of which open files are kept, and how many of each.
 const KEPT_UNITS: usize = 64;
 const KEPT_FILES: usize = 2;
+/// How many lock files are made before those that there are are counted again.
+const UNCOUNTED: usize = 64;
 
 impl Freezes {
-    /// Counts a lock file that is about to be made.
-    pub(crate) fn count_new(&self) -> usize {
-        self.made.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    /// Whether the lock files that there are should be counted before another is made, which takes a while.
+    pub(crate) fn are_to_be_counted(&self) -> bool {
+        self.made.load(Ordering::Relaxed).is_multiple_of(UNCOUNTED)
+    }
+
+    /// A lock file is made.
+    pub(crate) fn made_one(&self) {
+        self.made.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn of(&self, lun: &LunId) -> Arc<Idle> {

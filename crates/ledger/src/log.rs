@@ -22,6 +22,8 @@ pub struct Log {
     length: u64,
     lines: u64,
     changes: u64,
+    /// The last line: its bytes, end included, and their checksum.
+    last: (u64, u32),
 }
 
 /// Why a log cannot be taken in.
@@ -104,6 +106,8 @@ impl Log {
         };
         let before = self.lines + u64::from(owner.is_some());
         let (lines, left) = read_lines(rest, before)?;
+        let taken = rest.get(..rest.len() - left).unwrap_or_default();
+        self.last = last_line(taken).map_or(self.last, stamp);
         self.owner = owner.or_else(|| self.owner.take());
         self.lines = before + count(&lines);
         self.length += u64::try_from(bytes.len() - left).unwrap_or(u64::MAX);
@@ -121,6 +125,16 @@ impl Log {
     #[must_use]
     pub const fn length(&self) -> u64 {
         self.length
+    }
+
+    /// Bytes of the last line that was taken in, its end included; 0 if there is none.
+    pub(crate) const fn last_length(&self) -> u64 {
+        self.last.0
+    }
+
+    /// Whether these are the bytes of that line.
+    pub(crate) fn ends_with(&self, bytes: &[u8]) -> bool {
+        self.last == (0, 0) || self.last == stamp(bytes)
     }
 
     /// The records, by logical unit.
@@ -166,10 +180,11 @@ impl Log {
         }
     }
 
-    /// The changes were written behind [`length`](Self::length), packed into so many bytes and lines.
-    pub(crate) fn wrote(&mut self, changes: &[Line], bytes: usize, lines: u64) {
-        self.length += u64::try_from(bytes).unwrap_or(u64::MAX);
+    /// The changes were written behind [`length`](Self::length), packed into this text of so many lines.
+    pub(crate) fn wrote(&mut self, changes: &[Line], text: &str, lines: u64) {
+        self.length += u64::try_from(text.len()).unwrap_or(u64::MAX);
         self.lines += lines;
+        self.last = last_line(text.as_bytes()).map_or(self.last, stamp);
         changes.iter().for_each(|change| self.take(change.clone()));
     }
 }
@@ -275,6 +290,15 @@ fn read_lines(mut rest: &[u8], before: u64) -> Result<(Vec<Vec<Line>>, usize), F
         rest = after;
     }
     Ok((lines, rest.len()))
+}
+
+fn last_line(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.split_inclusive(|byte| *byte == b'\n').next_back()
+}
+
+/// Length and checksum.
+fn stamp(bytes: &[u8]) -> (u64, u32) {
+    (u64::try_from(bytes.len()).unwrap_or(u64::MAX), crc32c::crc32c(bytes))
 }
 
 fn count(lines: &[Vec<Line>]) -> u64 {

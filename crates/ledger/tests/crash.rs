@@ -4,6 +4,8 @@
 
 mod support;
 
+use ledger::Ledger;
+use std::fs;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
@@ -76,4 +78,33 @@ fn what_a_killed_process_acknowledged_is_there() {
         assert_eq!(open(state.path()).records(), guest.records());
         last = found;
     }
+}
+
+#[test]
+fn processes_that_append_and_compact_at_once_lose_nothing_while_others_die_and_read() {
+    let state = TempDir::new().unwrap();
+    let guest = open(state.path());
+    let mut others = [2, 3].map(|unit| Other::start(&format!("1 {unit} 150"), state.path()));
+    let mut victim = Other::start("1 4 100000", state.path());
+    let reader = Ledger::read_only(state.path()).unwrap().guest(&owner()).unwrap();
+    let mut victims = 0;
+    for key in 1..=150 {
+        guest.append(&[(lun(1), wordy(BULK)), (lun(1), commit(key))]).unwrap();
+        reader.refresh().unwrap();
+        assert_eq!(key_of(&reader, &lun(1)), key);
+        if key % 10 == 0 {
+            victim.kill();
+            victims = std::iter::from_fn(|| acknowledged(&mut victim)).last().unwrap_or(victims);
+            victim = Other::start(&format!("{} 4 100000", victims + 2), state.path());
+        }
+    }
+    for other in &mut others {
+        assert_eq!(std::iter::from_fn(|| acknowledged(other)).last(), Some(150));
+    }
+    drop(victim);
+    let again = open(state.path());
+    assert_eq!([1, 2, 3].map(|unit| key_of(&again, &lun(unit))), [150; 3]);
+    assert!(key_of(&again, &lun(4)) >= victims);
+    let written = 600 * BULK as u64;
+    assert!(fs::metadata(log_path(state.path())).unwrap().len() < written / 4, "never compacted");
 }

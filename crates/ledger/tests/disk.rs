@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 use support::*;
 use tempfile::TempDir;
 
@@ -37,7 +38,7 @@ fn the_other_process() {
     match role.as_str() {
         "append" => append_on_a_full_disk(&state),
         "compact" => compact_on_a_full_disk(&state),
-        "read-only" => open_on_a_read_only_disk(&state),
+        "read-only" => use_a_read_only_disk(&state),
         other => panic!("no role {other}"),
     }
     say("done");
@@ -104,14 +105,22 @@ fn compact_on_a_full_disk(state: &Path) {
     assert_eq!(open(state).records(), guest.records());
 }
 
-fn open_on_a_read_only_disk(state: &Path) {
-    open(state).append(&[(lun(1), commit(7))]).unwrap();
+fn use_a_read_only_disk(state: &Path) {
+    let guest = open(state);
+    guest.append(&[(lun(1), commit(7))]).unwrap();
+    drop(guest.share(&lun(1), Instant::now()).unwrap());
+    drop(guest);
     let remounted = Command::new("mount").args(["-o", "remount,ro"]).arg(state).status().unwrap();
     assert!(remounted.success());
-    let error = Ledger::open(state).unwrap().guest(&owner()).unwrap_err();
+    let guest = open(state);
+    guest.refresh().unwrap();
+    let _shared = guest.share(&lun(1), Instant::now()).unwrap();
+    assert!(matches!(open(state).freeze(&lun(1), Instant::now()), Err(Error::Locked(_))));
+    let error = guest.append(&[(lun(1), commit(8))]).unwrap_err();
     assert!(error.to_string().contains("Read-only file system"), "{error}");
-    let guest = Ledger::read_only(state).unwrap().guest(&owner()).unwrap();
-    assert_eq!(key_of(&guest, &lun(1)), 7);
+    for guest in [guest, Ledger::read_only(state).unwrap().guest(&owner()).unwrap()] {
+        assert_eq!(key_of(&guest, &lun(1)), 7);
+    }
 }
 
 #[test]
@@ -125,7 +134,7 @@ fn a_disk_too_full_to_compact_takes_changes_as_long_as_it_can() {
 }
 
 #[test]
-fn a_read_only_disk_is_named_and_can_still_be_read() {
+fn on_a_read_only_disk_everything_works_but_to_append() {
     on_own_disk("read-only");
 }
 

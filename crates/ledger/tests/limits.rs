@@ -4,7 +4,10 @@
 mod support;
 
 use ledger::{Change, Error, Ledger, MOST_HISTORY, MOST_OWED};
+use rustix::fs::FileType;
 use std::fs::{self, File};
+use std::path::Path;
+use std::time::Instant;
 use support::*;
 use tempfile::TempDir;
 
@@ -70,6 +73,45 @@ fn a_guest_has_at_most_4096_logical_units() {
     assert!(is_full(&guest.append(&[(lun(4096), commit(1))]), "4096 logical units"));
     guest.append(&[(lun(4095), commit(2))]).unwrap();
     assert_eq!(key_of(&open(state.path()), &lun(4095)), 2);
+}
+
+fn freeze_files(state: &Path) -> usize {
+    let files = fs::read_dir(log_path(state).parent().unwrap()).unwrap();
+    files.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|end| end == "freeze")).count()
+}
+
+#[test]
+fn a_target_that_changes_its_name_all_the_time_fills_no_directory() {
+    let state = TempDir::new().unwrap();
+    let guest = open(state.path());
+    let _held = guest.share(&lun(0), Instant::now()).unwrap();
+    for number in 1..6000 {
+        drop(guest.share(&lun(number), Instant::now()).unwrap());
+    }
+    assert!(freeze_files(state.path()) <= 4096 + 64);
+    assert!(matches!(open(state.path()).freeze(&lun(0), Instant::now()), Err(Error::Locked(_))));
+}
+
+#[test]
+fn logical_units_that_cannot_be_recorded_cannot_be_locked() {
+    let state = TempDir::new().unwrap();
+    let guest = open(state.path());
+    guest.append(&(0..4096).map(|number| (lun(number), commit(1))).collect::<Vec<_>>()).unwrap();
+    (0..4096).for_each(|number| drop(guest.share(&lun(number), Instant::now()).unwrap()));
+    assert!(is_full(&guest.share(&lun(4096), Instant::now()).map(drop), "4096 logical units"));
+    assert_eq!(freeze_files(state.path()), 4096);
+}
+
+#[test]
+fn a_fifo_in_the_place_of_a_log_is_refused_and_waited_for_by_nobody() {
+    let state = TempDir::new().unwrap();
+    open(state.path());
+    fs::remove_file(log_path(state.path())).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, log_path(state.path()), FileType::Fifo, 0o600.into(), 0).unwrap();
+    for ledger in [Ledger::open(state.path()).unwrap(), Ledger::read_only(state.path()).unwrap()] {
+        let error = ledger.guest(&owner()).unwrap_err().to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+    }
 }
 
 #[test]

@@ -255,7 +255,7 @@ fn reading_does_not_wait_for_an_append_of_this_process_and_sees_nothing_of_it() 
     guest.append(&[(lun(1), commit(1))]).unwrap();
     let before = guest.records();
     let _writer = lock(&guest.writer);
-    let _lock = guest.lock(Mode::Exclusive).unwrap();
+    let _lock = guest.lock().unwrap();
     let _writing = Writing::begin(&guest.inner);
     let mut log = File::options().append(true).open(log_path(state.path())).unwrap();
     io::Write::write_all(&mut log, b"0123").unwrap();
@@ -319,13 +319,13 @@ fn an_append_that_reached_the_disk_in_part_is_as_if_it_had_not_been() {
 }
 
 #[test]
-fn a_device_that_changes_its_name_makes_no_more_lock_files_than_units_are_allowed() {
+fn reading_waits_for_no_process_that_stopped_in_the_middle_of_an_append() {
     let state = TempDir::new().unwrap();
-    let guest = open(state.path());
-    guest.append(&[(LunId("known".into()), seen("/dev/sdb"))]).unwrap();
-    let share = |number: usize| guest.share(&LunId(number.to_string()), Instant::now()).map(drop);
-    (0..MOST_UNITS).for_each(|number| share(number).unwrap());
-    assert!(matches!(share(MOST_UNITS), Err(Error::Full { .. })));
-    assert!(share(1).is_ok());
-    assert!(guest.share(&LunId("known".into()), Instant::now()).is_ok());
+    let (guest, other) = (open(state.path()), open(state.path()));
+    other.append(&[(lun(1), commit(1))]).unwrap();
+    let _stopped = other.lock().unwrap();
+    let begun = Instant::now();
+    guest.refresh().unwrap();
+    assert_eq!(key_of(&guest), Some(Key(1)));
+    assert!(begun.elapsed() < PATIENCE / 2);
 }

@@ -1,7 +1,7 @@
 //! Several processes on one log: this test binary started again plays the others.
 
 use super::*;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 const ROLE: &str = "LEDGER_TEST_ROLE";

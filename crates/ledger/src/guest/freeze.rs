@@ -1,0 +1,94 @@
+//! The freeze lock of a logical unit: shared by every PERSISTENT RESERVE OUT of the guest, held alone by a handover.
+//!
+//! Each is a file in the guest's directory. A target can name any number of logical units; the files are about as many as there
+//! may be records, and those that nobody holds and nothing is recorded of make room for others.
+
+use super::{Guest, MOST_UNITS};
+use crate::error::Error;
+use crate::lock::{Lock, Mode};
+use crate::names::{self, LunId};
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, FlockOperation, OFlags, flock, unlinkat};
+use rustix::io::Errno;
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+const SUFFIX: &str = ".freeze";
+
+impl Guest {
+    /// Holds the freeze lock of a logical unit together with others: for one PERSISTENT RESERVE OUT of the guest.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if a handover holds it beyond the deadline; [`Error::Full`] for more logical units than can be
+    /// recorded; [`Error::Io`].
+    pub fn share(&self, lun: &LunId, deadline: Instant) -> Result<Lock, Error> {
+        self.freeze_lock(lun, Mode::Shared, deadline)
+    }
+
+    /// Holds the freeze lock of a logical unit alone: no PERSISTENT RESERVE OUT of the guest is under way or begins.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if others hold it beyond the deadline; [`Error::Full`]; [`Error::Io`].
+    pub fn freeze(&self, lun: &LunId, deadline: Instant) -> Result<Lock, Error> {
+        self.freeze_lock(lun, Mode::Exclusive, deadline)
+    }
+
+    fn freeze_lock(&self, lun: &LunId, mode: Mode, deadline: Instant) -> Result<Lock, Error> {
+        let idle = self.freezes.of(lun);
+        let path = || self.folder.path.join(freeze_name(lun));
+        if let Some(file) = idle.take() {
+            let held = Lock::take(file, mode, deadline, path)?;
+            if held.is_of_a_file_with_a_name() {
+                return Ok(held.lent_by(idle));
+            }
+        }
+        names::check(&lun.0)?;
+        loop {
+            let held = Lock::take(self.freeze_file(&freeze_name(lun))?, mode, deadline, path)?;
+            // Between open and lock another process may have removed it as idle.
+            if held.is_of_a_file_with_a_name() {
+                return Ok(held.lent_by(idle));
+            }
+        }
+    }
+
+    fn freeze_file(&self, name: &str) -> Result<OwnedFd, Error> {
+        match self.lock_file(name, OFlags::empty()) {
+            Err(Error::Io { source, .. }) if source.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {
+                if self.freezes.are_to_be_counted() {
+                    self.make_room()?;
+                }
+                self.freezes.made_one();
+                self.lock_file(name, OFlags::CREATE)
+            }
+            opened => opened,
+        }
+    }
+
+    fn make_room(&self) -> Result<(), Error> {
+        let path = || self.folder.path.clone();
+        let mut names = self.folder.names().map_err(Error::io("read", path()))?;
+        names.retain(|name| name.ends_with(SUFFIX));
+        if names.len() < MOST_UNITS {
+            return Ok(());
+        }
+        let recorded: BTreeSet<String> =
+            self.inner().log.records().map(|record| freeze_name(&record.lun)).collect();
+        let idle = |name: &&String| !recorded.contains(*name) && self.remove_idle(name);
+        match names.iter().filter(idle).count() {
+            0 => Err(Error::Full { path: path(), what: "a guest has at most 4096 logical units" }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes a freeze lock that nobody holds.
+    fn remove_idle(&self, name: &str) -> bool {
+        let Ok(file) = self.folder.open(name, OFlags::RDWR) else { return false };
+        flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && unlinkat(&self.folder.fd, name, AtFlags::empty()).is_ok()
+    }
+}
+
+fn freeze_name(lun: &LunId) -> String {
+    format!("{}{SUFFIX}", names::file_name(&lun.0))
+}
