@@ -391,6 +391,42 @@ fn metrics_are_served_and_count() {
 }
 
 #[test]
+fn a_log_that_nobody_reads_holds_up_no_guest() {
+    let place = Place::new();
+    let (_unread, write) = std::io::pipe().unwrap();
+    rustix::pipe::fcntl_setpipe_size(&write, 4096).unwrap();
+    let mut command = place.command();
+    command.arg("-k").arg(place.path("sock")).stderr(Stdio::from(write));
+    let helper = Helper::start(command, place.path("sock"));
+    let mut client = helper.client();
+    (0..100).for_each(|_| is_served(&mut client));
+}
+
+#[test]
+fn priorities_are_for_the_journal_alone() {
+    let place = Place::new();
+    let stderr = fs::File::create(place.path("stderr")).unwrap();
+    let file = stderr.metadata().unwrap();
+    let logged = |stream: String| {
+        let mut command = place.command();
+        command.arg("-k").arg(place.path("sock")).env("JOURNAL_STREAM", stream);
+        let helper = Helper::start(
+            {
+                command.stderr(stderr.try_clone().unwrap());
+                command
+            },
+            place.path("sock"),
+        );
+        is_served(&mut helper.client());
+        helper.end();
+        fs::read_to_string(place.path("stderr")).unwrap()
+    };
+    assert!(logged("1:1".into()).starts_with("tenure-pr-helper: warning: REGISTER"));
+    let both = logged(format!("{}:{}", file.dev(), file.ino()));
+    assert!(both.lines().last().unwrap().starts_with("<4>tenure-pr-helper: REGISTER"), "{both}");
+}
+
+#[test]
 fn traces_are_logged_by_name() {
     let place = Place::new();
     let helper = place.serve(["-q", "-T", "pr_helper_execute"]);

@@ -1,4 +1,5 @@
-//! The log: one line for each event, on standard error, where `qemu-pr-helper` puts it; in the background, in the system log.
+//! The log: one line for each event, on standard error, where `qemu-pr-helper` puts it; in the system log, where nobody reads that:
+//! in the background, and under libvirt, which reads what goes wrong at the start and then closes its end.
 //!
 //! Much of what is logged a guest can cause at any rate, so lines are limited: a burst, then a count of those left out. Errors
 //! have a limit of their own. Traces that were asked for by name are not limited. Small on purpose: the privileged
@@ -9,6 +10,7 @@ use super::name::Name;
 use super::options::Options;
 use super::trace::Trace;
 use crate::limit::Limit;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -22,11 +24,13 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
+/// Characters of a line at most.
+const LONGEST: usize = 600;
 /// Lines that are written at once, and per second for ever.
 const BURST: u32 = 100;
 const PER_SECOND: u32 = 5;
-/// The system log (syslog(3)), and its facility for daemons.
-const SYSTEM_LOG: &str = "/dev/log";
+/// The system log (syslog(3)), also as it is seen where libvirt has put a /dev of its own, and its facility for daemons.
+const SYSTEM_LOG: [&str; 2] = ["/dev/log", "/run/systemd/journal/dev-log"];
 const FACILITY: u8 = 3 << 3;
 
 /// Where lines go, and which.
@@ -49,8 +53,8 @@ struct Limits {
 }
 
 impl Log {
-    /// Takes the events of all threads from now on. `background`: standard error will be closed later.
-    pub(super) fn install(options: &mut Options, background: bool) -> Result<&'static Self, StartError> {
+    /// Takes the events of all threads from now on.
+    pub(super) fn install(options: &mut Options) -> Result<&'static Self, StartError> {
         let trace = std::mem::take(&mut options.trace);
         let trace_file = trace.file.as_deref().map(append).transpose()?;
         let now = Instant::now();
@@ -60,8 +64,8 @@ impl Log {
             level: options.level,
             trace,
             trace_file,
-            journal: std::env::var_os("JOURNAL_STREAM").is_some(),
-            system: background.then(system_log).flatten(),
+            journal: std::env::var("JOURNAL_STREAM").is_ok_and(|stream| stream == standard_error()),
+            system: SYSTEM_LOG.iter().find_map(|path| system_log(path).ok()),
             away: AtomicBool::new(false),
             limits: Mutex::new(Limits { errors: limit(), others: limit() }),
         }));
@@ -82,18 +86,29 @@ impl Log {
         limit.admit(Instant::now())
     }
 
+    /// What cannot be logged stops nobody.
     fn write(&self, level: Level, text: &str) {
+        if self.away.load(Ordering::Relaxed) || self.print(level, text).is_err() {
+            let line =
+                format!("<{}>{}[{}]: {text}", FACILITY | severity(level), self.name, std::process::id());
+            let _ = self.system.as_ref().map(|system| system.send(line.as_bytes()));
+        }
+    }
+
+    /// One write, of less than a pipe takes whole, and only where it is taken at once: a pipe that nobody reads must not hold
+    /// up the guest whose command is logged.
+    fn print(&self, level: Level, text: &str) -> io::Result<()> {
         let (name, severity) = (self.name, severity(level));
-        // What cannot be logged must stop nobody.
-        let _ = match (&self.system, self.away.load(Ordering::Relaxed)) {
-            (Some(system), true) => {
-                let line = format!("<{}>{name}[{}]: {text}", FACILITY | severity, std::process::id());
-                system.send(line.as_bytes()).map(drop)
-            }
-            (None, true) => Ok(()),
-            (_, false) if self.journal => writeln!(io::stderr(), "<{severity}>{name}: {text}"),
-            (_, false) => writeln!(io::stderr(), "{name}: {}{text}", word(level)),
+        let line = match self.journal {
+            true => format!("<{severity}>{name}: {text}\n"),
+            false => format!("{name}: {}{text}\n", word(level)),
         };
+        let mut stderr = io::stderr().lock();
+        let mut room = [PollFd::new(&stderr, PollFlags::OUT)];
+        match poll(&mut room, Some(&Timespec::default()))? {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            _ => stderr.write_all(line.as_bytes()),
+        }
     }
 
     fn is_trace(&self, metadata: &Metadata<'_>) -> bool {
@@ -106,11 +121,18 @@ fn append(path: &Path) -> Result<File, StartError> {
     opened.map_err(|source| StartError::TraceFile { path: path.to_owned(), source })
 }
 
-fn system_log() -> Option<UnixDatagram> {
-    let socket = UnixDatagram::unbound().ok()?;
-    socket.connect(SYSTEM_LOG).ok()?;
-    socket.set_nonblocking(true).ok()?;
-    Some(socket)
+fn system_log(path: &str) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect(path)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// As `JOURNAL_STREAM` names the journal's stream: the variable is inherited also where the stream is not.
+fn standard_error() -> String {
+    rustix::fs::fstat(io::stderr())
+        .map(|stream| format!("{}:{}", stream.st_dev, stream.st_ino))
+        .unwrap_or_default()
 }
 
 /// Severities of the system log.
@@ -182,7 +204,7 @@ fn line(event: &Event<'_>) -> String {
     }
     let line = text.message + &text.fields;
     // Names of devices and clients may be in it, and one event is one line.
-    line.chars().fold(String::with_capacity(line.len()), |mut out, c| {
+    line.chars().take(LONGEST).fold(String::with_capacity(line.len()), |mut out, c| {
         if c.is_control() {
             out.extend(c.escape_default())
         } else {
@@ -216,5 +238,34 @@ impl Visit for Text {
 
     fn record_str(&mut self, field: &Field, value: &str) {
         let _ = write!(self.fields, " {}={value}", field.name());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn away_from_its_terminal_it_speaks_to_the_system_log() {
+        let (system, daemon) = UnixDatagram::pair().unwrap();
+        let (now, limit) = (Instant::now(), Limit::new(BURST, PER_SECOND, Instant::now()));
+        let log = Log {
+            name: Name::Tenure,
+            level: LevelFilter::WARN,
+            trace: Trace::default(),
+            trace_file: None,
+            journal: false,
+            system: Some(system),
+            away: AtomicBool::new(false),
+            limits: Mutex::new(Limits { errors: Limit::new(1, 1, now), others: limit }),
+        };
+        log.leave_terminal();
+        log.write(Level::WARN, "careful");
+        let mut line = [0; 100];
+        let length = daemon.recv(&mut line).unwrap();
+        let expected = format!("<28>tenure-pr-helper[{}]: careful", std::process::id());
+        assert_eq!(String::from_utf8_lossy(&line[..length]), expected);
+        assert_eq!((log.admit(Level::ERROR), log.admit(Level::ERROR)), (Some(0), None));
+        assert_eq!(log.admit(Level::WARN), Some(0), "errors do not use up what others may");
     }
 }

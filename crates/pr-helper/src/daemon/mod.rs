@@ -66,7 +66,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn serve(options: &mut Options) -> Result<(), StartError> {
     let stop = stop_signals()?;
     let detached = options.detached.then(Detached::new).transpose()?;
-    let log = Log::install(options, detached.is_some())?;
+    let log = Log::install(options)?;
     let limits = Limits { connections: connections(), ..Limits::default() };
     let manager = Manager::connect(std::env::var_os("NOTIFY_SOCKET").as_deref())?;
     let opened = Opened::open(options)?;
