@@ -92,6 +92,11 @@ impl Tracker {
         self.wants = Wants::ALL;
     }
 
+    /// Somebody else may have changed what it holds.
+    pub const fn doubt_reservation(&mut self) {
+        self.wants.reservation = true;
+    }
+
     /// Takes note of a command and what the device answered.
     pub fn observe(&mut self, request: &Request, completion: &Completion) {
         match completion.status {
@@ -179,7 +184,14 @@ impl Tracker {
         }
         let Ok(parameters) = BasicParameters::parse(list) else { return self.doubt() };
         match cdb.action {
-            OutAction::REGISTER | OutAction::REGISTER_AND_IGNORE => self.registered(&parameters),
+            OutAction::REGISTER => {
+                // GOOD proves the key it was sent with: another one than was known means that somebody removed that.
+                if parameters.reservation_key != self.state.key.unwrap_or_default() {
+                    self.state = Tracked { key: None, held: None, ..self.state };
+                }
+                self.registered(&parameters);
+            }
+            OutAction::REGISTER_AND_IGNORE => self.registered(&parameters),
             OutAction::RESERVE => self.hold(Some(cdb.kind)),
             OutAction::RELEASE => self.hold(None),
             OutAction::CLEAR => self.forget(),

@@ -12,9 +12,10 @@ use cache::{Cache, Key, Seen, Watched};
 use handover::Port;
 use host::Host;
 use ledger::{LunId, PathId};
+use nexus::Nexus;
 use nexus::linux::SgDevice;
-use nexus::{Nexus, TransportError};
 use rustix::fd::OwnedFd;
+use rustix::fs::OFlags;
 use scsi::Completion;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -67,13 +68,13 @@ impl Default for LinuxDevices {
 
 impl OpenLun for LinuxDevices {
     fn open(&self, fd: OwnedFd, changes: bool) -> Result<Opened, Completion> {
-        let device = SgDevice::from_fd(fd).map_err(|_| failure::not_a_device())?;
-        if changes && !device.is_writable() {
+        if changes && !is_writable(&fd) {
             return Err(failure::not_allowed());
         }
+        let device = SgDevice::from_fd(fd).map_err(|_| failure::not_a_device())?;
         let host = Host { sys: &self.sys, number: device.number(), block: device.is_block() };
         let key = Key::of(&device, &self.sys);
-        self.look(device, key, &host).map_err(|error| failure::answer(&error))
+        self.look(device, key, &host)
     }
 }
 
@@ -84,7 +85,7 @@ impl LinuxDevices {
         mut nexus: N,
         key: Option<Key>,
         host: &Host<'_>,
-    ) -> Result<Opened, TransportError> {
+    ) -> Result<Opened, Completion> {
         let Some(key) = key else { return Ok(ask(&mut nexus, host)?.opened(Box::new(nexus))) };
         let now = Instant::now();
         let mut nexus = Watched { nexus, key, cache: Arc::clone(&self.cache) };
@@ -97,7 +98,13 @@ impl LinuxDevices {
     }
 }
 
-fn ask(nexus: &mut dyn Nexus, host: &Host<'_>) -> Result<Seen, TransportError> {
+/// The kernel's permissions did not allow whoever opened it for reading alone to change anything. Looked at before anything
+/// else, as the incumbent does.
+fn is_writable(fd: &OwnedFd) -> bool {
+    rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags.intersects(OFlags::WRONLY | OFlags::RDWR))
+}
+
+fn ask(nexus: &mut dyn Nexus, host: &Host<'_>) -> Result<Seen, Completion> {
     let names = names::ask(nexus)?;
     let initiator = nexus.initiator_port().or_else(|| host.initiator());
     let this_end = initiator.as_ref().map_or_else(|| host.initiator_words(), ToString::to_string);

@@ -213,6 +213,19 @@ fn a_conflict_counts_only_where_the_tracked_state_excludes_it() {
 }
 
 #[test]
+fn a_register_that_was_good_with_another_key_shows_that_somebody_removed_the_known_one() {
+    for (old, new) in [(Key::NONE, K), (Key::NONE, L), (L, K)] {
+        let mut tracker = holder();
+        good(&mut tracker, &request::register(old, new, false));
+        assert_eq!(tracker.last(), Tracked { key: Some(new), ..Tracked::default() });
+        assert_eq!(tracker.wants(), Wants { registration: false, reservation: true });
+    }
+    let mut tracker = holder();
+    good(&mut tracker, &request::register(K, L, false));
+    assert_eq!(state(tracker), (Some(L), Some(WE_RO)));
+}
+
+#[test]
 fn full_status_settles_who_has_what_even_where_keys_are_shared() {
     let port =
         |n: u8| TransportId::iscsi(IscsiName::new("iqn.2026-01.test:x").unwrap(), Isid([0, 0, 0, 0, 0, n]));

@@ -80,6 +80,9 @@ impl Cache {
         if seen.len() >= MOST && !seen.contains_key(&key) {
             seen.retain(|_, (before, _)| asked.saturating_duration_since(*before) < FRESH);
         }
+        if let Some((_, before)) = seen.get(&key).filter(|(_, before)| *before != said) {
+            tracing::warn!(before = ?before.identity, now = ?said.identity, "a device has changed its names");
+        }
         if seen.len() < MOST || seen.contains_key(&key) {
             seen.insert(key, (asked, said));
         }

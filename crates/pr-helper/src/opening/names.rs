@@ -1,9 +1,10 @@
 //! Which logical unit a device is, as it says itself (SPC-4 7.8).
 
-use nexus::{Nexus, TransportError};
+use crate::failure;
+use nexus::Nexus;
 use scsi::inquiry::StandardInquiry;
 use scsi::vpd::{Association, CodeSet, Designator, DesignatorType, DeviceIdentification, Page, page};
-use scsi::{DataPhase, Request, opcode};
+use scsi::{Completion, DataPhase, Request, SenseKey, Status, opcode};
 
 /// Longest reply to INQUIRY that is read.
 const INQUIRY_LENGTH: u16 = 4096;
@@ -22,8 +23,9 @@ pub(super) struct Names {
 /// Asks the device for its names: VPD page 83h, else serial number and standard INQUIRY data.
 ///
 /// # Errors
-/// [`TransportError`] if there was no answer. A device that refuses the pages has no name.
-pub(super) fn ask(nexus: &mut dyn Nexus) -> Result<Names, TransportError> {
+/// What the guest is answered in place of its command: there was no answer, or none that says anything about the page
+/// (busy, aborted, a unit attention, which the guest thus gets). A device that refuses the pages has no name.
+pub(super) fn ask(nexus: &mut dyn Nexus) -> Result<Names, Completion> {
     let page = vital_page(nexus, page::DEVICE_IDENTIFICATION)?.unwrap_or_default();
     let page = DeviceIdentification::parse(&page);
     let lun = match page.logical_unit_names().into_iter().find_map(lun_name) {
@@ -34,17 +36,29 @@ pub(super) fn ask(nexus: &mut dyn Nexus) -> Result<Names, TransportError> {
     Ok(Names { lun, target_port: target_port(&page), relative_target_port })
 }
 
-fn vital_page(nexus: &mut dyn Nexus, code: u8) -> Result<Option<Vec<u8>>, TransportError> {
+fn vital_page(nexus: &mut dyn Nexus, code: u8) -> Result<Option<Vec<u8>>, Completion> {
     let [high, low] = INQUIRY_LENGTH.to_be_bytes();
     let data = inquiry(nexus, vec![opcode::INQUIRY, 1, code, high, low, 0])?;
     let page = data.and_then(|data| Page::parse(&data)).filter(|page| page.code == code);
     Ok(page.map(|page| page.body))
 }
 
-fn inquiry(nexus: &mut dyn Nexus, cdb: Vec<u8>) -> Result<Option<Vec<u8>>, TransportError> {
+fn inquiry(nexus: &mut dyn Nexus, cdb: Vec<u8>) -> Result<Option<Vec<u8>>, Completion> {
     let request = Request { cdb, data: DataPhase::In(usize::from(INQUIRY_LENGTH)) };
-    let ended = nexus.execute(&request)?;
-    Ok(ended.status.is_good().then_some(ended.data))
+    let ended = nexus.execute(&request).map_err(|error| failure::answer(&error))?;
+    match ended.status {
+        Status::GOOD => Ok(Some(ended.data)),
+        _ if is_rejection(&ended) => Ok(None),
+        _ => Err(ended),
+    }
+}
+
+/// The device does not have what was asked for. Anything else says nothing about it: without this the device would for
+/// one command pass for another one.
+fn is_rejection(ended: &Completion) -> bool {
+    let sense = ended.decoded_sense().filter(|sense| !sense.deferred);
+    ended.status == Status::CHECK_CONDITION
+        && sense.is_some_and(|sense| sense.key == SenseKey::ILLEGAL_REQUEST)
 }
 
 fn lun_name(name: &Designator) -> Option<String> {
@@ -70,7 +84,7 @@ fn text(bytes: &[u8]) -> String {
     bytes.trim_ascii_end().escape_ascii().to_string().trim_end_matches("\\x00").to_owned()
 }
 
-fn serial_name(nexus: &mut dyn Nexus) -> Result<Option<String>, TransportError> {
+fn serial_name(nexus: &mut dyn Nexus) -> Result<Option<String>, Completion> {
     let Some(serial) = vital_page(nexus, page::UNIT_SERIAL_NUMBER)? else { return Ok(None) };
     let data = inquiry(nexus, vec![opcode::INQUIRY, 0, 0, 0, 96, 0])?;
     let Some(standard) = data.and_then(|data| StandardInquiry::parse(&data)) else { return Ok(None) };

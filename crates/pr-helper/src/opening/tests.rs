@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::opening::cache::tests::key;
-use rustix::fs::{Mode, OFlags};
+use nexus::TransportError;
+use rustix::fs::Mode;
 use scsi::vpd::Page;
-use scsi::{AdditionalSense, Request};
+use scsi::{AdditionalSense, Request, Status};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -61,6 +62,32 @@ fn a_device_is_asked_once_and_one_that_replaced_it_again() {
     assert_eq!(taken_for(&devices, &second, 2), "naa.6001020304050602");
 }
 
+/// A device whose first answers are these.
+struct Disturbed(Vec<Completion>, Named);
+
+impl Nexus for Disturbed {
+    fn execute(&mut self, request: &Request) -> Result<Completion, TransportError> {
+        self.0.pop().map_or_else(|| self.1.execute(request), Ok)
+    }
+}
+
+#[test]
+fn a_device_that_is_disturbed_does_not_pass_for_another_one() {
+    let mut device = naa(1);
+    device.pages.push((0x80, b"42".to_vec()));
+    for answer in [
+        Completion::status(Status::BUSY),
+        Completion::status(Status::TASK_ABORTED),
+        Completion::check(&scsi::Sense::unit_attention(AdditionalSense::REGISTRATIONS_PREEMPTED)),
+    ] {
+        let devices = LinuxDevices::default();
+        let disturbed = Disturbed(vec![answer.clone()], device.clone());
+        let told = devices.look(disturbed, Some(key(1)), &host()).err().unwrap();
+        assert_eq!(told, answer, "the guest is told, and asks again");
+        assert_eq!(taken_for(&devices, &device, 1), "naa.6001020304050601");
+    }
+}
+
 #[test]
 fn a_unit_attention_makes_the_helper_ask_again() {
     let (devices, before, after) = (LinuxDevices::default(), naa(1), naa(2));
@@ -109,10 +136,16 @@ fn what_is_no_device_is_answered_as_the_incumbent_does() {
     let (pipe, _) = std::io::pipe().unwrap();
     let path = rustix::fs::open("/dev/null", OFlags::PATH, Mode::empty()).unwrap();
     let null = std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
-    for fd in [tempfile::tempfile().unwrap().into(), pipe.into(), path, null.into()] {
-        let refused = LinuxDevices::default().open(fd, true).err().unwrap();
-        assert_eq!(refused.decoded_sense().unwrap().code, aborted);
-    }
+    let read_only = AdditionalSense::INVALID_COMMAND_OPERATION_CODE;
+    let answer = |fd: OwnedFd, changes| {
+        LinuxDevices::default().open(fd, changes).err().unwrap().decoded_sense().unwrap().code
+    };
+    assert_eq!(answer(pipe.try_clone().unwrap().into(), false), aborted);
+    assert_eq!(answer(pipe.into(), true), read_only);
+    assert_eq!(answer(path.try_clone().unwrap(), false), aborted);
+    assert_eq!(answer(path, true), read_only);
+    assert_eq!(answer(tempfile::tempfile().unwrap().into(), true), aborted);
+    assert_eq!(answer(null.into(), true), aborted);
 }
 
 #[test]

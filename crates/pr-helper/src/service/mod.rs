@@ -8,9 +8,12 @@
 //! is answered with HARDWARE ERROR, and nothing is sent. A commit that fails after GOOD does not make it less GOOD: the
 //! intent stays open, and nothing that changes anything passes until the device has been asked.
 //!
-//! PERSISTENT RESERVE IN takes no lock and needs no record; it works with a broken state directory.
+//! PERSISTENT RESERVE IN waits for no lock of another process and needs no record; it works with a broken state directory.
+//! Where its reply says that the guest's registration is not what is recorded, the device is asked.
 
 mod book;
+mod complaint;
+mod evidence;
 mod order;
 mod question;
 mod run;
@@ -20,10 +23,12 @@ mod tests;
 pub use book::Book;
 
 use crate::opening::{Identity, OpenLun, Opened};
-use crate::policy::Rules;
+use crate::policy::{Rules, Ruling};
 use crate::{Caller, Command, Observer, PrOutEvent, RequestEvent, Serve, failure};
+use complaint::Complaints;
+use evidence::Contradiction;
 use ledger::{Error, Lock, LunId, PathId, Record, State};
-use nexus::unit_attention;
+use nexus::{Nexus, unit_attention};
 use order::Order;
 use run::{Known, Refused, Run};
 use rustix::fd::OwnedFd;
@@ -39,6 +44,9 @@ const REGISTERS_OTHERS: u8 = 0x0C;
 /// Between two looks at a record that says that a handover is under way.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Nexuses of which this process knows something beside the record.
+const MOST_NEXUSES: usize = 4096;
+
 type Nexuses = BTreeMap<(LunId, PathId), Arc<Mutex<Known>>>;
 
 /// Serves one guest.
@@ -48,6 +56,7 @@ pub struct Service {
     devices: Box<dyn OpenLun>,
     book: Box<dyn Book>,
     observer: Box<dyn Observer>,
+    complaints: Complaints,
     /// One entry for each device that the guest was given.
     nexuses: Mutex<Nexuses>,
 }
@@ -65,40 +74,33 @@ impl Service {
         book: Box<dyn Book>,
         observer: Box<dyn Observer>,
     ) -> Self {
-        Self { vm: vm.into(), rules, devices, book, observer, nexuses: Mutex::default() }
+        let complaints = Complaints::new();
+        Self { vm: vm.into(), rules, devices, book, observer, complaints, nexuses: Mutex::default() }
     }
 
+    /// What is forgotten here is read or asked again.
     fn known(&self, identity: &Identity) -> Arc<Mutex<Known>> {
         let key = (identity.lun.clone(), identity.path.clone());
-        Arc::clone(lock(&self.nexuses).entry(key).or_default())
+        let mut nexuses = lock(&self.nexuses);
+        if nexuses.len() >= MOST_NEXUSES && !nexuses.contains_key(&key) {
+            nexuses.retain(|_, known| Arc::strong_count(known) > 1);
+        }
+        Arc::clone(nexuses.entry(key).or_default())
     }
 
-    fn read_in(&self, cdb: PrInCdb, fd: OwnedFd) -> Result<Completion, Refused> {
+    fn read_in(&self, cdb: PrInCdb, raw: [u8; 16], fd: OwnedFd) -> Result<Completion, Refused> {
         let order = request::read(cdb.action, cdb.allocation_length);
-        let request = scsi::Request { cdb: cdb.to_bytes().to_vec(), ..order };
-        let Opened { identity, mut nexus, .. } = self.open(fd, false)?;
-        let Some(identity) = identity else {
-            return Ok(nexus.execute(&request).unwrap_or_else(|error| failure::answer(&error)));
-        };
-        let ruling = self.rules.of(&self.vm, &identity.lun, &identity.node);
+        let request = scsi::Request { cdb: raw.to_vec(), ..order };
+        let Opened { identity, mut nexus, multipath } = self.open(fd, false)?;
+        let ruling = self.ruling(identity.as_deref());
         ruling.judge_in().map_err(|refusal| Refused::new(refusal.completion(), refusal.to_string()))?;
-        let known = self.known(&identity);
-        let mut known = lock(&known);
-        let record = self.book.read(&identity.lun).ok().flatten();
-        let readable = record.is_some();
-        let record = record.unwrap_or_else(|| new_record(&identity));
-        let mut run =
-            Run { book: &*self.book, identity: &identity, record, known: &mut known, nexus: &mut *nexus };
-        if readable {
-            run.load();
-        }
-        if let Some(sense) = run.give_attention() {
+        let recorded = identity.filter(|_| !multipath);
+        if let Some(sense) = recorded.as_deref().and_then(|identity| self.attention(identity, &mut *nexus)) {
             return Ok(sense);
         }
-        let ended = run.nexus.execute(&request).unwrap_or_else(|error| failure::answer(&error));
-        run.known.tracker.observe(&request, &ended);
-        if unit_attention(&ended).is_some() && !run.known.tracker.wants().nothing() {
-            self.settle_aside(&mut run);
+        let ended = nexus.execute(&request).unwrap_or_else(|error| failure::answer(&error));
+        if let Some(identity) = recorded.as_deref() {
+            self.learn_aside(identity, &mut *nexus, &request, &ended);
         }
         Ok(if ruling.migrate() && cdb.action == InAction::REPORT_CAPABILITIES {
             masked(ended)
@@ -107,37 +109,95 @@ impl Service {
         })
     }
 
-    /// After a unit attention that says that registrations changed. Nothing here may harm the reply: what fails is made up
-    /// for before the next PERSISTENT RESERVE OUT.
-    fn settle_aside(&self, run: &mut Run<'_>) {
-        let free = self.book.share(&run.identity.lun, Duration::ZERO);
-        let ours = !matches!(run.record.state, State::Handover | State::Moved);
-        if let (Ok(_shared), true) = (free, ours) {
+    /// What policy says; a device without a name is one that no rule names.
+    fn ruling(&self, identity: Option<&Identity>) -> Ruling<'_> {
+        match identity {
+            Some(identity) => self.rules.of(&self.vm, &identity.lun, &identity.node),
+            None => self.rules.of(&self.vm, &LunId(String::new()), ""),
+        }
+    }
+
+    /// A unit attention that the guest is owed.
+    fn attention(&self, identity: &Identity, nexus: &mut dyn Nexus) -> Option<Completion> {
+        let known = self.known(identity);
+        self.run(identity, &mut lock(&known), nexus).give_attention()
+    }
+
+    /// The record as it is; an empty one where there is none, or none that can be read.
+    fn run<'a>(&'a self, identity: &'a Identity, known: &'a mut Known, nexus: &'a mut dyn Nexus) -> Run<'a> {
+        let record = self.book.read(&identity.lun).ok().flatten();
+        let record = record.unwrap_or_else(|| new_record(identity));
+        Run { book: &*self.book, complaints: &self.complaints, identity, record, known, nexus }
+    }
+
+    /// What the reply to PERSISTENT RESERVE IN tells of the guest's own registration. The reply itself stays as it is: what
+    /// fails here is made up for before the next PERSISTENT RESERVE OUT.
+    fn learn_aside(
+        &self,
+        identity: &Identity,
+        nexus: &mut dyn Nexus,
+        request: &scsi::Request,
+        ended: &Completion,
+    ) {
+        let known = self.known(identity);
+        let mut known = lock(&known);
+        known.tracker.observe(request, ended);
+        let attention = unit_attention(ended).is_some() && !known.tracker.wants().nothing();
+        let recorded = self.run(identity, &mut known, nexus).recorded();
+        let contradiction = recorded.and_then(|recorded| Contradiction::of(recorded, request, ended));
+        if !attention && contradiction.is_none() {
+            return;
+        }
+        // A handover may have begun, and ended, since the record was read.
+        let Ok(_shared) = self.book.share(&identity.lun, Duration::ZERO) else { return };
+        let mut run = self.run(identity, &mut known, nexus);
+        if !run.record.state.is_away() {
+            run.doubt(contradiction);
             let _ = run.settle();
         }
     }
 
     fn out(&self, order: &Order, opened: Result<Opened, Refused>) -> Result<Completion, Refused> {
         let Opened { identity, multipath, mut nexus } = opened?;
-        if multipath && !order.list.is_empty() {
-            let why = "a dm-multipath map: a registration on one of its paths would be worse than none";
-            return Err(Refused::new(failure::not_allowed(), why));
-        }
-        let Some(identity) = &identity else {
-            let why = "the device has neither a designator nor a serial number to record it under";
-            return Err(Refused::new(failure::not_recorded(), why));
+        self.judge(identity.as_deref(), order)?;
+        let Some(identity) = identity.as_deref().filter(|_| !multipath) else {
+            return self.out_unrecorded(order, identity.as_deref(), multipath, &mut *nexus);
         };
-        self.judge(identity, order)?;
         let _shared = self.admit(identity)?;
         let known = self.known(identity);
         let mut known = lock(&known);
         let record = self.guard(identity)?;
-        let mut run = Run { book: &*self.book, identity, record, known: &mut known, nexus: &mut *nexus };
-        run.out(order)
+        let (book, complaints) = (&*self.book, &self.complaints);
+        Run { book, complaints, identity, record, known: &mut known, nexus: &mut *nexus }.out(order)
     }
 
-    fn judge(&self, identity: &Identity, order: &Order) -> Result<(), Refused> {
-        let ruling = self.rules.of(&self.vm, &identity.lun, &identity.node);
+    /// What cannot be recorded passes only if it can change nothing.
+    fn out_unrecorded(
+        &self,
+        order: &Order,
+        identity: Option<&Identity>,
+        multipath: bool,
+        nexus: &mut dyn Nexus,
+    ) -> Result<Completion, Refused> {
+        if order.list.is_empty() {
+            return Ok(nexus.execute(&order.request()).unwrap_or_else(|error| failure::answer(&error)));
+        }
+        let (answer, why) = if multipath {
+            let why = "a dm-multipath map: a registration on one of its paths would be worse than none";
+            (failure::not_allowed(), why)
+        } else {
+            let why = "the device has neither a designator nor a serial number to record it under";
+            (failure::not_recorded(), why)
+        };
+        self.complaints.say(
+            identity.map(|identity| &identity.lun),
+            format_args!("{} was refused: {why}", order.cdb.action),
+        );
+        Err(Refused::new(answer, why))
+    }
+
+    fn judge(&self, identity: Option<&Identity>, order: &Order) -> Result<(), Refused> {
+        let ruling = self.ruling(identity);
         ruling
             .judge_out(&order.cdb, &order.list)
             .map_err(|refusal| Refused::new(refusal.completion(), refusal.to_string()))?;
@@ -161,12 +221,12 @@ impl Service {
             std::thread::sleep(PAUSE);
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        self.book.share(&identity.lun, left).map_err(|error| unshared(&error))
+        self.book.share(&identity.lun, left).map_err(|error| self.unshared(identity, &error))
     }
 
     /// The record of a logical unit that the guest may use here and now.
     fn guard(&self, identity: &Identity) -> Result<Arc<Record>, Refused> {
-        let record = self.book.read(&identity.lun).map_err(|error| unrecorded(&error))?;
+        let record = self.book.read(&identity.lun).map_err(|error| self.unrecorded(identity, &error))?;
         let record = record.unwrap_or_else(|| new_record(identity));
         match record.state {
             State::Moved => {
@@ -178,14 +238,34 @@ impl Service {
         }
     }
 
+    fn unshared(&self, identity: &Identity, error: &Error) -> Refused {
+        match error {
+            Error::Locked(_) => Refused::new(Completion::status(Status::BUSY), "a handover is under way"),
+            _ => self.unrecorded(identity, error),
+        }
+    }
+
+    fn unrecorded(&self, identity: &Identity, error: &Error) -> Refused {
+        let why = format!("the ledger cannot be used: {error}");
+        self.complaints.say(Some(&identity.lun), format_args!("PERSISTENT RESERVE OUT was refused: {why}"));
+        Refused::new(failure::not_recorded(), why)
+    }
+
     fn open(&self, fd: OwnedFd, changes: bool) -> Result<Opened, Refused> {
         let why = if changes { "no SCSI device opened for writing" } else { "no SCSI device" };
         self.devices.open(fd, changes).map_err(|ended| Refused::new(ended, why))
     }
 
-    fn serve_out(&self, caller: &Caller, cdb: PrOutCdb, list: Vec<u8>, fd: OwnedFd) -> (Completion, bool) {
+    fn serve_out(
+        &self,
+        caller: &Caller,
+        cdb: PrOutCdb,
+        raw: [u8; 16],
+        list: Vec<u8>,
+        fd: OwnedFd,
+    ) -> (Completion, bool) {
         let begun = Instant::now();
-        let order = Order::new(cdb, list);
+        let order = Order::new(cdb, raw, list);
         let opened = self.open(fd, true);
         let identity = opened.as_ref().ok().and_then(|opened| opened.identity.clone());
         let ended = self.out(&order, opened);
@@ -213,11 +293,11 @@ impl Serve for Service {
         let begun = Instant::now();
         let Command { cdb, data_out, fd } = command;
         let (completion, refused) = match (PrInCdb::parse(&cdb), PrOutCdb::parse(&cdb)) {
-            (Ok(read), _) => match self.read_in(read, fd) {
+            (Ok(read), _) => match self.read_in(read, cdb, fd) {
                 Ok(completion) => (completion, false),
                 Err(refused) => (refused.completion, true),
             },
-            (_, Ok(out)) => self.serve_out(caller, out, data_out, fd),
+            (_, Ok(out)) => self.serve_out(caller, out, cdb, data_out, fd),
             _ => (failure::not_allowed(), true),
         };
         self.observer.request(&RequestEvent {
@@ -246,17 +326,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn new_record(identity: &Identity) -> Arc<Record> {
     Arc::new(Record::new(identity.lun.clone()))
-}
-
-fn unshared(error: &Error) -> Refused {
-    match error {
-        Error::Locked(_) => Refused::new(Completion::status(Status::BUSY), "a handover is under way"),
-        _ => unrecorded(error),
-    }
-}
-
-fn unrecorded(error: &Error) -> Refused {
-    Refused::new(failure::not_recorded(), format!("the ledger cannot be used: {error}"))
 }
 
 fn masked(mut ended: Completion) -> Completion {

@@ -11,18 +11,20 @@ const FLAGS: u16 = 20;
 /// The command, taken apart.
 pub(super) struct Order {
     pub(super) cdb: PrOutCdb,
+    /// The CDB as it came, which is how it is sent.
+    raw: [u8; 16],
     pub(super) list: Vec<u8>,
     pub(super) intended: Intended,
 }
 
 impl Order {
-    pub(super) fn new(cdb: PrOutCdb, list: Vec<u8>) -> Self {
+    pub(super) fn new(cdb: PrOutCdb, raw: [u8; 16], list: Vec<u8>) -> Self {
         let intended = intended(&cdb, &list);
-        Self { cdb, list, intended }
+        Self { cdb, raw, list, intended }
     }
 
     pub(super) fn request(&self) -> Request {
-        Request { cdb: self.cdb.to_bytes().to_vec(), data: DataPhase::Out(self.list.clone()) }
+        Request { cdb: self.raw.to_vec(), data: DataPhase::Out(self.list.clone()) }
     }
 
     /// Whether the device, if it accepts this, may leave something else than `known`. A repeated RESERVE and a REGISTER of
@@ -45,25 +47,27 @@ impl Order {
     }
 
     /// SPEC_I_PT and ALL_TG_PT make registrations of other nexuses, which no handover could carry along: the answer of a
-    /// target without them.
+    /// target without them. Where no target looks at ALL_TG_PT it may be set.
     pub(super) fn beyond_own_nexus(&self) -> Option<FieldError> {
-        if self.cdb.action == OutAction::REGISTER_AND_MOVE {
-            return None;
-        }
+        let bits: &[u8] = match self.cdb.action {
+            OutAction::REGISTER_AND_MOVE => &[],
+            OutAction::REGISTER | OutAction::REGISTER_AND_IGNORE => &[3, 2],
+            _ => &[3],
+        };
         let flags = self.list.get(usize::from(FLAGS)).copied().unwrap_or_default();
-        let bit = [3, 2].into_iter().find(|bit| flags & (1 << bit) != 0)?;
+        let bit = *bits.iter().find(|bit| flags & (1 << **bit) != 0)?;
         Some(FieldError::parameter_bit(FLAGS, bit))
     }
 
-    /// The key that GOOD proves to be registered: every action but these checks it. Of RELEASE targets differ: Linux's checks
-    /// no key where there is no reservation to release.
+    /// The key that GOOD proves to be registered. RELEASE proves none: LIO does not look at its key while nobody holds.
     pub(super) fn proven_key(&self) -> Option<Key> {
-        let checked = !matches!(
+        let checked = matches!(
             self.cdb.action,
-            OutAction::REGISTER
-                | OutAction::REGISTER_AND_IGNORE
-                | OutAction::REPLACE_LOST
-                | OutAction::RELEASE
+            OutAction::RESERVE
+                | OutAction::CLEAR
+                | OutAction::PREEMPT
+                | OutAction::PREEMPT_AND_ABORT
+                | OutAction::REGISTER_AND_MOVE
         );
         let key = self.intended.reservation_key;
         (checked && !key.is_none() && !self.list.is_empty()).then_some(key)
@@ -107,6 +111,24 @@ pub(super) fn explains_loss(intended: &Intended, own: Key) -> bool {
             intended.service_action_key == own || intended.service_action_key.is_none()
         }
         OutAction::REGISTER_AND_MOVE => intended.unregister,
+        _ => false,
+    }
+}
+
+/// Whether this command, carried out, registers its nexus: only so does a fenced guest come back.
+pub(super) fn registers(intended: &Intended) -> bool {
+    let sets = intended.action.is_register() || intended.action == OutAction::REPLACE_LOST;
+    sets && !intended.service_action_key.is_none()
+}
+
+/// Whether this command, carried out, also removes another nexus's registration under `key`.
+pub(super) fn removes(intended: &Intended, key: Key) -> bool {
+    match intended.action {
+        OutAction::CLEAR => true,
+        OutAction::PREEMPT | OutAction::PREEMPT_AND_ABORT => {
+            // None stands for everybody else's under a reservation of all registrants (SPC-4 5.13.11.2.4).
+            intended.service_action_key == key || intended.service_action_key.is_none()
+        }
         _ => false,
     }
 }

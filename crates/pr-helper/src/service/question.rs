@@ -1,10 +1,13 @@
 //! Asking the device what the guest's nexus has. Own commands take unit attentions that belong to the guest: they are
-//! kept, to be given to it.
+//! kept, to be given to it. One that was taken in the instant before the helper is killed is lost: what it tells of
+//! is found by the next helper's questions all the same, and the guest's own commands get RESERVATION CONFLICT.
 
 use crate::failure;
 use handover::{Port, Tracked, Tracker};
 use nexus::{Nexus, unit_attention};
-use scsi::pr::{FullStatus, InAction, Key, ReadKeys, ReadReservation, request};
+use scsi::pr::{
+    Capabilities, FullStatus, InAction, Key, ReadKeys, ReadReservation, ReservationType, request,
+};
 use scsi::{Completion, Request, Status};
 
 /// Most unit attentions that are taken before one answer.
@@ -22,6 +25,15 @@ pub(super) struct Answer {
     pub(super) generation: Option<u32>,
     /// No nexus at all is registered.
     pub(super) nobody: bool,
+    /// The reservation's type, whoever holds it; the outer `None`: not read.
+    pub(super) reservation: Option<Option<ReservationType>>,
+}
+
+impl Answer {
+    /// Nothing had to be asked.
+    pub(super) const fn known(tracker: Tracker) -> Self {
+        Self { tracker, generation: None, nobody: false, reservation: None }
+    }
 }
 
 /// The questions about one nexus.
@@ -34,18 +46,25 @@ pub(super) struct Questions<'a> {
     pub(super) registered: Option<Tracker>,
     /// What may be registered.
     pub(super) candidates: Vec<(Key, bool)>,
+    /// The type of which the nexus may be the holder: where its key is another's too, the reservation alone does not tell.
+    pub(super) claims: Vec<ReservationType>,
     /// Sense data of the unit attentions that were taken.
     pub(super) taken: Vec<Vec<u8>>,
 }
 
-impl Questions<'_> {
+impl<'a> Questions<'a> {
+    /// Questions about a nexus of which only the record is known.
+    pub(super) fn new(nexus: &'a mut dyn Nexus, port: &'a Port, recorded: Tracked) -> Self {
+        Self { nexus, port, recorded, registered: None, candidates: vec![], claims: vec![], taken: vec![] }
+    }
+
     /// Asks until a round passes undisturbed: a unit attention may tell of a change between two answers.
     ///
     /// # Errors
     /// The device did not answer; what the guest is told in its place.
     pub(super) fn ask(&mut self) -> Result<Answer, Completion> {
         let mut answer = match self.registered {
-            Some(tracker) => self.holding(tracker)?,
+            Some(tracker) => self.holding(tracker, None)?,
             None => self.round()?,
         };
         for _ in 1..ROUNDS {
@@ -62,29 +81,45 @@ impl Questions<'_> {
     }
 
     fn round(&mut self) -> Result<Answer, Completion> {
-        let keys = self.read(InAction::READ_KEYS, LENGTH, ReadKeys::parse)?;
+        let keys = self.keys()?;
         let tracker = self.registration(&keys)?;
         let nobody = keys.keys.is_empty() && !keys.truncated;
-        Ok(Answer { generation: Some(keys.generation), nobody, ..self.holding(tracker)? })
+        Ok(Answer { generation: Some(keys.generation), nobody, ..self.holding(tracker, Some(&keys))? })
     }
 
     /// What a nexus holds whose registration is beyond doubt. The probe is spared then: it counts in PRGENERATION, which
     /// guests read.
-    fn holding(&mut self, mut tracker: Tracker) -> Result<Answer, Completion> {
-        let mut generation = None;
-        if !self.full_status(&mut tracker)? {
-            let held = self.read(InAction::READ_RESERVATION, 256, ReadReservation::parse)?;
-            tracker.learn_reservation(&held);
-            generation = Some(held.generation);
+    fn holding(&mut self, mut tracker: Tracker, keys: Option<&ReadKeys>) -> Result<Answer, Completion> {
+        let (mut generation, mut reservation) = (None, self.full_status(&mut tracker)?);
+        if reservation.is_none() {
+            let read = self.read(InAction::READ_RESERVATION, 256, ReadReservation::parse)?;
+            self.learn_reservation(&mut tracker, &read, keys)?;
+            (generation, reservation) = (Some(read.generation), Some(read.reservation.map(|held| held.kind)));
         }
-        Ok(Answer { tracker, generation, nobody: false })
+        Ok(Answer { tracker, generation, nobody: false, reservation })
     }
 
-    /// The probe: REGISTER of a key to itself is GOOD only for the nexus that has it, and changes nothing.
+    fn keys(&mut self) -> Result<ReadKeys, Completion> {
+        self.read(InAction::READ_KEYS, LENGTH, ReadKeys::parse)
+    }
+
+    /// `false` if no nexus has this key: a cheap question, which leaves PRGENERATION alone.
+    ///
+    /// # Errors
+    /// The device did not answer.
+    pub(super) fn may_be_registered(&mut self, key: Key) -> Result<bool, Completion> {
+        let keys = self.keys()?;
+        Ok(keys.truncated || keys.keys.contains(&key))
+    }
+
+    /// The probe: REGISTER of a key to itself is GOOD only for the nexus that has it.
     fn registration(&mut self, keys: &ReadKeys) -> Result<Tracker, Completion> {
-        for (key, aptpl) in self.candidates.clone() {
-            let listed = keys.truncated || keys.keys.contains(&key);
-            if listed && self.send(&request::register(key, key, aptpl))?.status.is_good() {
+        for (key, recorded) in self.candidates.clone() {
+            if !keys.truncated && !keys.keys.contains(&key) {
+                continue;
+            }
+            let aptpl = self.persistence()?.unwrap_or(recorded);
+            if self.send(&request::register(key, key, aptpl))?.status.is_good() {
                 let mut tracker = Tracker::recorded(Tracked { key: Some(key), aptpl, ..self.recorded });
                 tracker.learn_probe(true);
                 return Ok(tracker);
@@ -95,22 +130,56 @@ impl Questions<'_> {
         Ok(tracker)
     }
 
+    /// PTPL_A: the APTPL of the whole logical unit, whoever set it last. Every REGISTER sets it, so the probe must repeat it.
+    /// `None` where the device has no REPORT CAPABILITIES.
+    fn persistence(&mut self) -> Result<Option<bool>, Completion> {
+        let ended = self.send(&request::read(InAction::REPORT_CAPABILITIES, 8))?;
+        let told = if ended.status.is_good() { Capabilities::parse(&ended.data) } else { None };
+        Ok(told.map(|capabilities| capabilities.persist_active))
+    }
+
+    /// A key that several nexuses have does not tell which of them holds: then it is this one only if it may be.
+    fn learn_reservation(
+        &mut self,
+        tracker: &mut Tracker,
+        read: &ReadReservation,
+        keys: Option<&ReadKeys>,
+    ) -> Result<(), Completion> {
+        let single = read.reservation.filter(|held| !held.kind.is_all_registrants());
+        let claimed = single.is_none_or(|held| self.claims.contains(&held.kind));
+        let told =
+            if claimed || !self.is_shared(tracker.last().key, keys)? { read.reservation } else { None };
+        tracker.learn_reservation(&ReadReservation { reservation: told, ..*read });
+        Ok(())
+    }
+
+    fn is_shared(&mut self, key: Option<Key>, keys: Option<&ReadKeys>) -> Result<bool, Completion> {
+        let times = |keys: &ReadKeys| keys.keys.iter().filter(|listed| Some(**listed) == key).count();
+        let several = |keys: &ReadKeys| keys.truncated || times(keys) > 1;
+        match keys {
+            Some(keys) => Ok(several(keys)),
+            None => Ok(several(&self.keys()?)),
+        }
+    }
+
     /// READ FULL STATUS alone tells a holder from one that shares its key; it takes both names of the nexus.
-    fn full_status(&mut self, tracker: &mut Tracker) -> Result<bool, Completion> {
+    /// The type of the reservation; `None` if it cannot be used.
+    fn full_status(&mut self, tracker: &mut Tracker) -> Result<Option<Option<ReservationType>>, Completion> {
         if self.port.initiator.is_none() || self.port.target_port.is_none() {
-            return Ok(false);
+            return Ok(None);
         }
         let ended = self.send(&request::read(InAction::READ_FULL_STATUS, LENGTH))?;
         let status = if ended.status.is_good() { FullStatus::parse(&ended.data) } else { None };
+        let Some(status) = status.filter(|status| !status.truncated) else { return Ok(None) };
         let mut told = *tracker;
-        let used =
-            status.is_some_and(|status| !status.truncated && told.learn_full_status(&status, self.port));
+        let used = told.learn_full_status(&status, self.port);
         // The probe is proof: a list without this nexus has it under another name than this side knows.
         let contradicted = tracker.is_registered() && !told.is_registered();
-        if used && !contradicted {
-            *tracker = told;
+        if !used || contradicted {
+            return Ok(None);
         }
-        Ok(used && !contradicted)
+        *tracker = told;
+        Ok(Some(status.descriptors.iter().find_map(|one| one.holds).map(|(_, kind)| kind)))
     }
 
     fn read<T>(

@@ -1,14 +1,16 @@
 //! One command on one nexus, with its record: reconciling, intent, execution, observation, commit (the module's flow).
 
 use super::book::Book;
+use super::complaint::Complaints;
+use super::evidence::Contradiction;
 use super::order::{self, Order};
 use super::question::{Answer, Questions};
 use crate::failure;
 use crate::opening::Identity;
 use handover::{Tracked, Tracker};
-use ledger::{Change, Intended, Record, State};
+use ledger::{Change, Intended, PathRecord, Record, State};
 use nexus::{Nexus, TransportError};
-use scsi::pr::OutAction;
+use scsi::pr::{Key, OutAction, ReservationType};
 use scsi::{Completion, Request, Status};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,17 +32,29 @@ impl Refused {
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) tracker: Tracker,
-    /// Unit attentions that own commands took, oldest first.
-    pub(super) owed: VecDeque<Vec<u8>>,
-    /// `owed` was read from the record.
-    pub(super) loaded: bool,
     /// The device was asked, and the record says what it said.
-    pub(super) settled: bool,
+    settled: bool,
+    /// Unit attentions that are owed and could not be recorded, oldest first.
+    unrecorded: VecDeque<Vec<u8>>,
+    /// Of those that are recorded as owed, so many were given without that being recorded.
+    given: usize,
+}
+
+/// What came of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    /// The device rejected it, or never got it.
+    None,
+    /// Nobody knows.
+    Maybe,
+    /// GOOD.
+    Done,
 }
 
 /// One command.
 pub(super) struct Run<'a> {
     pub(super) book: &'a dyn Book,
+    pub(super) complaints: &'a Complaints,
     pub(super) identity: &'a Identity,
     pub(super) record: Arc<Record>,
     pub(super) known: &'a mut Known,
@@ -50,7 +64,6 @@ pub(super) struct Run<'a> {
 impl Run<'_> {
     /// A PERSISTENT RESERVE OUT of the guest, whose logical unit is neither moved nor being handed over.
     pub(super) fn out(&mut self, order: &Order) -> Result<Completion, Refused> {
-        self.load();
         self.settle()
             .map_err(|ended| Refused::new(ended, "the device could not be asked what the guest has"))?;
         if let Some(sense) = self.give_attention() {
@@ -62,51 +75,62 @@ impl Run<'_> {
         }
         let request = order.request();
         let result = self.nexus.execute(&request);
-        let explained = self.observe(order, &request, &result).then_some(&order.intended);
-        self.conclude(explained, changes);
+        let effect = self.observe(order, &request, &result);
+        if result.as_ref().is_ok_and(|ended| self.is_suspicious(order, ended)) {
+            self.suspect();
+        }
+        self.conclude(&order.intended, effect, changes);
         Ok(result.unwrap_or_else(|error| failure::answer(&error)))
-    }
-
-    /// What the record holds for the guest, once per process.
-    pub(super) fn load(&mut self) {
-        if self.known.loaded {
-            return;
-        }
-        self.known.loaded = true;
-        if let Some(path) = self.record.path(&self.identity.path) {
-            self.known.owed = path.owed.iter().cloned().collect();
-        }
     }
 
     /// Own questions took it; the guest gets it once, and nothing is sent.
     pub(super) fn give_attention(&mut self) -> Option<Completion> {
-        let sense = self.known.owed.pop_front()?;
-        // If this fails it may be given again after a restart: better than never.
-        let _ = self.append(vec![Change::Owed { path: self.identity.path.clone(), sense: None }]);
+        let recorded = self.path().and_then(|path| path.owed.get(self.known.given)).cloned();
+        let sense = match recorded {
+            Some(sense) => {
+                self.known.given += 1;
+                self.note_given();
+                sense
+            }
+            None => self.known.unrecorded.pop_front()?,
+        };
         Some(Completion { status: Status::CHECK_CONDITION, sense, data: Vec::new() })
     }
 
-    fn recorded(&self) -> Option<Tracked> {
-        self.record.path(&self.identity.path).map(|path| path.tracked)
+    /// If this fails an attention may be given again after a restart: better than never.
+    fn note_given(&mut self) {
+        let given = Change::Owed { path: self.identity.path.clone(), sense: None };
+        if self.append(vec![given; self.known.given]).is_ok() {
+            self.known.given = 0;
+        }
     }
 
-    fn intent(&self) -> Option<Intended> {
-        self.record.path(&self.identity.path).and_then(|path| path.intent)
+    fn path(&self) -> Option<&PathRecord> {
+        self.record.path(&self.identity.path)
+    }
+
+    /// What the nexus had when that was last recorded.
+    pub(super) fn recorded(&self) -> Option<Tracked> {
+        self.path().map(|path| path.tracked)
     }
 
     /// Makes record and device agree before the first command of this process, and after anything went wrong.
     pub(super) fn settle(&mut self) -> Result<(), Completion> {
-        let intent = self.intent();
+        let intent = self.path().and_then(|path| path.intent);
         let doubtful = intent.is_some() || self.record.state == State::Unverified;
-        let recorded = self.recorded();
         let agree = |recorded| self.known.settled && self.known.tracker.state() == Some(recorded);
-        if !doubtful && recorded.is_none_or(agree) {
+        if !doubtful && self.recorded().is_none_or(agree) {
             return Ok(());
         }
-        let answer = self.ask(intent.as_ref(), None)?;
-        let recorded = self.commit(&answer, intent.as_ref(), true).and_then(|()| self.reread());
+        let effect = if intent.is_some() { Effect::Maybe } else { Effect::None };
+        let sure = !doubtful && self.known.settled;
+        let answer = self.ask(intent.as_ref(), sure)?;
+        let recorded = self.commit(&answer, intent.as_ref(), effect, true).and_then(|()| self.reread());
         self.known.settled = recorded.is_ok();
-        recorded.map_err(|_| failure::not_recorded())
+        recorded.map_err(|error| {
+            self.complain(format_args!("what the device says cannot be recorded: {error}"));
+            failure::not_recorded()
+        })
     }
 
     fn reread(&mut self) -> Result<(), ledger::Error> {
@@ -116,155 +140,231 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn ask(
-        &mut self,
-        under_way: Option<&Intended>,
-        registered: Option<Tracker>,
-    ) -> Result<Answer, Completion> {
-        let recorded = Tracked { ..self.recorded().unwrap_or_default() };
-        let mut candidates = order::candidates(recorded, under_way);
+    /// `sure`: what the tracker does not doubt need not be asked.
+    fn ask(&mut self, under_way: Option<&Intended>, sure: bool) -> Result<Answer, Completion> {
+        let recorded = self.recorded().unwrap_or_default();
         let last = self.known.tracker.last();
-        candidates
-            .extend(last.key.map(|key| (key, last.aptpl)).filter(|(key, _)| !known_key(&candidates, *key)));
-        let port = &self.identity.port;
-        let mut questions =
-            Questions { nexus: &mut *self.nexus, port, recorded, registered, candidates, taken: Vec::new() };
-        let answer = questions.ask();
-        let taken = questions.taken;
-        self.owe(taken);
+        let mut candidates = order::candidates(recorded, under_way);
+        let others = last.key.filter(|key| candidates.iter().all(|(known, _)| known != key));
+        candidates.extend(others.map(|key| (key, last.aptpl)));
+        let ordered = under_way.map(|order| order.kind);
+        let claims = [recorded.held, last.held, ordered].into_iter().flatten().collect();
+        let registered = Some(self.known.tracker).filter(|tracker| sure && !tracker.wants().registration);
+        let answer = self.question(|questions| {
+            (questions.registered, questions.candidates, questions.claims) = (registered, candidates, claims);
+            questions.ask()
+        });
         answer.inspect(|answer| self.known.tracker = answer.tracker)
     }
 
-    fn owe(&mut self, taken: Vec<Vec<u8>>) {
-        for sense in taken {
-            let full = self.known.owed.len() >= ledger::MOST_OWED;
-            if full || self.known.owed.contains(&sense) {
-                continue;
+    /// Asks, and keeps the unit attentions that it took.
+    fn question<T>(&mut self, ask: impl FnOnce(&mut Questions<'_>) -> T) -> T {
+        let recorded = self.recorded().unwrap_or_default();
+        let mut questions = Questions::new(&mut *self.nexus, &self.identity.port, recorded);
+        let answer = ask(&mut questions);
+        let taken = questions.taken;
+        self.owe(taken);
+        answer
+    }
+
+    /// What the guest was told does not fit the record.
+    pub(super) fn doubt(&mut self, contradiction: Option<Contradiction>) {
+        match contradiction {
+            None => {}
+            Some(Contradiction::Registration) => self.known.tracker.doubt(),
+            Some(Contradiction::Reservation) => {
+                self.known.tracker.doubt_reservation();
+                self.suspect();
             }
-            self.known.owed.push_back(sense.clone());
-            // It is remembered here in any case.
-            let _ = self.append(vec![Change::Owed { path: self.identity.path.clone(), sense: Some(sense) }]);
         }
     }
 
-    fn intend(&mut self, order: &Order) -> Result<(), Refused> {
+    /// A conflict, or a reply, that can be explained, and that a nexus which was fenced would get too: the key tells,
+    /// if it is gone. An attention that the question took tells as well.
+    fn suspect(&mut self) {
+        let Some(key) = self.known.tracker.last().key else { return };
+        let asked = self.question(|questions| {
+            let listed = questions.may_be_registered(key);
+            (listed, questions.taken.is_empty())
+        });
+        if !matches!(asked, (Ok(true), true)) {
+            self.known.tracker.doubt();
+        }
+    }
+
+    /// Each is owed once, however often the device told it.
+    fn owe(&mut self, taken: Vec<Vec<u8>>) {
+        let pending = self.path().into_iter().flat_map(|path| path.owed.iter().skip(self.known.given));
+        let mut pending: Vec<Vec<u8>> = pending.chain(&self.known.unrecorded).cloned().collect();
+        let mut news = Vec::new();
+        for sense in taken {
+            if pending.len() < ledger::MOST_OWED && !pending.contains(&sense) {
+                pending.push(sense.clone());
+                news.push(sense);
+            }
+        }
+        let path = &self.identity.path;
+        let owed = |sense: &Vec<u8>| Change::Owed { path: path.clone(), sense: Some(sense.clone()) };
+        let changes: Vec<_> = news.iter().map(owed).collect();
+        if !changes.is_empty() && self.append(changes).and_then(|()| self.reread()).is_err() {
+            self.known.unrecorded.extend(news);
+        }
+    }
+
+    fn intend(&self, order: &Order) -> Result<(), Refused> {
         let Identity { path, node, .. } = self.identity;
-        let seen = self.record.path(path).is_none_or(|known| known.node != *node);
+        let seen = self.path().is_none_or(|known| known.node != *node);
         let seen = seen.then(|| Change::Seen { path: path.clone(), node: node.clone() });
         let intent = Change::Intent { path: path.clone(), intended: order.intended };
         let changes = seen.into_iter().chain([intent]).collect();
         self.append(changes).map_err(|error| {
-            Refused::new(failure::not_recorded(), format!("the ledger cannot be written: {error}"))
+            let why = format!("the ledger cannot be written: {error}");
+            self.complain(format_args!("{} was refused: {why}", order.cdb.action));
+            Refused::new(failure::not_recorded(), why)
         })
     }
 
-    /// Learns from the result; whether the command was, or may have been, carried out.
+    /// Learns from the result.
     fn observe(
         &mut self,
         order: &Order,
         request: &Request,
         result: &Result<Completion, TransportError>,
-    ) -> bool {
+    ) -> Effect {
         match result {
             Ok(ended) => {
                 if ended.status.is_good() {
                     self.prove(order);
                 }
                 self.known.tracker.observe(request, ended);
-                ended.status.is_good()
+                if ended.status.is_good() { Effect::Done } else { Effect::None }
             }
-            Err(TransportError::NotSent(_)) => false,
+            Err(TransportError::NotSent(_)) => Effect::None,
             Err(TransportError::OutcomeUnknown(_)) => {
                 self.known.tracker.doubt();
-                true
+                Effect::Maybe
             }
         }
     }
 
-    /// What GOOD says beyond the tracker's own reading: the key it proves, if an earlier owner registered it, and that
-    /// REGISTER AND IGNORE EXISTING KEY succeeds for a nexus that lost everything too.
+    /// A conflict with the right key that others explain as well: somebody else's reservation, a key that nobody has.
+    fn is_suspicious(&self, order: &Order, ended: &Completion) -> bool {
+        let known = self.known.tracker.state().and_then(|tracked| tracked.key);
+        ended.status == Status::RESERVATION_CONFLICT && known == Some(order.intended.reservation_key)
+    }
+
+    /// What GOOD says beyond the tracker's own reading: the key it proves, if the guest registered it before anything was
+    /// recorded, and that REGISTER AND IGNORE EXISTING KEY succeeds for a nexus that lost everything too.
     fn prove(&mut self, order: &Order) {
         let tracker = &mut self.known.tracker;
         if order.cdb.action == OutAction::REGISTER_AND_IGNORE {
             tracker.doubt();
         }
-        if let Some(key) = order.proven_key().filter(|key| tracker.last().key != Some(*key)) {
-            *tracker = Tracker::recorded(Tracked { key: Some(key), ..tracker.last() });
-            tracker.learn_probe(true);
+        match (order.proven_key(), tracker.last().key) {
+            (Some(proven), None) => {
+                *tracker = Tracker::recorded(Tracked { key: Some(proven), ..tracker.last() });
+                tracker.learn_probe(true);
+            }
+            (Some(proven), Some(known)) if proven != known => tracker.doubt(),
+            _ => {}
         }
     }
 
     /// Asks where the tracker wants, and makes the result durable. Whatever fails here leaves the intent open and the
     /// nexus unsettled: the device has answered, and so is the guest.
-    fn conclude(&mut self, explained: Option<&Intended>, changes: bool) {
-        let committed = match self.known.tracker.state() {
-            Some(_) => {
-                let answer = Answer { tracker: self.known.tracker, generation: None, nobody: false };
-                self.commit(&answer, explained, changes).is_ok()
-            }
-            None => self.learn(explained, changes),
+    fn conclude(&mut self, order: &Intended, effect: Effect, changes: bool) {
+        let answer = match self.known.tracker.state() {
+            Some(_) => Ok(Answer::known(self.known.tracker)),
+            None => self.ask((effect != Effect::None).then_some(order), true),
         };
-        self.known.settled = committed;
+        let committed = match answer {
+            Ok(answer) => self.commit(&answer, Some(order), effect, changes),
+            Err(_) => return self.leave_unverified(),
+        };
+        self.known.settled = committed.is_ok();
+        if let Err(error) = committed {
+            let what = "a command was carried out and its result cannot be recorded";
+            self.complain(format_args!(
+                "{what}; until it is, nothing that changes reservations passes: {error}"
+            ));
+        }
     }
 
-    fn learn(&mut self, explained: Option<&Intended>, changes: bool) -> bool {
-        let registered = Some(self.known.tracker).filter(|tracker| !tracker.wants().registration);
-        match self.ask(explained, registered) {
-            Ok(answer) => self.commit(&answer, explained, changes).is_ok(),
-            Err(_) => {
-                let why = Some("the device could not be asked after a command".to_owned());
-                let state = Change::State { state: State::Unverified, handover: self.record.handover, why };
-                // The intent, if there was one, stays open and says the same.
-                let _ = self.append(vec![state]);
-                false
-            }
+    /// A record that says fenced or lost goes on saying so; the intent, if there was one, stays open in any case.
+    fn leave_unverified(&mut self) {
+        self.known.settled = false;
+        let why = "the device could not be asked after a command";
+        self.complain(why);
+        if self.record.state == State::Active {
+            let why = Some(why.to_owned());
+            let _ = self.append(vec![Change::State { state: State::Unverified, handover: None, why }]);
         }
     }
 
     /// Records what the nexus has now, if that is news or an intent is to be ended (`always`).
     fn commit(
-        &mut self,
+        &self,
         answer: &Answer,
-        explained: Option<&Intended>,
+        order: Option<&Intended>,
+        effect: Effect,
         always: bool,
     ) -> Result<(), ledger::Error> {
         let tracked = answer.tracker.last();
-        let before = self.recorded();
-        let (state, why) = self.state_after(tracked, answer, explained);
-        let moved = state != self.record.state;
-        if !always && !moved && before.unwrap_or_default() == tracked {
+        let before = self.recorded().unwrap_or_default();
+        let explained = order.filter(|_| effect != Effect::None);
+        let others = order.filter(|_| effect == Effect::Done).map(|by| self.others_removed(by));
+        let state = self.state_after(tracked, answer, explained);
+        let kind = self.reservation_after(before, tracked, answer);
+        if !always && before == tracked && state.is_none() && kind.is_none() {
             return Ok(());
         }
         let path = self.identity.path.clone();
         let commit = Change::Commit { path, tracked, generation: answer.generation };
-        let state = Change::State { state, handover: self.record.handover, why };
-        self.append([commit].into_iter().chain(moved.then_some(state)).collect())
+        self.append(
+            [commit].into_iter().chain(others.into_iter().flatten()).chain(state).chain(kind).collect(),
+        )
     }
 
-    /// Gone without an own command that explains it: somebody removed the registration, or the target lost them all.
-    fn state_after(
-        &self,
-        now: Tracked,
-        answer: &Answer,
-        explained: Option<&Intended>,
-    ) -> (State, Option<String>) {
-        let before = self.recorded().unwrap_or_default();
-        let gone = before.key.filter(|_| now.key.is_none());
-        let unexplained = gone.filter(|key| !explained.is_some_and(|by| order::explains_loss(by, *key)));
-        if unexplained.is_some() {
-            let fell = answer.generation.zip(self.record.generation).is_some_and(|(now, then)| now < then);
-            return if answer.nobody && fell {
-                (State::Lost, Some("the target has no registrations left".to_owned()))
-            } else {
-                (State::Fenced, Some("the registration was removed by another nexus".to_owned()))
-            };
-        }
-        match self.record.state {
-            State::Fenced | State::Lost if now.key.is_none() => {
-                (self.record.state, self.record.doubt.clone())
-            }
-            _ => (State::Active, None),
-        }
+    /// The guest's registrations through other nexuses that its own command removed: nobody fenced them. One with a
+    /// command of its own under way is left to that.
+    fn others_removed(&self, by: &Intended) -> Vec<Change> {
+        let is_other = |path: &&PathRecord| path.path != self.identity.path && path.intent.is_none();
+        let goes = |path: &&PathRecord| path.tracked.key.is_some_and(|key| order::removes(by, key));
+        let gone = |path: &PathRecord| Change::Commit {
+            path: path.path.clone(),
+            tracked: Tracked { aptpl: path.tracked.aptpl, ..Tracked::default() },
+            generation: None,
+        };
+        self.record.paths.iter().filter(is_other).filter(goes).map(gone).collect()
+    }
+
+    /// The type of the reservation, if it is news: as it was read, or as far as the nexus's own part tells.
+    fn reservation_after(&self, before: Tracked, now: Tracked, answer: &Answer) -> Option<Change> {
+        let released = before.held.is_some_and(|kind: ReservationType| !kind.is_all_registrants());
+        let own = now.held.map(Some).or((released && now.held.is_none()).then_some(None));
+        let kind = answer.reservation.or(own)?;
+        (kind != self.record.reservation).then_some(Change::Reservation { kind })
+    }
+
+    /// The new state, if it is one. Gone without an own command that explains it: somebody removed the registration, or the
+    /// target lost them all. From there only a REGISTER of the guest leads back.
+    fn state_after(&self, now: Tracked, answer: &Answer, explained: Option<&Intended>) -> Option<Change> {
+        let gone = self.recorded().and_then(|before| before.key).filter(|_| now.key.is_none());
+        let explains = |key: &Key| explained.is_some_and(|by| order::explains_loss(by, *key));
+        let fell = answer.generation.zip(self.record.generation).is_some_and(|(now, then)| now < then);
+        let registers = now.key.is_some() && explained.is_some_and(order::registers);
+        let state = match self.record.state {
+            _ if gone.is_some_and(|key| !explains(&key)) && answer.nobody && fell => State::Lost,
+            _ if gone.is_some_and(|key| !explains(&key)) => State::Fenced,
+            kept @ (State::Fenced | State::Lost) if !registers => kept,
+            _ => State::Active,
+        };
+        let why = match state {
+            State::Lost => Some("the target has no registrations left".to_owned()),
+            State::Fenced => Some("the registration was removed by another nexus".to_owned()),
+            _ => None,
+        };
+        (state != self.record.state).then_some(Change::State { state, handover: None, why })
     }
 
     fn append(&self, changes: Vec<Change>) -> Result<(), ledger::Error> {
@@ -272,8 +372,8 @@ impl Run<'_> {
         let changes: Vec<_> = changes.into_iter().map(|change| (lun.clone(), change)).collect();
         self.book.append(&changes)
     }
-}
 
-fn known_key(candidates: &[(scsi::pr::Key, bool)], key: scsi::pr::Key) -> bool {
-    candidates.iter().any(|(known, _)| *known == key)
+    fn complain(&self, what: impl std::fmt::Display) {
+        self.complaints.say(Some(&self.identity.lun), what);
+    }
 }

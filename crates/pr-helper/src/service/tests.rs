@@ -10,9 +10,18 @@ use scsi::pr::{FullStatus, Key, ReservationType};
 use scsi::{AdditionalSense, DataPhase, IscsiName, Isid, Request, TransportId};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
+/// Minor number of `/dev/zero`.
+const ZERO: u32 = 5;
 const KEY: Key = Key(0x10);
 const OTHER: Key = Key(0x20);
 const KIND: ReservationType = ReservationType(5);
+
+mod devices;
+mod fencing;
+mod handovers;
+
+/// Done once, while a command is with the device.
+type Meanwhile = Box<dyn FnOnce() + Send>;
 
 /// A nexus to a logical unit in process; with `lost` its answers no longer arrive.
 #[derive(Clone)]
@@ -20,13 +29,18 @@ struct Line {
     unit: Arc<LogicalUnit>,
     handle: NexusHandle,
     lost: Arc<AtomicBool>,
+    meanwhile: Arc<Mutex<Option<Meanwhile>>>,
+    cdbs: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 impl Nexus for Line {
     fn execute(&mut self, request: &Request) -> Result<Completion, TransportError> {
         let out = if let DataPhase::Out(list) = &request.data { list.as_slice() } else { &[] };
         let task = self.unit.begin(&self.handle, 1);
+        self.cdbs.lock().unwrap().push(request.cdb.clone());
         let ended = self.unit.execute(&self.handle, &task, &request.cdb, out);
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        meanwhile.into_iter().for_each(|act| act());
         if self.lost.load(SeqCst) {
             return Err(TransportError::OutcomeUnknown(std::io::ErrorKind::TimedOut.into()));
         }
@@ -34,19 +48,23 @@ impl Nexus for Line {
     }
 }
 
-/// Any descriptor leads to this nexus.
+/// Any descriptor leads to `line`, but one of `/dev/zero` to another nexus of the same logical unit.
 struct Devices {
     line: Line,
+    other: Line,
     port: Port,
     multipath: bool,
+    nameless: bool,
 }
 
 impl OpenLun for Devices {
-    fn open(&self, _: OwnedFd, _: bool) -> Result<Opened, Completion> {
-        let (lun, path) = (lun(), PathId("a nexus".into()));
+    fn open(&self, fd: OwnedFd, _: bool) -> Result<Opened, Completion> {
+        let other = rustix::fs::minor(rustix::fs::fstat(&fd).unwrap().st_rdev) == ZERO;
+        let (line, path) = if other { (&self.other, "other nexus") } else { (&self.line, "a nexus") };
+        let (lun, path) = (lun(), PathId(path.into()));
         let identity = Arc::new(Identity { lun, path, node: "/dev/sdx".into(), port: self.port.clone() });
-        let (nexus, multipath) = (Box::new(self.line.clone()), self.multipath);
-        Ok(Opened { identity: Some(identity), nexus, multipath })
+        let identity = (!self.nameless).then_some(identity);
+        Ok(Opened { identity, nexus: Box::new(line.clone()), multipath: self.multipath })
     }
 }
 
@@ -86,6 +104,7 @@ fn it_nexus(number: u8) -> ItNexus {
 struct Bench {
     state: tempfile::TempDir,
     line: Line,
+    other: Line,
     foreign: Line,
     book: Arc<Counted>,
     service: Service,
@@ -100,28 +119,46 @@ impl Bench {
         let lost = Arc::new(AtomicBool::new(false));
         let line = |number| {
             let handle = unit.attach(&it_nexus(number));
-            Line { unit: Arc::clone(&unit), handle, lost: Arc::clone(&lost) }
+            let (meanwhile, cdbs) = (Arc::default(), Arc::default());
+            Line { unit: Arc::clone(&unit), handle, lost: Arc::clone(&lost), meanwhile, cdbs }
         };
-        let (line, mut foreign) = (line(1), line(2));
+        let (line, mut foreign, other) = (line(1), line(2), line(3));
         foreign.lost = Arc::default();
         let state = tempfile::tempdir().unwrap();
         let book = counted(state.path());
-        let service = service(&line, &book, named, false);
-        Self { state, line, foreign, book, service, named }
+        let devices = devices(&line, &other, named);
+        let service = service(devices, &book);
+        Self { state, line, other, foreign, book, service, named }
     }
 
     /// The helper died; a new one has the same state directory and device.
     fn restart(&mut self) {
         self.line.lost.store(false, SeqCst);
         self.book = counted(self.state.path());
-        self.service = service(&self.line, &self.book, self.named, false);
+        self.serve_with(|_| {});
+    }
+
+    /// A service over the same record, and devices that are changed by this.
+    fn serve_with(&mut self, change: impl FnOnce(&mut Devices)) {
+        let mut devices = devices(&self.line, &self.other, self.named);
+        change(&mut devices);
+        self.service = service(devices, &self.book);
     }
 
     fn guest(&self, request: &Request) -> Completion {
+        self.send("/dev/null", request)
+    }
+
+    /// Through the guest's other nexus.
+    fn elsewhere(&self, request: &Request) -> Completion {
+        self.send("/dev/zero", request)
+    }
+
+    fn send(&self, device: &str, request: &Request) -> Completion {
         let mut cdb = [0; 16];
         cdb[..request.cdb.len()].copy_from_slice(&request.cdb);
         let data_out = if let DataPhase::Out(list) = &request.data { list.clone() } else { vec![] };
-        let fd = std::fs::File::open("/dev/null").unwrap().into();
+        let fd = std::fs::File::open(device).unwrap().into();
         self.service.serve(&Caller::default(), Command { cdb, data_out, fd })
     }
 
@@ -132,6 +169,19 @@ impl Bench {
             ended = self.guest(request);
         }
         ended
+    }
+
+    /// The guest's reads and writes take the unit attentions: the helper sees nothing of it.
+    fn io(&mut self) {
+        let ready = Request { cdb: vec![0; 6], data: DataPhase::None };
+        while unit_attention(&self.line.execute(&ready).unwrap()).is_some() {}
+    }
+
+    /// Another node fences the guest, whose reads and writes take the unit attention.
+    fn fence_unseen(&mut self) {
+        assert_eq!(self.foreign(&request::register_and_ignore(OTHER, false)), Status::GOOD);
+        assert_eq!(self.foreign(&request::preempt(OTHER, KEY, KIND)), Status::GOOD);
+        self.io();
     }
 
     fn foreign(&mut self, request: &Request) -> Status {
@@ -168,15 +218,13 @@ fn counted(state: &std::path::Path) -> Arc<Counted> {
     Arc::new(Counted { guest, appends: AtomicUsize::new(0), room: AtomicUsize::new(usize::MAX) })
 }
 
-fn service(line: &Line, book: &Arc<Counted>, named: bool, multipath: bool) -> Service {
-    let guest = it_nexus(1);
-    let port =
-        if named { Port { initiator: Some(guest.initiator), target_port: Some(1) } } else { Port::default() };
-    service_at(line, book, port, multipath)
+fn devices(line: &Line, other: &Line, named: bool) -> Devices {
+    let initiator = Some(it_nexus(1).initiator);
+    let port = if named { Port { initiator, target_port: Some(1) } } else { Port::default() };
+    Devices { line: line.clone(), other: other.clone(), port, multipath: false, nameless: false }
 }
 
-fn service_at(line: &Line, book: &Arc<Counted>, port: Port, multipath: bool) -> Service {
-    let devices = Devices { line: line.clone(), port, multipath };
+fn service(devices: Devices, book: &Arc<Counted>) -> Service {
     Service::new("vm", Rules::default(), Box::new(devices), Box::new(Arc::clone(book)), Box::new(()))
 }
 
@@ -317,7 +365,7 @@ fn an_attention_that_questions_took_is_given_once() {
 fn a_name_that_the_target_does_not_use_makes_nobody_fenced() {
     let mut bench = holder("spc", true);
     let port = Port { initiator: Some(it_nexus(9).initiator), target_port: Some(1) };
-    bench.service = service_at(&bench.line, &bench.book, port, false);
+    bench.serve_with(|devices| devices.port = port);
     assert_eq!(bench.guest(&request::reserve(KEY, KIND)).status, Status::GOOD);
     assert_eq!((bench.record().state, bench.recorded()), (State::Active, (Some(KEY), Some(KIND))));
     let fenced = |past: &ledger::Past| matches!(past.change, Change::State { .. });
@@ -344,7 +392,7 @@ fn a_multipath_map_is_refused_and_other_ports_are_masked() {
     assert_eq!(masked.field_pointer.map(|at| (at.byte, at.bit)), Some((20, Some(2))));
     let capabilities = bench.insist(&request::read(InAction::REPORT_CAPABILITIES, 8));
     assert_eq!(capabilities.data[2] & 0x0C, 0);
-    bench.service = service(&bench.line, &bench.book, false, true);
+    bench.serve_with(|devices| devices.multipath = true);
     let refused = bench.guest(&request::register(Key::NONE, KEY, false));
     assert_eq!(code(&refused), Some(AdditionalSense::INVALID_COMMAND_OPERATION_CODE));
     assert_eq!(bench.device(), (None, None));

@@ -1,0 +1,78 @@
+//! Devices that are not what they should be, and commands as they reach them.
+
+use super::*;
+
+#[test]
+fn a_command_reaches_the_device_as_it_came() {
+    let bench = Bench::new("spc", false);
+    let mut cdb = [0xAA; 16];
+    for (code, length) in [(0x5E, 8), (0x5F, 24)] {
+        (cdb[0], cdb[1]) = (code, 0xE0);
+        cdb[5..9].copy_from_slice(&[0, 0, 0, length]);
+        bench.insist(&request::read(InAction::READ_KEYS, 8));
+        let fd = std::fs::File::open("/dev/null").unwrap().into();
+        let command = Command { cdb, data_out: vec![0; 24], fd };
+        bench.service.serve(&Caller::default(), command);
+        assert_eq!(bench.line.cdbs.lock().unwrap().last().unwrap(), &cdb);
+    }
+}
+
+#[test]
+fn a_device_without_a_name_is_subject_to_policy_and_changes_nothing() {
+    let mut bench = Bench::new("spc", false);
+    bench.serve_with(|devices| devices.nameless = true);
+    assert_eq!(bench.insist(&request::read(InAction::READ_KEYS, 8)).status, Status::GOOD);
+    let refused = bench.guest(&request::register(Key::NONE, KEY, false));
+    assert_eq!(code(&refused), Some(AdditionalSense::INTERNAL_TARGET_FAILURE));
+    let sent = bench.line.cdbs.lock().unwrap().len();
+    let rules = Rules::parse("version = 1\ndefault = \"refuse\"", std::path::Path::new("policy")).unwrap();
+    let mut devices = devices(&bench.line, &bench.other, false);
+    devices.nameless = true;
+    bench.service = Service { rules, ..service(devices, &bench.book) };
+    assert_ne!(bench.guest(&request::read(InAction::READ_KEYS, 8)).status, Status::GOOD);
+    assert_eq!(bench.line.cdbs.lock().unwrap().len(), sent);
+}
+
+#[test]
+fn nothing_is_asked_of_a_multipath_map() {
+    let mut bench = holder("spc", false);
+    bench.serve_with(|devices| devices.multipath = true);
+    bench.fence_unseen();
+    let before = bench.line.cdbs.lock().unwrap().len();
+    bench.guest(&request::read(InAction::READ_KEYS, 8192));
+    let nothing = Request { cdb: vec![0x5F, 0, 5, 0, 0, 0, 0, 0, 0, 0], data: DataPhase::Out(vec![]) };
+    bench.guest(&nothing);
+    assert_eq!(bench.line.cdbs.lock().unwrap().len(), before + 2);
+}
+
+#[test]
+fn all_target_ports_is_masked_where_a_target_looks_at_it() {
+    let bench = holder("spc", false);
+    let list = |new| scsi::pr::BasicParameters {
+        reservation_key: KEY,
+        service_action_key: new,
+        all_target_ports: true,
+        ..Default::default()
+    };
+    let reserve = request::out(scsi::pr::OutAction::RESERVE, KIND, &list(Key::NONE));
+    assert_eq!(bench.guest(&reserve).status, Status::GOOD);
+    for action in [scsi::pr::OutAction::REGISTER, scsi::pr::OutAction::REGISTER_AND_IGNORE] {
+        let masked = bench.guest(&request::out(action, ReservationType(0), &list(KEY)));
+        assert_eq!(code(&masked), Some(AdditionalSense::INVALID_FIELD_IN_PARAMETER_LIST));
+    }
+}
+
+#[test]
+fn a_device_that_changes_its_name_takes_bounded_memory() {
+    let bench = Bench::new("spc", false);
+    let identity = |number: usize| Identity {
+        lun: LunId(number.to_string()),
+        path: PathId("p".into()),
+        node: "n".into(),
+        port: Port::default(),
+    };
+    let kept = bench.service.known(&identity(0));
+    (0..2 * MOST_NEXUSES).for_each(|number| drop(bench.service.known(&identity(number))));
+    assert!(lock(&bench.service.nexuses).len() <= MOST_NEXUSES);
+    assert!(Arc::ptr_eq(&kept, &bench.service.known(&identity(0))), "one in use is kept");
+}

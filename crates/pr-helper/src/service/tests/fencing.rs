@@ -1,0 +1,152 @@
+//! Registrations that others remove, of which the helper may see nothing but its traces.
+
+use super::*;
+
+fn standing(bench: &Bench) -> (State, (Option<Key>, Option<ReservationType>)) {
+    (bench.record().state, bench.recorded())
+}
+
+const GONE: (State, (Option<Key>, Option<ReservationType>)) = (State::Fenced, (None, None));
+
+#[test]
+fn a_fenced_guest_that_registers_anew_is_no_longer_taken_for_the_holder() {
+    for named in [true, false] {
+        let mut bench = holder("spc", named);
+        bench.fence_unseen();
+        assert_eq!(bench.guest(&request::register(Key::NONE, KEY, false)).status, Status::GOOD);
+        assert_eq!(bench.recorded(), (Some(KEY), None));
+        assert_eq!(bench.recorded(), bench.device());
+    }
+}
+
+#[test]
+fn a_conflict_that_others_explain_is_looked_into_and_costs_no_probe() {
+    let mut bench = holder("spc", false);
+    let other_type = ReservationType(1);
+    assert_eq!(bench.guest(&request::reserve(KEY, other_type)).status, Status::RESERVATION_CONFLICT);
+    let generation = |bench: &Bench| bench.insist(&request::read(InAction::READ_KEYS, 8)).data[..4].to_vec();
+    assert_eq!(generation(&bench), [0, 0, 0, 1], "one registration and no probe");
+    assert_eq!(standing(&bench), (State::Active, (Some(KEY), Some(KIND))));
+    bench.fence_unseen();
+    assert_eq!(bench.guest(&request::reserve(KEY, other_type)).status, Status::RESERVATION_CONFLICT);
+    assert_eq!(standing(&bench), GONE);
+}
+
+#[test]
+fn a_guest_that_reads_keys_or_reservation_shows_that_it_was_fenced() {
+    for action in [InAction::READ_KEYS, InAction::READ_RESERVATION] {
+        let mut bench = holder("spc", false);
+        bench.fence_unseen();
+        assert_eq!(standing(&bench), (State::Active, (Some(KEY), Some(KIND))), "nobody told yet");
+        assert_eq!(bench.guest(&request::read(action, 8192)).status, Status::GOOD);
+        assert_eq!(standing(&bench), GONE, "{action}");
+    }
+}
+
+#[test]
+fn a_reply_that_was_cut_shows_nothing() {
+    let bench = holder("spc", false);
+    let before = bench.line.cdbs.lock().unwrap().len();
+    assert_eq!(bench.guest(&request::read(InAction::READ_KEYS, 8)).status, Status::GOOD);
+    assert_eq!(bench.line.cdbs.lock().unwrap().len(), before + 1);
+    assert_eq!(standing(&bench), (State::Active, (Some(KEY), Some(KIND))));
+}
+
+#[test]
+fn a_fenced_guest_stays_so_through_an_unknown_outcome_until_it_registers() {
+    let mut bench = holder("spc", true);
+    bench.fence_unseen();
+    bench.guest(&request::read(InAction::READ_KEYS, 8192));
+    assert_eq!(standing(&bench), GONE);
+    bench.line.lost.store(true, SeqCst);
+    bench.guest(&request::reserve(KEY, KIND));
+    assert_eq!(bench.record().state, State::Fenced);
+    bench.restart();
+    bench.insist(&request::reserve(KEY, KIND));
+    assert_eq!(standing(&bench), GONE);
+    assert_eq!(bench.insist(&request::register(Key::NONE, KEY, false)).status, Status::GOOD);
+    assert_eq!(bench.record().state, State::Active);
+}
+
+fn two_paths() -> Bench {
+    let bench = holder("spc", false);
+    while unit_attention(&bench.elsewhere(&request::read(InAction::READ_KEYS, 8))).is_some() {}
+    assert_eq!(bench.elsewhere(&request::register(Key::NONE, KEY, false)).status, Status::GOOD);
+    bench
+}
+
+#[test]
+fn a_guest_that_removes_its_own_registration_through_another_nexus_is_not_fenced() {
+    for own in [request::clear(KEY), request::preempt(KEY, KEY, KIND)] {
+        let bench = two_paths();
+        assert_eq!(bench.guest(&own).status, Status::GOOD);
+        let keys: Vec<_> =
+            bench.record().paths.iter().map(|path| (path.path.0.clone(), path.tracked.key)).collect();
+        assert_eq!(keys[1], ("other nexus".to_owned(), None));
+        while unit_attention(&bench.elsewhere(&request::reserve(KEY, KIND))).is_some() {}
+        assert_eq!(bench.record().state, State::Active);
+    }
+}
+
+#[test]
+fn a_nexus_that_does_not_know_it_yet_does_not_end_the_fencing_of_another() {
+    let mut bench = two_paths();
+    bench.fence_unseen();
+    bench.guest(&request::read(InAction::READ_KEYS, 8192));
+    assert_eq!(bench.record().state, State::Fenced);
+    while unit_attention(&bench.elsewhere(&request::reserve(KEY, KIND))).is_some() {}
+    assert_eq!(bench.record().state, State::Fenced);
+}
+
+#[test]
+fn a_release_whose_key_lio_does_not_look_at_proves_no_key() {
+    let mut bench = Bench::new("lio", true);
+    assert_eq!(bench.insist(&request::register(Key::NONE, KEY, false)).status, Status::GOOD);
+    let before = bench.line.cdbs.lock().unwrap().len();
+    assert_eq!(bench.guest(&request::release(Key(0x77), KIND)).status, Status::GOOD);
+    assert_eq!(bench.line.cdbs.lock().unwrap().len(), before + 1, "nothing has to be asked");
+    assert_eq!((bench.recorded(), bench.device()), ((Some(KEY), None), (Some(KEY), None)));
+}
+
+#[test]
+fn a_probe_leaves_the_persistence_that_others_set() {
+    for (aptpl, guests) in [(true, false), (false, true)] {
+        let mut bench = Bench::new("spc", false);
+        assert_eq!(bench.insist(&request::register(Key::NONE, KEY, guests)).status, Status::GOOD);
+        assert_eq!(bench.foreign(&request::register(Key::NONE, OTHER, aptpl)), Status::GOOD);
+        bench.restart();
+        bench.insist(&request::reserve(KEY, KIND));
+        let read = request::read(InAction::REPORT_CAPABILITIES, 8);
+        let told = nexus::retry_unit_attention(&mut bench.foreign, &read, 8).unwrap().completion;
+        assert_eq!(told.data[3] & 1 == 1, aptpl);
+    }
+}
+
+#[test]
+fn a_holder_that_shares_its_key_is_not_confused_with_its_sharer() {
+    let mut bench = Bench::new("spc", false);
+    assert_eq!(bench.insist(&request::register(Key::NONE, KEY, false)).status, Status::GOOD);
+    assert_eq!(bench.foreign(&request::register(Key::NONE, KEY, false)), Status::GOOD);
+    assert_eq!(bench.foreign(&request::reserve(KEY, KIND)), Status::GOOD);
+    bench.restart();
+    bench.insist(&request::register(KEY, KEY, false));
+    assert_eq!(bench.recorded(), (Some(KEY), None));
+}
+
+#[test]
+fn a_member_of_somebody_elses_reservation_is_recorded_as_one() {
+    let mut bench = Bench::new("spc", false);
+    assert_eq!(bench.foreign(&request::register(Key::NONE, OTHER, false)), Status::GOOD);
+    assert_eq!(bench.foreign(&request::reserve(OTHER, KIND)), Status::GOOD);
+    assert_eq!(bench.insist(&request::register(Key::NONE, KEY, false)).status, Status::GOOD);
+    let role = |bench: &Bench| {
+        let record = bench.record();
+        record.role(&record.paths[0].tracked)
+    };
+    assert_eq!((bench.record().reservation, role(&bench)), (Some(KIND), "member"));
+    let mut bench = holder("spc", false);
+    assert_eq!((bench.record().reservation, role(&bench)), (Some(KIND), "holder"));
+    assert_eq!(bench.guest(&request::release(KEY, KIND)).status, Status::GOOD);
+    assert_eq!((bench.record().reservation, role(&bench)), (None, "registrant-only"));
+    bench.restart();
+}

@@ -1,0 +1,44 @@
+//! Handovers that begin, or end, while a command of the guest is with the device.
+
+use super::*;
+
+impl Bench {
+    /// What another process appends while the guest's next command is with the device.
+    fn meanwhile(&self, state: State) {
+        let book = Arc::clone(&self.book);
+        let change = Change::State { state, handover: Some(HandoverId(7)), why: None };
+        let append = move || book.guest.append(&[(lun(), change)]).unwrap();
+        *self.line.meanwhile.lock().unwrap() = Some(Box::new(append));
+    }
+}
+
+#[test]
+fn a_guest_that_moved_while_it_read_stays_moved_whatever_the_reply_tells() {
+    let mut bench = holder("spc", false);
+    bench.foreign(&request::register(Key::NONE, OTHER, false));
+    bench.foreign(&request::preempt(OTHER, KEY, KIND));
+    bench.meanwhile(State::Moved);
+    let before = bench.line.cdbs.lock().unwrap().len();
+    let told = bench.guest(&request::read(InAction::READ_KEYS, 8192));
+    assert_eq!(code(&told), Some(AdditionalSense::REGISTRATIONS_PREEMPTED));
+    assert_eq!(bench.record().state, State::Moved);
+    let registers = bench.guest(&request::register_and_ignore(KEY, false));
+    assert_eq!(registers.status, Status::RESERVATION_CONFLICT);
+    assert_eq!(bench.line.cdbs.lock().unwrap().len(), before + 1, "nothing but the read reached the device");
+}
+
+#[test]
+fn a_handover_that_begins_while_a_command_is_under_way_stays_recorded() {
+    let mut bench = holder("spc", false);
+    bench.fence_unseen();
+    bench.guest(&request::read(InAction::READ_KEYS, 8192));
+    assert_eq!(bench.record().state, State::Fenced);
+    bench.meanwhile(State::Handover);
+    assert_eq!(bench.insist(&request::register_and_ignore(KEY, false)).status, Status::GOOD);
+    let record = bench.record();
+    assert_eq!(
+        (record.state, record.handover, record.found),
+        (State::Handover, Some(HandoverId(7)), State::Active)
+    );
+    assert_eq!(bench.recorded(), (Some(KEY), None));
+}
