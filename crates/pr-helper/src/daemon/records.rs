@@ -27,9 +27,9 @@ impl Records {
             Ledger::open(state).map_err(|error| Broken { state: state.to_owned(), why: error.to_string() });
         let records = Self { owner: Owner(owner.to_owned()), ledger, guest: OnceLock::new() };
         if let Err(error) = records.guest() {
-            tracing::error!(
-                "{error}; until that is mended and the helper started again, reservations can be read and not changed"
-            );
+            // Without a directory that was there when privileges were given up, nothing can be tried again.
+            let again = if records.directory().is_some() { "" } else { " and the helper started again" };
+            tracing::error!("{error}; until that is mended{again}, reservations can be read and not changed");
         }
         records
     }
@@ -68,5 +68,32 @@ impl Book for Records {
 
     fn append(&self, changes: &[(LunId, Change)]) -> Result<(), Error> {
         self.guest()?.append(changes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_mended_while_the_helper_runs_is_used() {
+        let state = tempfile::tempdir().unwrap();
+        let log = state.path().join("guests/db/log");
+        std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+        std::fs::write(&log, "garbage\nmore\n").unwrap();
+        let records = Records::open(state.path(), "db");
+        let lun = LunId("naa.6".into());
+        assert!(matches!(records.read(&lun), Err(Error::Damaged { .. })));
+        std::fs::rename(&log, state.path().join("damaged")).unwrap();
+        assert!(records.read(&lun).is_ok() && records.share(&lun, Duration::ZERO).is_ok());
+    }
+
+    #[test]
+    fn a_state_directory_that_is_none_answers_every_question_with_why() {
+        let state = tempfile::NamedTempFile::new().unwrap();
+        let records = Records::open(state.path(), "db");
+        let said = records.read(&LunId("naa.6".into())).unwrap_err().to_string();
+        assert!(said.contains(state.path().to_str().unwrap()), "{said}");
+        assert!(records.append(&[]).is_err() && records.directory().is_none());
     }
 }
