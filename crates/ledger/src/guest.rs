@@ -15,7 +15,7 @@ use crate::change::Change;
 use crate::directory::{Folder, missing};
 use crate::error::Error;
 use crate::line::Line;
-use crate::lock::{Freezes, Lock, Mode};
+use crate::lock::{Freezes, Idle, Lock, Mode};
 use crate::log::{Flaw, Log, header};
 use crate::names::{self, LunId, Owner};
 use crate::record::Record;
@@ -52,6 +52,9 @@ pub struct Guest {
     /// Locked for as long as memory takes, or a read of what others appended; never while anything is synced.
     inner: Mutex<Inner>,
     freezes: Freezes,
+    /// Open files of `lock.next` and `lock`.
+    turn: Arc<Idle>,
+    appending: Arc<Idle>,
 }
 
 #[derive(Debug)]
@@ -107,6 +110,8 @@ impl Guest {
             writer: Mutex::default(),
             inner: Mutex::new(inner),
             freezes: Freezes::default(),
+            turn: Arc::default(),
+            appending: Arc::default(),
         }
     }
 
@@ -207,14 +212,33 @@ impl Guest {
     /// The lock for appending. Whoever waits for it keeps whoever had it last from taking it again first.
     fn lock(&self) -> Result<Lock, Error> {
         let deadline = Instant::now() + PATIENCE;
-        let take = |name: &str| {
-            let file = self.lock_file(name, OFlags::CREATE)?;
-            Lock::take(file, Mode::Exclusive, deadline, || self.folder.path.join(name))
+        let take = |idle: &Arc<Idle>, name: &str| {
+            let open = || self.lock_file(name, OFlags::CREATE);
+            self.lock_open(idle, Mode::Exclusive, deadline, open, || name.to_owned())
         };
-        let turn = take("lock.next")?;
-        let held = take("lock")?;
+        let turn = take(&self.turn, "lock.next")?;
+        let held = take(&self.appending, "lock")?;
         drop(turn);
         Ok(held)
+    }
+
+    /// Locks a file that is open and idle, else one that `open` opens. Others who lock it by its name lock the same one.
+    fn lock_open(
+        &self,
+        idle: &Arc<Idle>,
+        mode: Mode,
+        deadline: Instant,
+        open: impl Fn() -> Result<OwnedFd, Error>,
+        name: impl Fn() -> String,
+    ) -> Result<Lock, Error> {
+        loop {
+            let file = idle.take().map_or_else(&open, Ok)?;
+            let held = Lock::take(file, mode, deadline, || self.folder.path.join(name()))?;
+            // It may have been removed, also between open and lock.
+            if held.is_of_a_file_with_a_name() {
+                return Ok(held.lent_by(Arc::clone(idle)));
+            }
+        }
     }
 
     fn lock_file(&self, name: &str, flags: OFlags) -> Result<OwnedFd, Error> {
@@ -265,6 +289,9 @@ impl Guest {
 
     /// With the lock held: takes in what is there, gives a new log its header, and cuts off what was never written whole.
     fn settle(&self, inner: &mut Inner) -> Result<(), Error> {
+        if inner.file.refused.is_none() && self.is_current(inner)? {
+            return Ok(());
+        }
         self.catch_up(inner)?;
         match inner.log.owner() {
             Some(owner) => self.belongs(owner)?,

@@ -34,22 +34,9 @@ impl Guest {
     }
 
     fn freeze_lock(&self, lun: &LunId, mode: Mode, deadline: Instant) -> Result<Lock, Error> {
-        let idle = self.freezes.of(lun);
-        let path = || self.folder.path.join(freeze_name(lun));
-        if let Some(file) = idle.take() {
-            let held = Lock::take(file, mode, deadline, path)?;
-            if held.is_of_a_file_with_a_name() {
-                return Ok(held.lent_by(idle));
-            }
-        }
         names::check(&lun.0)?;
-        loop {
-            let held = Lock::take(self.freeze_file(&freeze_name(lun))?, mode, deadline, path)?;
-            // Between open and lock another process may have removed it as idle.
-            if held.is_of_a_file_with_a_name() {
-                return Ok(held.lent_by(idle));
-            }
-        }
+        let (name, idle) = (|| freeze_name(lun), self.freezes.of(lun));
+        self.lock_open(&idle, mode, deadline, || self.freeze_file(&name()), name)
     }
 
     fn freeze_file(&self, name: &str) -> Result<OwnedFd, Error> {

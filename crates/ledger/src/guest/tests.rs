@@ -240,7 +240,7 @@ fn locking_again_and_again_opens_no_more_files() {
         |number| (0..9).map(|_| guest.share(&lun(number), Instant::now()).unwrap()).collect::<Vec<_>>();
     drop(hold(1));
     let after_one = ours();
-    assert!(after_one <= 4, "{after_one}");
+    assert!(after_one <= 6, "{after_one}");
     (0..20).for_each(|_| drop(hold(1)));
     assert_eq!(ours(), after_one);
     (0..200).for_each(|number| drop(hold(number)));
