@@ -167,6 +167,20 @@ mod tests {
     }
 
     #[test]
+    fn two_that_find_the_same_dead_socket_take_turns() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let turn = turn(directory.path()).unwrap();
+        let (done, finished) = std::sync::mpsc::channel();
+        let other = std::thread::spawn(move || done.send(listen(&path)).unwrap());
+        assert!(finished.recv_timeout(Duration::from_millis(100)).is_err(), "it did not wait for its turn");
+        drop(turn);
+        assert!(finished.recv_timeout(TURN).unwrap().is_ok());
+        other.join().unwrap();
+    }
+
+    #[test]
     fn a_busy_listener_is_alive_and_is_not_waited_for() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sock");
