@@ -36,6 +36,12 @@ pub fn not_recorded() -> Completion {
     check(SenseKey::HARDWARE_ERROR, AdditionalSense::INTERNAL_TARGET_FAILURE)
 }
 
+/// The parameter list is not all that the guest meant: to send a part would be to send another command.
+#[must_use]
+pub fn cut_list() -> Completion {
+    check(SenseKey::ILLEGAL_REQUEST, AdditionalSense::PARAMETER_LIST_LENGTH_ERROR)
+}
+
 /// What a target that does not have this field answers.
 #[must_use]
 pub fn bad_field(field: FieldError) -> Completion {

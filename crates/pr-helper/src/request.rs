@@ -21,7 +21,8 @@ pub struct Caller {
 pub struct Command {
     /// The CDB, zero-padded.
     pub cdb: [u8; 16],
-    /// Parameter list of PERSISTENT RESERVE OUT.
+    /// Parameter list of PERSISTENT RESERVE OUT; less than the CDB says where the protocol carries no more
+    /// ([`Header::is_cut`](crate::wire::Header::is_cut)).
     pub data_out: Vec<u8>,
     /// The device, as the client opened it.
     pub fd: OwnedFd,

@@ -376,16 +376,33 @@ fn the_configuration_says_what_the_command_line_does_not() {
 }
 
 #[test]
+fn a_list_that_is_cut_is_refused_and_audited() {
+    let place = Place::new();
+    let helper = place.serve(NOTHING);
+    let mut client = helper.client();
+    let reply = client.request(&pr_out(0x0001_0018, &[0; 24]), null()).unwrap();
+    assert_eq!((reply[3], reply[10], &reply[20..22]), (2, 5, &[0x1A, 0][..]));
+    is_served(&mut client);
+    let audit = fs::read_to_string(place.records().join("audit.jsonl")).unwrap();
+    assert!(audit.lines().next().unwrap().contains("of 64 KiB or more only a part arrives"), "{audit}");
+}
+
+#[test]
 fn metrics_are_served_and_count() {
     let place = Place::new();
     let metrics = place.path("metrics");
     let helper = place.serve(["--metrics", &format!("unix:{}", metrics.display())]);
-    is_served(&mut helper.client());
+    let mut client = helper.client();
+    is_served(&mut client);
+    assert!(client.request(&[&[0xFF][..], &[0; 15]].concat(), null()).is_some());
     let mut stream = UnixStream::connect(&metrics).unwrap();
     std::io::Write::write_all(&mut stream, b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
-    assert!(text.contains("requests_total{command=\"REGISTER\",outcome=\"refused\"} 1\n"), "{text}");
+    for command in ["REGISTER", "READ KEYS", "cleanup"] {
+        let line = format!("requests_total{{command=\"{command}\",outcome=\"refused\"}} 1\n");
+        assert!(text.contains(&line), "{line}{text}");
+    }
     helper.end();
     assert!(!metrics.exists(), "its socket is removed");
 }

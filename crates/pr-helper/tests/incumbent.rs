@@ -76,13 +76,29 @@ fn replies(path: &Path, fragments: &[(Vec<u8>, usize)], fd: &OwnedFd) -> Vec<Vec
     }
     let first = client.reply();
     let second = first.is_some().then(|| client.request(&pr_in(8), null())).flatten();
-    first.into_iter().chain(second).collect()
+    first.into_iter().chain(second).map(|reply| telling(&reply)).collect()
 }
 
-/// What is no SCSI device, opened to be read and written.
-fn descriptors() -> [(&'static str, OwnedFd); 3] {
-    let (socket, _) = UnixStream::pair().unwrap();
-    [("/dev/null", null()), ("a file", tempfile::tempfile().unwrap().into()), ("a socket", socket.into())]
+/// Of the 96 bytes for sense data those that fixed format has without additional bytes; all of the rest.
+fn telling(reply: &[u8]) -> Vec<u8> {
+    [&reply[..8 + 18], &reply[104..]].concat()
+}
+
+/// What is no SCSI device, and what is not opened for writing.
+fn descriptors() -> Vec<(&'static str, OwnedFd)> {
+    let ((socket, _), (read, write)) = (UnixStream::pair().unwrap(), std::io::pipe().unwrap());
+    let path = rustix::fs::open("/dev/null", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+    let read_only = std::fs::File::open("/dev/null").unwrap();
+    vec![
+        ("/dev/null", null()),
+        ("/dev/null to be read", read_only.into()),
+        ("/dev/null as a path", path),
+        ("a file", tempfile::tempfile().unwrap().into()),
+        ("a directory", std::fs::File::open("/").unwrap().into()),
+        ("a socket", socket.into()),
+        ("a pipe's reading end", read.into()),
+        ("a pipe's writing end", write.into()),
+    ]
 }
 
 /// Asks for `features` and says whether a request is answered afterwards.

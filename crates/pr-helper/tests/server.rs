@@ -63,12 +63,12 @@ fn parameter_lists_of_any_length_leave_the_stream_in_step() {
 }
 
 #[test]
-fn a_list_of_64_kib_and_more_is_a_parameter_list_length_error_and_the_stream_goes_on() {
+fn of_a_list_of_64_kib_and_more_the_protocol_carries_the_lower_half_of_its_length() {
     let server = running();
     let mut client = Client::connect(&server.path);
-    let reply = client.request(&pr_out(0x0001_0018, &[0; 24]), null()).unwrap();
-    assert_eq!((reply[3], reply[8], reply[10], reply[20]), (2, 0x70, 5, 0x1A));
-    assert_eq!(client.request(&pr_in(0), null()).unwrap().len(), 104);
+    for _ in 0..2 {
+        assert_eq!(client.request(&pr_out(0x0001_0018, &[0; 24]), null()).unwrap().len(), 104);
+    }
 }
 
 #[test]

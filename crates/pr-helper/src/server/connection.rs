@@ -4,7 +4,7 @@ use crate::socket::{self, Message, SocketError};
 use crate::wire::{CDB_LENGTH, FEATURES_LENGTH, Features, Header, Kind, WireError, encode_reply};
 use crate::{Caller, Command, Serve};
 use rustix::fd::OwnedFd;
-use scsi::{AdditionalSense, Completion, Sense, SenseKey};
+use scsi::Completion;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,15 +90,9 @@ impl Connection {
         let Request { header, data_out, fd } = request;
         match header.kind {
             Kind::Cleanup => self.serve.cleanup(caller, fd),
-            Kind::Out { .. } if header.is_cut() => cut(),
             Kind::Out { .. } | Kind::In { .. } => {
                 self.serve.serve(caller, Command { cdb: header.cdb, data_out, fd })
             }
         }
     }
-}
-
-/// The rest of the list never left the client: to send the device a part would be to send another command.
-fn cut() -> Completion {
-    Completion::check(&Sense::new(SenseKey::ILLEGAL_REQUEST, AdditionalSense::PARAMETER_LIST_LENGTH_ERROR))
 }

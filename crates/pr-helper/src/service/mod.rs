@@ -41,6 +41,9 @@ use std::time::{Duration, Instant};
 /// SIP_C and ATP_C in byte 2 of REPORT CAPABILITIES (SPC-4 6.15.4).
 const REGISTERS_OTHERS: u8 = 0x0C;
 
+/// The CDB of QEMU's own command, which has nothing but its operation code.
+const CLEANUP: [u8; 16] = [0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
 /// Between two looks at a record that says that a handover is under way.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -158,6 +161,10 @@ impl Service {
     }
 
     fn out(&self, order: &Order, opened: Result<Opened, Refused>) -> Result<Completion, Refused> {
+        if order.is_cut() {
+            let why = "of a parameter list of 64 KiB or more only a part arrives";
+            return Err(Refused::new(failure::cut_list(), why));
+        }
         let Opened { identity, multipath, mut nexus } = opened?;
         self.judge(identity.as_deref(), order)?;
         let Some(identity) = identity.as_deref().filter(|_| !multipath) else {
@@ -311,11 +318,15 @@ impl Serve for Service {
 
     /// Nothing is registered behind a guest's back here but by a dm-multipath daemon, whose maps are refused.
     fn cleanup(&self, _: &Caller, fd: OwnedFd) -> Completion {
-        match self.open(fd, true) {
-            Ok(Opened { multipath: true, .. }) => failure::not_allowed(),
-            Ok(_) => Completion::good(Vec::new()),
-            Err(refused) => refused.completion,
-        }
+        let begun = Instant::now();
+        let (completion, refused) = match self.open(fd, true) {
+            Ok(Opened { multipath: true, .. }) => (failure::not_allowed(), true),
+            Ok(_) => (Completion::good(Vec::new()), false),
+            Err(refused) => (refused.completion, true),
+        };
+        let (cdb, took) = (&CLEANUP, begun.elapsed());
+        self.observer.request(&RequestEvent { cdb, completion: &completion, refused, took });
+        completion
     }
 }
 

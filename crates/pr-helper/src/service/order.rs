@@ -1,5 +1,6 @@
 //! A PERSISTENT RESERVE OUT as the guest ordered it: what it can change, and what it explains (SPC-4 5.13, 6.16).
 
+use crate::wire::Header;
 use handover::Tracked;
 use ledger::Intended;
 use scsi::pr::{BasicParameters, Key, MoveParameters, OutAction, PrOutCdb};
@@ -21,6 +22,11 @@ impl Order {
     pub(super) fn new(cdb: PrOutCdb, raw: [u8; 16], list: Vec<u8>) -> Self {
         let intended = intended(&cdb, &list);
         Self { cdb, raw, list, intended }
+    }
+
+    /// The list never arrived whole: the protocol carries as much of it as the lower half of its length says.
+    pub(super) fn is_cut(&self) -> bool {
+        Header::parse(self.raw).is_ok_and(|header| header.is_cut())
     }
 
     pub(super) fn request(&self) -> Request {
