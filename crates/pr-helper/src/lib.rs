@@ -1,12 +1,15 @@
 //! QEMU's pr-manager protocol on a Unix socket, and what stands behind it: policy, ledger, guard and audit.
 //!
 //! The privileged program `tenure-pr-helper` is this library and a `main`. A request is read by `server`, judged and
-//! carried out by a [`Serve`], and answered. The other direction, how the agent reaches a logical unit, is `agent`.
+//! carried out by a [`Serve`], and answered. How the agent reaches a logical unit through the helper is `agent`, and [`Client`]
+//! its end.
 #![forbid(unsafe_code)]
 // They panic where nobody reads, and a reply would be lost: `tracing` does not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod agent;
 pub mod audit;
+mod client;
 pub mod daemon;
 mod document;
 pub mod failure;
@@ -23,6 +26,7 @@ pub mod service;
 mod socket;
 pub mod wire;
 
+pub use client::{Client, Refused};
 pub use document::DocumentError;
 pub use observer::{Observer, PrOutEvent, RequestEvent};
 pub use request::{Caller, Command, Serve};

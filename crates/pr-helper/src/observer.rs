@@ -1,7 +1,7 @@
 //! What is reported of every request: the seam between the service and those who watch (audit, metrics).
 
 use crate::request::Caller;
-use ledger::LunId;
+use ledger::{HandoverId, LunId};
 use scsi::Completion;
 use scsi::pr::PrOutCdb;
 use std::sync::Arc;
@@ -14,6 +14,8 @@ pub struct PrOutEvent<'a> {
     pub vm: &'a str,
     /// Who asked.
     pub caller: &'a Caller,
+    /// The handover for which the agent asked; `None`: the guest did.
+    pub handover: Option<HandoverId>,
     /// The logical unit, if it could be told.
     pub lun: Option<&'a LunId>,
     /// Its device node, if it has one.

@@ -1,14 +1,15 @@
 //! A connected Unix stream socket, read with the file descriptors that come along (`SCM_RIGHTS`) and with a deadline.
 //!
-//! Used by `server`. No descriptor outlives the call that may not keep it, however many a client sends.
+//! Used by `server`, `agent` and `client`. No descriptor outlives the call that may not keep it, however many a client sends.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::{Errno, IoSliceMut};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, send, sendmsg,
 };
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -54,6 +55,11 @@ impl<'a> Message<'a> {
     /// A message that has not begun; its sender may take all the time in the world to do so, and then `limit`.
     pub(crate) const fn new(stream: &'a UnixStream, limit: Duration) -> Self {
         Self { stream, limit, deadline: None, descriptor: None }
+    }
+
+    /// A message that is waited for, until `deadline`.
+    pub(crate) const fn due(stream: &'a UnixStream, deadline: Instant) -> Self {
+        Self { stream, limit: Duration::ZERO, deadline: Some(deadline), descriptor: None }
     }
 
     /// The descriptor that came along so far.
@@ -121,6 +127,30 @@ pub(crate) fn write(stream: &UnixStream, mut bytes: &[u8], limit: Duration) -> R
         }
     }
     Ok(())
+}
+
+/// Sends the first of `bytes` with a descriptor within `limit`; how many were sent. An error: none were.
+pub(crate) fn write_with_descriptor(
+    stream: &UnixStream,
+    bytes: &[u8],
+    descriptor: impl AsFd,
+    limit: Duration,
+) -> Result<usize, SocketError> {
+    let deadline = Instant::now() + limit;
+    let descriptors = [descriptor.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    loop {
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+            return Err(Errno::NOBUFS.into());
+        }
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        match sendmsg(stream, &[IoSlice::new(bytes)], &mut control, flags) {
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => wait(stream, PollFlags::OUT, deadline)?,
+            sent => return Ok(sent?),
+        }
+    }
 }
 
 /// Waits until `fd` is ready, at most until `deadline`.

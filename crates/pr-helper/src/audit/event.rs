@@ -25,6 +25,9 @@ pub struct Event {
     pub uid: u32,
     /// The client's process name; it chose it itself.
     pub name: String,
+    /// The handover for which the agent sent it; absent if the guest did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handover: Option<String>,
     /// The logical unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lun: Option<String>,
@@ -84,6 +87,7 @@ impl Event {
             pid: event.caller.pid,
             uid: event.caller.uid,
             name: cut(&event.caller.name),
+            handover: event.handover.map(|id| id.to_string()),
             lun: event.lun.map(|lun| cut(&lun.0)),
             node: event.node.map(cut),
             action: action.to_string(),

@@ -48,6 +48,7 @@ fn datagram(event: &Event) -> Vec<u8> {
     field(&mut out, "PRIORITY", priority);
     field(&mut out, "SYSLOG_IDENTIFIER", "tenure-pr-helper");
     field(&mut out, "TENURE_VM", &event.vm);
+    field(&mut out, "TENURE_HANDOVER", &text(&event.handover));
     field(&mut out, "TENURE_LUN", &lun);
     field(&mut out, "TENURE_NODE", &text(&event.node));
     field(&mut out, "TENURE_ACTION", &event.action);

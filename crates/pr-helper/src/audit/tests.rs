@@ -3,7 +3,7 @@
 use super::read::GuestReader;
 use super::*;
 use crate::request::Caller;
-use ledger::LunId;
+use ledger::{HandoverId, LunId};
 use scsi::pr::{BasicParameters, Key, OutAction, PrOutCdb, ReservationType, Scope};
 use scsi::{AdditionalSense, Completion, Sense, SenseKey, Status};
 use std::fs;
@@ -12,11 +12,21 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 fn observe(audit: &dyn Observer, completion: &Completion, refused: Option<&str>) {
+    observe_for(None, audit, completion, refused);
+}
+
+fn observe_for(
+    handover: Option<HandoverId>,
+    audit: &dyn Observer,
+    completion: &Completion,
+    refused: Option<&str>,
+) {
     let kind = ReservationType(5);
     let action = OutAction::RESERVE;
     let cdb = PrOutCdb { action, scope: Scope::LOGICAL_UNIT, kind, parameter_list_length: 24, control: 0 };
     let list = BasicParameters { reservation_key: Key(10), ..BasicParameters::default() };
     audit.pr_out(&PrOutEvent {
+        handover,
         vm: "db",
         caller: &Caller { pid: Some(7), uid: 107, gid: 107, name: "qemu\n\"}".into() },
         lun: Some(&LunId("naa.6001".into())),
@@ -57,6 +67,7 @@ fn an_event_says_who_did_what_to_which_device_and_what_came_of_it() {
     );
     let told = events(&state).remove(0);
     let expected = Event {
+        handover: None,
         schema: 1,
         at: told.at,
         vm: "db".into(),
@@ -77,6 +88,14 @@ fn an_event_says_who_did_what_to_which_device_and_what_came_of_it() {
     };
     assert_eq!(told, expected);
     assert!(told.at > Timestamp(1_700_000_000_000));
+}
+
+#[test]
+fn a_command_of_a_handover_says_of_which() {
+    let state = tempfile::tempdir().unwrap();
+    let audit = Audit::open(state.path(), None).unwrap();
+    observe_for(Some(HandoverId(0xAB)), &audit, &conflict(), None);
+    assert_eq!(events(&state).remove(0).handover.as_deref(), Some("000000000000000000000000000000ab"));
 }
 
 #[test]

@@ -9,10 +9,15 @@ impl Caller {
     /// Who is at the other end. What cannot be told is left out: this is shown, never trusted.
     #[must_use]
     pub fn of(stream: &UnixStream) -> Self {
+        Self::certain(stream).unwrap_or_default()
+    }
+
+    /// The same, where user and group decide something; `None` if the kernel does not tell.
+    pub(crate) fn certain(stream: &UnixStream) -> Option<Self> {
         // Not rustix: it takes a process of another PID namespace, which has number 0 here, for impossible.
-        let Ok(peer) = getsockopt(stream, PeerCredentials) else { return Self::default() };
+        let peer = getsockopt(stream, PeerCredentials).ok()?;
         let pid = u32::try_from(peer.pid()).ok().filter(|&pid| pid != 0);
-        Self { pid, uid: peer.uid(), gid: peer.gid(), name: pid.map(name).unwrap_or_default() }
+        Some(Self { pid, uid: peer.uid(), gid: peer.gid(), name: pid.map(name).unwrap_or_default() })
     }
 }
 

@@ -1,5 +1,6 @@
 //! One connection, from the features words to its end.
 
+use super::Speak;
 use crate::socket::{self, Message, SocketError};
 use crate::wire::{CDB_LENGTH, FEATURES_LENGTH, Features, Header, Kind, WireError, encode_reply};
 use crate::{Caller, Command, Serve};
@@ -23,10 +24,13 @@ enum Closed {
     Socket(#[from] SocketError),
 }
 
+/// Speaks QEMU's protocol.
+pub(super) struct Guests(pub(super) Arc<dyn Serve>);
+
 /// What a connection's thread needs.
-pub(super) struct Connection {
-    pub(super) serve: Arc<dyn Serve>,
-    pub(super) deadline: Duration,
+struct Connection<'a> {
+    serve: &'a dyn Serve,
+    deadline: Duration,
 }
 
 /// One request with all its bytes.
@@ -36,9 +40,15 @@ struct Request {
     fd: OwnedFd,
 }
 
-impl Connection {
+impl Speak for Guests {
+    fn speak(&self, stream: &UnixStream, deadline: Duration) {
+        Connection { serve: &*self.0, deadline }.run(stream);
+    }
+}
+
+impl Connection<'_> {
     /// Serves the connection to its end, and says why it ended.
-    pub(super) fn run(&self, stream: &UnixStream) {
+    fn run(&self, stream: &UnixStream) {
         let caller = Caller::of(stream);
         tracing::trace!(name: "pr_helper_connect", pid = caller.pid, uid = caller.uid, client = ?caller.name);
         match self.converse(stream, &caller) {

@@ -1,4 +1,4 @@
-//! The protocol's server: one thread per connection, one command at a time on each, any number of logical units in parallel.
+//! The server of QEMU's protocol, and of the agent's (`agent`): one thread per connection, one command at a time on each, any number of logical units in parallel.
 //!
 //! A client may stay connected for ever without a request, as every QEMU does whose guest is at rest: it costs a stack that is
 //! hardly touched and one of [`Limits::connections`].
@@ -12,7 +12,7 @@ mod connection;
 mod connections;
 
 use crate::Serve;
-use connection::Connection;
+use connection::Guests;
 use connections::Connections;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::AsFd;
@@ -46,18 +46,29 @@ impl Default for Limits {
     }
 }
 
+/// What is spoken on a connection.
+pub(crate) trait Speak: Send + Sync {
+    /// Serves one connection to its end. `deadline` is [`Limits::deadline`].
+    fn speak(&self, stream: &UnixStream, deadline: Duration);
+}
+
 /// A server of one socket.
 pub struct Server {
-    serve: Arc<dyn Serve>,
+    speak: Arc<dyn Speak>,
     limits: Limits,
     connections: Arc<Connections>,
 }
 
 impl Server {
-    /// A server that has everything carried out by `serve`.
+    /// A server of QEMU's protocol that has everything carried out by `serve`.
     #[must_use]
     pub fn new(serve: Arc<dyn Serve>, limits: Limits) -> Self {
-        Self { serve, limits, connections: Arc::new(Connections::new(limits.connections)) }
+        Self::speaking(Arc::new(Guests(serve)), limits)
+    }
+
+    /// A server of another protocol.
+    pub(crate) fn speaking(speak: Arc<dyn Speak>, limits: Limits) -> Self {
+        Self { speak, limits, connections: Arc::new(Connections::new(limits.connections)) }
     }
 
     /// Serves `listener` until `stop` can be read (a byte, or its end); then accepts nobody any more, waits for the commands
@@ -113,9 +124,9 @@ impl Server {
             tracing::warn!(limit = self.limits.connections, "too many connections: closing the newest");
             return;
         };
-        let connection = Connection { serve: Arc::clone(&self.serve), deadline: self.limits.deadline };
+        let (speak, deadline) = (Arc::clone(&self.speak), self.limits.deadline);
         let thread = thread::Builder::new().name("connection".into()).stack_size(STACK);
-        if let Err(error) = thread.spawn(move || connection.run(admitted.stream())) {
+        if let Err(error) = thread.spawn(move || speak.speak(admitted.stream(), deadline)) {
             tracing::error!(%error, "no thread for a connection: closing it");
         }
     }

@@ -11,6 +11,7 @@
 //! PERSISTENT RESERVE IN waits for no lock of another process and needs no record; it works with a broken state directory.
 //! Where its reply says that the guest's registration is not what is recorded, the device is asked.
 
+mod attend;
 mod book;
 mod complaint;
 mod evidence;
@@ -283,6 +284,7 @@ impl Service {
         self.observer.pr_out(&PrOutEvent {
             vm: &self.vm,
             caller,
+            handover: None,
             lun: identity.as_ref().map(|identity| &identity.lun),
             node: identity.as_ref().map(|identity| identity.node.as_str()),
             cdb,

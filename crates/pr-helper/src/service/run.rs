@@ -51,6 +51,14 @@ enum Effect {
     Done,
 }
 
+impl Known {
+    /// Somebody else changes what this nexus has: the device must be asked.
+    pub(super) const fn unsettle(&mut self) {
+        self.tracker.doubt();
+        self.settled = false;
+    }
+}
+
 /// One command.
 pub(super) struct Run<'a> {
     pub(super) book: &'a dyn Book,

@@ -8,6 +8,7 @@
     reason = "a test; each program uses its part"
 )]
 
+pub mod agent;
 pub mod daemon;
 pub mod hostile;
 
