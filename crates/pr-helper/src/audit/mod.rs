@@ -26,9 +26,10 @@ pub use timestamp::Timestamp;
 use crate::limit::Limit;
 use crate::observer::{Observer, PrOutEvent};
 use file::AuditFile;
+use prometheus_client::metrics::counter::Counter;
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// The file in a guest's directory.
@@ -43,6 +44,15 @@ const PER_SECOND: u32 = 20;
 #[derive(Debug)]
 pub struct Audit(Mutex<Sinks>);
 
+/// What is missing in the audit; clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Events that were left out because too many came.
+    pub suppressed: Counter,
+    /// Events that could not be written to the file.
+    pub failed: Counter,
+}
+
 #[derive(Debug)]
 struct Sinks {
     file: AuditFile,
@@ -50,6 +60,7 @@ struct Sinks {
     good: Limit,
     other: Limit,
     failing: bool,
+    counts: Counts,
 }
 
 impl Audit {
@@ -60,27 +71,41 @@ impl Audit {
     pub fn open(directory: &Path, journal: Option<Journal>) -> io::Result<Self> {
         let (file, now) = (AuditFile::open(directory, file::LARGEST)?, Instant::now());
         let limit = || Limit::new(BURST, PER_SECOND, now);
-        Ok(Self(Mutex::new(Sinks { file, journal, good: limit(), other: limit(), failing: false })))
+        let (good, other, counts) = (limit(), limit(), Counts::default());
+        Ok(Self(Mutex::new(Sinks { file, journal, good, other, failing: false, counts })))
+    }
+
+    /// What is missing so far, and will be.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.sinks().counts.clone()
+    }
+
+    fn sinks(&self) -> MutexGuard<'_, Sinks> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Observer for Audit {
     fn pr_out(&self, event: &PrOutEvent<'_>) {
-        let mut sinks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sinks.pr_out(event, Instant::now());
+        self.sinks().pr_out(event, Instant::now());
     }
 }
 
 impl Sinks {
     fn pr_out(&mut self, event: &PrOutEvent<'_>, now: Instant) {
         let limit = if event.completion.status.is_good() { &mut self.good } else { &mut self.other };
-        let Some(suppressed) = limit.admit(now) else { return };
+        let Some(suppressed) = limit.admit(now) else {
+            self.counts.suppressed.inc();
+            return;
+        };
         let event = Event::new(event, Timestamp::now(), suppressed);
         if let Some(journal) = &self.journal {
             journal.send(&event);
         }
         // Said once, not per event: the log may be on the same full disk.
         let failed = self.file.append(&event).err();
+        self.counts.failed.inc_by(u64::from(failed.is_some()));
         let said = std::mem::replace(&mut self.failing, failed.is_some());
         if let (Some(error), false) = (failed, said) {
             tracing::error!("the audit cannot be written, and goes on without: {error}");

@@ -19,23 +19,24 @@ pub enum Line {
     Damaged,
 }
 
-/// The audit of one guest.
+/// The audit of one guest. A file may be turned over at any moment, also more than once between two looks.
 #[derive(Debug)]
 pub(super) struct GuestReader {
-    path: PathBuf,
-    older: VecDeque<File>,
+    directory: PathBuf,
+    /// Files after the current one, oldest first.
+    newer: VecDeque<File>,
     current: Option<BufReader<File>>,
+    /// The current one is full: there are newer ones. What it got last is still to be read.
+    full: bool,
     partial: Vec<u8>,
 }
 
 impl GuestReader {
     /// Opens what is there; an audit that has not begun is empty.
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
-        let path = directory.join(FILE_NAME);
-        let names = (1..=file::KEPT).rev().map(|number| directory.join(format!("{FILE_NAME}.{number}")));
-        let files = names.chain([path.clone()]).map(|name| open(&name));
-        let older = files.filter_map(Result::transpose).collect::<io::Result<_>>()?;
-        Ok(Self { path, older, current: None, partial: Vec::new() })
+        let newer = files(directory)?;
+        let directory = directory.to_owned();
+        Ok(Self { directory, newer, current: None, full: false, partial: Vec::new() })
     }
 
     /// The next line; `None` when there is none yet. Called again later, it goes on where the audit has grown.
@@ -44,8 +45,16 @@ impl GuestReader {
             if let Some(line) = self.read_line()? {
                 return Ok(Some(line));
             }
-            if !self.advance()? {
+            if !self.look_for_newer()? {
                 return Ok(None);
+            }
+            // Lines may have come before it was full and after it was read.
+            if std::mem::replace(&mut self.full, true) {
+                self.full = false;
+                self.current = self.newer.pop_front().map(BufReader::new);
+                if !std::mem::take(&mut self.partial).trim_ascii().is_empty() {
+                    return Ok(Some(Line::Damaged));
+                }
             }
         }
     }
@@ -67,32 +76,39 @@ impl GuestReader {
         }
     }
 
-    /// Goes to the next file, if the present one is finished.
-    fn advance(&mut self) -> io::Result<bool> {
-        let next = match self.older.pop_front() {
-            Some(file) => Some(file),
-            None => open(&self.path)?.filter(|named| !self.is_current(named)),
-        };
-        let found = next.is_some();
-        if let Some(file) = next {
-            self.partial.clear();
-            self.current = Some(BufReader::new(file));
+    /// Whether there are files after the current one.
+    fn look_for_newer(&mut self) -> io::Result<bool> {
+        if self.newer.is_empty() {
+            let mut found = files(&self.directory)?;
+            let current = self.current.as_ref().and_then(|file| identity(file.get_ref()));
+            // If it is not among them any more, those that are left are all newer.
+            if let Some(place) = found.iter().position(|file| identity(file) == current) {
+                found.drain(..=place);
+            }
+            self.newer = found;
         }
-        Ok(found)
-    }
-
-    fn is_current(&self, named: &File) -> bool {
-        let place = |file: &File| file.metadata().map(|data| (data.dev(), data.ino())).ok();
-        self.current.as_ref().is_some_and(|current| place(current.get_ref()) == place(named))
+        Ok(!self.newer.is_empty())
     }
 }
 
-fn open(path: &Path) -> io::Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+/// The files that there are, each once, oldest first. They are opened youngest first: one that is turned over
+/// meanwhile is met twice, and none is missed.
+fn files(directory: &Path) -> io::Result<VecDeque<File>> {
+    let names = (1..=file::KEPT).map(|number| directory.join(format!("{FILE_NAME}.{number}")));
+    let mut files = VecDeque::new();
+    for name in [directory.join(FILE_NAME)].into_iter().chain(names) {
+        match File::open(&name) {
+            Ok(file) if files.front().is_some_and(|newer| identity(newer) == identity(&file)) => {}
+            Ok(file) => files.push_front(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
     }
+    Ok(files)
+}
+
+fn identity(file: &File) -> Option<(u64, u64)> {
+    file.metadata().map(|data| (data.dev(), data.ino())).ok()
 }
 
 fn parse(line: &[u8]) -> Line {

@@ -106,6 +106,7 @@ fn a_flood_of_refusals_is_bounded_and_hides_no_command_that_was_carried_out() {
     observe(&audit, &Completion::good(Vec::new()), None);
     let told = events(&state);
     assert!((500..2000).contains(&told.len()), "{}", told.len());
+    assert_eq!(audit.counts().suppressed.get(), 20_001 - told.len() as u64);
     assert_eq!(told.last().unwrap().status, "GOOD");
 }
 
@@ -158,6 +159,55 @@ fn a_reader_follows_growth_and_rotation() {
         assert_eq!(reader.next_line().unwrap(), Some(Line::Event(Box::new(event))));
         assert_eq!(reader.next_line().unwrap(), None);
     }
+}
+
+#[test]
+fn a_reader_that_sleeps_through_rotations_misses_no_line_that_is_still_there() {
+    let state = tempfile::tempdir().unwrap();
+    let mut file = AuditFile::open(state.path(), 500).unwrap();
+    let mut write = |times: std::ops::Range<u64>| {
+        let event = |took_us| Event { schema: 1, took_us, ..Event::default() };
+        times.for_each(|time| file.append(&event(time)).unwrap());
+    };
+    let mut reader = GuestReader::open(state.path()).unwrap();
+    let mut read = || {
+        let line = || reader.next_line().unwrap();
+        let number = |line| if let Line::Event(event) = line { event.took_us } else { panic!("{line:?}") };
+        std::iter::from_fn(line).map(number).collect::<Vec<_>>()
+    };
+    let mut next = 0;
+    for count in [1, 1, 2, 3, 5, 1, 1, 8, 2, 2, 4, 6, 7, 1, 3, 1, 1, 1, 9] {
+        write(next..next + count);
+        assert_eq!(read(), (next..next + count).collect::<Vec<_>>());
+        next += count;
+    }
+    write(next..next + 100);
+    let left = read();
+    assert_eq!(left.last(), Some(&(next + 99)));
+    // Between the file it had open and the oldest that is left, files are gone.
+    let gaps = left.windows(2).filter(|pair| pair[0] + 1 != pair[1]).count();
+    assert!(gaps <= 1 && left.len() > 15, "{left:?}");
+}
+
+/// It is read, found without more, gets a last line, and is turned over, before the reader looks again.
+#[test]
+fn the_last_line_of_a_file_that_is_turned_over_is_read() {
+    let state = tempfile::tempdir().unwrap();
+    let path = state.path().join(FILE_NAME);
+    let line = |took_us| {
+        let event = Event { schema: 1, took_us, ..Event::default() };
+        serde_json::to_string(&event).unwrap() + "\n"
+    };
+    fs::write(&path, line(1)).unwrap();
+    let mut reader = GuestReader::open(state.path()).unwrap();
+    let mut read = || std::iter::from_fn(|| reader.next_line().unwrap()).count();
+    assert_eq!(read(), 1);
+    let mut open = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    fs::rename(&path, state.path().join(format!("{FILE_NAME}.1"))).unwrap();
+    fs::write(&path, line(3)).unwrap();
+    open.write_all(line(2).as_bytes()).unwrap();
+    open.write_all(b"{\"cut short").unwrap();
+    assert_eq!(read(), 3);
 }
 
 #[test]

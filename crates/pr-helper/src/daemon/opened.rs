@@ -94,11 +94,12 @@ impl Parts {
     /// The service, with everybody who watches it; starts the thread that answers for metrics.
     pub(super) fn service(self) -> Result<Service, StartError> {
         let mut observers: Vec<Arc<dyn Observer>> = vec![Arc::new(Refusals)];
+        let missing = self.audit.as_ref().map(Audit::counts).unwrap_or_default();
         if let Some(audit) = self.audit {
             observers.push(Arc::new(audit));
         }
         if let Some(endpoint) = self.endpoint {
-            let metrics = Arc::new(Metrics::default());
+            let metrics = Arc::new(Metrics::of_audit(&missing));
             endpoint.serve(Arc::clone(&metrics)).map_err(StartError::Thread)?;
             observers.push(metrics);
         }

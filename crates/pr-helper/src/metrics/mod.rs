@@ -8,6 +8,7 @@ mod labels;
 
 pub use endpoint::{Address, AddressError, Endpoint, EndpointError};
 
+use crate::audit::Counts;
 use crate::observer::{Observer, RequestEvent};
 use labels::{Command, Labels, Outcome};
 use prometheus_client::encoding::text::encode;
@@ -41,6 +42,17 @@ fn latency() -> Histogram {
 }
 
 impl Metrics {
+    /// With them, what is missing in the audit.
+    #[must_use]
+    pub fn of_audit(counts: &Counts) -> Self {
+        let mut metrics = Self::default();
+        let mut register =
+            |name, help, counter: &Counter| metrics.registry.register(name, help, counter.clone());
+        register("audit_suppressed", "Audit events left out because too many came", &counts.suppressed);
+        register("audit_failed", "Audit events that could not be written to the file", &counts.failed);
+        metrics
+    }
+
     /// The figures in the OpenMetrics text format.
     #[must_use]
     pub fn text(&self) -> String {
@@ -92,6 +104,17 @@ mod tests {
         assert!(text.contains("tenure_pr_helper_request_seconds_count{command=\"RESERVE\"} 2\n"), "{text}");
         assert!(text.contains("{le=\"0.0032\",command=\"RESERVE\"} 2\n"), "{text}");
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn what_the_audit_left_out_is_shown() {
+        let counts = Counts::default();
+        let metrics = Metrics::of_audit(&counts);
+        counts.suppressed.inc_by(3);
+        counts.failed.inc();
+        let text = metrics.text();
+        assert!(text.contains("tenure_pr_helper_audit_suppressed_total 3\n"), "{text}");
+        assert!(text.contains("tenure_pr_helper_audit_failed_total 1\n"), "{text}");
     }
 
     #[test]
