@@ -147,8 +147,9 @@ impl Service {
         let mut known = lock(&known);
         known.tracker.observe(request, ended);
         let attention = unit_attention(ended).is_some() && !known.tracker.wants().nothing();
-        let recorded = self.run(identity, &mut known, nexus).recorded();
-        let contradiction = recorded.and_then(|recorded| Contradiction::of(recorded, request, ended));
+        let run = self.run(identity, &mut known, nexus);
+        let (path, reservation) = (run.recorded(), run.record.reservation);
+        let contradiction = path.and_then(|path| Contradiction::of(path, reservation, request, ended));
         if !attention && contradiction.is_none() {
             return;
         }

@@ -5,7 +5,6 @@ use handover::Port;
 use ledger::{Change, Guest, HandoverId, Ledger, Lock, Owner};
 use logical_unit::{ItNexus, LogicalUnit, LunSpec, NexusHandle};
 use nexus::{Nexus, TransportError};
-use proptest::prelude::*;
 use scsi::pr::{FullStatus, Key, ReservationType};
 use scsi::{AdditionalSense, DataPhase, IscsiName, Isid, Request, TransportId};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -17,8 +16,10 @@ const OTHER: Key = Key(0x20);
 const KIND: ReservationType = ReservationType(5);
 
 mod devices;
+mod faults;
 mod fencing;
 mod handovers;
+mod random;
 
 /// Done once, while a command is with the device.
 type Meanwhile = Box<dyn FnOnce() + Send>;
@@ -396,77 +397,4 @@ fn a_multipath_map_is_refused_and_other_ports_are_masked() {
     let refused = bench.guest(&request::register(Key::NONE, KEY, false));
     assert_eq!(code(&refused), Some(AdditionalSense::INVALID_COMMAND_OPERATION_CODE));
     assert_eq!(bench.device(), (None, None));
-}
-
-fn command() -> impl Strategy<Value = Request> {
-    let key = || prop::sample::select(vec![Key::NONE, KEY, OTHER, Key(0x30)]);
-    let kind = || prop::sample::select(vec![1, 3, 5, 6, 7, 8]).prop_map(ReservationType);
-    prop_oneof![
-        4 => (key(), key(), any::<bool>()).prop_map(|(old, new, aptpl)| request::register(old, new, aptpl)),
-        2 => (key(), any::<bool>()).prop_map(|(new, aptpl)| request::register_and_ignore(new, aptpl)),
-        4 => (key(), kind()).prop_map(|(key, kind)| request::reserve(key, kind)),
-        2 => (key(), kind()).prop_map(|(key, kind)| request::release(key, kind)),
-        1 => key().prop_map(request::clear),
-        3 => (key(), key(), kind()).prop_map(|(own, victim, kind)| request::preempt(own, victim, kind)),
-    ]
-}
-
-/// One thing that happens: a command of the guest or of another node, a ledger that stops after so many changes or an
-/// answer that is lost, either followed by a new helper.
-#[derive(Clone, Debug)]
-enum Act {
-    Guest(Request),
-    Foreign(Request),
-    LedgerStops(Request, usize),
-    AnswerLost(Request),
-    Restart,
-}
-
-fn act() -> impl Strategy<Value = Act> {
-    prop_oneof![
-        8 => command().prop_map(Act::Guest),
-        4 => command().prop_map(Act::Foreign),
-        2 => (command(), 0..3_usize).prop_map(|(request, room)| Act::LedgerStops(request, room)),
-        2 => command().prop_map(Act::AnswerLost),
-        1 => Just(Act::Restart),
-    ]
-}
-
-impl Bench {
-    fn act(&mut self, act: &Act) {
-        match act {
-            Act::Guest(request) => drop(self.insist(request)),
-            Act::Foreign(request) => drop(self.foreign(request)),
-            Act::LedgerStops(request, room) => {
-                self.book.room.store(*room, SeqCst);
-                self.guest(request);
-                self.restart();
-            }
-            Act::AnswerLost(request) => {
-                self.line.lost.store(true, SeqCst);
-                self.guest(request);
-                self.restart();
-            }
-            Act::Restart => self.restart(),
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
-
-    /// The last word is a command that changes nothing, after which a guest has seen every unit attention.
-    #[test]
-    fn the_record_is_what_the_device_has_after_any_commands_and_crashes(
-        acts in prop::collection::vec(act(), 1..16),
-        profile in prop::sample::select(vec!["spc", "lio", "keep-self"]),
-    ) {
-        let mut bench = Bench::new(profile, true);
-        for act in &acts {
-            bench.act(act);
-        }
-        bench.insist(&request::reserve(Key(0x99), KIND));
-        prop_assert_eq!(bench.recorded(), bench.device());
-        prop_assert_ne!(bench.record().standing(), State::Unverified);
-    }
 }

@@ -150,3 +150,14 @@ fn a_member_of_somebody_elses_reservation_is_recorded_as_one() {
     assert_eq!((bench.record().reservation, role(&bench)), (None, "registrant-only"));
     bench.restart();
 }
+
+#[test]
+fn a_registrant_of_a_reservation_of_all_is_known_to_hold_it_when_it_has_read_it() {
+    let all = ReservationType(7);
+    let mut bench = Bench::new("spc", false);
+    assert_eq!(bench.insist(&request::register(Key::NONE, KEY, false)).status, Status::GOOD);
+    assert_eq!(bench.foreign(&request::register(Key::NONE, OTHER, false)), Status::GOOD);
+    assert_eq!(bench.foreign(&request::reserve(OTHER, all)), Status::GOOD);
+    bench.guest(&request::read(InAction::READ_RESERVATION, 8192));
+    assert_eq!((bench.recorded(), bench.record().reservation), ((Some(KEY), Some(all)), Some(all)));
+}
