@@ -3,6 +3,7 @@
 
 mod support;
 
+use nexus::Nexus;
 use rustix::process::Signal;
 use std::fs;
 use std::io::Read;
@@ -171,6 +172,8 @@ fn what_is_wrong_at_the_start_is_one_line_with_what_to_do() {
         (vec!["-k", sock, "--policy", "none.toml"], "none.toml: No such file"),
         (vec!["-k", sock, "--config", "bad.toml"], "bad.toml:2:3: unknown key `rule`"),
         (vec!["-k", sock, "--metrics", "unix:/no/such/metrics"], "cannot serve metrics"),
+        (vec!["-k", sock, "--agent-socket", "/no/such/agents"], "cannot listen on /no/such/agents"),
+        (vec!["-k", sock, "--agent-socket", "a", "--agent-user", "nobody at all"], "invalid user"),
         (vec!["--bogus"], "'--bogus' found; see tenure-pr-helper --help"),
     ] {
         let said = place.refused(&options);
@@ -373,6 +376,31 @@ fn the_configuration_says_what_the_command_line_does_not() {
     assert!(said.contains("info: serving"), "{said}");
     assert!(!place.path("elsewhere").exists(), "--state was on the command line, which wins");
     assert!(place.path("state/guests/from%20file").exists());
+}
+
+#[test]
+fn agents_are_served_on_a_socket_of_their_own_until_the_end() {
+    let place = Place::new();
+    let socket = place.path("agents");
+    let user = if is_root() { 65534 } else { rustix::process::geteuid().as_raw() };
+    let options = ["--agent-socket", socket.to_str().unwrap(), "--agent-user", &user.to_string()];
+    let helper = place.serve(options);
+    let found = fs::metadata(&socket).unwrap();
+    assert_eq!((found.uid(), found.mode() & 0o777), (user, 0o600));
+    let read = scsi::pr::request::read(scsi::pr::InAction::READ_KEYS, 8);
+    let mut agent = pr_helper::Client::new(&socket, null(), ledger::HandoverId(1));
+    for _ in 0..2 {
+        let refused = agent.execute(&read).unwrap_err();
+        let told = format!("{refused:?}");
+        assert!(
+            matches!(refused, nexus::TransportError::NotSent(_)) && told.contains("no SCSI device"),
+            "{told}"
+        );
+    }
+    is_served(&mut helper.client());
+    helper.end();
+    assert!(!socket.exists());
+    assert!(agent.execute(&read).is_err(), "nobody serves it any more");
 }
 
 #[test]

@@ -29,7 +29,7 @@ mod tests {
     #[test]
     fn every_option_has_its_key() {
         let text = "socket = '/s'\npidfile = '/p'\nuser = 'u'\ngroup = 'g'\nstate = '/st'\npolicy = '/po'\n\
-                    vm = 'v'\nmetrics = 'unix:/m'\ntrace = ['pr_*']\nverbose = 2\nquiet = false\n";
+                    vm = 'v'\nmetrics = 'unix:/m'\nagent-socket = '/a'\nagent-user = 'a'\ntrace = ['pr_*']\nverbose = 2\nquiet = false\n";
         let read = parse(text).unwrap();
         assert_eq!((read.vm.as_deref(), read.verbose), (Some("v"), 2));
         assert_eq!(read.metrics, "unix:/m".parse().ok());

@@ -44,6 +44,8 @@ pub(super) enum StartError {
     Metrics(#[source] EndpointError),
     #[error("-T has no option {0}=; see -T help, and --help for its form")]
     Trace(String),
+    #[error("cannot give the agent's socket to the user of --agent-user")]
+    AgentSocket(#[source] io::Error),
     #[error("cannot write traces to {}", path.display())]
     TraceFile { path: PathBuf, source: io::Error },
     #[error("cannot reach the service manager that NOTIFY_SOCKET names")]

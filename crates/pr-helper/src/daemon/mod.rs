@@ -8,6 +8,7 @@
 //! PERSISTENT RESERVE OUT is refused, and the log says what to do. Everything else that is wrong ends the program with
 //! one line and exit status 1, as `qemu-pr-helper` does.
 
+mod agents;
 mod config;
 mod detach;
 mod error;
@@ -19,6 +20,7 @@ mod options;
 mod pidfile;
 mod records;
 mod refusals;
+mod running;
 mod socket;
 mod trace;
 
@@ -27,13 +29,14 @@ pub use opened::SYSFS;
 pub use options::CommandLine;
 
 use crate::privilege::{Measure, Report};
-use crate::server::{Limits, Server};
+use crate::server::Limits;
 use detach::Detached;
 use error::{StartError, told};
 use log::Log;
 use manager::Manager;
 use opened::Opened;
 use options::{Asked, Options};
+use running::Running;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::ffi::OsString;
@@ -41,7 +44,6 @@ use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 /// Runs the program with these arguments, its name first.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -71,19 +73,13 @@ fn serve(options: &mut Options) -> Result<(), StartError> {
     let manager = Manager::connect(std::env::var_os("NOTIFY_SOCKET").as_deref())?;
     let opened = Opened::open(options)?;
     say(&opened.confinement().apply()?);
-    let Opened { files, parts, .. } = opened;
-    let server = Server::new(Arc::new(parts.service()?), limits);
-    tracing::info!(socket = %files.socket.path().display(), "serving");
+    let running = Running::start(opened, limits)?;
     manager.tell("READY=1");
     if let Some(detached) = detached {
         detached.ready()?;
         log.leave_terminal();
     }
-    let accepted = server.accept(files.socket.listener(), stop);
-    manager.tell("STOPPING=1");
-    // Nobody shall wait in the socket's queue for one who no longer accepts.
-    drop(files);
-    accepted.and_then(|()| server.drain()).map_err(StartError::Serving)
+    running.until(stop, &manager)
 }
 
 /// A stream that can be read once a signal asks to end. SIGHUP ends too, as it does the incumbent.

@@ -1,5 +1,6 @@
 //! Everything that takes privilege to open, opened while the process has it.
 
+use super::agents::AgentSocket;
 use super::error::StartError;
 use super::options::Options;
 use super::pidfile::Pidfile;
@@ -27,6 +28,7 @@ pub(super) struct Opened {
     /// The guest's directory, if there is one.
     records: Option<PathBuf>,
     pub(super) files: Files,
+    pub(super) agents: Option<AgentSocket>,
     pub(super) parts: Parts,
 }
 
@@ -56,6 +58,7 @@ impl Opened {
         let metrics =
             options.metrics.as_ref().map(Endpoint::bind).transpose().map_err(StartError::Metrics)?;
         let (endpoint, metrics) = metrics.map_or((None, None), |(endpoint, made)| (Some(endpoint), made));
+        let agents = AgentSocket::open(options)?;
         let vm = options.vm.clone().unwrap_or_else(|| socket.owner().to_owned());
         let records = Records::open(&options.state, &vm);
         let records_in = records.directory();
@@ -67,6 +70,7 @@ impl Opened {
             account,
             records: records_in,
             files: Files { socket, pidfile, metrics },
+            agents,
             parts: Parts { vm, rules, records, audit, endpoint },
         })
     }
@@ -76,16 +80,16 @@ impl Opened {
         Confinement {
             account: self.account,
             owned: self.records.iter().cloned().collect(),
-            tidied: self.files.directories(),
+            tidied: self.directories(),
             readable: SYSFS.iter().map(PathBuf::from).filter(|path| path.exists()).collect(),
         }
     }
-}
 
-impl Files {
+    /// Of what is removed at the end.
     fn directories(&self) -> Vec<PathBuf> {
-        let pidfile = self.pidfile.as_ref().map(Pidfile::path);
-        let made = [self.socket.made(), pidfile, self.metrics.as_ref().map(Made::path)];
+        let Files { socket, pidfile, metrics } = &self.files;
+        let [pidfile, metrics] = [pidfile.as_ref().map(Pidfile::path), metrics.as_ref().map(Made::path)];
+        let made = [socket.made(), pidfile, metrics, self.agents.as_ref().map(AgentSocket::path)];
         made.into_iter().flatten().filter_map(Path::parent).map(Path::to_owned).collect()
     }
 }
@@ -112,7 +116,7 @@ impl Parts {
 /// are given to the user of `-u`.
 fn check_owner(records: &Path, account: Option<Account>) -> Result<(), StartError> {
     let now = rustix::process::geteuid();
-    let user = account.and_then(|account| account.user()).unwrap_or(now.as_raw());
+    let user = account.and_then(Account::user).unwrap_or(now.as_raw());
     match std::fs::metadata(records).map(|records| records.uid()) {
         Ok(owner) if owner != user && !(now.is_root() && owner == 0) => {
             Err(StartError::OthersRecords { path: records.to_owned(), owner, user })

@@ -37,7 +37,7 @@ pub struct CommandLine {
 
 /// What both the command line and the configuration file can say.
 #[derive(Debug, Default, Args, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Settings {
     /// Listen here; absolute [default: /run/tenure/pr-helper.sock, or what the service manager passes]
     #[arg(short = 'k', long, value_name = "PATH", overrides_with = "socket")]
@@ -64,6 +64,12 @@ pub(super) struct Settings {
     #[arg(long, value_name = "ADDR", overrides_with = "metrics")]
     #[serde(deserialize_with = "address")]
     pub(super) metrics: Option<Address>,
+    /// Serve the agent, which carries registrations to other hosts, on this socket
+    #[arg(long, value_name = "PATH", overrides_with = "agent_socket")]
+    pub(super) agent_socket: Option<PathBuf>,
+    /// The user that the agent runs as, beside root, by name or number
+    #[arg(long, value_name = "USER", overrides_with = "agent_user")]
+    pub(super) agent_user: Option<String>,
     /// Log these traces, by name with * and ?; `help` lists them
     #[arg(short = 'T', long, value_name = "[enable=]PATTERN[,events=FILE][,file=FILE]")]
     pub(super) trace: Vec<String>,
@@ -120,6 +126,8 @@ pub(super) struct Options {
     pub(super) policy: Option<PathBuf>,
     pub(super) vm: Option<String>,
     pub(super) metrics: Option<Address>,
+    pub(super) agent_socket: Option<PathBuf>,
+    pub(super) agent_user: Option<String>,
     pub(super) level: LevelFilter,
     pub(super) trace: Trace,
 }
@@ -181,6 +189,8 @@ impl Options {
             policy: given.policy.or(file.policy).map(|path| absolute(&path)),
             vm: given.vm.or(file.vm),
             metrics: given.metrics.or(file.metrics),
+            agent_socket: given.agent_socket.or(file.agent_socket).map(|path| absolute(&path)),
+            agent_user: given.agent_user.or(file.agent_user),
         }
     }
 }

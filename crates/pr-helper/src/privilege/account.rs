@@ -35,7 +35,7 @@ impl Account {
 
     /// The number of the user, if one was named.
     #[must_use]
-    pub fn user(&self) -> Option<u32> {
+    pub fn user(self) -> Option<u32> {
         self.uid.map(Uid::as_raw)
     }
 

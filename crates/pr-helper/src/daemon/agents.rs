@@ -1,0 +1,74 @@
+//! The socket for agents (`agent`), served beside the guest's: opened with privilege, served by a thread of its own.
+
+use super::error::StartError;
+use super::options::Options;
+use crate::agent;
+use crate::agent::Attend;
+use crate::listening::{Made, listen};
+use crate::privilege::Account;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+/// A socket that waits for [`Self::serve`].
+pub(super) struct AgentSocket {
+    listener: UnixListener,
+    made: Made,
+    user: u32,
+    /// Made now, because later no socket can be: dropping the first ends what waits on the second.
+    stop: (UnixStream, UnixStream),
+}
+
+/// Agents that are served.
+pub(super) struct Agents {
+    stop: UnixStream,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl AgentSocket {
+    /// Opens the socket that the options name, if they do, for root and `--agent-user` alone.
+    pub(super) fn open(options: &Options) -> Result<Option<Self>, StartError> {
+        let Some(path) = &options.agent_socket else { return Ok(None) };
+        let account = Account::find(options.agent_user.as_deref(), None)?;
+        let user = account.and_then(Account::user).unwrap_or(0);
+        let (listener, made) = listen(path)?;
+        make_accessible(path, user).map_err(StartError::AgentSocket)?;
+        let stop = UnixStream::pair().map_err(StartError::Signals)?;
+        Ok(Some(Self { listener, made, user, stop }))
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        self.made.path()
+    }
+
+    /// Serves agents until [`Agents::end`].
+    pub(super) fn serve(self, attend: Arc<dyn Attend>) -> Result<Agents, StartError> {
+        let Self { listener, made, user, stop: (stop, stopped) } = self;
+        let server = agent::server(attend, user, agent::limits());
+        let serve = move || {
+            let accepted = server.accept(&listener, stopped);
+            drop((listener, made));
+            accepted.and_then(|()| server.drain())
+        };
+        let thread = thread::Builder::new().name("agents".into()).spawn(serve).map_err(StartError::Thread)?;
+        Ok(Agents { stop, thread })
+    }
+}
+
+impl Agents {
+    /// Accepts no agent any more; commands under way go on to their end.
+    pub(super) fn stop(self) -> JoinHandle<io::Result<()>> {
+        drop(self.stop);
+        self.thread
+    }
+}
+
+/// The kernel asks for the right to write before it lets anybody connect.
+fn make_accessible(path: &Path, user: u32) -> io::Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    if user == rustix::process::geteuid().as_raw() { Ok(()) } else { chown(path, Some(user), None) }
+}
