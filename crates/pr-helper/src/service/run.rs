@@ -133,7 +133,10 @@ impl Run<'_> {
         let effect = if intent.is_some() { Effect::Maybe } else { Effect::None };
         let sure = !doubtful && self.known.settled;
         let answer = self.ask(intent.as_ref(), sure)?;
-        let recorded = self.commit(&answer, intent.as_ref(), effect, true).and_then(|()| self.reread());
+        let record = |always| self.commit(&answer, intent.as_ref(), effect, always);
+        // PRGENERATION is worth recording, but not worth refusing commands where nothing can be recorded.
+        let recorded = record(true).or_else(|error| if doubtful { Err(error) } else { record(false) });
+        let recorded = recorded.and_then(|()| self.reread());
         self.known.settled = recorded.is_ok();
         recorded.map_err(|error| {
             self.complain(format_args!("what the device says cannot be recorded: {error}"));
