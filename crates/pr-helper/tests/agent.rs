@@ -13,6 +13,7 @@ mod support;
 use handover::Tracked;
 use ledger::{Change, HandoverId, State};
 use nexus::{Nexus, TransportError};
+use pr_helper::Client;
 use pr_helper::agent::Answer;
 use pr_helper::policy::Rules;
 use pr_helper::server::Limits;
@@ -208,6 +209,31 @@ fn another_protocol_or_version_closes_the_connection() {
         stream.write_all(&hello).unwrap();
         assert!(Raw(stream).is_closed());
     }
+}
+
+/// Users are per thread, for the kernel.
+#[test]
+fn another_user_gets_not_even_a_hello() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: not root, and so no other user can be become");
+        return;
+    }
+    let bench = Bench::holder();
+    let all = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(bench.socket.parent().unwrap(), all(0o755)).unwrap();
+    std::fs::set_permissions(&bench.socket, all(0o777)).unwrap();
+    let as_nobody = |mut client: Client| {
+        let nobody = rustix::process::Uid::from_raw(65534);
+        std::thread::spawn(move || {
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            client.execute(&read_keys())
+        })
+    };
+    let refused = as_nobody(bench.client(ID)).join().unwrap();
+    assert!(
+        matches!(refused, Err(TransportError::NotSent(error)) if error.to_string().contains("--agent-user"))
+    );
+    assert_eq!(bench.client(ID).execute(&read_keys()).unwrap().status, Status::GOOD);
 }
 
 #[test]

@@ -1,4 +1,7 @@
 //! The socket for agents (`agent`), served beside the guest's: opened with privilege, served by a thread of its own.
+//!
+//! In a directory each guest's helper has a socket of its own, named as its records are, so that one line of configuration does
+//! for all helpers that libvirt starts, and the agent finds the one it wants.
 
 use super::error::StartError;
 use super::options::Options;
@@ -7,9 +10,9 @@ use crate::agent::Attend;
 use crate::listening::{Made, listen};
 use crate::privilege::Account;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -29,13 +32,18 @@ pub(super) struct Agents {
 }
 
 impl AgentSocket {
-    /// Opens the socket that the options name, if they do, for root and `--agent-user` alone.
-    pub(super) fn open(options: &Options) -> Result<Option<Self>, StartError> {
+    /// Opens the socket that the options name, if they do, for root and `--agent-user` alone. `records`: the guest's
+    /// directory, which gives it its name in a directory.
+    pub(super) fn open(options: &Options, records: Option<&Path>) -> Result<Option<Self>, StartError> {
         let Some(path) = &options.agent_socket else { return Ok(None) };
+        let Some(path) = place(path, records) else {
+            tracing::error!("no socket for the agent: without records there can be no handover");
+            return Ok(None);
+        };
         let account = Account::find(options.agent_user.as_deref(), None)?;
         let user = account.and_then(Account::user).unwrap_or(0);
-        let (listener, made) = listen(path)?;
-        make_accessible(path, user).map_err(StartError::AgentSocket)?;
+        let (listener, made) = listen(&path)?;
+        make_accessible(&path, user).map_err(StartError::AgentSocket)?;
         let stop = UnixStream::pair().map_err(StartError::Signals)?;
         Ok(Some(Self { listener, made, user, stop }))
     }
@@ -67,8 +75,19 @@ impl Agents {
     }
 }
 
-/// The kernel asks for the right to write before it lets anybody connect.
+/// In a directory, under the name that the records have.
+fn place(path: &Path, records: Option<&Path>) -> Option<PathBuf> {
+    if !path.is_dir() {
+        return Some(path.to_owned());
+    }
+    let mut name = records?.file_name()?.to_owned();
+    name.push(".sock");
+    Some(path.join(name))
+}
+
+/// The kernel asks for the right to write before it lets anybody connect, but for root.
 fn make_accessible(path: &Path, user: u32) -> io::Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    if user == rustix::process::geteuid().as_raw() { Ok(()) } else { chown(path, Some(user), None) }
+    let own = rustix::process::geteuid().as_raw();
+    if user == 0 || user == own { Ok(()) } else { lchown(path, Some(user), None) }
 }

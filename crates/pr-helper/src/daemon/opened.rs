@@ -58,13 +58,13 @@ impl Opened {
         let metrics =
             options.metrics.as_ref().map(Endpoint::bind).transpose().map_err(StartError::Metrics)?;
         let (endpoint, metrics) = metrics.map_or((None, None), |(endpoint, made)| (Some(endpoint), made));
-        let agents = AgentSocket::open(options)?;
         let vm = options.vm.clone().unwrap_or_else(|| socket.owner().to_owned());
         let records = Records::open(&options.state, &vm);
         let records_in = records.directory();
         if let Some(directory) = &records_in {
             check_owner(directory, account)?;
         }
+        let agents = AgentSocket::open(options, records_in.as_deref())?;
         let audit = records_in.as_deref().and_then(audit);
         Ok(Self {
             account,

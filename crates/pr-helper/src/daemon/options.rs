@@ -64,10 +64,10 @@ pub(super) struct Settings {
     #[arg(long, value_name = "ADDR", overrides_with = "metrics")]
     #[serde(deserialize_with = "address")]
     pub(super) metrics: Option<Address>,
-    /// Serve the agent, which carries registrations to other hosts, on this socket
+    /// Serve the agent, which carries registrations to other hosts, on this socket; in a directory: NAME-OF-THE-RECORDS.sock
     #[arg(long, value_name = "PATH", overrides_with = "agent_socket")]
     pub(super) agent_socket: Option<PathBuf>,
-    /// The user that the agent runs as, beside root, by name or number
+    /// The user that the agent runs as, by name or number; root may always [default: root alone]
     #[arg(long, value_name = "USER", overrides_with = "agent_user")]
     pub(super) agent_user: Option<String>,
     /// Log these traces, by name with * and ?; `help` lists them
