@@ -88,7 +88,7 @@ impl Guest {
     /// Opens to be read, whoever's it is unless `owner` says.
     pub(crate) fn read(folder: Folder, owner: Option<&Owner>) -> Result<Self, Error> {
         let path = folder.path.join("log");
-        let log = LogFile::open(&folder, OFlags::empty())?;
+        let log = LogFile::open_to(&folder, true)?;
         let unnamed = || Owner(String::new());
         let mut guest = Self::new(folder, owner.cloned().unwrap_or_else(unnamed), log, true);
         guest.catch_up(&mut guest.inner())?;

@@ -2,6 +2,8 @@
 //! to be unverified; everything else works, and so does everything once there is room again.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
+mod support;
+
 use handover::Port;
 use ledger::{Ledger, LunId, Owner, PathId, State};
 use logical_unit::{ItNexus, LogicalUnit, LunSpec, NexusHandle};
@@ -125,8 +127,7 @@ impl Helper {
 /// In a mount namespace of its own, runs the role on a file system of its own. Needs root.
 fn on_own_disk(role: &str) {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can mount a file system");
-        return;
+        return support::skipped("only root can mount a file system");
     }
     let state = tempfile::tempdir().unwrap();
     let mut command = Command::new("unshare");
