@@ -323,6 +323,18 @@ fn the_service_manager_is_told() {
 }
 
 #[test]
+fn a_service_manager_that_is_not_there_keeps_nobody_from_serving() {
+    for socket in ["/no/such/socket", "@no such socket", "relative"] {
+        let place = Place::new();
+        let mut command = place.command();
+        command.arg("-k").arg(place.path("sock")).env("NOTIFY_SOCKET", socket);
+        let helper = Helper::start(command, place.path("sock"));
+        is_served(&mut helper.client());
+        assert!(helper.end().contains("NOTIFY_SOCKET"));
+    }
+}
+
+#[test]
 fn a_state_directory_that_cannot_be_used_leaves_reading_and_says_what_to_do() {
     let place = Place::new();
     fs::write(place.path("state"), "not a directory").unwrap();

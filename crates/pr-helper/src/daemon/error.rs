@@ -48,8 +48,6 @@ pub(super) enum StartError {
     AgentSocket(#[source] io::Error),
     #[error("cannot write traces to {}", path.display())]
     TraceFile { path: PathBuf, source: io::Error },
-    #[error("cannot reach the service manager that NOTIFY_SOCKET names")]
-    Manager(#[source] io::Error),
     #[error("cannot catch signals")]
     Signals(#[source] io::Error),
     #[error("cannot start a thread")]

@@ -1,6 +1,5 @@
 //! The service manager that waits for word (sd_notify(3)). Connected to while sockets can still be made.
 
-use super::error::StartError;
 use std::ffi::OsStr;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -11,9 +10,14 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 pub(super) struct Manager(Option<UnixDatagram>);
 
 impl Manager {
-    /// Connects to the socket of `NOTIFY_SOCKET`, a path or an abstract name.
-    pub(super) fn connect(socket: Option<&OsStr>) -> Result<Self, StartError> {
-        socket.map(open).transpose().map(Self).map_err(StartError::Manager)
+    /// Connects to the socket of `NOTIFY_SOCKET`, a path or an abstract name. One that cannot be reached is somebody else's, as
+    /// far as can be told, and no reason not to serve.
+    pub(super) fn connect(socket: Option<&OsStr>) -> Self {
+        let connected = socket.map(open).transpose();
+        Self(connected.unwrap_or_else(|error| {
+            tracing::warn!(%error, "NOTIFY_SOCKET names a service manager that cannot be reached");
+            None
+        }))
     }
 
     /// Tells it. A manager that is gone, or too busy, stops nobody.

@@ -70,7 +70,7 @@ fn serve(options: &mut Options) -> Result<(), StartError> {
     let detached = options.detached.then(Detached::new).transpose()?;
     let log = Log::install(options)?;
     let limits = Limits { connections: connections(), ..Limits::default() };
-    let manager = Manager::connect(std::env::var_os("NOTIFY_SOCKET").as_deref())?;
+    let manager = Manager::connect(std::env::var_os("NOTIFY_SOCKET").as_deref());
     let opened = Opened::open(options)?;
     say(&opened.confinement().apply()?);
     let running = Running::start(opened, limits)?;
