@@ -5,10 +5,13 @@
 //! Used by the tests of `tenure` and by `xtask`. Nothing here leaves a process or a file behind. The program
 //! `tenure-lab` is the part that runs inside the VM; the README beside this crate's manifest explains it.
 
+pub mod crash;
+mod helper;
 pub mod lio;
 pub mod moves;
 pub mod process;
 pub mod qemu;
+mod random;
 pub mod served;
 pub mod states;
 pub mod table;

@@ -21,15 +21,17 @@ pub struct Disk {
     pub generic: PathBuf,
 }
 
-/// Serves `backing` to `nexuses` initiator ports and waits for their disks. Registrations that were made with
+/// Serves `backing` to `nexuses` initiator ports and waits for their disks. LIO's own state goes to `keep`. Registrations that were made with
 /// APTPL before this kernel booted are given back to the target, as `targetcli` does.
 ///
 /// # Errors
 /// If a module is missing, LIO refuses, or a disk does not appear.
-pub fn up(backing: &Path, megabytes: u64, nexuses: u8) -> Result<Vec<Disk>> {
+pub fn up(backing: &Path, megabytes: u64, nexuses: u8, keep: &Path) -> Result<Vec<Disk>> {
     for directory in ["pr", "alua"] {
-        fs::create_dir_all(Path::new(STATE).join(directory))?;
+        fs::create_dir_all(keep.join(directory))?;
     }
+    fs::create_dir_all(STATE)?;
+    rustix::mount::mount_bind(keep, STATE).context("where the target keeps its state")?;
     let unit = backstore(backing, megabytes)?;
     restore(&unit)?;
     (1..=nexuses).map(|index| nexus(&unit, index)).collect()

@@ -4,6 +4,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use lab::crash::{self, Setting};
 use lab::qemu::Front;
 use lab::{lio, table, vm};
 use std::path::PathBuf;
@@ -32,6 +33,9 @@ enum Task {
         /// The file; created if absent
         #[arg(long)]
         backing: PathBuf,
+        /// Where LIO keeps what must survive power loss
+        #[arg(long)]
+        keep: PathBuf,
         /// How many initiator ports
         #[arg(long, default_value_t = 2)]
         nexuses: u8,
@@ -51,6 +55,35 @@ enum Task {
         #[arg(long)]
         peer: PathBuf,
     },
+    /// Kill the helper, then QEMU, again and again in the course of commands
+    Kills {
+        #[command(flatten)]
+        setting: Setting,
+        /// Kills of the helper
+        #[arg(long)]
+        kills: u32,
+        /// Kills of QEMU
+        #[arg(long)]
+        of_qemu: u32,
+    },
+    /// Send commands until the VM is reset
+    Stream {
+        #[command(flatten)]
+        setting: Setting,
+        /// A file to make once it has begun
+        #[arg(long)]
+        marker: PathBuf,
+    },
+    /// After such a reset: let the helper find out what is true, and reserve with APTPL
+    Recover {
+        #[command(flatten)]
+        setting: Setting,
+    },
+    /// After another reset: the reservation is still there, and known
+    StillOurs {
+        #[command(flatten)]
+        setting: Setting,
+    },
 }
 
 fn main() -> ExitCode {
@@ -66,8 +99,8 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<()> {
     match task {
         Task::Agent { port } => vm::agent::serve(&port),
-        Task::Lio { backing, nexuses } => {
-            for disk in lio::up(&backing, 64, nexuses)? {
+        Task::Lio { backing, keep, nexuses } => {
+            for disk in lio::up(&backing, 64, nexuses, &keep)? {
                 println!("{} {}", disk.block.display(), disk.generic.display());
             }
             Ok(())
@@ -76,5 +109,14 @@ fn run(task: Task) -> Result<()> {
             println!("{}", serde_json::to_string(&table::record(&helper, front, &guest, &peer)?)?);
             Ok(())
         }
+        Task::Kills { setting, kills, of_qemu } => tell(crash::kills(&setting, kills, of_qemu)),
+        Task::Stream { setting, marker } => tell(crash::stream(&setting, &marker)),
+        Task::Recover { setting } => tell(crash::recover(&setting)),
+        Task::StillOurs { setting } => tell(crash::still_ours(&setting)),
     }
+}
+
+fn tell(told: Result<String>) -> Result<()> {
+    println!("{}", told?);
+    Ok(())
 }

@@ -55,6 +55,11 @@ impl Background {
         self.child.id()
     }
 
+    /// Its number.
+    pub(crate) fn pid(&self) -> Option<Pid> {
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
+    }
+
     /// Whether the program still runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
@@ -88,7 +93,7 @@ impl Background {
 
     fn signal(&self, signal: Signal) {
         // After the child was waited for, its id may belong to somebody else: `Child` knows.
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+        if let Some(pid) = self.pid() {
             let _ = kill_process(pid, signal);
         }
     }

@@ -1,16 +1,29 @@
 //! Trials of a helper in the VM, seen from outside: the steps of `cargo xtask lab`.
 
+use crate::process::wait_for;
 use crate::qemu::Front;
-use crate::table::{Policy, Row, differences};
+use crate::random::Random;
+use crate::table::{Policy, Row, judge};
 use crate::vm::Vm;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
-/// Debian's own helper, as QEMU knows it.
+/// Our helper, as seen in the VM.
+pub const OURS: &str = "/lab/programs/tenure-pr-helper --config /dev/null";
+/// A policy that masks nothing.
+const OPEN: &str = "version = 1\nmigrate = \"off\"\n";
+/// Debian's own helper.
 pub const INCUMBENT: &str = "/usr/bin/qemu-pr-helper";
-/// How long one recording may take; it takes about one minute.
+/// How long one recording may take; it takes ten seconds on two idle cores.
 const RECORDING: Duration = Duration::from_secs(600);
+/// The part of the lab that runs in the VM.
+const PROGRAM: &str = "/lab/programs/tenure-lab";
+/// Where a trial's helper keeps its state if it need not survive a reset.
+const PASSING: &str = "/run/tenure-state";
+/// And if it must.
+const LASTING: &str = "/lab/keep/tenure-state";
 
 /// A VM with a logical unit and two nexuses to it: the guest's and a peer's.
 #[derive(Debug)]
@@ -27,6 +40,7 @@ impl Lab {
     /// If either fails; the text says what is missing.
     pub fn start(cache: &Path, programs: &Path) -> Result<Self> {
         let mut vm = Vm::boot(cache, programs)?;
+        std::fs::write(vm.keep().join("open.toml"), OPEN)?;
         let disks = serve(&mut vm, "/run/lun0.img")?;
         Ok(Self { vm, disks })
     }
@@ -45,29 +59,76 @@ impl Lab {
             self.disks.first_chunk().context("the lab has fewer than two disks")?;
         let guest = if front == Front::Block { block } else { generic };
         let front = front.to_string();
-        let argv =
-            ["/lab/programs/tenure-lab", "record", "--helper", helper, "--front", &front, "--guest", guest];
+        let argv = [PROGRAM, "record", "--helper", helper, "--front", &front, "--guest", guest];
         let told = self.vm.run(&[&argv[..], &["--peer", peer]].concat(), RECORDING)?.good()?;
         Ok(serde_json::from_str(&told)?)
     }
 
-    /// Records two helpers and wants every difference to be one that the policy explains; tells a summary.
+    /// Compares ours with a recording of the incumbent, and wants exactly the differences that the policy explains.
     ///
     /// # Errors
-    /// If a recording fails, or the helpers differ in what they should not.
-    pub fn compare(&mut self, ours: &str, front: Front, policy: Policy) -> Result<String> {
-        let incumbent = self.record(INCUMBENT, front)?;
-        let found = differences(&incumbent, &self.record(ours, front)?, policy)?;
-        let unmeant: Vec<String> =
-            found.iter().filter(|difference| !difference.meant).map(ToString::to_string).collect();
+    /// If the recording fails, or the helpers do not differ as they should.
+    pub fn compare(&mut self, incumbent: &[Row], front: Front, policy: Policy) -> Result<String> {
+        let more = if policy == Policy::Open { " --policy /lab/keep/open.toml" } else { "" };
+        let helper = format!("{OURS} --state {PASSING}-{front}-{policy:?}{more}");
+        let differing = judge(incumbent, &self.record(&helper, front)?, policy)?;
         let rows = incumbent.len();
-        ensure!(unmeant.is_empty(), "{} of {rows} rows differ:\n{}", unmeant.len(), unmeant.join("\n"));
-        Ok(format!("{front}: {rows} rows, {} differ as meant", found.len()))
+        Ok(format!("{front}, {policy}: {rows} rows, {differing} differ, those that should"))
+    }
+
+    /// Kills our helper, and QEMU, under a stream of commands; tells a summary.
+    ///
+    /// # Errors
+    /// What did not hold.
+    pub fn kills(&mut self, kills: u32, of_qemu: u32, seed: u64) -> Result<String> {
+        let (kills_text, of_qemu_text) = (kills.to_string(), of_qemu.to_string());
+        let argv = self.crash("kills", PASSING, seed)?;
+        let more = ["--kills", &kills_text, "--of-qemu", &of_qemu_text].map(str::to_owned);
+        // A kill costs QEMU a second where the helper is not back at once.
+        let deadline = RECORDING + Duration::from_secs(20) * (kills + of_qemu);
+        self.told(&[argv, more.into()].concat(), deadline)
+    }
+
+    /// Resets the VM in the course of commands, and again while the guest holds a reservation with APTPL.
+    ///
+    /// # Errors
+    /// What did not hold.
+    pub fn resets(&mut self, seed: u64) -> Result<String> {
+        let begun = self.vm.keep().join("begun");
+        let mut argv = self.crash("stream", LASTING, seed)?;
+        argv.extend(["--marker", "/lab/keep/begun"].map(str::to_owned));
+        self.vm.begin(&argv.iter().map(String::as_str).collect::<Vec<_>>())?;
+        wait_for(RECORDING, || begun.exists().then_some(())).context("no command was answered")?;
+        thread::sleep(Random::new(seed).moment(Duration::from_secs(1)));
+        self.reset()?;
+        let recovered = self.told(&self.crash("recover", LASTING, seed)?, RECORDING);
+        let recovered = recovered.context("after a reset in the course of commands")?;
+        self.reset()?;
+        let held = self.told(&self.crash("still-ours", LASTING, seed)?, RECORDING);
+        Ok(format!("reset in the course of commands: {}; reset of a holder: {}", recovered, held?))
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        self.vm.reset()?;
+        self.disks = serve(&mut self.vm, "/run/lun0.img")?;
+        Ok(())
+    }
+
+    fn crash(&self, task: &str, state: &str, seed: u64) -> Result<Vec<String>> {
+        let [[guest, _], [peer, _]] = self.disks.first_chunk().context("the lab has fewer than two disks")?;
+        let seed = seed.to_string();
+        let words = [PROGRAM, task, "--helper", OURS, "--guest", guest, "--peer", peer, "--state", state];
+        Ok(words.into_iter().chain(["--seed", &seed]).map(str::to_owned).collect())
+    }
+
+    fn told(&mut self, argv: &[String], deadline: Duration) -> Result<String> {
+        let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+        Ok(self.vm.run(&argv, deadline)?.good()?.trim().to_owned())
     }
 }
 
 fn serve(vm: &mut Vm, backing: &str) -> Result<Vec<[String; 2]>> {
-    let argv = ["/lab/programs/tenure-lab", "lio", "--backing", backing];
+    let argv = [PROGRAM, "lio", "--backing", backing, "--keep", "/lab/keep/target"];
     let told = vm.run(&argv, Duration::from_secs(60))?.good().context("setting up LIO")?;
     let pair =
         |line: &str| line.split_once(' ').map(|(block, generic)| [block.to_owned(), generic.to_owned()]);

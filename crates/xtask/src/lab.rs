@@ -1,5 +1,6 @@
 //! Trials in the lab's VM: `cargo xtask lab …`.
 
+use crate::report::{Done, Report};
 use crate::{shell, tools};
 use ::lab::qemu::Front;
 use ::lab::table::Policy;
@@ -8,6 +9,13 @@ use anyhow::Result;
 use clap::Subcommand;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Kills of the helper in a run of everything.
+const KILLS: u32 = 25;
+/// And of QEMU.
+const KILLS_OF_QEMU: u32 = 3;
+/// Decides what is chosen at random where nobody says.
+const SEED: u64 = 1;
 
 /// What to try.
 #[derive(Subcommand)]
@@ -27,15 +35,26 @@ pub(crate) enum Trial {
         #[arg(long, default_value = "scsi-block")]
         front: Front,
     },
-    /// Compare a helper with QEMU's own over the whole table, through scsi-block and scsi-generic
-    Compare {
-        /// The helper and its arguments, as seen in the VM; `-k SOCKET` is added
-        #[arg(long, default_value = "/lab/programs/tenure-pr-helper --state /run/tenure")]
-        helper: String,
-        /// The helper's policy masks nothing
-        #[arg(long)]
-        open: bool,
+    /// Kill the helper, and QEMU, under a stream of PR commands
+    Kills {
+        /// Kills of the helper
+        #[arg(long, default_value_t = KILLS)]
+        kills: u32,
+        /// Kills of QEMU
+        #[arg(long, default_value_t = KILLS_OF_QEMU)]
+        of_qemu: u32,
+        /// Decides what is chosen at random
+        #[arg(long, default_value_t = SEED)]
+        seed: u64,
     },
+    /// Reset the VM under a stream of PR commands, and while the guest holds a reservation with APTPL
+    Resets {
+        /// Decides what is chosen at random
+        #[arg(long, default_value_t = SEED)]
+        seed: u64,
+    },
+    /// Compare our helper with QEMU's own over the whole table, through scsi-block and scsi-generic, under both policies
+    Compare,
 }
 
 /// Runs one trial, or all.
@@ -43,44 +62,59 @@ pub(crate) enum Trial {
 /// # Errors
 /// If something cannot be installed, or a trial fails.
 pub(crate) fn run(trial: Option<&Trial>) -> Result<()> {
+    let Some(trial) = trial else {
+        let mut report = Report::new(true);
+        steps(&mut report);
+        return report.finish();
+    };
+    tools::ensure(tools::LAB)?;
     let mut lab = start()?;
-    match trial {
-        Some(trial) => one(&mut lab, trial),
-        None => all(&mut lab),
-    }
-}
-
-/// The table answers the same each time, which is what comparing helpers by it rests on.
-fn all(lab: &mut Lab) -> Result<()> {
-    for front in [Front::Block, Front::Generic] {
-        println!("{INCUMBENT}, {}", lab.compare(INCUMBENT, front, Policy::Open)?);
-    }
-    Ok(())
-}
-
-fn one(lab: &mut Lab, trial: &Trial) -> Result<()> {
-    match trial {
+    let told = match trial {
         Trial::Run { argv } => {
             let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
-            print!("{}", lab.vm().run(&argv, Duration::from_secs(3600))?.good()?);
+            lab.vm().run(&argv, Duration::from_secs(3600))?.good()?
         }
-        Trial::Record { helper, front } => {
-            println!("{}", serde_json::to_string_pretty(&lab.record(helper, *front)?)?);
-        }
-        Trial::Compare { helper, open } => {
-            let policy = if *open { Policy::Open } else { Policy::Migrate };
-            for front in [Front::Block, Front::Generic] {
-                println!("{}", lab.compare(helper, front, policy)?);
-            }
+        Trial::Kills { kills, of_qemu, seed } => lab.kills(*kills, *of_qemu, *seed)?,
+        Trial::Resets { seed } => lab.resets(*seed)?,
+        Trial::Record { helper, front } => serde_json::to_string_pretty(&lab.record(helper, *front)?)?,
+        Trial::Compare => compare(&mut lab)?,
+    };
+    println!("{}", told.trim_end());
+    Ok(())
+}
+
+/// All trials, in one VM.
+pub(crate) fn steps(report: &mut Report) {
+    let mut lab = None;
+    report.step("lab: compare", || within(&mut lab, compare));
+    report.step("lab: kills", || within(&mut lab, |lab| lab.kills(KILLS, KILLS_OF_QEMU, SEED)));
+    report.step("lab: resets", || within(&mut lab, |lab| lab.resets(SEED)));
+}
+
+fn within(lab: &mut Option<Lab>, trial: impl FnOnce(&mut Lab) -> Result<String>) -> Result<Done> {
+    if let Err(error) = tools::ensure(tools::LAB) {
+        return Ok(Done::Skipped(error.to_string()));
+    }
+    let started = lab.take().map_or_else(start, Ok)?;
+    let told = trial(lab.insert(started))?;
+    println!("{told}");
+    Ok(Done::Passed(told))
+}
+
+fn compare(lab: &mut Lab) -> Result<String> {
+    let mut told = Vec::new();
+    for front in [Front::Block, Front::Generic] {
+        let incumbent = lab.record(INCUMBENT, front)?;
+        for policy in [Policy::Open, Policy::Migrate] {
+            told.push(lab.compare(&incumbent, front, policy)?);
         }
     }
-    Ok(())
+    Ok(told.join("; "))
 }
 
 /// Boots the VM with this workspace's release programs in it.
 fn start() -> Result<Lab> {
-    tools::ensure(tools::LAB)?;
-    shell::cargo(&["build", "--release", "-p", "tenure-lab"], &[])?;
+    shell::cargo(&["build", "--release", "-p", "tenure-lab", "-p", "tenure-pr-helper"], &[])?;
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from);
     let cache = target.join("lab");

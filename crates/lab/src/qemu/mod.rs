@@ -11,6 +11,7 @@ use crate::process::Background;
 use crate::vm::connect;
 use anyhow::{Result, bail};
 use qtest::Qtest;
+use rustix::process::{Pid, Signal, kill_process};
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
@@ -54,7 +55,7 @@ pub struct Qemu {
     pub disk: VirtioScsi,
     /// Its control socket.
     pub qmp: Qmp,
-    _process: Background,
+    process: Background,
 }
 
 impl Qemu {
@@ -68,7 +69,23 @@ impl Qemu {
         let qmp = Qmp::connect(&directory.join("qmp"), &mut process)?;
         let qtest = Qtest::new(connect(&directory.join("qtest"), &mut process)?)?;
         let disk = VirtioScsi::new(qtest, qmp.gate.clone())?;
-        Ok(Self { disk, qmp, _process: process })
+        Ok(Self { disk, qmp, process })
+    }
+
+    /// Somebody who can kill it while its driver waits for an answer. QEMU must not have been ended before.
+    pub(crate) fn killer(&self) -> Killer {
+        Killer(self.process.pid())
+    }
+}
+
+/// Kills a QEMU as a crash would.
+pub(crate) struct Killer(Option<Pid>);
+
+impl Killer {
+    pub(crate) fn kill(self) {
+        if let Some(pid) = self.0 {
+            let _ = kill_process(pid, Signal::KILL);
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Where two recordings differ, and which differences are meant.
 
 use super::Row;
+use anyhow::{Result, ensure};
+use scsi::pr::ReservationType;
 use std::fmt;
 
 /// What the helper under test was told.
@@ -12,15 +14,22 @@ pub enum Policy {
     Migrate,
 }
 
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "migrate off",
+            Self::Migrate => "default policy",
+        })
+    }
+}
+
 /// A row that the two helpers answered differently.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
-    /// The incumbent's.
-    pub incumbent: Row,
-    /// Ours.
-    pub ours: Row,
+struct Difference {
+    incumbent: Row,
+    ours: Row,
     /// Whether it is one that the policy, or a full-length parameter list, explains.
-    pub meant: bool,
+    meant: bool,
 }
 
 impl fmt::Display for Difference {
@@ -32,13 +41,51 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Every row that differs. Both recordings must be of the same script.
+/// Rows that differ whatever the policy: PARAMETER LIST LENGTH has four bytes, of which the incumbent reads two.
+const LONG: [&str; 1] = ["Guest: REGISTER AND IGNORE EXISTING KEY: 64 KiB and 24 bytes"];
+
+/// Rows that differ besides if guests may migrate.
+const MASKED: [&str; 9] = [
+    "Guest: REPORT CAPABILITIES: what the target can do",
+    "Guest: REPORT CAPABILITIES: with APTPL active",
+    "Guest: REPORT CAPABILITIES: without APTPL",
+    "Guest: REGISTER: ALL_TG_PT",
+    "Guest: REGISTER AND IGNORE EXISTING KEY: ALL_TG_PT",
+    "Guest: REGISTER: SPEC_I_PT",
+    "Guest: REGISTER AND IGNORE EXISTING KEY: SPEC_I_PT",
+    "Guest: REGISTER: SPEC_I_PT, but no port",
+    "Guest: RESERVE: SPEC_I_PT",
+];
+
+impl Policy {
+    /// The rows that differ, by name, for each reservation type.
+    #[must_use]
+    pub fn differing(self) -> Vec<&'static str> {
+        let masked = if self == Self::Migrate { MASKED.as_slice() } else { &[] };
+        [masked, &LONG].concat()
+    }
+}
+
+/// Wants exactly the rows to differ that the policy names, each in the way that is meant; gives their number.
 ///
 /// # Errors
-/// If they are not.
-pub fn differences(incumbent: &[Row], ours: &[Row], policy: Policy) -> anyhow::Result<Vec<Difference>> {
+/// The rows for which this does not hold, or that the recordings are not of one script.
+pub fn judge(incumbent: &[Row], ours: &[Row], policy: Policy) -> Result<usize> {
+    let found = differences(incumbent, ours, policy)?;
+    let unmeant: Vec<_> = found.iter().filter(|one| !one.meant).map(ToString::to_string).collect();
+    ensure!(unmeant.is_empty(), "{} of {} rows differ:\n{}", unmeant.len(), ours.len(), unmeant.join("\n"));
+    let names = |kind| found.iter().filter(move |one| one.ours.kind == kind).map(|one| &*one.ours.name);
+    for kind in ReservationType::ALL {
+        let names: Vec<&str> = names(kind.0).collect();
+        ensure!(names == policy.differing(), "with type {} only these rows differ: {names:?}", kind.0);
+    }
+    Ok(found.len())
+}
+
+/// Every row that differs.
+fn differences(incumbent: &[Row], ours: &[Row], policy: Policy) -> Result<Vec<Difference>> {
     let script = |rows: &[Row]| rows.iter().map(|row| (row.kind, row.name.clone())).collect::<Vec<_>>();
-    anyhow::ensure!(script(incumbent) == script(ours), "the recordings are not of one script");
+    ensure!(script(incumbent) == script(ours), "the recordings are not of one script");
     let pairs = incumbent.iter().zip(ours).filter(|(incumbent, ours)| incumbent != ours);
     let difference = |(incumbent, ours): (&Row, &Row)| Difference {
         incumbent: incumbent.clone(),
@@ -126,7 +173,6 @@ mod tests {
 
     #[test]
     fn a_long_list_is_meant_and_a_shorter_one_is_not() {
-        let answer = |cdb, status| row(cdb, "", status, "", "");
         assert_eq!(
             verdicts(&answer("5f000000000001001800", 0), &answer("5f000000000001001800", 2), Policy::Open),
             [true]
@@ -135,6 +181,28 @@ mod tests {
             verdicts(&answer("5f000000000000ffff00", 0), &answer("5f000000000000ffff00", 2), Policy::Open),
             [false]
         );
+    }
+
+    /// What differs is named; what ought to and does not is told as well.
+    #[test]
+    fn exactly_the_named_rows_have_to_differ() {
+        let rows = |status| -> Vec<Row> {
+            let named = |kind: ReservationType| {
+                let long = answer("5f000000000001001800", status);
+                Row { kind: kind.0, name: LONG[0].into(), ..long }
+            };
+            ReservationType::ALL.map(named).into()
+        };
+        assert_eq!(judge(&rows(0), &rows(2), Policy::Open).unwrap(), 6);
+        assert!(judge(&rows(0), &rows(0), Policy::Open).is_err());
+        assert!(judge(&rows(0), &rows(2), Policy::Migrate).is_err());
+        let other = |status| rows(status).into_iter().map(|row| Row { name: "other".into(), ..row });
+        let with = |status| rows(status).into_iter().chain(other(status)).collect::<Vec<_>>();
+        assert!(judge(&with(0), &with(2), Policy::Open).is_err());
+    }
+
+    fn answer(cdb: &str, status: u8) -> Row {
+        row(cdb, "", status, "", "")
     }
 
     #[test]

@@ -7,9 +7,9 @@
 mod compare;
 mod script;
 
-pub use compare::{Difference, Policy, differences};
+pub use compare::{Policy, judge};
 
-use crate::process::Background;
+use crate::helper;
 use crate::qemu::qtest::hex;
 use crate::qemu::{Front, Qemu};
 use anyhow::{Context, Result, ensure};
@@ -20,7 +20,6 @@ use scsi::pr::{BasicParameters, InAction, Key, OutAction, ReservationType};
 use scsi::{Completion, DataPhase, Request, Status};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use std::process::Command;
 
 /// One command and its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +47,7 @@ pub struct Row {
 pub fn record(helper: &str, front: Front, guest: &Path, peer: &Path) -> Result<Vec<Row>> {
     let directory = tempfile::tempdir()?;
     let socket = directory.path().join("helper");
-    let mut helper = start_helper(helper, &socket)?;
+    let mut helper = helper::start(helper, &socket)?;
     let qemu = Qemu::start(directory.path(), front, guest, &socket)?;
     let mut pair = Pair { guest: qemu.disk, peer: SgDevice::open(peer)? };
     let mut rows = Vec::new();
@@ -71,16 +70,6 @@ pub fn record(helper: &str, front: Front, guest: &Path, peer: &Path) -> Result<V
 
 fn last(rows: &[Row]) -> String {
     rows.last().map(|row| format!("{} with type {}", row.name, row.kind)).unwrap_or_default()
-}
-
-/// Starts a helper and waits for its socket.
-fn start_helper(line: &str, socket: &Path) -> Result<Background> {
-    let mut words = line.split_whitespace();
-    let mut command = Command::new(words.next().context("no helper")?);
-    command.args(words).arg("-k").arg(socket);
-    let mut process = Background::start(&mut command)?;
-    crate::vm::connect(socket, &mut process).context("the helper")?;
-    Ok(process)
 }
 
 /// The guest and its peer.

@@ -23,6 +23,14 @@ impl Kernel {
     /// # Errors
     /// If apt does not know it, the archive cannot be reached, or a program of dpkg or kmod is missing.
     pub(crate) fn fetch(cache: &Path) -> Result<Self> {
+        Self::known(cache).or_else(|error| {
+            // What apt knows may be missing or out of date; only root can change that.
+            read(Command::new("apt-get").args(["update", "-q"])).map_err(|_| error)?;
+            Self::known(cache)
+        })
+    }
+
+    fn known(cache: &Path) -> Result<Self> {
         let depends = read(Command::new("apt-cache").args(["depends", "linux-image-amd64"]))?;
         let package = depends_on(&depends).context("no kernel package is known to apt")?;
         let tree = cache.join(package);

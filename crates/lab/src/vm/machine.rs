@@ -52,12 +52,20 @@ impl Vm {
     /// # Errors
     /// If the agent does not answer in time.
     pub fn run(&mut self, argv: &[&str], deadline: Duration) -> Result<Ended> {
+        self.begin(argv)?;
+        let answer = self.line(deadline).with_context(|| argv.join(" "))?;
+        Ok(serde_json::from_str(&answer)?)
+    }
+
+    /// Starts a program in the VM and leaves it alone: what is to come is a [`Self::reset`].
+    ///
+    /// # Errors
+    /// If the agent is gone.
+    pub fn begin(&mut self, argv: &[&str]) -> Result<()> {
         let run = Run { argv: argv.iter().map(|&word| word.to_owned()).collect() };
         let mut line = serde_json::to_string(&run)?;
         line.push('\n');
-        self.agent.get_mut().write_all(line.as_bytes())?;
-        let answer = self.line(deadline).with_context(|| argv.join(" "))?;
-        Ok(serde_json::from_str(&answer)?)
+        Ok(self.agent.get_mut().write_all(line.as_bytes())?)
     }
 
     /// Pulls the plug and boots again. What was in memory is gone; `/lab/keep` is what a disk would be.
@@ -78,8 +86,8 @@ impl Vm {
     fn wait_ready(&mut self) -> Result<()> {
         loop {
             match self.line(BOOT) {
-                Ok(line) if line == READY => return Ok(()),
-                // The rest of an answer that a reset cut short.
+                // The beginning of an answer that a reset cut short may stand before it.
+                Ok(line) if line.ends_with(READY) => return Ok(()),
                 Ok(_) => {}
                 Err(error) => return Err(error.context(self.last_words())),
             }
