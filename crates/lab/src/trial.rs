@@ -5,7 +5,7 @@ use crate::qemu::Front;
 use crate::random::Random;
 use crate::table::{Policy, Row, judge};
 use crate::vm::Vm;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -41,7 +41,7 @@ impl Lab {
     pub fn start(cache: &Path, programs: &Path) -> Result<Self> {
         let mut vm = Vm::boot(cache, programs)?;
         std::fs::write(vm.keep().join("open.toml"), OPEN)?;
-        let disks = serve(&mut vm, "/run/lun0.img")?;
+        let disks = serve(&mut vm, "/run/target")?;
         Ok(Self { vm, disks })
     }
 
@@ -95,12 +95,16 @@ impl Lab {
     /// What did not hold.
     pub fn resets(&mut self, seed: u64) -> Result<String> {
         let begun = self.vm.keep().join("begun");
+        // From now on the target keeps its own state where it outlives a reset.
+        self.reset()?;
         let mut argv = self.crash("stream", LASTING, seed)?;
         argv.extend(["--marker", "/lab/keep/begun"].map(str::to_owned));
         self.vm.begin(&argv.iter().map(String::as_str).collect::<Vec<_>>())?;
         wait_for(RECORDING, || begun.exists().then_some(())).context("no command was answered")?;
         thread::sleep(Random::new(seed).moment(Duration::from_secs(1)));
         self.reset()?;
+        let failed = std::fs::read_to_string(&begun)?;
+        ensure!(failed.is_empty(), "before the reset: {failed}");
         let recovered = self.told(&self.crash("recover", LASTING, seed)?, RECORDING);
         let recovered = recovered.context("after a reset in the course of commands")?;
         self.reset()?;
@@ -110,7 +114,7 @@ impl Lab {
 
     fn reset(&mut self) -> Result<()> {
         self.vm.reset()?;
-        self.disks = serve(&mut self.vm, "/run/lun0.img")?;
+        self.disks = serve(&mut self.vm, "/lab/keep/target")?;
         Ok(())
     }
 
@@ -127,8 +131,8 @@ impl Lab {
     }
 }
 
-fn serve(vm: &mut Vm, backing: &str) -> Result<Vec<[String; 2]>> {
-    let argv = [PROGRAM, "lio", "--backing", backing, "--keep", "/lab/keep/target"];
+fn serve(vm: &mut Vm, keep: &str) -> Result<Vec<[String; 2]>> {
+    let argv = [PROGRAM, "lio", "--backing", "/run/lun0.img", "--keep", keep];
     let told = vm.run(&argv, Duration::from_secs(60))?.good().context("setting up LIO")?;
     let pair =
         |line: &str| line.split_once(' ').map(|(block, generic)| [block.to_owned(), generic.to_owned()]);

@@ -9,7 +9,7 @@ use crate::random::Random;
 use anyhow::{Context, Result, bail, ensure};
 use ledger::State;
 use nexus::{Nexus, retry_unit_attention};
-use scsi::pr::request::{read, release};
+use scsi::pr::request::{clear, read, register_and_ignore, release};
 use scsi::pr::{InAction, Key, ReadKeys, ReservationType};
 use scsi::{AdditionalSense, Completion, DataPhase, Request, Status, opcode};
 use std::collections::VecDeque;
@@ -86,6 +86,15 @@ impl Bench {
         let random = Random::new(setting.seed);
         let (told, recent) = (Told::default(), VecDeque::new());
         Ok(Self { directory, qemu, ground, told, setting, random, recent, unknown_to_helper: false })
+    }
+
+    /// Leaves nobody registered, whatever was before.
+    pub(super) fn clean(&mut self) -> Result<()> {
+        for request in [register_and_ignore(moves::PEER, false), clear(moves::PEER)] {
+            let status = self.ground.peer(&request)?;
+            ensure!(status == Status::GOOD, "{}: {status}", describe(&request));
+        }
+        Ok(())
     }
 
     /// The guest's next command, perhaps after one of the peer. Whether QEMU is still there.

@@ -65,6 +65,7 @@ pub fn kills(setting: &Setting, kills: u32, of_qemu: u32) -> Result<String> {
     let directory = tempfile::tempdir()?;
     let mut process = helper::start(&bench::helper(setting), &bench::socket(&directory))?;
     let mut bench = Bench::new(setting, directory)?;
+    bench.clean()?;
     kill_helper(&mut bench, &mut process, setting, kills)?;
     let told = bench.told;
     ensure!(told.lost > 0 || kills < 10, "no kill met a command under way: {told}");
@@ -150,12 +151,19 @@ fn kill_guest(bench: &mut Bench, after: Duration) -> Result<()> {
     bench.settle().context("with a new QEMU").map(drop)
 }
 
-/// Sends commands with APTPL until the host is reset; makes `marker` once it has begun.
+/// Sends commands with APTPL until the host is reset; makes `marker` once it has begun, and puts there what did not hold.
 ///
 /// # Errors
 /// What did not hold.
 pub fn stream(setting: &Setting, marker: &Path) -> Result<String> {
+    let failed = stream_on(setting, marker);
+    std::fs::write(marker, failed.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default())?;
+    failed
+}
+
+fn stream_on(setting: &Setting, marker: &Path) -> Result<String> {
     let (mut bench, _process) = begin(setting)?;
+    bench.clean()?;
     loop {
         ensure!(bench.step(false, true)?, "QEMU is gone");
         if bench.told.commands == 20 {
