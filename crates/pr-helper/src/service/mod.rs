@@ -98,19 +98,40 @@ impl Service {
         let Opened { identity, mut nexus, multipath } = self.open(fd, false)?;
         let ruling = self.ruling(identity.as_deref());
         ruling.judge_in().map_err(|refusal| Refused::new(refusal.completion(), refusal.to_string()))?;
-        let recorded = identity.filter(|_| !multipath);
-        if let Some(sense) = recorded.as_deref().and_then(|identity| self.attention(identity, &mut *nexus)) {
-            return Ok(sense);
-        }
-        let ended = nexus.execute(&request).unwrap_or_else(|error| failure::answer(&error));
-        if let Some(identity) = recorded.as_deref() {
-            self.learn_aside(identity, &mut *nexus, &request, &ended);
-        }
+        let ended = match identity.as_deref().filter(|_| !multipath) {
+            Some(identity) => self.read_recorded(identity, &mut *nexus, &request),
+            None => nexus.execute(&request).unwrap_or_else(|error| failure::answer(&error)),
+        };
         Ok(if ruling.migrate() && cdb.action == InAction::REPORT_CAPABILITIES {
             masked(ended)
         } else {
             ended
         })
+    }
+
+    /// A unit attention that the guest is owed, or the device's answer. Nobody waits for the device but who asked.
+    fn read_recorded(
+        &self,
+        identity: &Identity,
+        nexus: &mut dyn Nexus,
+        request: &scsi::Request,
+    ) -> Completion {
+        let (known, record) = (self.known(identity), self.record(identity));
+        let owed = self.run(identity, Arc::clone(&record), &mut lock(&known), nexus).give_attention();
+        if let Some(sense) = owed {
+            return sense;
+        }
+        let ended = nexus.execute(request).unwrap_or_else(|error| failure::answer(&error));
+        let mut known = lock(&known);
+        known.tracker.observe(request, &ended);
+        let attention = unit_attention(&ended).is_some() && !known.tracker.wants().nothing();
+        let recorded = record.path(&identity.path).map(|path| path.tracked);
+        let contradiction =
+            recorded.and_then(|path| Contradiction::of(path, record.reservation, request, &ended));
+        if attention || contradiction.is_some() {
+            self.settle_aside(identity, &mut known, nexus, contradiction);
+        }
+        ended
     }
 
     /// What policy says; a device without a name is one that no rule names.
@@ -121,42 +142,36 @@ impl Service {
         }
     }
 
-    /// A unit attention that the guest is owed.
-    fn attention(&self, identity: &Identity, nexus: &mut dyn Nexus) -> Option<Completion> {
-        let known = self.known(identity);
-        self.run(identity, &mut lock(&known), nexus).give_attention()
+    /// The record as it is; an empty one where there is none, or none that can be read.
+    fn record(&self, identity: &Identity) -> Arc<Record> {
+        let record = self.book.read(&identity.lun).ok().flatten();
+        record.unwrap_or_else(|| new_record(identity))
     }
 
-    /// The record as it is; an empty one where there is none, or none that can be read.
-    fn run<'a>(&'a self, identity: &'a Identity, known: &'a mut Known, nexus: &'a mut dyn Nexus) -> Run<'a> {
-        let record = self.book.read(&identity.lun).ok().flatten();
-        let record = record.unwrap_or_else(|| new_record(identity));
+    fn run<'a>(
+        &'a self,
+        identity: &'a Identity,
+        record: Arc<Record>,
+        known: &'a mut Known,
+        nexus: &'a mut dyn Nexus,
+    ) -> Run<'a> {
         Run { book: &*self.book, complaints: &self.complaints, identity, record, known, nexus }
     }
 
-    /// What the reply to PERSISTENT RESERVE IN tells of the guest's own registration. The reply itself stays as it is: what
-    /// fails here is made up for before the next PERSISTENT RESERVE OUT.
-    fn learn_aside(
+    /// After a PERSISTENT RESERVE IN that told of a change. Its reply stays as it is: what fails here is made up for before
+    /// the next PERSISTENT RESERVE OUT.
+    fn settle_aside(
         &self,
         identity: &Identity,
+        known: &mut Known,
         nexus: &mut dyn Nexus,
-        request: &scsi::Request,
-        ended: &Completion,
+        contradiction: Option<Contradiction>,
     ) {
-        let known = self.known(identity);
-        let mut known = lock(&known);
-        known.tracker.observe(request, ended);
-        let attention = unit_attention(ended).is_some() && !known.tracker.wants().nothing();
-        let run = self.run(identity, &mut known, nexus);
-        let (path, reservation) = (run.recorded(), run.record.reservation);
-        let contradiction = path.and_then(|path| Contradiction::of(path, reservation, request, ended));
-        if !attention && contradiction.is_none() {
-            return;
-        }
         // A handover may have begun, and ended, since the record was read.
         let Ok(_shared) = self.book.share(&identity.lun, Duration::ZERO) else { return };
-        let mut run = self.run(identity, &mut known, nexus);
-        if !run.record.state.is_away() {
+        let record = self.record(identity);
+        if !record.state.is_away() {
+            let mut run = self.run(identity, record, known, nexus);
             run.doubt(contradiction);
             let _ = run.settle();
         }
@@ -176,8 +191,7 @@ impl Service {
         let known = self.known(identity);
         let mut known = lock(&known);
         let record = self.guard(identity)?;
-        let (book, complaints) = (&*self.book, &self.complaints);
-        Run { book, complaints, identity, record, known: &mut known, nexus: &mut *nexus }.out(order)
+        self.run(identity, record, &mut known, &mut *nexus).out(order)
     }
 
     /// What cannot be recorded passes only if it can change nothing.

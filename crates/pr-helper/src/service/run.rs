@@ -118,7 +118,7 @@ impl Run<'_> {
     }
 
     /// What the nexus had when that was last recorded.
-    pub(super) fn recorded(&self) -> Option<Tracked> {
+    fn recorded(&self) -> Option<Tracked> {
         self.path().map(|path| path.tracked)
     }
 
