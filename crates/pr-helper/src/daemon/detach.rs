@@ -13,7 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 
 /// The hidden option of the second process.
-pub(super) const FLAG: &str = "--detached";
+pub(super) const FLAG: &str = "--background-process";
 
 /// In the first process: starts the second, and waits until it is ready or has ended.
 pub(super) fn spawn(arguments: &[OsString]) -> Result<ExitCode, StartError> {

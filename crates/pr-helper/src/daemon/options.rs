@@ -31,7 +31,8 @@ pub struct CommandLine {
     /// Print the version
     #[arg(short = 'V', long)]
     version: bool,
-    #[arg(long, hide = true)]
+    // Not `--detached`: `--d` shall go on to mean `--daemon`.
+    #[arg(long = "background-process", hide = true)]
     detached: bool,
 }
 
@@ -234,7 +235,7 @@ mod tests {
 
     #[test]
     fn the_last_of_several_counts_and_long_names_may_be_cut_as_getopt_has_it() {
-        let asked = options(&["-k", "/a", "--sock=/b", "-d", "-d", "-u1", "-u", "2"]);
+        let asked = options(&["-k", "/a", "--sock=/b", "-d", "--d", "-u1", "-u", "2"]);
         assert_eq!(asked.socket, Some("/b".into()));
         assert_eq!(asked.user.as_deref(), Some("2"));
         assert!(asked.daemon);
