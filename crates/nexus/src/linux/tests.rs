@@ -1,6 +1,8 @@
 //! SG_IO without a device: returned headers byte for byte, built after what x86-64 kernels before and
 //! after 5.14 give, and nodes that are no SCSI disks.
 
+mod recorded;
+
 use super::sys::Returned;
 use super::*;
 use proptest::prelude::*;
