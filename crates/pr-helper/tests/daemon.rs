@@ -251,14 +251,29 @@ fn what_took_its_place_is_not_removed() {
     assert!(place.path("sock").exists() && place.path("pid").exists());
 }
 
+/// The program with its arguments as a shell would be given them.
+fn words(command: &std::process::Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn more_clients_are_served_than_a_shell_allows_descriptors() {
+    let place = Place::new();
+    let mut command = std::process::Command::new("/bin/sh");
+    let sock = place.path("sock");
+    command.args(["-c", &format!("ulimit -S -n 64; exec {} -k {}", words(&place.command()), sock.display())]);
+    command.stderr(Stdio::null());
+    let helper = Helper::start(command, sock);
+    let mut clients: Vec<_> = (0..200).map(|_| helper.client()).collect();
+    clients.iter_mut().for_each(is_served);
+}
+
 /// The program behind a shell that passes its standard input as descriptor 3, and maybe another as 4.
 fn activate(place: &Place, listener: UnixListener, count: usize, options: &str) -> std::process::Command {
-    let inner = place.command();
-    let arguments: Vec<_> = inner.get_args().map(|argument| argument.to_str().unwrap().to_owned()).collect();
     let script = format!(
-        "exec 3<&0 4<&0 </dev/null; LISTEN_FDS={count} LISTEN_PID=$$ exec {} {} {options}",
-        inner.get_program().to_str().unwrap(),
-        arguments.join(" ")
+        "exec 3<&0 4<&0 </dev/null; LISTEN_FDS={count} LISTEN_PID=$$ exec {} {options}",
+        words(&place.command())
     );
     let mut command = std::process::Command::new("/bin/sh");
     command.args(["-c", &script]).current_dir(place.path("")).stderr(Stdio::piped());
