@@ -2,7 +2,7 @@
 //! command that changes it, checksummed, versioned, and locked across processes.
 //!
 //! Written by the pr-helper and the vhost-user device, later by the agent; read by `tenure status`. A record says what the
-//! last command that the device accepted left behind, or that nobody can be sure (see [`Record::intent`] and
+//! last command that the device accepted left behind, or that nobody can be sure (see [`PathRecord::intent`] and
 //! [`State::Unverified`]); it never claims more. Keys are personal to a cluster, so the directory is readable by root alone.
 #![forbid(unsafe_code)]
 

@@ -116,11 +116,16 @@ impl Service {
         nexus: &mut dyn Nexus,
         request: &scsi::Request,
     ) -> Completion {
-        let (known, record) = (self.known(identity), self.record(identity));
-        let owed = self.run(identity, Arc::clone(&record), &mut lock(&known), nexus).give_attention();
-        if let Some(sense) = owed {
-            return sense;
-        }
+        let known = self.known(identity);
+        let record = {
+            // Read with the nexus held, so that no attention is given twice.
+            let mut known = lock(&known);
+            let record = self.record(identity);
+            if let Some(sense) = self.run(identity, Arc::clone(&record), &mut known, nexus).give_attention() {
+                return sense;
+            }
+            record
+        };
         let ended = nexus.execute(request).unwrap_or_else(|error| failure::answer(&error));
         let mut known = lock(&known);
         known.tracker.observe(request, &ended);

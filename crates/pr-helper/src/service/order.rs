@@ -127,6 +127,11 @@ pub(super) fn registers(intended: &Intended) -> bool {
     sets && !intended.service_action_key.is_none()
 }
 
+/// Whether this command, carried out, may remove registrations of other nexuses.
+pub(super) const fn removes_others(intended: &Intended) -> bool {
+    matches!(intended.action, OutAction::CLEAR | OutAction::PREEMPT | OutAction::PREEMPT_AND_ABORT)
+}
+
 /// Whether this command, carried out, also removes another nexus's registration under `key`.
 pub(super) fn removes(intended: &Intended, key: Key) -> bool {
     match intended.action {

@@ -125,7 +125,7 @@ impl Run<'_> {
     /// Makes record and device agree before the first command of this process, and after anything went wrong.
     pub(super) fn settle(&mut self) -> Result<(), Completion> {
         let intent = self.path().and_then(|path| path.intent);
-        let doubtful = intent.is_some() || self.record.state == State::Unverified;
+        let doubtful = intent.is_some() || self.record.found == State::Unverified;
         let agree = |recorded| self.known.settled && self.known.tracker.state() == Some(recorded);
         if !doubtful && self.recorded().is_none_or(agree) {
             return Ok(());
@@ -284,6 +284,10 @@ impl Run<'_> {
     /// Asks where the tracker wants, and makes the result durable. Whatever fails here leaves the intent open and the
     /// nexus unsettled: the device has answered, and so is the guest.
     fn conclude(&mut self, order: &Intended, effect: Effect, changes: bool) {
+        if effect == Effect::Done && order::removes_others(order) {
+            // What was under way on the guest's other nexuses when this began is not what is under way now.
+            let _ = self.reread();
+        }
         let answer = match self.known.tracker.state() {
             Some(_) => Ok(Answer::known(self.known.tracker)),
             None => self.ask((effect != Effect::None).then_some(order), true),
@@ -306,7 +310,7 @@ impl Run<'_> {
         self.known.settled = false;
         let why = "the device could not be asked after a command";
         self.complain(why);
-        if self.record.state == State::Active {
+        if self.record.found == State::Active {
             let why = Some(why.to_owned());
             let _ = self.append(vec![Change::State { state: State::Unverified, handover: None, why }]);
         }
@@ -364,7 +368,7 @@ impl Run<'_> {
         let explains = |key: &Key| explained.is_some_and(|by| order::explains_loss(by, *key));
         let fell = answer.generation.zip(self.record.generation).is_some_and(|(now, then)| now < then);
         let registers = now.key.is_some() && explained.is_some_and(order::registers);
-        let state = match self.record.state {
+        let state = match self.record.found {
             _ if gone.is_some_and(|key| !explains(&key)) && answer.nobody && fell => State::Lost,
             _ if gone.is_some_and(|key| !explains(&key)) => State::Fenced,
             kept @ (State::Fenced | State::Lost) if !registers => kept,
@@ -375,7 +379,7 @@ impl Run<'_> {
             State::Fenced => Some("the registration was removed by another nexus".to_owned()),
             _ => None,
         };
-        (state != self.record.state).then_some(Change::State { state, handover: None, why })
+        (state != self.record.found).then_some(Change::State { state, handover: None, why })
     }
 
     fn append(&self, changes: Vec<Change>) -> Result<(), ledger::Error> {

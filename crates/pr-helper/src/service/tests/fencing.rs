@@ -89,6 +89,22 @@ fn a_guest_that_removes_its_own_registration_through_another_nexus_is_not_fenced
 }
 
 #[test]
+fn a_command_under_way_on_another_nexus_is_left_to_itself() {
+    let bench = two_paths();
+    let other = PathId("other nexus".into());
+    let intended = bench.record().history.iter().find_map(|past| match &past.change {
+        Change::Intent { intended, .. } => Some(*intended),
+        _ => None,
+    });
+    let intent = Change::Intent { path: other.clone(), intended: intended.unwrap() };
+    let book = Arc::clone(&bench.book);
+    let append = move || book.guest.append(&[(lun(), intent)]).unwrap();
+    *bench.line.meanwhile.lock().unwrap() = Some(Box::new(append));
+    assert_eq!(bench.guest(&request::clear(KEY)).status, Status::GOOD);
+    assert!(bench.record().path(&other).unwrap().intent.is_some());
+}
+
+#[test]
 fn a_nexus_that_does_not_know_it_yet_does_not_end_the_fencing_of_another() {
     let mut bench = two_paths();
     bench.fence_unseen();

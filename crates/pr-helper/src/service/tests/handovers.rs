@@ -42,3 +42,21 @@ fn a_handover_that_begins_while_a_command_is_under_way_stays_recorded() {
     );
     assert_eq!(bench.recorded(), (Some(KEY), None));
 }
+
+#[test]
+fn a_guest_that_is_fenced_is_still_so_when_the_handover_that_began_meanwhile_has_ended() {
+    let mut bench = holder("spc", false);
+    bench.fence_unseen();
+    bench.guest(&request::read(InAction::READ_KEYS, 8192));
+    // The reply's unit attention makes the helper ask, which takes another one: to note that the record is read again.
+    bench.line.unit.power_cycle();
+    bench.meanwhile(State::Handover);
+    let (unit, append) = (Arc::clone(&bench.line.unit), bench.line.meanwhile.lock().unwrap().take().unwrap());
+    let both = move || {
+        append();
+        unit.power_cycle();
+    };
+    *bench.line.meanwhile.lock().unwrap() = Some(Box::new(both));
+    bench.guest(&request::reserve(KEY, KIND));
+    assert_eq!((bench.record().state, bench.record().found), (State::Handover, State::Fenced));
+}
