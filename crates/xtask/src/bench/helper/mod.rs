@@ -67,10 +67,10 @@ impl Cell {
         let [theirs, ..] = &self.measured;
         for (side, ours) in Side::ALL.iter().zip(&self.measured) {
             let of = |figure: fn(&Measured) -> f64| spread(&mut ours.iter().map(figure).collect::<Vec<_>>());
+            let (low, rate, high) = of(|one| one.rate);
             let row = format!(
-                "  {:<34} {:>7.0}/s {:>6.1} µs   p50 {:>6}   p99 {:>6}",
+                "  {:<34} {rate:>6.0}/s ({low:.0} to {high:.0}) {:>6.1} µs   p50 {:>5}   p99 {:>5}",
                 side.name(),
-                of(|one| one.rate).1,
                 of(|one| one.processor.as_secs_f64() * 1e6).1,
                 time(of(|one| one.p50.as_secs_f64()).1),
                 time(of(|one| one.p99.as_secs_f64()).1)
