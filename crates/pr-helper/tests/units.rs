@@ -69,8 +69,26 @@ fn the_threshold_is_looked_at_by_systemd() {
 fn the_instance_differs_from_the_shared_service_only_in_whose_record_it_keeps() {
     let [shared, instance] = SERVICES.map(|service| settings(service, "Service"));
     let only_there: Vec<_> = instance.difference(&shared).collect();
-    let [exec] = only_there[..] else { panic!("{only_there:?}") };
-    assert!(shared.contains(&exec.replace(" --vm %I", "")), "{exec}");
+    let [own_options, exec] = only_there[..] else { panic!("{only_there:?}") };
+    assert_eq!(own_options, "EnvironmentFile=-/etc/default/tenure-pr-helper-%i");
+    assert!(shared.contains(&exec.replace(" --vm %i", "")), "{exec}");
+}
+
+/// `%I` would make of the instance `db-1` the guest `db/1`, which is in no policy.
+#[test]
+fn a_guest_is_called_as_its_instance_is() {
+    for unit in ["tenure-pr-helper@.service", "tenure-pr-helper@.socket"] {
+        assert!(!fs::read_to_string(shipped(unit)).unwrap().contains("%I"), "{unit}");
+    }
+}
+
+#[test]
+fn sockets_for_metrics_and_the_agent_can_be_made_where_tmpfiles_makes_their_directories() {
+    let tmpfiles = fs::read_to_string(shipped("tenure.tmpfiles.conf")).unwrap();
+    assert!(tmpfiles.contains("\nd /run/tenure/agents 0755 root root -"));
+    for service in SERVICES {
+        assert!(settings(service, "Service").contains("ReadWritePaths=-/run/tenure"), "{service}");
+    }
 }
 
 #[test]
