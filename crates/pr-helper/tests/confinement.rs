@@ -288,7 +288,7 @@ fn service_works(place: &Place) -> u8 {
 /// Whether a device is a multipath map is asked of sysfs, and must not seem unknown for want of a rule.
 fn sysfs_works(place: &Place) -> u8 {
     let readable = SYSFS.map(PathBuf::from).to_vec();
-    Confinement { readable, ..place.confinement() }.apply().unwrap();
+    let report = Confinement { readable, ..place.confinement() }.apply().unwrap();
     let Some(device) = fs::read_dir("/sys/class/block").unwrap().next() else {
         return skipped("no block device here");
     };
@@ -300,6 +300,8 @@ fn sysfs_works(place: &Place) -> u8 {
     let unknown = fs::read_to_string(device.join("dm/uuid")).err().map(|error| error.kind());
     assert!(matches!(unknown, None | Some(io::ErrorKind::NotFound)), "{unknown:?}");
     assert!(fs::read_to_string("/proc/devices").is_ok());
+    let beyond = fs::read_dir("/sys/kernel").err().map(|error| error.kind());
+    assert!(!has_landlock(&report) || beyond == Some(io::ErrorKind::PermissionDenied), "{beyond:?}");
     0
 }
 

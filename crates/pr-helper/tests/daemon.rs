@@ -141,6 +141,7 @@ fn in_the_background_the_first_process_ends_when_clients_can_connect() {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let session = stat.rsplit(") ").next().unwrap().split(' ').nth(3).unwrap();
     assert_eq!(session, pid.to_string(), "a session of its own");
+    assert_eq!(status(pid, "Name"), "tenure-pr-helpe");
     kill(pid, Signal::TERM);
     wait_until("it has ended", || !sock.exists() && !pidfile.exists());
 }
@@ -169,7 +170,7 @@ fn what_is_wrong_at_the_start_is_one_line_with_what_to_do() {
         (vec!["-k", sock, "-g", "no-such-group"], "invalid group \"no-such-group\""),
         (vec!["-k", sock, "-f", "/no/such/pid"], "cannot create pidfile /no/such/pid"),
         (vec!["-k", sock, "--policy", "bad.toml"], "bad.toml:3:1: unknown key `vn`"),
-        (vec!["-k", sock, "--policy", "none.toml"], "none.toml: No such file"),
+        (vec!["-k", sock, "--policy", "none.toml"], "none.toml: No such file or directory (os error 2)\n"),
         (vec!["-k", sock, "--config", "bad.toml"], "bad.toml:2:3: unknown key `rule`"),
         (vec!["-k", sock, "--metrics", "unix:/no/such/metrics"], "cannot serve metrics"),
         (vec!["-k", sock, "--agent-socket", "/no/such/agents"], "cannot listen on /no/such/agents"),

@@ -4,6 +4,7 @@
 use super::error::StartError;
 use super::options::Settings;
 use crate::document;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// Read if it is there.
@@ -11,10 +12,19 @@ const DEFAULT: &str = "/etc/tenure/pr-helper.toml";
 
 /// What the file says; nothing where there is none and none was asked for.
 pub(super) fn load(path: Option<&Path>) -> Result<Settings, StartError> {
-    match path {
-        Some(path) => Ok(document::load(path)?),
-        None if Path::new(DEFAULT).exists() => Ok(document::load(Path::new(DEFAULT))?),
-        None => Ok(Settings::default()),
+    path.map_or_else(|| shared(Path::new(DEFAULT)), |path| Ok(document::load(path)?))
+}
+
+/// The file of all helpers of a host. Only one that certainly is not there says nothing: a policy that could not be read must
+/// not become "everything is allowed".
+fn shared(path: &Path) -> Result<Settings, StartError> {
+    if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return Ok(Settings::default());
+    }
+    let settings: Settings = document::load(path)?;
+    match settings.of_one_helper() {
+        Some(key) => Err(StartError::SharedConfig { path: path.to_owned(), key }),
+        None => Ok(settings),
     }
 }
 
@@ -34,6 +44,28 @@ mod tests {
         assert_eq!((read.vm.as_deref(), read.verbose), (Some("v"), 2));
         assert_eq!(read.metrics, "unix:/m".parse().ok());
         assert_eq!(parse("").unwrap().socket, None);
+    }
+
+    #[test]
+    fn a_file_for_all_that_cannot_be_read_is_not_taken_for_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c.toml");
+        assert!(shared(&path).is_ok());
+        std::os::unix::fs::symlink("/no/such/file", &path).unwrap();
+        assert!(shared(&path).is_err(), "a link that leads nowhere");
+        assert!(shared(Path::new("/dev/null/c.toml")).is_err(), "no way there");
+    }
+
+    #[test]
+    fn what_only_one_helper_can_have_is_not_for_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c.toml");
+        for key in ["vm", "socket", "pidfile"] {
+            std::fs::write(&path, format!("{key} = '/x'\n")).unwrap();
+            let said = shared(&path).err().unwrap().to_string();
+            assert!(said.contains(&format!("`{key}`")) && said.contains("--config"), "{said}");
+            assert!(load(Some(&path)).is_ok(), "a file of its own may");
+        }
     }
 
     #[test]

@@ -18,6 +18,12 @@ pub(super) enum StartError {
     Document(#[from] DocumentError),
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
+    #[error(
+        "{}: `{key}` is for one helper, and this file is read by every helper of the host; give it on the command line, or in a \
+         file of its own with --config",
+        path.display()
+    )]
+    SharedConfig { path: PathBuf, key: &'static str },
     #[error("socket path must be absolute, not {0:?}")]
     RelativeSocket(PathBuf),
     #[error("socket activation passes {0} sockets; exactly one can be served")]

@@ -66,6 +66,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Serves until SIGTERM, SIGINT or SIGHUP.
 fn serve(options: &mut Options) -> Result<(), StartError> {
+    // In the background it was started under the name `exe`. Only for people: the kernel takes any 15 bytes.
+    let _ = rustix::thread::set_name(options.name.short());
     let stop = stop_signals()?;
     let detached = options.detached.then(Detached::new).transpose()?;
     let log = Log::install(options)?;
@@ -109,6 +111,7 @@ fn say(report: &Report) {
     for (name, measure) in report.measures() {
         match measure {
             Measure::Failed(why) => tracing::warn!("{name} failed: {why}"),
+            Measure::Unavailable(why) => tracing::warn!("{name} is not available: {why}"),
             other => tracing::info!("{name}: {other}"),
         }
     }

@@ -1,6 +1,6 @@
 //! Under which name the program was started: as itself, or in the place of `qemu-pr-helper`.
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::fmt;
 use std::path::Path;
 
@@ -29,6 +29,14 @@ impl Name {
         match self {
             Self::Tenure => "tenure-pr-helper",
             Self::Qemu => "qemu-pr-helper",
+        }
+    }
+
+    /// What ps(1) shows of the process, of which the kernel keeps 15 bytes.
+    pub(super) const fn short(self) -> &'static CStr {
+        match self {
+            Self::Tenure => c"tenure-pr-helpe",
+            Self::Qemu => c"qemu-pr-helper",
         }
     }
 

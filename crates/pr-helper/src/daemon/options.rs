@@ -82,6 +82,18 @@ pub(super) struct Settings {
     pub(super) quiet: bool,
 }
 
+impl Settings {
+    /// A key that several helpers cannot share.
+    pub(super) fn of_one_helper(&self) -> Option<&'static str> {
+        let own = [
+            ("vm", self.vm.is_some()),
+            ("socket", self.socket.is_some()),
+            ("pidfile", self.pidfile.is_some()),
+        ];
+        own.into_iter().find_map(|(key, given)| given.then_some(key))
+    }
+}
+
 fn address<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Address>, D::Error> {
     let text = String::deserialize(text)?;
     text.parse().map(Some).map_err(serde::de::Error::custom)
@@ -150,6 +162,9 @@ pub(super) fn parse(name: Name, arguments: &[OsString]) -> Result<Asked, StartEr
         return Ok(Asked::Print(trace::list()));
     }
     let trace = Trace::parse(patterns)?;
+    if [&line.settings.vm, &file.vm].into_iter().flatten().any(String::is_empty) {
+        return Err(StartError::Usage(format!("--vm takes a name; see {name} --help")));
+    }
     Ok(Asked::Serve(Box::new(Options::of(name, line, file, trace))))
 }
 
@@ -258,7 +273,9 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_on_one_line_with_where_to_look() {
-        for bad in [&["--bogus"][..], &["-k"], &["extra"], &["--metrics", "nowhere"], &["--s=/x"]] {
+        for bad in
+            [&["--bogus"][..], &["-k"], &["extra"], &["--vm", ""], &["--metrics", "nowhere"], &["--s=/x"]]
+        {
             let said = refused(bad);
             assert!(said.ends_with("see tenure-pr-helper --help") && !said.contains('\n'), "{said:?}");
         }

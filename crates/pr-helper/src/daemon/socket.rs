@@ -87,11 +87,11 @@ fn abstract_name(address: &std::os::unix::net::SocketAddr) -> Option<String> {
 }
 
 /// Whose record is kept under this path: the path, but for what libvirt puts into it at each start of a domain. A path that is
-/// no text is escaped, so that no other becomes the same.
+/// no text is escaped, and says so: no other, which begins with a slash, becomes the same.
 fn owner(path: &Path) -> String {
     match path.to_str() {
         Some(text) => without_domain_number(text).unwrap_or_else(|| text.to_owned()),
-        None => path.as_os_str().as_encoded_bytes().escape_ascii().to_string(),
+        None => format!("bytes:{}", path.as_os_str().as_encoded_bytes().escape_ascii()),
     }
 }
 
@@ -153,6 +153,6 @@ mod tests {
         }
         use std::os::unix::ffi::OsStrExt;
         let odd = Path::new(std::ffi::OsStr::from_bytes(b"/run/\xFF"));
-        assert_eq!(owner(odd), "/run/\\xff");
+        assert_eq!(owner(odd), "bytes:/run/\\xff");
     }
 }

@@ -101,6 +101,6 @@ mod tests {
     fn what_is_not_understood_is_refused() {
         let said = |given: &str| Trace::parse(&[given.into()]).unwrap_err().to_string();
         assert!(said("format=json").contains("format="));
-        assert!(said("events=/no/such").starts_with("/no/such: "));
+        assert!(said("events=/no/such").starts_with("cannot read /no/such"));
     }
 }

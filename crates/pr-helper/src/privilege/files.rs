@@ -27,8 +27,6 @@ impl Allowed {
         let mut allowed = Self { paths: Vec::new(), missing: Vec::new() };
         let read = AccessFs::ReadFile | AccessFs::ReadDir;
         allowed.add(Path::new("/proc"), read);
-        // What a device is, and the way to it.
-        allowed.add(Path::new("/sys"), read);
         confinement.readable.iter().for_each(|path| allowed.add(path, read));
         confinement.tidied.iter().for_each(|path| allowed.add(path, AccessFs::RemoveFile.into()));
         confinement.owned.iter().for_each(|path| allowed.add(path, owning()));
