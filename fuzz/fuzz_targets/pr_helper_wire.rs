@@ -1,4 +1,4 @@
-//! The pr-manager protocol: what a client sends to the helper, and what a helper sends to the agent's client.
+//! The pr-manager protocol: what a client sends to the helper, and what the helper answers.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,7 +1,7 @@
 //! The way to a logical unit as an initiator: [`Nexus`] sends one command and gives back what the
 //! device server answered. A SCSI status is a value; only a lost transport is an error.
 //!
-//! Implementations: Linux SG_IO (here), the iSCSI initiator (`iscsi`), later the pr-helper client.
+//! Implementations: Linux SG_IO (here), the iSCSI initiator (`iscsi`), the pr-helper's client (`pr-helper`).
 //! Used by the command line, the agent and the vhost-user device to carry out what `handover` asks.
 
 mod attention;

@@ -23,6 +23,10 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+const SHORTEST: Duration = Duration::from_millis(1);
+/// Beyond every patience, and within what a clock can be asked to add.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The helper does not send this command, and why. The cause of a [`TransportError::NotSent`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("tenure-pr-helper refuses: {0}")]
@@ -69,11 +73,11 @@ impl Client {
         Self { path: path.into(), device, handover, timeout: Self::TIMEOUT, stream: None }
     }
 
-    /// Sets how long connecting may take, and a command. One that takes longer has an unknown outcome, and the helper may
-    /// still be busy with it.
+    /// Sets how long connecting may take, and a command: a millisecond to a day. One that takes longer has an unknown
+    /// outcome, and the helper may still be busy with it.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
-        Self { timeout, ..self }
+        Self { timeout: timeout.clamp(SHORTEST, LONGEST), ..self }
     }
 
     /// The connection, taken out: it is put back after an exchange that ended well.

@@ -13,6 +13,13 @@ use ledger::State;
 use support::agent::*;
 use support::wait_until;
 
+/// KiB of memory that this process has.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 #[test]
 fn hostile_agents_leave_memory_and_descriptors_flat() {
     let bench = Bench::holder();
@@ -25,6 +32,10 @@ fn hostile_agents_leave_memory_and_descriptors_flat() {
         }
     };
     let before = open();
+    (0..20).for_each(|_| round());
+    let memory = resident();
     (0..100).for_each(|_| round());
     wait_until("all are gone", || open() <= before);
+    let grown = resident().saturating_sub(memory);
+    assert!(grown < 8 << 10, "{grown} KiB more");
 }

@@ -171,6 +171,18 @@ fn a_helper_that_neither_accepts_nor_greets_is_waited_for_as_long_as_was_said() 
 }
 
 #[test]
+fn any_timeout_is_one() {
+    let (client, helper, _directory) = helper(vec![|stream| {
+        greet(stream);
+        take(stream);
+    }]);
+    assert!(is_unknown(&client.with_timeout(Duration::MAX).execute(&read())));
+    helper.join().unwrap();
+    let hasty = self::client("/no/such/socket").with_timeout(Duration::ZERO);
+    assert_eq!(hasty.timeout, SHORTEST, "to the kernel none is for ever");
+}
+
+#[test]
 fn more_data_than_was_asked_for_is_no_answer() {
     let (mut client, helper, _directory) = helper(vec![|stream| {
         greet(stream);

@@ -1,7 +1,7 @@
 //! The bytes of QEMU's pr-manager protocol (QEMU `docs/interop/pr-helper.rst`, and where it is silent, what
 //! qemu-pr-helper does): the features words, the request's header, the reply. All integers are big-endian.
 //!
-//! Pure. Read by `server`, written by the agent's client; no input panics, and what cannot be framed is an error, after which
+//! Pure. Read by `server`, written by QEMU (and by tests, which read replies); no input panics, and what cannot be framed is an error, after which
 //! the stream cannot be read on.
 
 mod reply;

@@ -65,8 +65,9 @@ fn text(event: &Event) -> String {
     };
     let Event { at, vm, action, status, name, uid, .. } = event;
     let node = word("at", event.node.as_deref());
+    let handover = word("for handover", event.handover.as_deref());
     let line = format!(
-        "{at} {vm}: {action}{kind}{keys} on {device}{node}: {status}{sense}{refused} [{name} pid {pid} uid {uid}]{left_out}"
+        "{at} {vm}: {action}{kind}{keys} on {device}{node}{handover}: {status}{sense}{refused} [{name} pid {pid} uid {uid}]{left_out}"
     );
     line.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).chain(['\n']).collect()
 }
@@ -84,6 +85,7 @@ mod tests {
             pid: Some(7),
             lun: Some("naa.6".into()),
             node: Some("/dev/sdb".into()),
+            handover: Some("ab".into()),
             action: "PREEMPT".into(),
             kind: Some(5),
             key: Some("0xa".into()),
@@ -94,7 +96,7 @@ mod tests {
         };
         assert_eq!(
             text(&event),
-            "2000-02-29T00:00:00.000Z db: PREEMPT type 5 key 0xa second key 0xb on naa.6 at /dev/sdb: \
+            "2000-02-29T00:00:00.000Z db: PREEMPT type 5 key 0xa second key 0xb on naa.6 at /dev/sdb for handover ab: \
              RESERVATION CONFLICT [qemu\u{FFFD}\u{FFFD}[2J pid 7 uid 0] (3 before it left out)\n"
         );
     }
