@@ -8,7 +8,7 @@
 //! is answered with HARDWARE ERROR, and nothing is sent. A commit that fails after GOOD does not make it less GOOD: the
 //! intent stays open, and nothing that changes anything passes until the device has been asked.
 //!
-//! PERSISTENT RESERVE IN waits for no lock of another process and needs no record; it works with a broken state directory.
+//! PERSISTENT RESERVE IN waits for nobody (but to note a unit attention that it brings) and needs no record; it works with a broken state directory.
 //! Where its reply says that the guest's registration is not what is recorded, the device is asked.
 
 mod attend;
@@ -36,7 +36,7 @@ use rustix::fd::OwnedFd;
 use scsi::pr::{InAction, PrInCdb, PrOutCdb, request};
 use scsi::{Completion, Status};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 /// SIP_C and ATP_C in byte 2 of REPORT CAPABILITIES (SPC-4 6.15.4).
@@ -52,6 +52,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 const MOST_NEXUSES: usize = 4096;
 
 type Nexuses = BTreeMap<(LunId, PathId), Arc<Mutex<Known>>>;
+/// Held while a command that may change a logical unit is under way: what it removes may be another nexus's.
+type Units = BTreeMap<LunId, Arc<Mutex<()>>>;
 
 /// Serves one guest.
 pub struct Service {
@@ -63,6 +65,7 @@ pub struct Service {
     complaints: Complaints,
     /// One entry for each device that the guest was given.
     nexuses: Mutex<Nexuses>,
+    units: Mutex<Units>,
 }
 
 impl Service {
@@ -79,17 +82,26 @@ impl Service {
         observer: Box<dyn Observer>,
     ) -> Self {
         let complaints = Complaints::new();
-        Self { vm: vm.into(), rules, devices, book, observer, complaints, nexuses: Mutex::default() }
+        Self {
+            vm: vm.into(),
+            rules,
+            devices,
+            book,
+            observer,
+            complaints,
+            nexuses: Mutex::default(),
+            units: Mutex::default(),
+        }
     }
 
     /// What is forgotten here is read or asked again.
     fn known(&self, identity: &Identity) -> Arc<Mutex<Known>> {
-        let key = (identity.lun.clone(), identity.path.clone());
-        let mut nexuses = lock(&self.nexuses);
-        if nexuses.len() >= MOST_NEXUSES && !nexuses.contains_key(&key) {
-            nexuses.retain(|_, known| Arc::strong_count(known) > 1);
-        }
-        Arc::clone(nexuses.entry(key).or_default())
+        entry(&self.nexuses, (identity.lun.clone(), identity.path.clone()))
+    }
+
+    /// Locked before the nexus.
+    fn unit(&self, identity: &Identity) -> Arc<Mutex<()>> {
+        entry(&self.units, identity.lun.clone())
     }
 
     fn read_in(&self, cdb: PrInCdb, raw: [u8; 16], fd: OwnedFd) -> Result<Completion, Refused> {
@@ -117,26 +129,40 @@ impl Service {
         request: &scsi::Request,
     ) -> Completion {
         let known = self.known(identity);
-        let record = {
-            // Read with the nexus held, so that no attention is given twice.
-            let mut known = lock(&known);
-            let record = self.record(identity);
-            if let Some(sense) = self.run(identity, Arc::clone(&record), &mut known, nexus).give_attention() {
-                return sense;
-            }
-            record
+        let record = match self.attention(identity, &known, nexus) {
+            Ok(record) => record,
+            Err(owed) => return owed,
         };
         let ended = nexus.execute(request).unwrap_or_else(|error| failure::answer(&error));
-        let mut known = lock(&known);
-        known.tracker.observe(request, &ended);
-        let attention = unit_attention(&ended).is_some() && !known.tracker.wants().nothing();
+        let told = unit_attention(&ended).is_some() && {
+            let mut known = lock(&known);
+            known.tracker.observe(request, &ended);
+            !known.tracker.wants().nothing()
+        };
         let recorded = record.path(&identity.path).map(|path| path.tracked);
         let contradiction =
             recorded.and_then(|path| Contradiction::of(path, record.reservation, request, &ended));
-        if attention || contradiction.is_some() {
-            self.settle_aside(identity, &mut known, nexus, contradiction);
+        if told || contradiction.is_some() {
+            self.settle_aside(identity, &known, nexus, contradiction);
         }
         ended
+    }
+
+    /// The record, unless the guest is owed a unit attention. If another command is under way on the nexus, the next one
+    /// gives it.
+    fn attention(
+        &self,
+        identity: &Identity,
+        known: &Mutex<Known>,
+        nexus: &mut dyn Nexus,
+    ) -> Result<Arc<Record>, Completion> {
+        // Read with the nexus held, so that no attention is given twice.
+        let known = try_lock(known);
+        let record = self.record(identity);
+        let owed = known.and_then(|mut known| {
+            self.run(identity, Arc::clone(&record), &mut known, nexus).give_attention()
+        });
+        owed.map_or(Ok(record), Err)
     }
 
     /// What policy says; a device without a name is one that no rule names.
@@ -168,15 +194,17 @@ impl Service {
     fn settle_aside(
         &self,
         identity: &Identity,
-        known: &mut Known,
+        known: &Mutex<Known>,
         nexus: &mut dyn Nexus,
         contradiction: Option<Contradiction>,
     ) {
         // A handover may have begun, and ended, since the record was read.
         let Ok(_shared) = self.book.share(&identity.lun, Duration::ZERO) else { return };
+        let unit = self.unit(identity);
+        let (Some(_unit), Some(mut known)) = (try_lock(&unit), try_lock(known)) else { return };
         let record = self.record(identity);
         if !record.state.is_away() {
-            let mut run = self.run(identity, record, known, nexus);
+            let mut run = self.run(identity, record, &mut known, nexus);
             run.doubt(contradiction);
             let _ = run.settle();
         }
@@ -193,7 +221,8 @@ impl Service {
             return self.out_unrecorded(order, identity.as_deref(), multipath, &mut *nexus);
         };
         let _shared = self.admit(identity)?;
-        let known = self.known(identity);
+        let (unit, known) = (self.unit(identity), self.known(identity));
+        let _unit = lock(&unit);
         let mut known = lock(&known);
         let record = self.guard(identity)?;
         self.run(identity, record, &mut known, &mut *nexus).out(order)
@@ -352,9 +381,26 @@ impl Serve for Service {
     }
 }
 
+/// The entry of a map that is bounded: those that nobody uses make room.
+fn entry<K: Ord, V: Default>(map: &Mutex<BTreeMap<K, Arc<V>>>, key: K) -> Arc<V> {
+    let mut map = lock(map);
+    if map.len() >= MOST_NEXUSES && !map.contains_key(&key) {
+        map.retain(|_, value| Arc::strong_count(value) > 1);
+    }
+    Arc::clone(map.entry(key).or_default())
+}
+
 /// A map or a nexus stays usable after a thread died holding it: the record, not the memory, is what counts.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 fn new_record(identity: &Identity) -> Arc<Record> {

@@ -8,7 +8,7 @@ use nexus::{Nexus, unit_attention};
 use scsi::pr::{
     Capabilities, FullStatus, InAction, Key, ReadKeys, ReadReservation, ReservationType, request,
 };
-use scsi::{Completion, Request, Status};
+use scsi::{Completion, Request, SenseKey, Status};
 
 /// Most unit attentions that are taken before one answer.
 const ATTENTIONS: usize = 16;
@@ -119,10 +119,16 @@ impl<'a> Questions<'a> {
                 continue;
             }
             let aptpl = self.persistence()?.unwrap_or(recorded);
-            if self.send(&request::register(key, key, aptpl))?.status.is_good() {
-                let mut tracker = Tracker::recorded(Tracked { key: Some(key), aptpl, ..self.recorded });
-                tracker.learn_probe(true);
-                return Ok(tracker);
+            let ended = self.send(&request::register(key, key, aptpl))?;
+            match ended.status {
+                Status::GOOD => {
+                    let mut tracker = Tracker::recorded(Tracked { key: Some(key), aptpl, ..self.recorded });
+                    tracker.learn_probe(true);
+                    return Ok(tracker);
+                }
+                Status::RESERVATION_CONFLICT => {}
+                // Not ready, aborted, out of resources: that proves nothing.
+                _ => return Err(ended),
             }
         }
         let mut tracker = Tracker::recorded(self.recorded);
@@ -133,8 +139,7 @@ impl<'a> Questions<'a> {
     /// PTPL_A: the APTPL of the whole logical unit, whoever set it last. Every REGISTER sets it, so the probe must repeat it.
     /// `None` where the device has no REPORT CAPABILITIES.
     fn persistence(&mut self) -> Result<Option<bool>, Completion> {
-        let ended = self.send(&request::read(InAction::REPORT_CAPABILITIES, 8))?;
-        let told = if ended.status.is_good() { Capabilities::parse(&ended.data) } else { None };
+        let told = self.read_optional(InAction::REPORT_CAPABILITIES, 8, Capabilities::parse)?;
         Ok(told.map(|capabilities| capabilities.persist_active))
     }
 
@@ -168,8 +173,7 @@ impl<'a> Questions<'a> {
         if self.port.initiator.is_none() || self.port.target_port.is_none() {
             return Ok(None);
         }
-        let ended = self.send(&request::read(InAction::READ_FULL_STATUS, LENGTH))?;
-        let status = if ended.status.is_good() { FullStatus::parse(&ended.data) } else { None };
+        let status = self.read_optional(InAction::READ_FULL_STATUS, LENGTH, FullStatus::parse)?;
         let Some(status) = status.filter(|status| !status.truncated) else { return Ok(None) };
         let mut told = *tracker;
         let used = told.learn_full_status(&status, self.port);
@@ -195,7 +199,23 @@ impl<'a> Questions<'a> {
         parse(&ended.data).ok_or_else(failure::not_recorded)
     }
 
-    /// Sends one question; GOOD, RESERVATION CONFLICT and a rejection are answers.
+    /// What not every device has; one that does not rejects it.
+    fn read_optional<T>(
+        &mut self,
+        action: InAction,
+        length: u16,
+        parse: fn(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, Completion> {
+        let ended = self.send(&request::read(action, length))?;
+        let key = ended.decoded_sense().map(|sense| sense.key);
+        match ended.status {
+            Status::GOOD => Ok(parse(&ended.data)),
+            Status::CHECK_CONDITION if key == Some(SenseKey::ILLEGAL_REQUEST) => Ok(None),
+            _ => Err(ended),
+        }
+    }
+
+    /// Sends one question, past unit attentions.
     fn send(&mut self, request: &Request) -> Result<Completion, Completion> {
         for _ in 0..ATTENTIONS {
             let ended = self.nexus.execute(request).map_err(|error| failure::answer(&error))?;
@@ -203,8 +223,7 @@ impl<'a> Questions<'a> {
                 self.taken.push(ended.sense);
                 continue;
             }
-            let busy = [Status::BUSY, Status::TASK_SET_FULL, Status::TASK_ABORTED].contains(&ended.status);
-            return if busy { Err(ended) } else { Ok(ended) };
+            return Ok(ended);
         }
         Err(Completion::status(Status::BUSY))
     }

@@ -158,7 +158,7 @@ impl Run<'_> {
         let mut candidates = order::candidates(recorded, under_way);
         let others = last.key.filter(|key| candidates.iter().all(|(known, _)| known != key));
         candidates.extend(others.map(|key| (key, last.aptpl)));
-        let ordered = under_way.map(|order| order.kind);
+        let ordered = under_way.filter(|order| !order.action.is_register()).map(|order| order.kind);
         let claims = [recorded.held, last.held, ordered].into_iter().flatten().collect();
         let registered = Some(self.known.tracker).filter(|tracker| sure && !tracker.wants().registration);
         let answer = self.question(|questions| {
@@ -327,9 +327,14 @@ impl Run<'_> {
         let tracked = answer.tracker.last();
         let before = self.recorded().unwrap_or_default();
         let explained = order.filter(|_| effect != Effect::None);
-        let others = order.filter(|_| effect == Effect::Done).map(|by| self.others_removed(by));
+        // GOOD, or the own key gone: then the command was carried out, and others of the guest's keys went with it.
+        let went = before
+            .key
+            .is_some_and(|key| tracked.key.is_none() && order.is_some_and(|by| order::removes(by, key)));
+        let done = effect == Effect::Done || effect == Effect::Maybe && went;
+        let others = order.filter(|_| done).map(|by| self.others_removed(by));
         let state = self.state_after(tracked, answer, explained);
-        let kind = self.reservation_after(before, tracked, answer);
+        let kind = self.reservation_after(before, tracked, answer, order.filter(|_| done));
         if !always && before == tracked && state.is_none() && kind.is_none() {
             return Ok(());
         }
@@ -354,9 +359,21 @@ impl Run<'_> {
     }
 
     /// The type of the reservation, if it is news: as it was read, or as far as the nexus's own part tells.
-    fn reservation_after(&self, before: Tracked, now: Tracked, answer: &Answer) -> Option<Change> {
-        let released = before.held.is_some_and(|kind: ReservationType| !kind.is_all_registrants());
-        let own = now.held.map(Some).or((released && now.held.is_none()).then_some(None));
+    fn reservation_after(
+        &self,
+        before: Tracked,
+        now: Tracked,
+        answer: &Answer,
+        done: Option<&Intended>,
+    ) -> Option<Change> {
+        let single = before.held.is_some_and(|kind: ReservationType| !kind.is_all_registrants());
+        let released = done.is_some_and(|by| match by.action {
+            OutAction::CLEAR => true,
+            OutAction::RELEASE => before.held == Some(by.kind),
+            _ => false,
+        });
+        let ended = now.held.is_none() && (single || released);
+        let own = now.held.map(Some).or(ended.then_some(None));
         let kind = answer.reservation.or(own)?;
         (kind != self.record.reservation).then_some(Change::Reservation { kind })
     }

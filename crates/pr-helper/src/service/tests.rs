@@ -24,6 +24,9 @@ mod random;
 /// Done once, while a command is with the device.
 type Meanwhile = Box<dyn FnOnce() + Send>;
 
+/// The first two bytes of a CDB, and an answer.
+type Instead = Option<([u8; 2], Completion)>;
+
 /// A nexus to a logical unit in process; with `lost` its answers no longer arrive.
 #[derive(Clone)]
 struct Line {
@@ -32,6 +35,8 @@ struct Line {
     lost: Arc<AtomicBool>,
     meanwhile: Arc<Mutex<Option<Meanwhile>>>,
     cdbs: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// What commands that begin like this are answered instead of being carried out.
+    instead: Arc<Mutex<Instead>>,
 }
 
 impl Nexus for Line {
@@ -39,6 +44,11 @@ impl Nexus for Line {
         let out = if let DataPhase::Out(list) = &request.data { list.as_slice() } else { &[] };
         let task = self.unit.begin(&self.handle, 1);
         self.cdbs.lock().unwrap().push(request.cdb.clone());
+        if let Some((_, answer)) =
+            self.instead.lock().unwrap().as_ref().filter(|(like, _)| request.cdb.starts_with(like))
+        {
+            return Ok(answer.clone());
+        }
         let ended = self.unit.execute(&self.handle, &task, &request.cdb, out);
         let meanwhile = self.meanwhile.lock().unwrap().take();
         meanwhile.into_iter().for_each(|act| act());
@@ -120,8 +130,8 @@ impl Bench {
         let lost = Arc::new(AtomicBool::new(false));
         let line = |number| {
             let handle = unit.attach(&it_nexus(number));
-            let (meanwhile, cdbs) = (Arc::default(), Arc::default());
-            Line { unit: Arc::clone(&unit), handle, lost: Arc::clone(&lost), meanwhile, cdbs }
+            let (meanwhile, cdbs, instead) = (Arc::default(), Arc::default(), Arc::default());
+            Line { unit: Arc::clone(&unit), handle, lost: Arc::clone(&lost), meanwhile, cdbs, instead }
         };
         let (line, mut foreign, other) = (line(1), line(2), line(3));
         foreign.lost = Arc::default();

@@ -177,3 +177,90 @@ fn a_registrant_of_a_reservation_of_all_is_known_to_hold_it_when_it_has_read_it(
     bench.guest(&request::read(InAction::READ_RESERVATION, 8192));
     assert_eq!((bench.recorded(), bench.record().reservation), ((Some(KEY), Some(all)), Some(all)));
 }
+
+#[test]
+fn a_question_that_the_device_cannot_answer_now_fences_nobody() {
+    let check = |key, code| Completion::check(&scsi::Sense::new(key, code));
+    let transition = check(scsi::SenseKey::NOT_READY, AdditionalSense::new(0x04, 0x0A));
+    let resources = check(scsi::SenseKey::ILLEGAL_REQUEST, AdditionalSense::new(0x55, 0x04));
+    for (like, answer) in [([0x5F, 0], transition.clone()), ([0x5F, 0], resources), ([0x5E, 2], transition)] {
+        let mut bench = holder("spc", false);
+        bench.restart();
+        *bench.line.instead.lock().unwrap() = Some((like, answer.clone()));
+        assert_eq!(bench.guest(&request::reserve(KEY, KIND)), answer, "the guest is told, and tries again");
+        assert_eq!(standing(&bench), (State::Active, (Some(KEY), Some(KIND))));
+        *bench.line.instead.lock().unwrap() = None;
+        assert_eq!(bench.guest(&request::reserve(KEY, KIND)).status, Status::GOOD);
+    }
+}
+
+#[test]
+fn a_device_without_capabilities_or_full_status_can_be_asked_all_the_same() {
+    for like in [[0x5E, 2], [0x5E, 3]] {
+        let mut bench = holder("spc", true);
+        bench.restart();
+        *bench.line.instead.lock().unwrap() = Some((like, failure::not_allowed()));
+        assert_eq!(bench.guest(&request::reserve(KEY, KIND)).status, Status::GOOD);
+        assert_eq!(standing(&bench), (State::Active, (Some(KEY), Some(KIND))));
+    }
+}
+
+#[test]
+fn a_clear_whose_answer_was_lost_fences_no_other_nexus_of_the_guest() {
+    let mut bench = two_paths();
+    bench.line.lost.store(true, SeqCst);
+    bench.guest(&request::clear(KEY));
+    bench.restart();
+    bench.insist(&request::reserve(KEY, KIND));
+    while unit_attention(&bench.elsewhere(&request::reserve(KEY, KIND))).is_some() {}
+    assert_eq!(bench.record().state, State::Active);
+}
+
+#[test]
+fn a_register_through_another_nexus_waits_for_the_clear_that_might_remove_it() {
+    let bench = two_paths();
+    let ((at_device, is_at_device), (done, is_done)) =
+        (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+    let wait = move || {
+        at_device.send(()).unwrap();
+        // Nobody comes through as long as this command is not concluded; without that, this is the moment.
+        let _ = is_done.recv_timeout(Duration::from_millis(200));
+    };
+    *bench.line.meanwhile.lock().unwrap() = Some(Box::new(wait));
+    std::thread::scope(|scope| {
+        scope.spawn(|| bench.guest(&request::clear(KEY)));
+        is_at_device.recv_timeout(Duration::from_secs(20)).unwrap();
+        while unit_attention(&bench.elsewhere(&request::register_and_ignore(OTHER, false))).is_some() {}
+        let _ = done.send(());
+    });
+    let other = PathId("other nexus".into());
+    assert_eq!(bench.record().path(&other).unwrap().tracked.key, Some(OTHER));
+}
+
+#[test]
+fn who_reads_waits_for_no_command_that_is_under_way() {
+    let bench = Arc::new(holder("spc", false));
+    let (known, unit) = {
+        let nexuses = lock(&bench.service.nexuses);
+        let units = lock(&bench.service.units);
+        (nexuses.values().next().cloned().unwrap(), units.values().next().cloned().unwrap())
+    };
+    let _under_way = (lock(&known), lock(&unit));
+    let (done, is_done) = std::sync::mpsc::channel();
+    let guest = Arc::clone(&bench);
+    std::thread::spawn(move || done.send(guest.guest(&request::read(InAction::READ_KEYS, 8192)).status));
+    assert_eq!(is_done.recv_timeout(Duration::from_secs(5)), Ok(Status::GOOD));
+}
+
+#[test]
+fn a_reservation_of_all_that_the_guest_ended_is_not_recorded_any_more() {
+    let all = ReservationType(7);
+    for end in [request::release(KEY, all), request::clear(KEY)] {
+        let bench = Bench::new("spc", false);
+        assert_eq!(bench.insist(&request::register(Key::NONE, KEY, false)).status, Status::GOOD);
+        assert_eq!(bench.guest(&request::reserve(KEY, all)).status, Status::GOOD);
+        assert_eq!(bench.record().reservation, Some(all));
+        assert_eq!(bench.guest(&end).status, Status::GOOD);
+        assert_eq!(bench.record().reservation, None);
+    }
+}
