@@ -5,7 +5,7 @@ use crate::qemu::Qmp;
 use crate::vm::agent::{Ended, READY, Run};
 use crate::vm::initramfs;
 use crate::vm::kernel::Kernel;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -16,6 +16,9 @@ use tempfile::TempDir;
 
 /// How long booting may take; it takes ten seconds on two idle cores.
 const BOOT: Duration = Duration::from_secs(240);
+
+/// What runs in it besides what this machine has installed: the agent, and the helper.
+pub const PROGRAMS: [&str; 2] = ["tenure-lab", "tenure-pr-helper"];
 
 /// A running VM that ends with this value.
 #[derive(Debug)]
@@ -28,18 +31,18 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Boots Debian's kernel on this machine's own root. `programs` is seen as `/lab/programs`, read-only; the
-    /// agent must be in it, as `tenure-lab`. Downloads are kept in `cache`.
+    /// Boots Debian's kernel on this machine's own root. Copies of [`PROGRAMS`] from the directory
+    /// `programs` are seen in `/lab/programs`, read-only. Downloads are kept in `cache`.
     ///
     /// # Errors
     /// If something is not installed or cannot be fetched, or the VM does not come up in time.
     pub fn boot(cache: &Path, programs: &Path) -> Result<Self> {
-        ensure!(programs.join("tenure-lab").exists(), "{} has no tenure-lab", programs.display());
         let kernel = Kernel::fetch(cache)?;
         let files = TempDir::new()?;
         std::fs::create_dir(files.path().join("keep"))?;
+        copy(programs, &files.path().join("programs"))?;
         std::fs::write(files.path().join("initrd"), initramfs::build(&kernel)?)?;
-        let mut process = Background::start(&mut command(&kernel, files.path(), programs)?)?;
+        let mut process = Background::start(&mut command(&kernel, files.path())?)?;
         let qmp = Qmp::connect(&files.path().join("qmp"), &mut process)?;
         let agent = UnixStream::connect(files.path().join("agent"))?;
         let mut vm = Self { process, qmp, agent: BufReader::new(agent), files };
@@ -120,7 +123,17 @@ impl Drop for Vm {
     }
 }
 
-fn command(kernel: &Kernel, files: &Path, programs: &Path) -> Result<Command> {
+/// They must not change under the VM, which keeps parts of them in memory, when somebody compiles meanwhile.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir(to)?;
+    for name in PROGRAMS {
+        let program = from.join(name);
+        std::fs::copy(&program, to.join(name)).with_context(|| program.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn command(kernel: &Kernel, files: &Path) -> Result<Command> {
     let path = |name: &str| files.join(name).display().to_string();
     let share = |tag: &str, at: &Path, more: &str| {
         let local = format!("local,id={tag},path={},security_model=none,multidevs=remap{more}", at.display());
@@ -143,7 +156,7 @@ fn command(kernel: &Kernel, files: &Path, programs: &Path) -> Result<Command> {
     let agent = format!("socket,id=agent,path={},server=on,wait=off", path("agent"));
     command.args(["-chardev".into(), agent]);
     command.args(share("root", Path::new("/"), ",readonly=on"));
-    command.args(share("programs", programs, ",readonly=on"));
+    command.args(share("programs", &files.join("programs"), ",readonly=on"));
     command.args(share("keep", &files.join("keep"), ""));
     command.stdout(File::create(files.join("qemu.log"))?).stderr(File::create(files.join("qemu.err"))?);
     Ok(command)

@@ -9,5 +9,5 @@ mod initramfs;
 mod kernel;
 mod machine;
 
-pub use machine::Vm;
 pub(crate) use machine::connect;
+pub use machine::{PROGRAMS, Vm};
