@@ -39,9 +39,11 @@ pub(super) fn print() -> Result<()> {
         measure(&programs, round, &mut cells)?;
     }
     println!(
-        "helpers over disks that answer at once; requests per second, latency; medians of {ROUNDS} rounds,"
+        "helpers over disks that answer at once: requests per second, the helper's processor time for each,"
     );
-    println!("ratios to qemu-pr-helper in the same round (min to max)");
+    println!(
+        "latency; medians of {ROUNDS} rounds (min to max), and ratios to qemu-pr-helper in the same round"
+    );
     cells.iter().for_each(Cell::print);
     println!();
     memory::print(&programs)
