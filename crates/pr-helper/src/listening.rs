@@ -7,7 +7,9 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, Stat, flock, lstat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -33,6 +35,50 @@ pub enum ListenError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// Bytes that the name of a Unix socket may have (unix(7), and a NUL behind it).
+const LONGEST: usize = 107;
+const SUFFIX: &str = ".sock";
+
+/// Where a socket is to be: at `path`, or, if that is a directory or ends with a slash, in it under the name that a guest's
+/// records have, `NAME.sock`. So one line of configuration does for all helpers of a host, and whoever knows the guest finds
+/// the socket. A name that is too long is cut, and ends with a checksum of the whole. A directory behind a slash is made.
+///
+/// # Errors
+/// There is no name, it cannot be made to fit, or the directory cannot be made.
+pub fn place(path: &Path, name: Option<&OsStr>) -> io::Result<PathBuf> {
+    if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        make_directory(path)?;
+    } else if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let name = name.ok_or_else(|| io::Error::other("without records there is no name for it"))?;
+    let name = name.to_string_lossy();
+    // Without a slash of its own at the end.
+    let directory: PathBuf = path.components().collect();
+    let room = LONGEST.saturating_sub(directory.as_os_str().len() + 1 + SUFFIX.len());
+    fitted(&name, room).map(|name| directory.join(name + SUFFIX)).ok_or_else(|| {
+        io::Error::other(format!("{} is too long a directory for a socket", directory.display()))
+    })
+}
+
+/// `name` in at most `room` bytes.
+fn fitted(name: &str, room: usize) -> Option<String> {
+    if name.len() <= room {
+        return Some(name.to_owned());
+    }
+    let sum = format!("~{:08x}", crc32c::crc32c(name.as_bytes()));
+    let kept = room.checked_sub(sum.len()).filter(|&kept| kept >= 8)?;
+    Some(name.get(..kept)?.to_owned() + &sum)
+}
+
+/// For everybody to look into: what is in it has its own permissions.
+fn make_directory(path: &Path) -> io::Result<()> {
+    match std::fs::DirBuilder::new().mode(0o755).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Listens on a path; the socket is removed when [`Made`] is dropped.
@@ -147,6 +193,37 @@ mod tests {
         fs::write(&path, "another's").unwrap();
         drop(made);
         assert_eq!(fs::read(&path).unwrap(), b"another's");
+    }
+
+    #[test]
+    fn in_a_directory_each_guest_has_a_socket_whose_name_fits() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = |name: &str| place(directory.path(), Some(OsStr::new(name))).unwrap();
+        assert_eq!(place("db-1"), directory.path().join("db-1.sock"));
+        let long = "%D0%91".repeat(33);
+        let (one, other) = (place(&format!("{long}1")), place(&format!("{long}2")));
+        assert_ne!(one, other);
+        for path in [&one, &other] {
+            assert!(path.as_os_str().len() <= LONGEST);
+            assert!(UnixListener::bind(path).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_slash_makes_a_directory_and_nothing_else_is_taken_for_one() {
+        let above = tempfile::tempdir().unwrap();
+        let name = Some(OsStr::new("a"));
+        let path = above.path().join("agents");
+        assert_eq!(place(&path, name).unwrap(), path);
+        let slash = PathBuf::from(format!("{}/", path.display()));
+        assert_eq!(place(&slash, name).unwrap(), path.join("a.sock"));
+        assert_eq!(place(&path, name).unwrap(), path.join("a.sock"));
+        assert!(place(&slash, None).is_err());
+        assert!(place(Path::new("/no/such/place/"), name).is_err());
+        let deep = above.path().join("d".repeat(90));
+        fs::create_dir(&deep).unwrap();
+        assert!(place(&deep, name).is_ok() || deep.as_os_str().len() > 100);
+        assert!(place(&deep, Some(OsStr::new(&"x".repeat(50)))).is_err());
     }
 
     #[test]

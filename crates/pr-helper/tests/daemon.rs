@@ -172,9 +172,6 @@ fn what_is_wrong_at_the_start_is_one_line_with_what_to_do() {
         (vec!["-k", sock, "--policy", "bad.toml"], "bad.toml:3:1: unknown key `vn`"),
         (vec!["-k", sock, "--policy", "none.toml"], "none.toml: No such file or directory (os error 2)\n"),
         (vec!["-k", sock, "--config", "bad.toml"], "bad.toml:2:3: unknown key `rule`"),
-        (vec!["-k", sock, "--metrics", "unix:/no/such/metrics"], "cannot serve metrics"),
-        (vec!["-k", sock, "--agent-socket", "/no/such/agents"], "cannot listen on /no/such/agents"),
-        (vec!["-k", sock, "--agent-socket", "a", "--agent-user", "nobody at all"], "invalid user"),
         (vec!["--bogus"], "'--bogus' found; see tenure-pr-helper --help"),
     ] {
         let said = place.refused(&options);
@@ -429,6 +426,43 @@ fn agents_are_served_on_a_socket_of_their_own_until_the_end() {
     helper.end();
     assert!(!socket.exists());
     assert!(agent.execute(&read).is_err(), "nobody serves it any more");
+}
+
+#[test]
+fn guests_are_served_where_metrics_and_agents_cannot_be() {
+    let place = Place::new();
+    let long = format!("unix:{}/{}", place.path("").display(), "x".repeat(120));
+    let cases = [
+        (["--metrics", "unix:/no/such/metrics"], "no metrics are served: cannot listen on /no/such/metrics"),
+        (["--metrics", &long], "no metrics are served"),
+        (["--agent-socket", "/no/such/agents/"], "no agent is served"),
+        (["--agent-socket", "/no/such/agent"], "no agent is served: cannot listen on /no/such/agent"),
+    ];
+    for (options, expected) in cases {
+        let helper = place.serve(options);
+        is_served(&mut helper.client());
+        let said = helper.end();
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+fn helpers_share_one_line_of_configuration() {
+    let place = Place::new();
+    let agents =
+        format!("agent-socket = '{0}/agents/'\nmetrics = 'unix:{0}/metrics/'\n", place.path("").display());
+    fs::write(place.path("shared.toml"), agents).unwrap();
+    let start = |name: &str| {
+        let mut command = place.command();
+        command.args(["--config", "shared.toml", "--vm", name, "-k"]).arg(place.path(name));
+        Helper::start(command, place.path(name))
+    };
+    let helpers = [start("a"), start("b")];
+    for made in ["agents/a.sock", "agents/b.sock", "metrics/a.sock", "metrics/b.sock"] {
+        assert!(UnixStream::connect(place.path(made)).is_ok(), "{made}");
+    }
+    helpers.into_iter().for_each(|helper| drop(helper.end()));
+    assert_eq!(fs::read_dir(place.path("agents")).unwrap().count(), 0);
 }
 
 #[test]

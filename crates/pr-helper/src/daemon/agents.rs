@@ -3,16 +3,16 @@
 //! In a directory each guest's helper has a socket of its own, named as its records are, so that one line of configuration does
 //! for all helpers that libvirt starts, and the agent finds the one it wants.
 
-use super::error::StartError;
+use super::error::{StartError, told};
 use super::options::Options;
 use crate::agent;
 use crate::agent::Attend;
-use crate::listening::{Made, listen};
+use crate::listening::{Made, listen, place};
 use crate::privilege::Account;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -33,19 +33,20 @@ pub(super) struct Agents {
 
 impl AgentSocket {
     /// Opens the socket that the options name, if they do, for root and `--agent-user` alone. `records`: the guest's
-    /// directory, which gives it its name in a directory.
-    pub(super) fn open(options: &Options, records: Option<&Path>) -> Result<Option<Self>, StartError> {
-        let Some(path) = &options.agent_socket else { return Ok(None) };
-        let Some(path) = place(path, records) else {
-            tracing::error!("no socket for the agent: without records there can be no handover");
-            return Ok(None);
-        };
-        let account = Account::find(options.agent_user.as_deref(), None)?;
-        let user = account.and_then(Account::user).unwrap_or(0);
+    /// directory, which gives it its name in a directory. Guests are served also where no agent can be.
+    pub(super) fn open(options: &Options, records: Option<&Path>) -> Option<Self> {
+        let path = options.agent_socket.as_deref()?;
+        let opened = Self::at(path, options.agent_user.as_deref(), records);
+        opened.inspect_err(|error| tracing::error!("no agent is served: {}", told(error))).ok()
+    }
+
+    fn at(path: &Path, user: Option<&str>, records: Option<&Path>) -> Result<Self, StartError> {
+        let path = place(path, records.and_then(Path::file_name)).map_err(StartError::AgentSocket)?;
+        let user = Account::find(user, None)?.and_then(Account::user).unwrap_or(0);
         let (listener, made) = listen(&path)?;
         make_accessible(&path, user).map_err(StartError::AgentSocket)?;
         let stop = UnixStream::pair().map_err(StartError::Signals)?;
-        Ok(Some(Self { listener, made, user, stop }))
+        Ok(Self { listener, made, user, stop })
     }
 
     /// Where it is.
@@ -73,16 +74,6 @@ impl Agents {
         drop(self.stop);
         self.thread
     }
-}
-
-/// In a directory, under the name that the records have.
-fn place(path: &Path, records: Option<&Path>) -> Option<PathBuf> {
-    if !path.is_dir() {
-        return Some(path.to_owned());
-    }
-    let mut name = records?.file_name()?.to_owned();
-    name.push(".sock");
-    Some(path.join(name))
 }
 
 /// The kernel asks for the right to write before it lets anybody connect, but for root.

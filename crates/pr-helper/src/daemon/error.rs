@@ -2,7 +2,6 @@
 
 use crate::DocumentError;
 use crate::listening::ListenError;
-use crate::metrics::EndpointError;
 use crate::privilege::PrivilegeError;
 use rustix::io::Errno;
 use std::error::Error;
@@ -46,11 +45,9 @@ pub(super) enum StartError {
     Pidfile { path: PathBuf, source: io::Error },
     #[error("cannot lock pidfile {}: another helper holds it; end it, or give another path with -f", .0.display())]
     PidfileLocked(PathBuf),
-    #[error("cannot serve metrics; give another --metrics address")]
-    Metrics(#[source] EndpointError),
     #[error("-T has no option {0}=; see -T help, and --help for its form")]
     Trace(String),
-    #[error("cannot give the agent's socket to the user of --agent-user")]
+    #[error("cannot make the socket of --agent-socket and give it to the user of --agent-user")]
     AgentSocket(#[source] io::Error),
     #[error("cannot write traces to {}", path.display())]
     TraceFile { path: PathBuf, source: io::Error },

@@ -1,7 +1,7 @@
 //! Everything that takes privilege to open, opened while the process has it.
 
 use super::agents::AgentSocket;
-use super::error::StartError;
+use super::error::{StartError, told};
 use super::options::Options;
 use super::pidfile::Pidfile;
 use super::records::Records;
@@ -9,8 +9,8 @@ use super::refusals::Refusals;
 use super::socket::Socket;
 use crate::Observer;
 use crate::audit::{Audit, Journal};
-use crate::listening::Made;
-use crate::metrics::{Endpoint, Metrics};
+use crate::listening::{Made, place};
+use crate::metrics::{Address, Endpoint, EndpointError, Metrics};
 use crate::opening::LinuxDevices;
 use crate::policy::Rules;
 use crate::privilege::{Account, Confinement};
@@ -55,21 +55,19 @@ impl Opened {
         let account = Account::find(options.user.as_deref(), options.group.as_deref())?;
         let pidfile = options.pidfile.as_deref().map(Pidfile::make).transpose()?;
         let socket = Socket::open(options)?;
-        let metrics =
-            options.metrics.as_ref().map(Endpoint::bind).transpose().map_err(StartError::Metrics)?;
-        let (endpoint, metrics) = metrics.map_or((None, None), |(endpoint, made)| (Some(endpoint), made));
         let vm = options.vm.clone().unwrap_or_else(|| socket.owner().to_owned());
         let records = Records::open(&options.state, &vm);
         let records_in = records.directory();
         if let Some(directory) = &records_in {
             check_owner(directory, account)?;
         }
-        let agents = AgentSocket::open(options, records_in.as_deref())?;
+        let agents = AgentSocket::open(options, records_in.as_deref());
+        let (endpoint, metrics) = metrics(options, records_in.as_deref()).unzip();
         let audit = records_in.as_deref().and_then(audit);
         Ok(Self {
             account,
             records: records_in,
-            files: Files { socket, pidfile, metrics },
+            files: Files { socket, pidfile, metrics: metrics.flatten() },
             agents,
             parts: Parts { vm, rules, records, audit, endpoint },
         })
@@ -123,6 +121,16 @@ fn check_owner(records: &Path, account: Option<Account>) -> Result<(), StartErro
         }
         _ => Ok(()),
     }
+}
+
+/// Where metrics are served, if they can be: guests are served without.
+fn metrics(options: &Options, records: Option<&Path>) -> Option<(Endpoint, Option<Made>)> {
+    let address = match options.metrics.clone()? {
+        Address::Unix(path) => place(&path, records.and_then(Path::file_name)).map(Address::Unix),
+        tcp @ Address::Tcp(_) => Ok(tcp),
+    };
+    let bound = address.map_err(EndpointError::from).and_then(|address| Endpoint::bind(&address));
+    bound.inspect_err(|error| tracing::error!("no metrics are served: {}", told(error))).ok()
 }
 
 /// The audit, if the guest's directory can have it.

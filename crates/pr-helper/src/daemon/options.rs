@@ -61,11 +61,11 @@ pub(super) struct Settings {
     /// Whose records these are [default: the socket's path, without the number of the domain in libvirt's]
     #[arg(long, value_name = "NAME", overrides_with = "vm")]
     pub(super) vm: Option<String>,
-    /// Serve Prometheus metrics on PORT (loopback), IP:PORT or unix:PATH
+    /// Serve Prometheus metrics on PORT (loopback), IP:PORT or unix:PATH; in a directory: NAME-OF-THE-RECORDS.sock
     #[arg(long, value_name = "ADDR", overrides_with = "metrics")]
     #[serde(deserialize_with = "address")]
     pub(super) metrics: Option<Address>,
-    /// Serve the agent, which carries registrations to other hosts, on this socket; in a directory: NAME-OF-THE-RECORDS.sock
+    /// Serve the agent, which carries registrations to other hosts, on this socket; in a directory (PATH/ makes it): NAME-OF-THE-RECORDS.sock
     #[arg(long, value_name = "PATH", overrides_with = "agent_socket")]
     pub(super) agent_socket: Option<PathBuf>,
     /// The user that the agent runs as, by name or number; root may always [default: root alone]

@@ -51,9 +51,9 @@ pub enum EndpointError {
     /// A Unix socket.
     #[error(transparent)]
     Unix(#[from] ListenError),
-    /// A TCP address.
-    #[error("cannot listen on it")]
-    Tcp(#[from] io::Error),
+    /// The address, or the place of the socket.
+    #[error("cannot listen there")]
+    Address(#[from] io::Error),
 }
 
 /// Listens, and answers once it is told to.
