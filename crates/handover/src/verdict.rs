@@ -1,4 +1,4 @@
-//! How a handover or a recovery ends, and why (DESIGN's exit states). Values, so that a search can compare them;
+//! How a handover or a recovery ends, and why (the exit states of `tenure`). Values, so that a search can compare them;
 //! the text for people is their `Display`.
 
 use std::fmt;

@@ -13,7 +13,7 @@ pub const MOST_OWED: usize = 32;
 /// Changes kept as history.
 pub const MOST_HISTORY: usize = 16;
 
-/// Where the guest's registration stands (DESIGN's words).
+/// Where the guest's registration stands (the words of `tenure status`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum State {
     /// The guest runs here, and what is recorded is what it has.

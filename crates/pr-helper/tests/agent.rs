@@ -18,7 +18,7 @@ use pr_helper::agent::Answer;
 use pr_helper::policy::Rules;
 use pr_helper::server::Limits;
 use scsi::pr::{Key, request};
-use scsi::{AdditionalSense, Completion, DataPhase, Request, Status};
+use scsi::{AdditionalSense, Completion, DataPhase, Request, Sense, SenseKey, Status};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -131,6 +131,26 @@ fn a_unit_attention_goes_to_the_agent_and_what_it_records_as_owed_to_the_guest_o
         bench.ledger.refresh().map(|()| bench.ledger.record(&lun())).unwrap().unwrap().paths[0].owed,
         [] as [Vec<u8>; 0]
     );
+}
+
+#[test]
+fn a_unit_attention_that_a_question_about_the_devices_name_took_is_the_agents() {
+    let bench = Bench::holder();
+    bench.state(State::Handover, ID);
+    let mut client = bench.client(ID);
+    let mut next = |ended: Completion| {
+        *bench.unopened.lock().unwrap() = Some(ended);
+        client.execute(&read_keys())
+    };
+    let told =
+        Completion::check(&Sense::new(SenseKey::UNIT_ATTENTION, AdditionalSense::REGISTRATIONS_PREEMPTED));
+    assert_eq!(next(told.clone()).unwrap(), told);
+    let busy = next(Completion::status(Status::BUSY));
+    assert!(
+        matches!(busy, Err(TransportError::NotSent(why)) if why.to_string().ends_with("which it is: BUSY"))
+    );
+    assert_eq!(refusal(next(pr_helper::failure::not_a_device())), "no SCSI device");
+    assert_eq!(refusal(next(pr_helper::failure::not_allowed())), "no SCSI device opened for writing");
 }
 
 /// The record says the same as before the handover and so does what the service remembers, but not the device.

@@ -1,4 +1,4 @@
-//! What a confined process can no longer do, and what it still can: issue item 7, "least privilege".
+//! What a confined process can no longer do, and what it still can.
 //!
 //! Confinement is for good and for a process with one thread, so this has no test harness: the program starts
 //! itself once for every check, and that process confines itself first. Without root the changes of user are skipped,

@@ -37,6 +37,18 @@ fn events_are_chosen_by_guest_and_age_and_a_damaged_line_hides_none() {
 }
 
 #[test]
+fn one_guests_damage_hides_no_other_and_is_a_failure() {
+    let state = tempfile::tempdir().unwrap();
+    let guests = state.path().join("guests");
+    std::fs::create_dir_all(guests.join("bad/audit.jsonl")).unwrap();
+    std::fs::create_dir_all(guests.join("db")).unwrap();
+    std::fs::write(guests.join("db/audit.jsonl"), LINES).unwrap();
+    let tenure = Tenure::at(Path::new(env!("CARGO_BIN_EXE_tenure")));
+    let ran = tenure.run(&["audit", "--json", "--state", state.path().to_str().unwrap()]).unwrap();
+    assert_eq!((ran.exit, ran.json().unwrap()["events"].as_array().unwrap().len()), (1, 2));
+}
+
+#[test]
 fn no_state_directory_is_a_failure_and_a_wrong_age_is_usage() {
     let tenure = Tenure::at(Path::new(env!("CARGO_BIN_EXE_tenure")));
     assert_eq!(tenure.run(&["audit", "--state", "/nonexistent"]).unwrap().exit, 1);

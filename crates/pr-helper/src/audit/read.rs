@@ -1,6 +1,7 @@
 //! Reads one guest's audit back, oldest event first, and follows it while it grows.
 
 use super::{Event, FILE_NAME, file};
+use rustix::fs::{Mode, OFlags};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -17,6 +18,8 @@ pub enum Line {
     Event(Box<Event>),
     /// Something else: cut short by a crash, damaged, or of a version that this program does not know.
     Damaged,
+    /// The rest of one guest's audit cannot be read: which, and why.
+    Unreadable(String),
 }
 
 /// The audit of one guest. A file may be turned over at any moment, also more than once between two looks.
@@ -97,7 +100,7 @@ fn files(directory: &Path) -> io::Result<VecDeque<File>> {
     let names = (1..=file::KEPT).map(|number| directory.join(format!("{FILE_NAME}.{number}")));
     let mut files = VecDeque::new();
     for name in [directory.join(FILE_NAME)].into_iter().chain(names) {
-        match File::open(&name) {
+        match open(&name) {
             Ok(file) if files.front().is_some_and(|newer| identity(newer) == identity(&file)) => {}
             Ok(file) => files.push_front(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -105,6 +108,13 @@ fn files(directory: &Path) -> io::Result<VecDeque<File>> {
         }
     }
     Ok(files)
+}
+
+/// A guest's directory may belong to another user, who may have put anything there: nothing is followed or waited for.
+fn open(name: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(name, flags, Mode::empty())?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("no regular file")) }
 }
 
 fn identity(file: &File) -> Option<(u64, u64)> {

@@ -47,7 +47,7 @@ fn lines(state: &TempDir) -> Vec<Line> {
 fn events(state: &TempDir) -> Vec<Event> {
     let event = |line| match line {
         Line::Event(event) => Some(*event),
-        Line::Damaged => None,
+        Line::Damaged | Line::Unreadable(_) => None,
     };
     lines(state).into_iter().filter_map(event).collect()
 }
@@ -234,6 +234,29 @@ fn the_audits_of_all_guests_are_read_as_one_in_the_order_of_time() {
     write("a", &[9]);
     write("c", &[8]);
     assert_eq!(read(), [8, 9]);
+}
+
+/// A directory belongs to whom the helper became, who may have been taken over.
+#[test]
+fn what_a_guests_directory_holds_instead_of_an_audit_hides_no_other_and_holds_nobody_up() {
+    let state = tempfile::tempdir().unwrap();
+    let place = |guest: &str| {
+        let directory = state.path().join("guests").join(guest);
+        fs::create_dir_all(&directory).unwrap();
+        directory.join(FILE_NAME)
+    };
+    fs::create_dir(place("directory")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", place("link")).unwrap();
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+    rustix::fs::mknodat(rustix::fs::CWD, place("pipe"), kind, mode, 0).unwrap();
+    fs::write(state.path().join("guests/file"), "stray").unwrap();
+    observe(&Audit::open(place("well").parent().unwrap(), None).unwrap(), &conflict(), None);
+    let mut reader = Reader::open(state.path()).unwrap();
+    let told: Vec<Line> = std::iter::from_fn(|| reader.next_line().unwrap()).collect();
+    let unreadable = |line: &&Line| matches!(line, Line::Unreadable(why) if why.contains("cannot be read"));
+    assert_eq!((told.len(), told.iter().filter(unreadable).count()), (4, 3), "{told:?}");
+    assert!(matches!(told.last(), Some(Line::Event(_))), "{told:?}");
+    assert_eq!(reader.next_line().unwrap(), None, "each is said once");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::agent::{Answer, Attend, Command, allowed};
 use crate::opening::{Identity, Opened};
 use crate::{Caller, PrOutEvent, RequestEvent, failure};
 use ledger::{HandoverId, State};
-use nexus::TransportError;
+use nexus::{TransportError, unit_attention};
 use scsi::pr::PrOutCdb;
 use scsi::{Completion, Request};
 use std::error::Error;
@@ -50,13 +50,13 @@ impl Attend for Service {
         let Command { handover, role, cdb, data_out, allocation, fd } = command;
         let mut identity = None;
         let answer = allowed::request(role, &cdb, &data_out, allocation)
-            .map_err(|why| why.to_string())
+            .map_err(|why| Answer::Refused(why.to_string()))
             .and_then(|request| {
-                let opened = self.open(fd, role == Role::Change).map_err(|refused| refused.why)?;
+                let opened = self.devices.open(fd, role == Role::Change).map_err(unopened)?;
                 identity.clone_from(&opened.identity);
-                self.hand_over(&Task { handover, role, request }, opened)
+                self.hand_over(&Task { handover, role, request }, opened).map_err(Answer::Refused)
             })
-            .unwrap_or_else(Answer::Refused);
+            .unwrap_or_else(|answer| answer);
         let identity = identity.as_deref();
         self.tell(&Told { caller, handover, cdb: &cdb, data_out: &data_out, identity, begun }, &answer);
         answer
@@ -139,6 +139,24 @@ impl Service {
             refused: refused.is_some(),
             took: begun.elapsed(),
         });
+    }
+}
+
+/// Why a descriptor cannot be used. A unit attention that a question about the device's name took is the agent's like any other;
+/// whatever else it answered says nothing of the command, which was not sent.
+fn unopened(ended: Completion) -> Answer {
+    if unit_attention(&ended).is_some() {
+        Answer::Completion(ended)
+    } else if ended == failure::not_a_device() {
+        Answer::Refused("no SCSI device".to_owned())
+    } else if ended == failure::not_allowed() {
+        Answer::Refused("no SCSI device opened for writing".to_owned())
+    } else {
+        let sense = ended
+            .decoded_sense()
+            .map(|sense| format!(" {:02x}/{:02x}/{:02x}", sense.key.0, sense.code.asc, sense.code.ascq));
+        let sense = sense.unwrap_or_default();
+        Answer::NotSent(format!("the device does not say which it is: {}{sense}", ended.status))
     }
 }
 

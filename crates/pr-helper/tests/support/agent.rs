@@ -70,10 +70,14 @@ impl Nexus for Line {
 pub struct Devices {
     line: Line,
     multipath: bool,
+    unopened: Arc<Mutex<Option<Completion>>>,
 }
 
 impl OpenLun for Devices {
     fn open(&self, _: OwnedFd, _: bool) -> Result<Opened, Completion> {
+        if let Some(ended) = self.unopened.lock().unwrap().take() {
+            return Err(ended);
+        }
         let identity = Identity { lun: lun(), path: path(), node: "/dev/sdx".into(), port: Port::default() };
         let nexus = Box::new(self.line.clone());
         Ok(Opened { identity: Some(Arc::new(identity)), nexus, multipath: self.multipath })
@@ -101,6 +105,8 @@ pub struct Bench {
     pub line: Line,
     pub foreign: Line,
     pub told: Told,
+    /// How the next look at a descriptor ends, if not well.
+    pub unopened: Arc<Mutex<Option<Completion>>>,
     service: Arc<Service>,
     pub socket: PathBuf,
     stop: UnixStream,
@@ -126,7 +132,8 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let guest = || Ledger::open(directory.path()).unwrap().guest(&Owner("vm".into())).unwrap();
         let told = Told::default();
-        let devices = Devices { line: line.clone(), multipath };
+        let unopened = Arc::default();
+        let devices = Devices { line: line.clone(), multipath, unopened: Arc::clone(&unopened) };
         let service = Service::new("vm", rules, Box::new(devices), Box::new(guest()), Box::new(told.clone()));
         let service = Arc::new(service);
         let socket = directory.path().join("agent.sock");
@@ -135,7 +142,18 @@ impl Bench {
         let server =
             agent::server(Arc::<Service>::clone(&service), rustix::process::geteuid().as_raw(), limits);
         let thread = Some(std::thread::spawn(move || server.run(&listener, stopped)));
-        Self { ledger: guest(), line, foreign, told, service, socket, stop, thread, _directory: directory }
+        Self {
+            ledger: guest(),
+            line,
+            foreign,
+            told,
+            unopened,
+            service,
+            socket,
+            stop,
+            thread,
+            _directory: directory,
+        }
     }
 
     /// A guest that holds the reservation.

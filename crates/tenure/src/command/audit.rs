@@ -19,30 +19,45 @@ struct Document {
     events: Vec<Event>,
 }
 
-/// Shows what is there, and with `--follow` what comes.
+/// Shows what is there, and with `--follow` what comes; it failed if one guest's audit could not be read.
 ///
 /// # Errors
-/// If the audit cannot be read.
+/// If none can be read.
 pub fn run(args: &AuditArgs, console: &mut Console) -> Result<Exit, Failure> {
     let place = || format!("the audit in {}", args.state.display());
     let mut reader = Reader::open(&args.state).with_context(place)?;
     let since = args.since.map(|age| Timestamp::now().before(age));
-    let mut gathered = Vec::new();
+    let (mut gathered, mut damaged, mut exit) = (Vec::new(), 0_u64, Exit::Done);
     loop {
         match reader.next_line().with_context(place)? {
             Some(Line::Event(event)) if !wanted(args, since, &event) => {}
             Some(Line::Event(event)) if args.json && !args.follow => gathered.push(*event),
             Some(Line::Event(event)) if args.json => console.json(&event)?,
             Some(Line::Event(event)) => console.data(&text(&event))?,
-            Some(Line::Damaged) => console.warning("a line is damaged or of another version, and left out"),
-            None if args.follow => thread::sleep(PERIOD),
-            None => break,
+            Some(Line::Damaged) => damaged += 1,
+            Some(Line::Unreadable(why)) => {
+                console.warning(&why);
+                exit = Exit::Failed;
+            }
+            None => {
+                left_out(std::mem::take(&mut damaged), console);
+                if !args.follow {
+                    break;
+                }
+                thread::sleep(PERIOD);
+            }
         }
     }
     if args.json {
         console.json(&Document { schema: 1, events: gathered })?;
     }
-    Ok(Exit::Done)
+    Ok(exit)
+}
+
+fn left_out(damaged: u64, console: &mut Console) {
+    if damaged > 0 {
+        console.warning(&format!("lines left out that are damaged or of another version: {damaged}"));
+    }
 }
 
 fn wanted(args: &AuditArgs, since: Option<Timestamp>, event: &Event) -> bool {

@@ -1,6 +1,7 @@
 //! The kernel, this process, the helper's socket, and the state directory.
 
 use super::Finding;
+use rustix::fs::{Access, access};
 use rustix::thread::{CapabilitySet, capabilities};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
@@ -50,11 +51,7 @@ pub(super) fn socket(path: &Path) -> Finding {
     let check = format!("socket {}", path.display());
     match features(path) {
         Ok(features) => Finding::ok(check, format!("a helper answers, features {features:#010x}")),
-        Err(error) if error.kind() == ErrorKind::NotFound => Finding::warn(
-            check,
-            "not there",
-            "systemctl enable --now tenure-pr-helper.socket; libvirt starts a helper per domain by itself",
-        ),
+        Err(error) if error.kind() == ErrorKind::NotFound => Finding::warn(check, "not there", absent(path)),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             Finding::fail(check, error.to_string(), "add the user that QEMU runs as to the socket's group")
         }
@@ -63,6 +60,18 @@ pub(super) fn socket(path: &Path) -> Finding {
             format!("no helper answers: {error}"),
             "look at journalctl -u tenure-pr-helper, and start it again",
         ),
+    }
+}
+
+/// Who would make the socket.
+fn absent(path: &Path) -> &'static str {
+    let has = |name: &str| path.components().any(|part| part.as_os_str() == name);
+    if has("libvirt") {
+        "start the domain: libvirt makes the socket by starting the helper that its qemu.conf names (pr_helper)"
+    } else if has("tenure") {
+        "systemctl enable --now tenure-pr-helper.socket"
+    } else {
+        "start the helper with -k and this path, or give doctor the path of the one that runs with --socket"
     }
 }
 
@@ -86,7 +95,12 @@ pub(super) fn state(path: &Path) -> Finding {
             format!("others may look into it (mode {:04o})", found.mode() & 0o7777),
             "chmod 0700 the directory: keys and guests' names are in it",
         ),
-        Ok(found) => Finding::ok(check, format!("there, user {}'s alone", found.uid())),
+        Ok(_) if access(path, Access::WRITE_OK | Access::EXEC_OK).is_err() => Finding::fail(
+            check,
+            "this process cannot write there",
+            "run doctor as the user the helper starts as; else mount the file system writable, or give another --state",
+        ),
+        Ok(found) => Finding::ok(check, format!("there, user {}'s alone, can be written", found.uid())),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             Finding::ok(check, "not there yet; the helper makes it when it starts")
         }
