@@ -31,13 +31,13 @@ fn with_a_socket_and_a_state_directory_alone_it_serves_records_and_audits() {
     is_served(&mut helper.client());
     let audit = fs::read_to_string(place.records().join("audit.jsonl")).unwrap();
     assert_eq!(audit.lines().count(), 1);
-    assert!(audit.contains(&format!("\"vm\":\"{}\"", place.path("sock").display())), "{audit}");
+    assert!(audit.contains(&format!("\"vm\":\"{}\"", place.path("run/sock").display())), "{audit}");
     assert!(audit.contains(&format!("\"pid\":{}", std::process::id())), "{audit}");
     assert_eq!(fs::metadata(place.path("state")).unwrap().mode() & 0o7777, 0o700);
     assert!(place.records().join("log").exists());
     let said = helper.end();
     assert!(said.contains("warning: REGISTER on a descriptor refused: no SCSI device"), "{said}");
-    assert!(!place.path("sock").exists(), "the socket is removed");
+    assert!(!place.path("run/sock").exists(), "the socket is removed");
 }
 
 #[test]
@@ -101,13 +101,13 @@ fn helpers_of_several_users_leave_each_other_their_records() {
 fn each_signal_ends_it_in_good_order_and_idle_clients_do_not_hold_it() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let place = Place::new();
-        let mut helper = place.serve(["-f", "pid"]);
+        let mut helper = place.serve(["-f", "run/pid"]);
         let mut idle = helper.client();
-        assert_eq!(pid_in(&place.path("pid")), helper.pid());
+        assert_eq!(pid_in(&place.path("run/pid")), helper.pid());
         helper.signal(signal);
         assert!(helper.wait().success());
         assert!(idle.is_closed());
-        assert!(!place.path("sock").exists() && !place.path("pid").exists());
+        assert!(!place.path("run/sock").exists() && !place.path("run/pid").exists());
     }
 }
 
@@ -128,9 +128,9 @@ fn a_request_that_was_sent_before_the_signal_is_answered_or_never_begun() {
 #[test]
 fn in_the_background_the_first_process_ends_when_clients_can_connect() {
     let place = Place::new();
-    let (sock, pidfile) = (place.path("sock"), place.path("pid"));
+    let (sock, pidfile) = (place.path("run/sock"), place.path("run/pid"));
     let mut command = place.command();
-    let output = command.args(["-d", "-f", "pid", "-k"]).arg(&sock).output().unwrap();
+    let output = command.args(["-d", "-f", "run/pid", "-k"]).arg(&sock).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let pid = pid_in(&pidfile);
     is_served(&mut Client::connect(&sock));
@@ -149,9 +149,9 @@ fn in_the_background_the_first_process_ends_when_clients_can_connect() {
 #[test]
 fn a_start_in_the_background_that_fails_says_so_in_the_foreground() {
     let place = Place::new();
-    let said = place.refused(["-d", "-f", "pid", "-k", "/no/such/directory/sock"]);
+    let said = place.refused(["-d", "-f", "run/pid", "-k", "/no/such/directory/sock"]);
     assert!(said.contains("cannot listen on /no/such/directory/sock"), "{said}");
-    assert!(!place.path("pid").exists());
+    assert!(!place.path("run/pid").exists());
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn what_is_wrong_at_the_start_is_one_line_with_what_to_do() {
     fs::write(place.path("bad.toml"), "version = 1\n[[rule]]\nvn = 'x'\n").unwrap();
     fs::write(place.path("locked"), "").unwrap();
     let file = place.path("file");
-    let sock = place.path("sock");
+    let sock = place.path("run/sock");
     let (file, sock) = (file.to_str().unwrap(), sock.to_str().unwrap());
     for (options, expected) in [
         (vec!["-k", "relative"], "socket path must be absolute"),
@@ -176,7 +176,7 @@ fn what_is_wrong_at_the_start_is_one_line_with_what_to_do() {
     ] {
         let said = place.refused(&options);
         assert!(said.starts_with("tenure-pr-helper: ") && said.contains(expected), "{options:?}: {said}");
-        assert!(!place.path("sock").exists(), "{options:?} left its socket behind");
+        assert!(!place.path("run/sock").exists(), "{options:?} left its socket behind");
     }
 }
 
@@ -195,33 +195,33 @@ fn under_the_incumbents_name_it_says_so() {
 #[test]
 fn after_kill_9_the_next_start_takes_the_dead_socket_over() {
     let place = Place::new();
-    let mut first = place.serve(["-f", "pid"]);
+    let mut first = place.serve(["-f", "run/pid"]);
     first.signal(Signal::KILL);
     assert!(!first.wait().success());
-    assert!(place.path("sock").exists() && place.path("pid").exists());
-    let second = place.serve(["-f", "pid"]);
+    assert!(place.path("run/sock").exists() && place.path("run/pid").exists());
+    let second = place.serve(["-f", "run/pid"]);
     is_served(&mut second.client());
-    assert_eq!(pid_in(&place.path("pid")), second.pid());
+    assert_eq!(pid_in(&place.path("run/pid")), second.pid());
 }
 
 #[test]
 fn of_two_on_one_socket_or_pidfile_the_second_is_refused_and_the_first_goes_on() {
     let place = Place::new();
-    let first = place.serve(["-f", "pid"]);
-    let sock = place.path("sock");
+    let first = place.serve(["-f", "run/pid"]);
+    let sock = place.path("run/sock");
     let said = place.refused(["-k", sock.to_str().unwrap()]);
     assert!(said.contains("is served by a process that is alive"), "{said}");
-    let said = place.refused(["-k", place.path("other").to_str().unwrap(), "-f", "pid"]);
+    let said = place.refused(["-k", place.path("other").to_str().unwrap(), "-f", "run/pid"]);
     assert!(said.contains("cannot lock pidfile"), "{said}");
     is_served(&mut first.client());
-    assert_eq!(pid_in(&place.path("pid")), first.pid());
+    assert_eq!(pid_in(&place.path("run/pid")), first.pid());
 }
 
 #[test]
 fn many_starts_at_once_on_a_dead_socket_leave_one() {
     let place = Place::new();
-    drop(UnixListener::bind(place.path("sock")).unwrap());
-    let start = || place.command().arg("-k").arg(place.path("sock")).spawn().unwrap();
+    drop(UnixListener::bind(place.path("run/sock")).unwrap());
+    let start = || place.command().arg("-k").arg(place.path("run/sock")).spawn().unwrap();
     let mut children: Vec<_> = (0..6).map(|_| start()).collect();
     let mut alive = Vec::new();
     wait_until("all but one have ended", || {
@@ -231,7 +231,7 @@ fn many_starts_at_once_on_a_dead_socket_leave_one() {
             .collect();
         alive.len() == 1
     });
-    is_served(&mut Client::connect(&place.path("sock")));
+    is_served(&mut Client::connect(&place.path("run/sock")));
     kill(alive[0], Signal::TERM);
     children.iter_mut().for_each(|child| drop(child.wait()));
 }
@@ -239,14 +239,14 @@ fn many_starts_at_once_on_a_dead_socket_leave_one() {
 #[test]
 fn what_took_its_place_is_not_removed() {
     let place = Place::new();
-    let helper = place.serve(["-f", "pid"]);
-    for name in ["sock", "pid"] {
+    let helper = place.serve(["-f", "run/pid"]);
+    for name in ["run/sock", "run/pid"] {
         fs::remove_file(place.path(name)).unwrap();
     }
-    let _other = UnixListener::bind(place.path("sock")).unwrap();
-    fs::write(place.path("pid"), "1\n").unwrap();
+    let _other = UnixListener::bind(place.path("run/sock")).unwrap();
+    fs::write(place.path("run/pid"), "1\n").unwrap();
     helper.end();
-    assert!(place.path("sock").exists() && place.path("pid").exists());
+    assert!(place.path("run/sock").exists() && place.path("run/pid").exists());
 }
 
 /// The program with its arguments as a shell would be given them.
@@ -259,7 +259,7 @@ fn words(command: &std::process::Command) -> String {
 fn more_clients_are_served_than_a_shell_allows_descriptors() {
     let place = Place::new();
     let mut command = std::process::Command::new("/bin/sh");
-    let sock = place.path("sock");
+    let sock = place.path("run/sock");
     command.args(["-c", &format!("ulimit -S -n 64; exec {} -k {}", words(&place.command()), sock.display())]);
     command.stderr(Stdio::null());
     let helper = Helper::start(command, sock);
@@ -282,24 +282,25 @@ fn activate(place: &Place, listener: UnixListener, count: usize, options: &str) 
 #[test]
 fn a_socket_that_is_passed_is_served_and_left_to_its_maker() {
     let place = Place::new();
-    let listener = UnixListener::bind(place.path("sock")).unwrap();
-    let helper = Helper::start(activate(&place, listener, 1, ""), place.path("sock"));
+    let listener = UnixListener::bind(place.path("run/sock")).unwrap();
+    let helper = Helper::start(activate(&place, listener, 1, ""), place.path("run/sock"));
     is_served(&mut helper.client());
     let audit = fs::read_to_string(place.records().join("audit.jsonl")).unwrap();
-    assert!(audit.contains(&format!("\"vm\":\"{}\"", place.path("sock").display())), "{audit}");
+    assert!(audit.contains(&format!("\"vm\":\"{}\"", place.path("run/sock").display())), "{audit}");
     helper.end();
-    assert!(place.path("sock").exists());
+    assert!(place.path("run/sock").exists());
 }
 
 #[test]
 fn a_passed_socket_is_served_in_the_background_too() {
     let place = Place::new();
-    let listener = UnixListener::bind(place.path("sock")).unwrap();
-    let output = activate(&place, listener, 1, "-d -f pid").output().unwrap();
+    let listener = UnixListener::bind(place.path("run/sock")).unwrap();
+    fs::create_dir(place.path("own")).unwrap();
+    let output = activate(&place, listener, 1, "-d -f own/pid").output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    is_served(&mut Client::connect(&place.path("sock")));
-    kill(pid_in(&place.path("pid")), Signal::TERM);
-    wait_until("it has ended", || !place.path("pid").exists());
+    is_served(&mut Client::connect(&place.path("run/sock")));
+    kill(pid_in(&place.path("own/pid")), Signal::TERM);
+    wait_until("it has ended", || !place.path("own/pid").exists());
 }
 
 #[test]
@@ -309,8 +310,8 @@ fn sockets_that_are_passed_exclude_k_and_each_other() {
         (1, "-k /run/x", "-k cannot be used with socket activation"),
         (2, "", "passes 2 sockets; exactly one"),
     ] {
-        let _ = fs::remove_file(place.path("sock"));
-        let listener = UnixListener::bind(place.path("sock")).unwrap();
+        let _ = fs::remove_file(place.path("run/sock"));
+        let listener = UnixListener::bind(place.path("run/sock")).unwrap();
         let output = activate(&place, listener, count, options).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(1) && said.contains(expected), "{said}");
@@ -323,8 +324,8 @@ fn the_service_manager_is_told() {
     let manager = std::os::unix::net::UnixDatagram::bind(place.path("notify")).unwrap();
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut command = place.command();
-    command.arg("-k").arg(place.path("sock")).env("NOTIFY_SOCKET", place.path("notify"));
-    let helper = Helper::start(command, place.path("sock"));
+    command.arg("-k").arg(place.path("run/sock")).env("NOTIFY_SOCKET", place.path("notify"));
+    let helper = Helper::start(command, place.path("run/sock"));
     let told = || {
         let mut buffer = [0; 100];
         let length = manager.recv(&mut buffer).unwrap();
@@ -340,8 +341,8 @@ fn a_service_manager_that_is_not_there_keeps_nobody_from_serving() {
     for socket in ["/no/such/socket", "@no such socket", "relative"] {
         let place = Place::new();
         let mut command = place.command();
-        command.arg("-k").arg(place.path("sock")).env("NOTIFY_SOCKET", socket);
-        let helper = Helper::start(command, place.path("sock"));
+        command.arg("-k").arg(place.path("run/sock")).env("NOTIFY_SOCKET", socket);
+        let helper = Helper::start(command, place.path("run/sock"));
         is_served(&mut helper.client());
         assert!(helper.end().contains("NOTIFY_SOCKET"));
     }
@@ -363,8 +364,8 @@ fn neither_an_audit_nor_a_log_that_cannot_be_written_takes_a_reply_away() {
     let place = Place::new();
     let mut command = place.command();
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
-    command.arg("-k").arg(place.path("sock")).stderr(Stdio::from(full));
-    let helper = Helper::start(command, place.path("sock"));
+    command.arg("-k").arg(place.path("run/sock")).stderr(Stdio::from(full));
+    let helper = Helper::start(command, place.path("run/sock"));
     let audit = place.records().join("audit.jsonl");
     fs::remove_file(&audit).unwrap();
     fs::create_dir(&audit).unwrap();
@@ -406,7 +407,7 @@ fn the_configuration_says_what_the_command_line_does_not() {
 #[test]
 fn agents_are_served_on_a_socket_of_their_own_until_the_end() {
     let place = Place::new();
-    let socket = place.path("agents");
+    let socket = place.path("run/agents");
     let user = if is_root() { 65534 } else { rustix::process::geteuid().as_raw() };
     let options = ["--agent-socket", socket.to_str().unwrap(), "--agent-user", &user.to_string()];
     let helper = place.serve(options);
@@ -462,7 +463,22 @@ fn helpers_share_one_line_of_configuration() {
         assert!(UnixStream::connect(place.path(made)).is_ok(), "{made}");
     }
     helpers.into_iter().for_each(|helper| drop(helper.end()));
-    assert_eq!(fs::read_dir(place.path("agents")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_directory_that_others_use_is_out_of_reach_and_one_of_its_own_is_left_clean() {
+    let place = Place::new();
+    fs::create_dir(place.path("shared")).unwrap();
+    fs::write(place.path("shared/another's"), "").unwrap();
+    let pidfile = place.path("shared/pid");
+    for _ in 0..2 {
+        let helper = place.serve(["-f", pidfile.to_str().unwrap()]);
+        is_served(&mut helper.client());
+        helper.end();
+        assert!(!place.path("run/sock").exists() && place.path("shared/another's").exists());
+    }
+    // Where the kernel has landlock the pidfile had to stay; the second start wrote and locked it again.
+    assert!(!pr_helper::privilege::has_landlock() || pidfile.exists());
 }
 
 #[test]
@@ -480,7 +496,7 @@ fn a_list_that_is_cut_is_refused_and_audited() {
 #[test]
 fn metrics_are_served_and_count() {
     let place = Place::new();
-    let metrics = place.path("metrics");
+    let metrics = place.path("run/metrics");
     let helper = place.serve(["--metrics", &format!("unix:{}", metrics.display())]);
     let mut client = helper.client();
     is_served(&mut client);
@@ -503,8 +519,8 @@ fn a_log_that_nobody_reads_holds_up_no_guest() {
     let (_unread, write) = std::io::pipe().unwrap();
     rustix::pipe::fcntl_setpipe_size(&write, 4096).unwrap();
     let mut command = place.command();
-    command.arg("-k").arg(place.path("sock")).stderr(Stdio::from(write));
-    let helper = Helper::start(command, place.path("sock"));
+    command.arg("-k").arg(place.path("run/sock")).stderr(Stdio::from(write));
+    let helper = Helper::start(command, place.path("run/sock"));
     let mut client = helper.client();
     (0..100).for_each(|_| is_served(&mut client));
 }
@@ -516,13 +532,13 @@ fn priorities_are_for_the_journal_alone() {
     let file = stderr.metadata().unwrap();
     let logged = |stream: String| {
         let mut command = place.command();
-        command.arg("-k").arg(place.path("sock")).env("JOURNAL_STREAM", stream);
+        command.arg("-k").arg(place.path("run/sock")).env("JOURNAL_STREAM", stream);
         let helper = Helper::start(
             {
                 command.stderr(stderr.try_clone().unwrap());
                 command
             },
-            place.path("sock"),
+            place.path("run/sock"),
         );
         is_served(&mut helper.client());
         helper.end();

@@ -29,7 +29,7 @@ fn serve(place: &Place, agent_socket: &Path) -> Helper {
 #[test]
 fn the_agents_socket_is_private_confined_served_audited_and_removed() {
     let place = Place::new();
-    let socket = place.path("agent");
+    let socket = place.path("run/agent");
     let helper = serve(&place, &socket);
     let found = fs::symlink_metadata(&socket).unwrap();
     assert_eq!(found.mode() & 0o7777, 0o600);

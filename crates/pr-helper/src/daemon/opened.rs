@@ -5,7 +5,7 @@ use super::error::{StartError, told};
 use super::options::Options;
 use super::pidfile::Pidfile;
 use super::records::Records;
-use super::refusals::Refusals;
+use super::refusals::{OwnUser, Refusals};
 use super::socket::Socket;
 use crate::Observer;
 use crate::audit::{Audit, Journal};
@@ -83,19 +83,28 @@ impl Opened {
         }
     }
 
-    /// Of what is removed at the end.
+    /// Of what is removed at the end, as far as they have nothing else in them: the right to remove is one for all that is
+    /// beneath. What has to stay in a directory that others use is replaced by the next start.
     fn directories(&self) -> Vec<PathBuf> {
         let Files { socket, pidfile, metrics } = &self.files;
         let [pidfile, metrics] = [pidfile.as_ref().map(Pidfile::path), metrics.as_ref().map(Made::path)];
         let made = [socket.made(), pidfile, metrics, self.agents.as_ref().map(AgentSocket::path)];
-        made.into_iter().flatten().filter_map(Path::parent).map(Path::to_owned).collect()
+        let made: Vec<&Path> = made.into_iter().flatten().collect();
+        let directories = made.iter().filter_map(|path| path.parent());
+        directories.filter(|directory| has_only(directory, &made)).map(Path::to_owned).collect()
     }
+}
+
+fn has_only(directory: &Path, made: &[&Path]) -> bool {
+    let mut entries = std::fs::read_dir(directory).into_iter().flatten();
+    entries.all(|entry| entry.is_ok_and(|entry| made.contains(&entry.path().as_path())))
 }
 
 impl Parts {
     /// The service, with everybody who watches it; starts the thread that answers for metrics.
     pub(super) fn service(self) -> Result<Service, StartError> {
-        let mut observers: Vec<Arc<dyn Observer>> = vec![Arc::new(Refusals)];
+        let mut observers: Vec<Arc<dyn Observer>> =
+            vec![Arc::new(Refusals), Arc::new(OwnUser::new(rustix::process::geteuid().as_raw()))];
         let missing = self.audit.as_ref().map(Audit::counts).unwrap_or_default();
         if let Some(audit) = self.audit {
             observers.push(Arc::new(audit));

@@ -46,7 +46,7 @@ pub(super) struct Settings {
     /// Write the process number here, and lock it [default with -d: /run/tenure/pr-helper.pid]
     #[arg(short = 'f', long, value_name = "PATH", overrides_with = "pidfile")]
     pub(super) pidfile: Option<PathBuf>,
-    /// Become this user after start, by name or number
+    /// Become this user after start, by name or number: one of its own, who may change the records, and never QEMU's
     #[arg(short, long, overrides_with = "user")]
     pub(super) user: Option<String>,
     /// Become this group after start, by name or number

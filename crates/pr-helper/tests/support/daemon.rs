@@ -17,7 +17,9 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap() }
+        let place = Self { directory: tempfile::tempdir().unwrap() };
+        fs::create_dir(place.path("run")).unwrap();
+        place
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -26,7 +28,7 @@ impl Place {
 
     /// Where a helper keeps what is its guest's, without `--vm`.
     pub fn records(&self) -> PathBuf {
-        self.path("state/guests").join(self.path("sock").to_str().unwrap().replace('/', "%2F"))
+        self.path("state/guests").join(self.path("run/sock").to_str().unwrap().replace('/', "%2F"))
     }
 
     /// The program with a state directory here and no configuration of this machine.
@@ -47,8 +49,8 @@ impl Place {
     /// A helper that serves `sock` here, with these options as well.
     pub fn serve<S: AsRef<OsStr>>(&self, options: impl IntoIterator<Item = S>) -> Helper {
         let mut command = self.command();
-        command.arg("-k").arg(self.path("sock")).args(options);
-        Helper::start(command, self.path("sock"))
+        command.arg("-k").arg(self.path("run/sock")).args(options);
+        Helper::start(command, self.path("run/sock"))
     }
 
     /// How a start that must fail ends: one line on standard error.
