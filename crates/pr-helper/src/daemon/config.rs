@@ -1,9 +1,10 @@
 //! The configuration file: the options by their long names, in TOML. libvirt starts a helper with `-k` alone, so the default
 //! file is where its operator says the rest. Read before privileges are dropped.
 
-use super::error::StartError;
+use super::error::{StartError, told};
 use super::options::Settings;
 use crate::document;
+use crate::policy::Rules;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -13,6 +14,17 @@ const DEFAULT: &str = "/etc/tenure/pr-helper.toml";
 /// What the file says; nothing where there is none and none was asked for.
 pub(super) fn load(path: Option<&Path>) -> Result<Settings, StartError> {
     path.map_or_else(|| shared(Path::new(DEFAULT)), |path| Ok(document::load(path)?))
+}
+
+/// Reads the configuration and the policy that it names, as the helper would when it starts; what they come to, in words.
+///
+/// # Errors
+/// What the helper would end with, in words.
+pub fn check(path: Option<&Path>) -> Result<String, String> {
+    let settings = load(path).map_err(|error| told(&error))?;
+    let Some(policy) = settings.policy else { return Ok("no policy: everything is allowed".to_owned()) };
+    Rules::load(&policy).map_err(|error| told(&error))?;
+    Ok(format!("the policy {} can be read", policy.display()))
 }
 
 /// The file of all helpers of a host. Only one that certainly is not there says nothing: a policy that could not be read must

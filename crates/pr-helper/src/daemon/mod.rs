@@ -24,6 +24,7 @@ mod running;
 mod socket;
 mod trace;
 
+pub use config::check as check_configuration;
 pub use name::Name;
 pub use opened::SYSFS;
 pub use options::CommandLine;

@@ -17,6 +17,9 @@ pub struct DoctorArgs {
     /// The state directory
     #[arg(long, value_name = "DIR", default_value = "/var/lib/tenure")]
     pub state: PathBuf,
+    /// The helper's configuration file [default: /etc/tenure/pr-helper.toml, if there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,

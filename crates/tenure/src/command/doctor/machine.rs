@@ -1,4 +1,4 @@
-//! The kernel, this process, the helper's socket, and the state directory.
+//! The kernel, this process, the helper's configuration, socket and state directory.
 
 use super::Finding;
 use rustix::fs::{Access, access};
@@ -44,6 +44,18 @@ pub(super) fn capability() -> Finding {
             "not held by this process",
             "run as root to see what the helper sees; SG_IO takes it for PERSISTENT RESERVE OUT",
         ),
+    }
+}
+
+/// The file and the policy that it names, as a helper reads them that starts now.
+pub(super) fn configuration(path: Option<&Path>) -> Finding {
+    let check =
+        path.map_or_else(|| "configuration".to_owned(), |path| format!("configuration {}", path.display()));
+    match pr_helper::daemon::check_configuration(path) {
+        Ok(found) => Finding::ok(check, found),
+        Err(why) => {
+            Finding::fail(check, why, "mend the file: no helper starts, and no domain of libvirt, until then")
+        }
     }
 }
 

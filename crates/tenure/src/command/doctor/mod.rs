@@ -1,6 +1,6 @@
 //! `tenure doctor`: what this machine lacks for the helper to work and to be confined, and what to do about it.
 //!
-//! It looks and reads only. `machine` looks at the kernel, this process, the helper's socket and the state directory,
+//! It looks and reads only. `machine` looks at the kernel, this process, the helper's configuration, socket and state directory,
 //! `unit` at a logical unit.
 
 mod machine;
@@ -81,7 +81,8 @@ impl Findings {
 /// If standard output cannot be written.
 pub fn run(args: &DoctorArgs, console: &mut Console) -> Result<Exit, Failure> {
     let mut checks = vec![machine::seccomp(), machine::landlock(), machine::capability()];
-    checks.extend([machine::socket(&args.socket), machine::state(&args.state)]);
+    let configuration = machine::configuration(args.config.as_deref());
+    checks.extend([configuration, machine::socket(&args.socket), machine::state(&args.state)]);
     args.devices.iter().for_each(|device| checks.extend(unit::examine(device)));
     let findings = Findings::of(checks);
     if args.json {

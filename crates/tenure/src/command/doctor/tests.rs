@@ -66,6 +66,52 @@ fn a_state_directory_is_for_its_user_alone() {
     assert_eq!(machine::state(&path.join("file")).state, State::Fail);
 }
 
+/// Users are per thread, for the kernel.
+#[test]
+fn a_state_directory_that_cannot_be_written_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_owned();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o500)).unwrap();
+    let look = move || {
+        let nobody = rustix::fs::Uid::from_raw(65534);
+        // Fails for who is not root, and may not write there as it is.
+        let _ = rustix::thread::set_thread_res_uid(nobody, nobody, nobody);
+        machine::state(&path).state
+    };
+    assert_eq!(std::thread::spawn(look).join().unwrap(), State::Fail);
+}
+
+#[test]
+fn a_socket_that_is_not_there_is_made_by_who_makes_it() {
+    for (path, expected) in [
+        ("/var/lib/libvirt/qemu/domain-1-no-such/pr-helper0.sock", "start the domain"),
+        ("/run/tenure/no-such.sock", "systemctl"),
+        ("/no/such.sock", "start the helper with -k"),
+    ] {
+        let advice = machine::socket(std::path::Path::new(path)).advice.unwrap();
+        assert!(advice.starts_with(expected), "{path}: {advice}");
+    }
+}
+
+#[test]
+fn configuration_and_policy_are_read_as_the_helper_reads_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let (config, policy) = (directory.path().join("c.toml"), directory.path().join("p.toml"));
+    let look = |text: String| {
+        std::fs::write(&config, text).unwrap();
+        machine::configuration(Some(&config))
+    };
+    assert_eq!(look("verbose = 1".into()).state, State::Ok);
+    let wrong = look("verbos = 1".into());
+    assert!(wrong.state == State::Fail && wrong.found.contains("unknown key `verbos`"), "{}", wrong.found);
+    std::fs::write(&policy, "version = 1").unwrap();
+    let names_policy = format!("policy = '{}'", policy.display());
+    assert_eq!(look(names_policy.clone()).state, State::Ok);
+    std::fs::write(&policy, "version = 1\n[[rule]]\nvn = 'x'").unwrap();
+    let wrong = look(names_policy);
+    assert!(wrong.state == State::Fail && wrong.found.contains(":3:1: unknown key `vn`"), "{}", wrong.found);
+}
+
 #[test]
 fn a_unit_without_persistent_reservations_fails() {
     let refusing = Completion { status: scsi::Status::CHECK_CONDITION, sense: vec![], data: vec![] };
