@@ -51,6 +51,16 @@ pub trait OpenLun: Send + Sync {
     /// # Errors
     /// What the client is answered: not a device, or opened for reading only.
     fn open(&self, fd: OwnedFd, changes: bool) -> Result<Opened, Completion>;
+
+    /// Whether `nexus` still leads where it did when it was identified, which may have been a moment ago: asked before anything
+    /// is recorded or changed. Always so where each opening asks.
+    ///
+    /// # Errors
+    /// What the client is answered: the device says nothing about it.
+    fn confirm(&self, identity: &Identity, nexus: &mut dyn Nexus) -> Result<bool, Completion> {
+        let _ = (identity, nexus);
+        Ok(true)
+    }
 }
 
 /// SCSI devices of Linux.
@@ -75,6 +85,12 @@ impl OpenLun for LinuxDevices {
         let host = Host { sys: &self.sys, number: device.number(), block: device.is_block() };
         let key = Key::of(&device, &self.sys);
         self.look(device, key, &host)
+    }
+
+    fn confirm(&self, identity: &Identity, nexus: &mut dyn Nexus) -> Result<bool, Completion> {
+        let names = names::ask(nexus)?;
+        let same_unit = names.lun.as_ref() == Some(&identity.lun.0);
+        Ok(same_unit && names.relative_target_port == identity.port.target_port)
     }
 }
 

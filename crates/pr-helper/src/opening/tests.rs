@@ -89,6 +89,16 @@ fn a_device_that_is_disturbed_does_not_pass_for_another_one() {
 }
 
 #[test]
+fn a_device_that_stays_with_another_logical_unit_behind_it_is_told_before_anything_changes() {
+    let (devices, mut before, mut after) = (LinuxDevices::default(), naa(1), naa(2));
+    let identity = devices.look(before.clone(), Some(key(1)), &host()).unwrap().identity.unwrap();
+    assert_eq!(devices.confirm(&identity, &mut before), Ok(true));
+    assert_eq!(devices.confirm(&identity, &mut after), Ok(false));
+    let busy = Completion::status(Status::BUSY);
+    assert_eq!(devices.confirm(&identity, &mut Disturbed(vec![busy.clone()], after)), Err(busy));
+}
+
+#[test]
 fn a_unit_attention_makes_the_helper_ask_again() {
     let (devices, before, after) = (LinuxDevices::default(), naa(1), naa(2));
     let mut opened = devices.look(before, Some(key(1)), &host()).unwrap();

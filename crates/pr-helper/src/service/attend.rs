@@ -79,6 +79,11 @@ impl Service {
         let mut held = lock(&known);
         self.belongs(&identity, task)?;
         if task.role == Role::Change {
+            match self.devices.confirm(&identity, &mut *nexus) {
+                Ok(true) => {}
+                Ok(false) => return Err("another logical unit is behind the device by now".to_owned()),
+                Err(ended) => return Ok(Answer::Completion(ended)),
+            }
             held.unsettle();
             return Ok(answer(nexus.execute(&task.request)));
         }

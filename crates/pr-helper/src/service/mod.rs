@@ -186,7 +186,8 @@ impl Service {
         known: &'a mut Known,
         nexus: &'a mut dyn Nexus,
     ) -> Run<'a> {
-        Run { book: &*self.book, complaints: &self.complaints, identity, record, known, nexus }
+        let (devices, book, complaints) = (&*self.devices, &*self.book, &self.complaints);
+        Run { devices, book, complaints, identity, record, known, nexus, confirmed: false }
     }
 
     /// After a PERSISTENT RESERVE IN that told of a change. Its reply stays as it is: what fails here is made up for before

@@ -6,7 +6,7 @@ use super::evidence::Contradiction;
 use super::order::{self, Order};
 use super::question::{Answer, Questions};
 use crate::failure;
-use crate::opening::Identity;
+use crate::opening::{Identity, OpenLun};
 use handover::{Tracked, Tracker};
 use ledger::{Change, Intended, PathRecord, Record, State};
 use nexus::{Nexus, TransportError};
@@ -14,6 +14,8 @@ use scsi::pr::{Key, OutAction, ReservationType};
 use scsi::{Completion, Request, Status};
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+const EXCHANGED: &str = "the device could not be confirmed to be the same logical unit as before";
 
 /// A command that did not reach the device.
 #[derive(Debug)]
@@ -61,12 +63,15 @@ impl Known {
 
 /// One command.
 pub(super) struct Run<'a> {
+    pub(super) devices: &'a dyn OpenLun,
     pub(super) book: &'a dyn Book,
     pub(super) complaints: &'a Complaints,
     pub(super) identity: &'a Identity,
     pub(super) record: Arc<Record>,
     pub(super) known: &'a mut Known,
     pub(super) nexus: &'a mut dyn Nexus,
+    /// The device is the one it was taken for.
+    pub(super) confirmed: bool,
 }
 
 impl Run<'_> {
@@ -79,6 +84,7 @@ impl Run<'_> {
         }
         let changes = order.may_change(self.known.tracker.state());
         if changes {
+            self.confirm().map_err(|ended| Refused::new(ended, EXCHANGED))?;
             self.intend(order)?;
         }
         let request = order.request();
@@ -131,6 +137,7 @@ impl Run<'_> {
             return Ok(());
         }
         let effect = if intent.is_some() { Effect::Maybe } else { Effect::None };
+        self.confirm()?;
         let sure = !doubtful && self.known.settled;
         let answer = self.ask(intent.as_ref(), sure)?;
         let record = |always| self.commit(&answer, intent.as_ref(), effect, always);
@@ -142,6 +149,15 @@ impl Run<'_> {
             self.complain(format_args!("what the device says cannot be recorded: {error}"));
             failure::not_recorded()
         })
+    }
+
+    /// Another logical unit behind the same device has a record, a policy and perhaps a handover of its own: the guest tries
+    /// again, and by then the device is known for what it is.
+    fn confirm(&mut self) -> Result<(), Completion> {
+        if !self.confirmed {
+            self.confirmed = self.devices.confirm(self.identity, &mut *self.nexus)?;
+        }
+        if self.confirmed { Ok(()) } else { Err(Completion::status(Status::BUSY)) }
     }
 
     fn reread(&mut self) -> Result<(), ledger::Error> {

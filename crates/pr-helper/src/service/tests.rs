@@ -66,6 +66,7 @@ struct Devices {
     port: Port,
     multipath: bool,
     nameless: bool,
+    exchanged: bool,
 }
 
 impl OpenLun for Devices {
@@ -76,6 +77,10 @@ impl OpenLun for Devices {
         let identity = Arc::new(Identity { lun, path, node: "/dev/sdx".into(), port: self.port.clone() });
         let identity = (!self.nameless).then_some(identity);
         Ok(Opened { identity, nexus: Box::new(line.clone()), multipath: self.multipath })
+    }
+
+    fn confirm(&self, _: &Identity, _: &mut dyn Nexus) -> Result<bool, Completion> {
+        Ok(!self.exchanged)
     }
 }
 
@@ -232,7 +237,14 @@ fn counted(state: &std::path::Path) -> Arc<Counted> {
 fn devices(line: &Line, other: &Line, named: bool) -> Devices {
     let initiator = Some(it_nexus(1).initiator);
     let port = if named { Port { initiator, target_port: Some(1) } } else { Port::default() };
-    Devices { line: line.clone(), other: other.clone(), port, multipath: false, nameless: false }
+    Devices {
+        line: line.clone(),
+        other: other.clone(),
+        port,
+        multipath: false,
+        nameless: false,
+        exchanged: false,
+    }
 }
 
 fn service(devices: Devices, book: &Arc<Counted>) -> Service {

@@ -76,3 +76,32 @@ fn a_device_that_changes_its_name_takes_bounded_memory() {
     assert!(lock(&bench.service.nexuses).len() <= MOST_NEXUSES);
     assert!(Arc::ptr_eq(&kept, &bench.service.known(&identity(0))), "one in use is kept");
 }
+
+#[test]
+fn nothing_changes_on_a_device_that_has_another_logical_unit_behind_it_by_now() {
+    let mut bench = holder("spc", false);
+    let (sent, appends) = (bench.line.cdbs.lock().unwrap().len(), bench.book.appends.load(SeqCst));
+    bench.serve_with(|devices| devices.exchanged = true);
+    for request in [request::reserve(KEY, KIND), request::release(KEY, KIND)] {
+        assert_eq!(bench.guest(&request).status, Status::BUSY);
+    }
+    assert_eq!(bench.line.cdbs.lock().unwrap().len(), sent);
+    assert_eq!(bench.book.appends.load(SeqCst), appends);
+    bench.set(State::Handover);
+    let order = request::register(KEY, OTHER, false);
+    let DataPhase::Out(data_out) = order.data else { unreachable!() };
+    let fd = std::fs::File::open("/dev/null").unwrap().into();
+    let (handover, role) = (HandoverId(7), crate::agent::frame::Role::Change);
+    let command = crate::agent::Command { handover, role, cdb: order.cdb, data_out, allocation: 0, fd };
+    let answer = crate::agent::Attend::attend(&bench.service, &Caller::default(), command);
+    assert!(matches!(answer, crate::agent::Answer::Refused(_)), "{answer:?}");
+    assert_eq!(bench.line.cdbs.lock().unwrap().len(), sent);
+}
+
+#[test]
+fn the_first_registration_is_not_recorded_for_a_logical_unit_that_is_no_longer_there() {
+    let mut bench = Bench::new("spc", false);
+    bench.serve_with(|devices| devices.exchanged = true);
+    assert_eq!(bench.guest(&request::register(Key::NONE, KEY, false)).status, Status::BUSY);
+    assert_eq!((bench.line.cdbs.lock().unwrap().len(), bench.record().paths.len()), (0, 0));
+}
