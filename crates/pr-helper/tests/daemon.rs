@@ -560,6 +560,18 @@ fn traces_are_logged_by_name() {
 }
 
 #[test]
+fn a_trace_that_does_not_exist_is_told_and_no_more() {
+    let place = Place::new();
+    let helper = place.serve(["-T", "pr_helper_dnoe"]);
+    is_served(&mut helper.client());
+    let said = helper.end();
+    assert!(
+        said.starts_with("tenure-pr-helper: warning: trace event \"pr_helper_dnoe\" does not exist"),
+        "{said}"
+    );
+}
+
+#[test]
 fn traces_can_go_to_a_file() {
     let place = Place::new();
     let helper = place.serve(["-T", "*,-pr_helper_done,file=traces"]);

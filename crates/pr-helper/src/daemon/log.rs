@@ -71,6 +71,9 @@ impl Log {
         }));
         // Fails if there is one already, which then stays: in a test, say.
         let _ = tracing::subscriber::set_global_default(Listening(log));
+        for name in &log.trace.unknown {
+            tracing::warn!("trace event {name:?} does not exist; see -T help");
+        }
         Ok(log)
     }
 

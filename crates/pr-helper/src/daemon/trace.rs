@@ -14,6 +14,8 @@ pub(super) const NAMES: [&str; 4] =
 pub(super) struct Trace {
     on: [bool; NAMES.len()],
     pub(super) file: Option<PathBuf>,
+    /// Names that no trace has, for a warning; of a pattern that is as good as any other.
+    pub(super) unknown: Vec<String>,
 }
 
 impl Trace {
@@ -44,6 +46,9 @@ impl Trace {
     }
 
     fn switch(&mut self, pattern: &str) {
+        if !pattern.contains(['*', '?']) && !NAMES.contains(&pattern.trim_start_matches('-')) {
+            self.unknown.push(pattern.to_owned());
+        }
         let (on, pattern) = pattern.strip_prefix('-').map_or((true, pattern), |pattern| (false, pattern));
         let pattern = Globs::One(pattern.to_owned());
         for (state, name) in self.on.iter_mut().zip(NAMES) {
@@ -85,6 +90,8 @@ mod tests {
         assert_eq!(wanted(&["enable=pr_helper_*connect", "pr_helper_done"]), [NAMES[0], NAMES[2], NAMES[3]]);
         assert_eq!(wanted(&["*,-pr_helper_??????t"]), [NAMES[1], NAMES[2], NAMES[3]]);
         assert_eq!(wanted(&["qio_*"]), [] as [&str; 0]);
+        let unknown = Trace::parse(&["pr_*,pr_helper_dnoe,-pr_helper_done".into()]).unwrap().unknown;
+        assert_eq!(unknown, ["pr_helper_dnoe"]);
     }
 
     #[test]
