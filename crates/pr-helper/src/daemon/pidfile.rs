@@ -2,12 +2,14 @@
 
 use super::error::StartError;
 use crate::listening::Made;
-use rustix::fs::{FlockOperation, fcntl_lock, fstat};
+use rustix::fs::{FlockOperation, Mode, OFlags, fcntl_lock, fstat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+/// How often a file is taken that has lost its name by then.
+const TRIES: u32 = 16;
 
 /// A pidfile with this process's number. The lock is a process's (fcntl(2)): it lasts while the file is open.
 #[derive(Debug)]
@@ -19,7 +21,7 @@ pub(super) struct Pidfile {
 impl Pidfile {
     pub(super) fn make(path: &Path) -> Result<Self, StartError> {
         let failed = |source| StartError::Pidfile { path: path.to_owned(), source };
-        loop {
+        for _ in 0..TRIES {
             let file = open(path).map_err(failed)?;
             match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
@@ -33,6 +35,7 @@ impl Pidfile {
                 return Ok(Self { made, _locked: file });
             }
         }
+        Err(failed(io::Error::other("it is replaced again and again")))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -40,11 +43,43 @@ impl Pidfile {
     }
 }
 
+/// Never what a link leads to, which would be emptied, and waits for nobody behind a FIFO.
 fn open(path: &Path) -> io::Result<File> {
-    File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is there and is no file")),
+    }
 }
 
 fn write(mut file: &File) -> io::Result<()> {
     file.set_len(0)?;
     writeln!(file, "{}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_link_or_what_is_no_file_is_refused_and_left_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("precious"), "data").unwrap();
+        symlink(path("precious"), path("link")).unwrap();
+        symlink(path("nothing"), path("dangling")).unwrap();
+        fs::create_dir(path("directory")).unwrap();
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, path("fifo"), fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        for name in ["link", "dangling", "directory", "fifo"] {
+            let refused = Pidfile::make(&path(name)).unwrap_err();
+            assert!(matches!(refused, StartError::Pidfile { .. }), "{name}: {refused}");
+            assert!(fs::symlink_metadata(path(name)).is_ok());
+        }
+        assert_eq!(fs::read(path("precious")).unwrap(), b"data");
+        assert!(!path("nothing").exists());
+    }
 }

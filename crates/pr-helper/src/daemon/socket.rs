@@ -106,9 +106,7 @@ fn without_domain_number(path: &str) -> Option<String> {
         return None;
     }
     if name.len() >= LIBVIRT_NAME {
-        tracing::info!(
-            "libvirt may have cut the domain's name: with --vm NAME the record would last when it starts again"
-        );
+        tracing::info!("libvirt may have cut the domain's name: each start of it has records of its own");
         return None;
     }
     Some(format!("{above}/domain-{name}/{file}"))
