@@ -1,9 +1,9 @@
 //! What devices said of themselves, so that they need not be asked at every command.
 //!
-//! Never for another device: the key changes when a device is replaced, even under its number (see [`Key`]). Never for long: a logical
-//! unit may be exchanged behind a device that stays, so what is known is forgotten after [`FRESH`], and at once when
-//! the device reports a unit attention or does not answer; and nothing is changed on the word of this cache alone
-//! ([`OpenLun::confirm`](super::OpenLun::confirm)). Bounded by [`MOST`].
+//! Never for another device: the key changes when a device is replaced, even under its number (see [`Key`]). Never for
+//! long: a logical unit may be exchanged behind a device that stays, so what is known is forgotten after [`FRESH`], and at
+//! once when the device reports a unit attention or does not answer; and nothing is changed on the word of this cache
+//! alone ([`OpenLun::confirm`](super::OpenLun::confirm)). Bounded by [`MOST`].
 
 use super::host::Host;
 use super::{Identity, Opened};

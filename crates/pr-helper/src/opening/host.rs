@@ -95,8 +95,8 @@ impl Host<'_> {
         self.sys.join("class").join(class).join(name)
     }
 
-    /// The adapter's SAS address: its own word for it, else its phys', if they have the same. (A phy of an expander has two colons in its
-    /// name.)
+    /// The adapter's SAS address: its own word for it, else its phys', if they have the same. (A phy of an expander has two
+    /// colons in its name.)
     fn sas_address(&self, adapter: &str) -> Option<u64> {
         fs::metadata(self.class("sas_host", adapter)).ok()?;
         if let Some(own) = read_number(&self.class("scsi_host", adapter).join("host_sas_address")) {

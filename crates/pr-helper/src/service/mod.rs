@@ -1,15 +1,16 @@
 //! Carries out what arrives: policy, guard, record and device, in the order that makes every reply one that the record
 //! knows.
 //!
-//! PERSISTENT RESERVE OUT: the descriptor is looked at; policy is asked; a handover is waited for and then kept out by a shared lock
-//! (BUSY after [`Service::WAIT`]); a guest that moved away gets RESERVATION CONFLICT; record and device are made to agree if a crash, an
-//! error or a restart left that open; a unit attention that own questions took is given first; what can change the
-//! registration is written ahead, sent, observed and committed; then the reply goes out. An intent that cannot be written
-//! is answered with HARDWARE ERROR, and nothing is sent. A commit that fails after GOOD does not make it less GOOD: the
-//! intent stays open, and nothing that changes anything passes until the device has been asked.
+//! PERSISTENT RESERVE OUT: the descriptor is looked at; policy is asked; a handover is waited for and then kept out by a
+//! shared lock (BUSY after [`Service::WAIT`]); a guest that moved away gets RESERVATION CONFLICT; record and device are
+//! made to agree if a crash, an error or a restart left that open; a unit attention that own questions took is given first;
+//! what can change the registration is written ahead, sent, observed and committed; then the reply goes out. An intent that
+//! cannot be written is answered with HARDWARE ERROR, and nothing is sent. A commit that fails after GOOD does not make it
+//! less GOOD: the intent stays open, and nothing that changes anything passes until the device has been asked.
 //!
-//! PERSISTENT RESERVE IN waits for nobody (but to note a unit attention that it brings) and needs no record; it works with a broken state directory.
-//! Where its reply says that the guest's registration is not what is recorded, the device is asked.
+//! PERSISTENT RESERVE IN waits for nobody (but to note a unit attention that it brings) and needs no record; it works with
+//! a broken state directory. Where its reply says that the guest's registration is not what is recorded, the device is
+//! asked.
 
 mod attend;
 mod book;
