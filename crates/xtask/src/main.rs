@@ -25,7 +25,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Format, lints, all tests, explorer, peers, fuzzing and demo, with a table at the end
+    /// Format, lints, all tests, explorer, peers, lab, fuzzing and demo, with a table at the end
     Test {
         /// Fail instead of skipping what this machine cannot run
         #[arg(long)]

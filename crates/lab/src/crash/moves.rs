@@ -1,6 +1,6 @@
 //! What the guest and its peer do next, chosen at random from what the device has now.
 //!
-//! Nobody preempts its own key, and PREEMPT AND ABORT is left out: the kernel's target does not bear them (`table`).
+//! As in the `table`, nobody preempts its own key, and PREEMPT AND ABORT is left out.
 
 use super::ground::Fact;
 use crate::random::Random;
@@ -59,7 +59,6 @@ mod tests {
         guest.into_iter().chain(peer).collect()
     }
 
-    /// LIO's memory is harmed by it where there is no single holder.
     #[test]
     fn nobody_preempts_its_own_key() {
         let now = Fact { key: Some(GUEST[0]), held: Some(ReservationType(7)) };

@@ -1,7 +1,7 @@
 //! The commands of one pass: every service action, good and bad, with one reservation type.
 //!
-//! It keeps to what the kernel's target survives: nobody preempts its own key while there is no single holder, and
-//! PREEMPT AND ABORT is sent only where it fails, because Linux 6.1 was seen not to answer it over `tcm_loop`.
+//! It keeps to what both helpers can be compared by; PREEMPT of the sender's own key and PREEMPT AND ABORT that succeeds are
+//! tested against `tenure target`.
 
 use crate::lio;
 use scsi::pr::request::{
@@ -313,7 +313,6 @@ mod tests {
         all.for_each(|action| assert!(actions.contains(&action), "{action:02x?}"));
     }
 
-    /// LIO's memory is harmed by it where there is no single holder.
     #[test]
     fn nobody_preempts_its_own_key() {
         for (_, request) in sent(ReservationType(7)) {

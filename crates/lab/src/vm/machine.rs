@@ -147,8 +147,9 @@ fn command(kernel: &Kernel, files: &Path) -> Result<Command> {
     // KVM is left alone: where the lab runs in a VM itself, nested guests may hang.
     let fixed = "-M pc -accel tcg,thread=multi -cpu max -smp 2 -m 1024 -nodefaults -no-user-config -display none \
                  -device virtio-serial-pci -device virtserialport,chardev=agent,nr=1 -device virtio-rng-pci";
-    let mut command = Command::new("nice");
-    command.arg("qemu-system-x86_64").args(fixed.split_whitespace());
+    // It ends with whoever started it, however that ended.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "nice", "qemu-system-x86_64"]).args(fixed.split_whitespace());
     command.args(["-kernel".into(), kernel.image.display().to_string(), "-initrd".into(), path("initrd")]);
     command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"]);
     command.args(["-serial".into(), format!("file:{}", path("console"))]);
