@@ -299,8 +299,10 @@ fn an_agent_that_disconnects_does_not_stop_its_command_which_is_audited_and_over
 fn a_client_that_waited_long_enough_has_an_unknown_outcome() {
     let bench = Bench::holder();
     bench.state(State::Handover, ID);
+    let mut client = bench.client(ID);
+    client.execute(&read_keys()).unwrap();
+    let mut client = client.with_timeout(Duration::from_millis(50));
     let (begun, end) = gate(&bench);
-    let mut client = bench.client(ID).with_timeout(Duration::from_millis(50));
     let begin = Instant::now();
     assert!(matches!(client.execute(&rekey()), Err(TransportError::OutcomeUnknown(_))));
     assert!(begin.elapsed() < PATIENCE);

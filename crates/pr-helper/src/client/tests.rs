@@ -146,11 +146,12 @@ fn a_refusal_has_a_reason_and_no_status_and_keeps_the_connection() {
 
 #[test]
 fn a_helper_that_does_not_answer_is_waited_for_as_long_as_was_said() {
-    let (client, helper, _directory) = helper(vec![|stream| {
-        greet(stream);
+    let (mut client, helper, _directory) = helper(vec![|stream| {
+        serve_one(stream);
         take(stream);
         assert_eq!(stream.read(&mut [0]).unwrap(), 0, "the client hangs up");
     }]);
+    client.execute(&read()).unwrap();
     let mut client = client.with_timeout(BRIEF);
     assert!(is_unknown(&client.execute(&read())));
     assert!(client.stream.is_none(), "a late answer must not be taken for the next command's");

@@ -3,8 +3,8 @@
 //! - The policy must allow the device to the guest, and `migrate` must be on. What the policy says of service actions and
 //!   keys is for the guest: a handover registers keys that no guest knows.
 //! - A command that can change what is registered passes if the record says that a handover is under way, and the command is
-//!   of this one. The record is read when every other such command, and the guest's, has ended on this nexus, and no query
-//!   overtakes them: an answer of any kind says that all is over that was lost sight of before.
+//!   of this one. The record is read when every other such command, and the guest's, has ended on this nexus. One that waited
+//!   for that and was overtaken is not sent: whatever is answered, all is over that came before it.
 //! - A query passes for a logical unit of which the guest has a record, while its guest runs too: a plan needs no handover.
 //!   During a handover only its own agent may ask, because a question takes unit attentions, and the agent must see those
 //!   that say that the guest was fenced. On a host where the guest has never been the agent opens the handover in the record
@@ -14,24 +14,26 @@
 //! the guest's and records that it is owed. What this process knew of the nexus is in doubt after a change: it is asked anew
 //! before the guest's next PERSISTENT RESERVE OUT.
 
+use super::run::Known;
 use super::{Service, lock};
 use crate::agent::frame::Role;
 use crate::agent::{Answer, Attend, Command, allowed};
 use crate::opening::{Identity, Opened};
 use crate::{Caller, PrOutEvent, RequestEvent, failure};
 use ledger::{HandoverId, State};
-use nexus::{TransportError, unit_attention};
+use nexus::{Nexus, TransportError, unit_attention};
 use scsi::pr::PrOutCdb;
 use scsi::{Completion, Request};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A command that was judged, and where it is to go.
-struct Task {
-    handover: HandoverId,
-    role: Role,
-    request: Request,
+/// A command that was judged, and when it came.
+pub(super) struct Task {
+    pub(super) handover: HandoverId,
+    pub(super) role: Role,
+    pub(super) request: Request,
+    pub(super) begun: Instant,
 }
 
 /// What is told of a command.
@@ -54,7 +56,7 @@ impl Attend for Service {
             .and_then(|request| {
                 let opened = self.devices.open(fd, role == Role::Change).map_err(unopened)?;
                 identity.clone_from(&opened.identity);
-                self.hand_over(&Task { handover, role, request }, opened).map_err(Answer::Refused)
+                self.hand_over(&Task { handover, role, request, begun }, opened).map_err(Answer::Refused)
             })
             .unwrap_or_else(|answer| answer);
         let identity = identity.as_deref();
@@ -64,28 +66,16 @@ impl Attend for Service {
 }
 
 impl Service {
-    fn hand_over(&self, task: &Task, opened: Opened) -> Result<Answer, String> {
+    pub(super) fn hand_over(&self, task: &Task, opened: Opened) -> Result<Answer, String> {
         let Opened { identity, multipath, mut nexus } = opened;
         let identity: Arc<Identity> = identity.ok_or("the device has no name to find its record by")?;
-        let ruling = self.rules.of(&self.vm, &identity.lun, &identity.node);
-        ruling.judge_in().map_err(|refusal| refusal.to_string())?;
-        if !ruling.migrate() {
-            return Err("policy: `migrate` is off for this device".to_owned());
-        }
-        if multipath && task.role == Role::Change {
-            return Err("a dm-multipath map: its paths have registrations of their own".to_owned());
-        }
+        self.allows(&identity, multipath, task.role)?;
         let known = self.known(&identity);
         let mut held = lock(&known);
         self.belongs(&identity, task)?;
+        let overtaken = held.is_overtaken(task.begun);
         if task.role == Role::Change {
-            match self.devices.confirm(&identity, &mut *nexus) {
-                Ok(true) => {}
-                Ok(false) => return Err("another logical unit is behind the device by now".to_owned()),
-                Err(ended) => return Ok(Answer::Completion(ended)),
-            }
-            held.unsettle();
-            return Ok(answer(nexus.execute(&task.request)));
+            return self.change(task, &identity, overtaken, &mut held, &mut *nexus);
         }
         drop(held);
         let result = nexus.execute(&task.request);
@@ -93,6 +83,39 @@ impl Service {
             lock(&known).tracker.observe(&task.request, ended);
         }
         Ok(answer(result))
+    }
+
+    fn change(
+        &self,
+        task: &Task,
+        identity: &Identity,
+        overtaken: bool,
+        known: &mut Known,
+        nexus: &mut dyn Nexus,
+    ) -> Result<Answer, String> {
+        if overtaken {
+            return Err("a later command overtook this one, which must have been given up".to_owned());
+        }
+        match self.devices.confirm(identity, nexus) {
+            Ok(true) => {}
+            Ok(false) => return Err("another logical unit is behind the device by now".to_owned()),
+            Err(ended) => return Ok(unopened(ended)),
+        }
+        known.unsettle();
+        Ok(answer(nexus.execute(&task.request)))
+    }
+
+    /// What is asked of a device, whatever its record says.
+    fn allows(&self, identity: &Identity, multipath: bool, role: Role) -> Result<(), String> {
+        let ruling = self.rules.of(&self.vm, &identity.lun, &identity.node);
+        ruling.judge_in().map_err(|refusal| refusal.to_string())?;
+        if !ruling.migrate() {
+            return Err("policy: `migrate` is off for this device".to_owned());
+        }
+        if multipath && role == Role::Change {
+            return Err("a dm-multipath map: its paths have registrations of their own".to_owned());
+        }
+        Ok(())
     }
 
     /// Whether the record, as all processes left it, has room for this command.

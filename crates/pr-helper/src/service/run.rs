@@ -14,6 +14,7 @@ use scsi::pr::{Key, OutAction, ReservationType};
 use scsi::{Completion, Request, Status};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 const EXCHANGED: &str = "the device could not be confirmed to be the same logical unit as before";
 
@@ -40,6 +41,8 @@ pub(super) struct Known {
     unrecorded: VecDeque<Vec<u8>>,
     /// Of those that are recorded as owed, so many were given without that being recorded.
     given: usize,
+    /// When the latest command of the agent came that had its turn.
+    latest: Option<Instant>,
 }
 
 /// What came of a command.
@@ -54,6 +57,12 @@ enum Effect {
 }
 
 impl Known {
+    /// Whether a command of the agent that came at `begun` has its turn only after one that came later.
+    pub(super) fn is_overtaken(&mut self, begun: Instant) -> bool {
+        let latest = self.latest.max(Some(begun));
+        std::mem::replace(&mut self.latest, latest) > Some(begun)
+    }
+
     /// Somebody else changes what this nexus has: the device must be asked.
     pub(super) const fn unsettle(&mut self) {
         self.tracker.doubt();

@@ -56,7 +56,7 @@ pub fn run(args: &AuditArgs, console: &mut Console) -> Result<Exit, Failure> {
 
 fn left_out(damaged: u64, console: &mut Console) {
     if damaged > 0 {
-        console.warning(&format!("lines left out that are damaged or of another version: {damaged}"));
+        console.warning(format!("lines left out that are damaged or of another version: {damaged}"));
     }
 }
 
