@@ -36,7 +36,7 @@ fn the_agents_socket_is_private_confined_served_audited_and_removed() {
     let mut client = client(&socket);
     assert_eq!(refusal(client.execute(&request::read(InAction::READ_KEYS, 8))), "no SCSI device");
     let change = request::register(Key(1), Key(2), false);
-    assert_eq!(refusal(client.execute(&change)), "no SCSI device opened for writing");
+    assert_eq!(refusal(client.execute(&change)), "no SCSI device");
     assert!(helper.client().request(&pr_in(8), null()).is_some(), "guests are served beside it");
     let audit = fs::read_to_string(place.path("state/guests/a%20vm/audit.jsonl")).unwrap();
     assert!(audit.contains("\"handover\":\"00000000000000000000000000000001\""), "{audit}");
