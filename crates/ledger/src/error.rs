@@ -90,4 +90,20 @@ impl Error {
         let path = path.into();
         move |source| Self::Io { doing, path, source: source.into() }
     }
+
+    /// Why the lock for appending was not got, for one more of those who waited for it.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Locked(path) => Self::Locked(path.clone()),
+            Self::ReadOnly(path) => Self::ReadOnly(path.clone()),
+            Self::Io { doing, path, source } => {
+                let source =
+                    source.raw_os_error().map_or_else(|| source.kind().into(), io::Error::from_raw_os_error);
+                Self::Io { doing, path: path.clone(), source }
+            }
+            other => {
+                Self::Io { doing: "lock", path: PathBuf::new(), source: io::Error::other(other.to_string()) }
+            }
+        }
+    }
 }

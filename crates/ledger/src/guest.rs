@@ -19,7 +19,7 @@ use crate::lock::{Freezes, Idle, Lock, Mode};
 use crate::log::{Flaw, Log, header};
 use crate::names::{self, LunId, Owner};
 use crate::record::Record;
-use file::{Inode, LogFile};
+use file::{ChangeTime, Inode, LogFile};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, OFlags};
 use std::fs::File;
@@ -66,6 +66,10 @@ struct Inner {
     writing: bool,
     /// Length from which on it is worth looking whether most of the log no longer counts.
     compact_at: u64,
+    /// The file's change time when its end was read; `None` where this process wrote the end.
+    read_at: Option<ChangeTime>,
+    /// The directory says durably that the log is this file.
+    named: bool,
 }
 
 /// An append: its lines, and where its caller looks for the result.
@@ -101,7 +105,14 @@ impl Guest {
     }
 
     fn new(folder: Folder, owner: Owner, file: LogFile, read_only: bool) -> Self {
-        let inner = Inner { file: Arc::new(file), log: Log::default(), writing: false, compact_at: SMALL };
+        let inner = Inner {
+            file: Arc::new(file),
+            log: Log::default(),
+            writing: false,
+            compact_at: SMALL,
+            read_at: None,
+            named: true,
+        };
         Self {
             owner,
             folder,
@@ -153,7 +164,9 @@ impl Guest {
         let found = found.map_err(|error| missing(error, &self.path()))?;
         let length = u64::try_from(found.st_size).unwrap_or(u64::MAX);
         let same = Inode(found.st_dev, found.st_ino) == inner.file.inode && length == inner.log.length();
-        Ok(inner.log.owner() == Some(&self.owner) && same)
+        // What was read may have been taken back, and another line of the same length be in its place.
+        let untouched = inner.read_at.is_none_or(|then| then == ChangeTime::of(&found));
+        Ok(inner.log.owner() == Some(&self.owner) && same && untouched)
     }
 
     /// Writes changes, durably before it returns: one write and one fdatasync(2) for all of them, and for those of other
@@ -173,7 +186,9 @@ impl Guest {
         lock(&self.waiting).push(waiting);
         let writer = lock(&self.writer);
         if result.get().is_none() {
-            self.write_all(std::mem::take(&mut *lock(&self.waiting)));
+            // Not in one expression with what follows, which would keep others from joining the next while this one is written.
+            let waiting = std::mem::take(&mut *lock(&self.waiting));
+            self.write_all(waiting);
         }
         drop(writer);
         // Whoever wrote it has set the result and dropped its share; else it died.
@@ -182,18 +197,23 @@ impl Guest {
     }
 
     /// With `writer` held: together if that makes one line; if not, or if it fails, each by itself, so that one
-    /// that does not fit fails alone.
+    /// that does not fit fails alone. The lock is waited for once for all.
     fn write_all(&self, waiting: Vec<Waiting>) {
+        let held = self.lock();
         let all: Vec<Line> = waiting.iter().flat_map(|one| one.lines.iter().cloned()).collect();
-        let joined = waiting.len() > 1 && Line::pack(&all).1 == 1;
+        let joined = held.is_ok() && waiting.len() > 1 && Line::pack(&all).1 == 1;
         let together = joined && self.write_lines(&all).is_ok();
         for Waiting { lines, result } in waiting {
-            let _ = result.set(if together { Ok(()) } else { self.write_lines(&lines) });
+            let _ = result.set(match &held {
+                Err(error) => Err(error.again()),
+                Ok(_) if together => Ok(()),
+                Ok(_) => self.write_lines(&lines),
+            });
         }
     }
 
+    /// With the lock held.
     fn write_lines(&self, lines: &[Line]) -> Result<(), Error> {
-        let _lock = self.lock()?;
         self.settle(&mut self.inner())?;
         let _writing = Writing::begin(&self.inner);
         let (text, packed) = Line::pack(lines);
@@ -202,8 +222,9 @@ impl Guest {
             let inner = self.inner();
             (Arc::clone(&inner.file), inner.log.length())
         };
+        self.name_durably()?;
         file.write(&text, length).map_err(Error::io("write", self.path()))?;
-        self.inner().log.wrote(lines, &text, packed);
+        self.inner().wrote(lines, &text, packed);
         // What was asked for is durable; a compaction that fails is tried again later.
         let _ = self.compact(false);
         Ok(())
@@ -302,6 +323,7 @@ impl Guest {
         if length == whole || inner.file.refused.is_some() {
             return Ok(());
         }
+        inner.read_at = None;
         inner.file.cut(whole).map_err(Error::io("cut", self.path()))
     }
 
@@ -309,12 +331,15 @@ impl Guest {
     fn begin(&self, inner: &mut Inner) -> Result<(), Error> {
         let header = header(&self.owner);
         let found = inner.file.rest(0).map_err(Error::io("read", self.path()))?;
-        if !header.as_bytes().starts_with(&found) {
+        // A crash may have left the length without the bytes.
+        let unwritten = found.len() <= header.len() && found.iter().all(|byte| *byte == 0);
+        if !unwritten && !header.as_bytes().starts_with(&found) {
             return Err(self.flaw(Flaw { line: 1, newer: false, what: "not a ledger".to_owned() }));
         }
         let written = inner.file.write(&header, 0);
         let written = written.and_then(|()| rustix::fs::fsync(&self.folder.fd).map_err(Into::into));
         written.map_err(Error::io("write", self.path()))?;
+        inner.read_at = None;
         inner.log.feed(header.as_bytes()).map_err(|flaw| self.flaw(flaw))
     }
 
@@ -327,17 +352,19 @@ impl Guest {
         if length > LONGEST {
             return Err(Error::Full { path: path(), what: "a log has at most 64 MiB" });
         }
+        // Before the reading: what comes in between is then read again.
+        let read_at = Some(now.changed().map_err(Error::io("read", path()))?);
         let continues = now.inode == inner.file.inode && length >= inner.log.length();
         if continues && now.has(&inner.log).map_err(Error::io("read", path()))? {
             let bytes = now.rest(inner.log.length()).map_err(Error::io("read", path()))?;
             if inner.log.feed(&bytes).is_ok() {
-                inner.file = Arc::new(now);
+                (inner.file, inner.read_at) = (Arc::new(now), read_at);
                 return Ok(());
             }
         }
         let bytes = now.rest(0).map_err(Error::io("read", path()))?;
         let log = Log::parse(&bytes).map_err(|flaw| self.flaw(flaw))?;
-        *inner = Inner { file: Arc::new(now), log, writing: inner.writing, compact_at: SMALL };
+        *inner = Inner { file: Arc::new(now), log, compact_at: SMALL, read_at, ..*inner };
         Ok(())
     }
 
@@ -346,8 +373,19 @@ impl Guest {
         if newer { Error::Newer { path, line, what } } else { Error::Damaged { path, line, what } }
     }
 
+    /// After a compaction whose new name was not durable yet: else a crash brings the old log back, without what was
+    /// appended since.
+    fn name_durably(&self) -> Result<(), Error> {
+        if self.inner().named {
+            return Ok(());
+        }
+        rustix::fs::fsync(&self.folder.fd).map_err(Error::io("sync", self.folder.path.clone()))?;
+        self.inner().named = true;
+        Ok(())
+    }
+
     /// With the lock held and `writing`: replaces the log by what still counts, if that is less than a quarter of it. It
-    /// is looked at when the log is long enough, or `now`.
+    /// is looked at when the log is long enough; or `now`, because it is full, and then three quarters are few enough.
     fn compact(&self, now: bool) -> Result<(), Error> {
         let text = {
             let mut inner = self.inner();
@@ -355,8 +393,10 @@ impl Guest {
                 return Ok(());
             }
             let text = inner.log.compacted();
-            inner.compact_at = (text.len() as u64).saturating_mul(4).max(SMALL);
-            if inner.log.length() <= inner.compact_at {
+            let live = text.len() as u64;
+            inner.compact_at = live.saturating_mul(4).max(SMALL);
+            let crowded = now && live <= LONGEST / 4 * 3;
+            if !crowded && inner.log.length() <= inner.compact_at {
                 return Ok(());
             }
             text
@@ -368,7 +408,8 @@ impl Guest {
         });
         let file = file.map_err(Error::io("compact", self.path()))?;
         let mut inner = self.inner();
-        (inner.file, inner.log) = (Arc::new(file), log);
+        (inner.file, inner.log, inner.read_at) = (Arc::new(file), log, None);
+        inner.named = rustix::fs::fsync(&self.folder.fd).is_ok();
         Ok(())
     }
 
@@ -378,9 +419,14 @@ impl Guest {
         file.sync_all()?;
         let file = LogFile::new(file, None)?;
         rustix::fs::renameat(&self.folder.fd, "log.new", &self.folder.fd, "log")?;
-        // The old log, if a crash brings it back, says the same.
-        let _ = rustix::fs::fsync(&self.folder.fd);
         Ok(file)
+    }
+}
+
+impl Inner {
+    fn wrote(&mut self, lines: &[Line], text: &str, packed: u64) {
+        self.log.wrote(lines, text, packed);
+        self.read_at = None;
     }
 }
 

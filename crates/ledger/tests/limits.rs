@@ -43,6 +43,18 @@ fn a_log_has_at_most_64_mib_and_its_records_stay_usable() {
 }
 
 #[test]
+fn a_full_log_of_which_much_still_counts_makes_room_all_the_same() {
+    let state = TempDir::new().unwrap();
+    let guest = open(state.path());
+    let units: Vec<_> = (0..300).map(|n| (lun(n), wordy(65_000))).collect();
+    guest.append(&units).unwrap();
+    let changes: Vec<_> = (0..20_000).map(|key| (lun(1), commit(key))).collect();
+    // Of about 100 bytes each: with the units' more than a log may have.
+    (0..30).for_each(|_| guest.append(&changes).unwrap());
+    assert_eq!(open(state.path()).records(), guest.records());
+}
+
+#[test]
 fn a_longer_log_is_refused_and_left_as_it_is() {
     let state = TempDir::new().unwrap();
     open(state.path());

@@ -4,7 +4,7 @@ use crate::directory::{Folder, missing};
 use crate::error::Error;
 use crate::guest::LONGEST;
 use crate::log::Log;
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -13,6 +13,16 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 /// Device and number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Inode(pub(super) u64, pub(super) u64);
+
+/// When the file was last written, cut or renamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ChangeTime(i64, i64);
+
+impl ChangeTime {
+    pub(super) fn of(found: &Stat) -> Self {
+        Self(found.st_ctime, i64::try_from(found.st_ctime_nsec).unwrap_or_default())
+    }
+}
 
 /// An open log.
 #[derive(Debug)]
@@ -51,6 +61,10 @@ impl LogFile {
 
     pub(super) fn length(&self) -> io::Result<u64> {
         self.file.metadata().map(|found| found.len())
+    }
+
+    pub(super) fn changed(&self) -> io::Result<ChangeTime> {
+        Ok(ChangeTime::of(&rustix::fs::fstat(&self.file)?))
     }
 
     /// Whether the last line of `log` stands where it was read.

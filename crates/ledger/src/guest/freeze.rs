@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::lock::{Lock, Mode};
 use crate::names::{self, LunId};
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, FlockOperation, OFlags, flock, unlinkat};
+use rustix::fs::{AtFlags, FlockOperation, OFlags, flock, fstat, unlinkat};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -71,11 +71,40 @@ impl Guest {
     /// Removes a freeze lock that nobody holds.
     fn remove_idle(&self, name: &str) -> bool {
         let Ok(file) = self.folder.open(name, OFlags::RDWR) else { return false };
-        flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+        self.remove_locked(&file, name)
+    }
+
+    /// `file` had this name when it was opened. By now another may have removed it and a third have made it anew, and only
+    /// who holds the lock of the file that has the name may remove the name.
+    fn remove_locked(&self, file: &OwnedFd, name: &str) -> bool {
+        flock(file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && fstat(file).is_ok_and(|found| found.st_nlink > 0)
             && unlinkat(&self.folder.fd, name, AtFlags::empty()).is_ok()
     }
 }
 
 fn freeze_name(lun: &LunId) -> String {
     format!("{}{SUFFIX}", names::file_name(&lun.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Ledger, Owner};
+
+    #[test]
+    fn two_that_make_room_at_once_remove_no_lock_that_is_held() {
+        let state = tempfile::tempdir().unwrap();
+        let open = || Ledger::open(state.path()).unwrap().guest(&Owner("db".into())).unwrap();
+        let (guest, agent) = (open(), open());
+        let lun = LunId("naa.6001".into());
+        let name = freeze_name(&lun);
+        drop(guest.share(&lun, Instant::now()).unwrap());
+        let opened_first = guest.folder.open(&name, OFlags::RDWR).unwrap();
+        assert!(agent.remove_idle(&name));
+        let command = guest.share(&lun, Instant::now()).unwrap();
+        assert!(!guest.remove_locked(&opened_first, &name));
+        agent.freeze(&lun, Instant::now()).expect_err("a command is under way");
+        drop(command);
+    }
 }

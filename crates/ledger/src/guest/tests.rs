@@ -329,3 +329,48 @@ fn reading_waits_for_no_process_that_stopped_in_the_middle_of_an_append() {
     assert_eq!(key_of(&guest), Some(Key(1)));
     assert!(begun.elapsed() < PATIENCE / 2);
 }
+
+#[test]
+fn a_line_that_was_read_and_taken_back_does_not_hide_another_of_its_length() {
+    let state = TempDir::new().unwrap();
+    let (guest, other) = (open(state.path()), open(state.path()));
+    let length = fs::metadata(log_path(state.path())).unwrap().len();
+    other.append(&[(lun(1), commit(1))]).unwrap();
+    guest.refresh().unwrap();
+    // Its fdatasync failed, and the writer cut it.
+    File::options().write(true).open(log_path(state.path())).unwrap().set_len(length).unwrap();
+    open(state.path()).append(&[(lun(1), commit(2))]).unwrap();
+    guest.refresh().unwrap();
+    assert_eq!(key_of(&guest), Some(Key(2)));
+}
+
+#[test]
+fn a_log_whose_first_write_left_only_its_length_is_begun_anew() {
+    let state = TempDir::new().unwrap();
+    open(state.path());
+    let length = fs::metadata(log_path(state.path())).unwrap().len();
+    fs::write(log_path(state.path()), vec![0; usize::try_from(length).unwrap()]).unwrap();
+    let guest = open(state.path());
+    guest.append(&[(lun(1), commit(1))]).unwrap();
+    assert_eq!(key_of(&open(state.path())), Some(Key(1)));
+}
+
+#[test]
+fn threads_that_wait_for_another_process_wait_together() {
+    let state = TempDir::new().unwrap();
+    let (guest, other) = (open(state.path()), open(state.path()));
+    let stopped = other.lock().unwrap();
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for number in 0..4 {
+            let guest = &guest;
+            scope.spawn(move || {
+                let error = guest.append(&[(lun(number), commit(1))]).unwrap_err();
+                assert!(matches!(error, Error::Locked(_)), "{error}");
+            });
+        }
+    });
+    // The first began alone; the others waited for the second try together.
+    assert!(begun.elapsed() < PATIENCE * 5 / 2, "{:?}", begun.elapsed());
+    drop(stopped);
+}
