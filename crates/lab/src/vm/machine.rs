@@ -71,7 +71,7 @@ impl Vm {
         Ok(self.agent.get_mut().write_all(line.as_bytes())?)
     }
 
-    /// Pulls the plug and boots again. What was in memory is gone; `/lab/keep` is what a disk would be.
+    /// Pulls the plug and boots again. What was in memory is gone; `/lab/keep` is what a disk that loses nothing would be.
     ///
     /// # Errors
     /// If it does not come up in time.
