@@ -145,11 +145,13 @@ impl Record {
         self.paths.iter().find(|known| known.path == *path)
     }
 
-    /// The state as it can be vouched for: an open intent makes an active record unverified.
+    /// The state as it can be vouched for: an open intent makes it unverified, also that of a guest that was fenced or lost
+    /// its registration, whose command may have made it a registrant again. A handover has its own say.
     #[must_use]
     pub fn standing(&self) -> State {
         let open = self.paths.iter().any(|path| path.intent.is_some());
-        if open && self.state == State::Active { State::Unverified } else { self.state }
+        let handed_over = matches!(self.state, State::Handover | State::Moved);
+        if open && !handed_over { State::Unverified } else { self.state }
     }
 
     /// What a nexus with this is to the reservation: `holder`, `all-registrants`, `member` (another holds it),

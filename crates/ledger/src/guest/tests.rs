@@ -82,6 +82,19 @@ fn an_open_intent_shows_as_unverified_until_its_commit() {
 }
 
 #[test]
+fn a_fenced_guest_that_may_have_registered_again_is_unverified_and_one_that_moved_stays_moved() {
+    let state = TempDir::new().unwrap();
+    let guest = open(state.path());
+    let enter = |state| Change::State { state, handover: None, why: None };
+    for (found, standing) in
+        [(State::Fenced, State::Unverified), (State::Lost, State::Unverified), (State::Moved, State::Moved)]
+    {
+        guest.append(&[(lun(1), enter(found)), (lun(1), intent(5))]).unwrap();
+        assert_eq!(guest.record(&lun(1)).unwrap().standing(), standing, "{found:?}");
+    }
+}
+
+#[test]
 fn the_directories_are_for_root_alone() {
     use std::os::unix::fs::PermissionsExt;
     let parent = TempDir::new().unwrap();
