@@ -1,3 +1,5 @@
 //! One agent runs on each host: it hands a guest's registrations over together with the peer's agent, drives QEMU through
 //! QMP, and after a crash finishes or undoes what its journal says.
 #![forbid(unsafe_code)]
+
+pub mod drive;

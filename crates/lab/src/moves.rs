@@ -5,10 +5,9 @@ use crate::states::{GUEST, Guest, Nodes};
 use crate::tenure::{Ran, Tenure};
 use ::tenure::command::handover::{Order, hand_over as carry_out};
 use ::tenure::console::{Console, Verbosity};
-use ::tenure::device::{Device, Opened};
-use ::tenure::drive::Link;
-use ::tenure::exit::Failure;
-use ::tenure::journal::NoJournal;
+use agent::drive::Link;
+use agent::drive::NoJournal;
+use agent::drive::{Device, Opened};
 use anyhow::{Context, Result, bail, ensure};
 use handover::{Method, Verdict};
 use serde_json::Value;
@@ -113,6 +112,6 @@ fn links(nodes: &Nodes, served: &Served, index: u16) -> Result<(Link, Link)> {
     let (from, to) = (device(from)?, device(to)?);
     let session = nodes.alpha();
     let nexus = session.nexus(u64::from(served.first_lun + index));
-    let beta = to.open(TIMEOUT).map_err(|failure: Failure| failure.reason)?;
+    let beta = to.open(TIMEOUT)?;
     Ok((Link::open(from, TIMEOUT, Opened::Iscsi { session, nexus }), Link::open(to, TIMEOUT, beta)))
 }

@@ -83,6 +83,12 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+impl From<agent::drive::Error> for Failure {
+    fn from(reason: agent::drive::Error) -> Self {
+        Self { exit: Exit::Failed, reason: reason.into() }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#}", self.reason)

@@ -8,8 +8,6 @@
 pub mod cli;
 pub mod command;
 pub mod console;
-pub mod device;
-pub mod drive;
 pub mod exit;
 pub mod journal;
 

@@ -1,6 +1,6 @@
 //! `tenure doctor`.
 
-use crate::device::Device;
+use agent::drive::Device;
 use clap::Args;
 use std::path::PathBuf;
 

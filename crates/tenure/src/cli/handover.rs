@@ -1,7 +1,7 @@
 //! `tenure handover plan|run`.
 
 use super::values;
-use crate::device::Device;
+use agent::drive::Device;
 use clap::{Args, Subcommand};
 use handover::Method;
 use scsi::pr::Key;

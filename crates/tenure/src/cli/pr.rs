@@ -1,7 +1,7 @@
 //! `tenure pr VERB DEVICE`: `sg_persist`'s verbs, on any DEVICE.
 
 use super::values;
-use crate::device::Device;
+use agent::drive::Device;
 use clap::{Args, Subcommand};
 use scsi::TransportId;
 use scsi::pr::{Key, ReservationType};

@@ -8,6 +8,7 @@
 mod line;
 
 use crate::exit::Failure;
+use agent::drive::Journal;
 use anyhow::{Context, Result, bail};
 use handover::{Entry, Verdict};
 use line::Line;
@@ -17,25 +18,6 @@ use std::path::{Path, PathBuf};
 
 /// No run writes more than a few dozen lines of a few hundred bytes.
 const MAX_SIZE: u64 = 1 << 20;
-
-/// Where entries go.
-pub trait Journal {
-    /// Makes an entry durable.
-    ///
-    /// # Errors
-    /// If that cannot be promised.
-    fn append(&mut self, entry: &Entry) -> Result<()>;
-}
-
-/// Nowhere: a crash of this run cannot be recovered from.
-#[derive(Debug)]
-pub struct NoJournal;
-
-impl Journal for NoJournal {
-    fn append(&mut self, _: &Entry) -> Result<()> {
-        Ok(())
-    }
-}
 
 /// A handover that began and has no end in the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,8 +134,8 @@ fn append(storage: &mut impl Storage, length: u64, line: &[u8]) -> std::io::Resu
 }
 
 impl Journal for JournalFile {
-    fn append(&mut self, entry: &Entry) -> Result<()> {
-        self.write(&Line::entry(entry))
+    fn append(&mut self, entry: &Entry) -> Result<(), agent::drive::Error> {
+        self.write(&Line::entry(entry)).map_err(|error| agent::drive::Error::Journal(error.into()))
     }
 }
 

@@ -1,8 +1,9 @@
 //! The demo's stage: one LUN behind an iSCSI target, two hosts, two more nodes of the guest's cluster.
 
-use crate::command::pr::{failure_text, unit_attention};
+use crate::command::pr::unit_attention;
 use crate::command::target;
-use crate::device::{Device, Opened};
+use agent::drive::words;
+use agent::drive::{Device, Opened};
 use anyhow::{Context, Result, ensure};
 use iscsi::target::Target;
 use logical_unit::LunSpec;
@@ -104,7 +105,7 @@ impl Cluster {
 }
 
 fn open(device: &Device) -> Result<Opened> {
-    device.open(TIMEOUT).map_err(|failure| failure.reason)
+    Ok(device.open(TIMEOUT)?)
 }
 
 fn device(target: &Target, host: &str) -> Result<Device> {
@@ -129,7 +130,7 @@ pub(super) fn run(nexus: &mut dyn Nexus, request: &Request) -> Result<Completion
 /// Sends a command that must end GOOD.
 pub(super) fn good(nexus: &mut dyn Nexus, request: &Request) -> Result<()> {
     let completion = run(nexus, request)?;
-    ensure!(completion.status.is_good(), "{}", failure_text(&completion));
+    ensure!(completion.status.is_good(), "{}", words::status(&completion));
     Ok(())
 }
 
@@ -151,7 +152,7 @@ fn transfer(code: u8, lba: u8) -> Vec<u8> {
 
 /// What a block says.
 pub(super) fn text(completion: &Completion) -> Result<String> {
-    ensure!(completion.status.is_good(), "{}", failure_text(completion));
+    ensure!(completion.status.is_good(), "{}", words::status(completion));
     let end = completion.data.iter().position(|byte| *byte == 0).context("no text")?;
     Ok(String::from_utf8_lossy(completion.data.get(..end).unwrap_or_default()).into_owned())
 }

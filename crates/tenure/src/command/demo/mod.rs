@@ -7,13 +7,12 @@ mod report;
 
 use crate::cli::DemoArgs;
 use crate::command::handover::nonce;
-use crate::command::pr::failure_text;
 use crate::console::Console;
-use crate::device::Opened;
-use crate::drive::{Driver, Link, Pause, Record};
 use crate::exit::{Exit, Failure};
-use crate::journal::NoJournal;
 use ::handover::{Engine, Event, Method, Path, Phase, Procedure, Settings, Verdict};
+use agent::drive::Opened;
+use agent::drive::words;
+use agent::drive::{Driver, Link, NoJournal, Pause, Record};
 use anyhow::Result;
 use cluster::{Cluster, TIMEOUT};
 use logical_unit::Profile;
@@ -136,7 +135,7 @@ fn go_on(beta: &mut dyn Nexus) -> Result<String> {
 fn write_late(alpha: &mut dyn Nexus) -> SourceWrite {
     match cluster::run(alpha, &cluster::write(1, "alpha, too late")) {
         Ok(completion) if completion.status == Status::RESERVATION_CONFLICT => SourceWrite::Rejected,
-        Ok(completion) => SourceWrite::Wrong(failure_text(&completion)),
+        Ok(completion) => SourceWrite::Wrong(words::status(&completion)),
         Err(error) => match error.downcast_ref() {
             Some(TransportError::NotSent(_)) => SourceWrite::NoSession,
             _ => SourceWrite::Wrong(format!("{error:#}")),

@@ -1,7 +1,8 @@
 //! The third node: writes and reads keys and reservation all the while, and remembers whatever it should not see.
 
 use super::cluster::{self, GUEST};
-use crate::command::pr::{failure_text, unit_attention};
+use crate::command::pr::unit_attention;
+use agent::drive::words;
 use anyhow::{Context, Result, bail};
 use nexus::Nexus;
 use scsi::pr::{InAction, ReadKeys, ReadReservation, ReservationType, request};
@@ -106,13 +107,13 @@ impl Watch {
 /// One look: keys, reservation, and a write of its own.
 fn look(nexus: &mut dyn Nexus, kind: ReservationType, seen: &mut Seen) -> Result<()> {
     let keys = ask(nexus, &request::read(InAction::READ_KEYS, 1024), seen)?;
-    let keys = ReadKeys::parse(&keys.data).with_context(|| failure_text(&keys))?.keys;
+    let keys = ReadKeys::parse(&keys.data).with_context(|| words::status(&keys))?.keys;
     if !keys.contains(&GUEST) {
         seen.key_missing += 1;
         seen.trouble(format!("the guest's key is not listed: {keys:?}"));
     }
     let held = ask(nexus, &request::read(InAction::READ_RESERVATION, 24), seen)?;
-    match ReadReservation::parse(&held.data).with_context(|| failure_text(&held))?.reservation {
+    match ReadReservation::parse(&held.data).with_context(|| words::status(&held))?.reservation {
         None => {
             seen.reservation_missing += 1;
             seen.trouble("there is no reservation".into());
@@ -138,7 +139,7 @@ fn judge_write(wrote: &Completion, kind: ReservationType, seen: &mut Seen) {
         (Status::RESERVATION_CONFLICT, true) => seen.writes_excluded += 1,
         _ => {
             seen.wrong_writes += 1;
-            seen.trouble(format!("a write of this node ended {}", failure_text(wrote)));
+            seen.trouble(format!("a write of this node ended {}", words::status(wrote)));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One logical unit: can it be reached, does it say who it is, does it have persistent reservations.
 
 use super::Finding;
-use crate::device::Device;
+use agent::drive::Device;
 use nexus::{Nexus, retry_unit_attention};
 use scsi::pr::{InAction, ReadKeys, request};
 use scsi::vpd::{DeviceIdentification, Page, page};

@@ -9,10 +9,10 @@ pub(crate) use report::{CommandDocument, commands, duration, verdict_name};
 
 use crate::cli::{HandoverArgs, HandoverVerb, MoveArgs};
 use crate::console::Console;
-use crate::drive::{Driver, Link, Pause, Record};
 use crate::exit::{Exit, Failure};
-use crate::journal::{Journal, JournalFile, NoJournal};
+use crate::journal::JournalFile;
 use ::handover::{Engine, Event, Method, Path, Phase, Plan, Procedure, Verdict};
+use agent::drive::{Driver, Journal, Link, NoJournal, Pause, Record};
 pub use order::Order;
 use report::{Report, Tone};
 use std::collections::BTreeMap;

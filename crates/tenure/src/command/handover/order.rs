@@ -2,11 +2,11 @@
 
 use crate::cli::MoveArgs;
 use crate::console::Console;
-use crate::device::Device;
-use crate::drive::Link;
 use crate::exit::Failure;
 use ::handover::known_targets::KnownTargets;
 use ::handover::{Path, Port, Settings, Side};
+use agent::drive::Device;
+use agent::drive::Link;
 use anyhow::Context;
 use scsi::pr::Key;
 use std::collections::{BTreeMap, BTreeSet};

@@ -5,11 +5,11 @@ use super::order::{self, paths, ports, recovery_links};
 use super::report::Tone;
 use crate::cli::MoveArgs;
 use crate::console::Console;
-use crate::drive::{Driver, Link, Record};
 use crate::exit::Failure;
 use crate::journal::{JournalFile, Unfinished};
 use ::handover::known_targets::{KnownTargets, TargetIdentity, Traits};
 use ::handover::{Cause, Outcome, Path, Recovery, Remains, Side, Verdict};
+use agent::drive::{Driver, Link, Record};
 use scsi::{DataPhase, Request, opcode};
 use std::collections::BTreeMap;
 

@@ -1,9 +1,9 @@
 //! How a plan and a run are told: text for people, one JSON document with `schema` 1 for programs.
 
 use crate::console::Console;
-use crate::drive::Record;
 use crate::exit::Exit;
 use ::handover::{Engine, Method, Path, Plan, Verdict};
+use agent::drive::Record;
 use scsi::{DataPhase, Request};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -221,7 +221,7 @@ impl Report {
 
 /// The commands that were carried out.
 pub(crate) fn commands(record: &Record) -> Vec<CommandDocument> {
-    let document = |happened: &crate::drive::Happened| CommandDocument {
+    let document = |happened: &agent::drive::Happened| CommandDocument {
         phase: happened.phase.to_string(),
         path: happened.path.to_string(),
         device: None,

@@ -1,10 +1,10 @@
 //! How verdicts become exit statuses and documents.
 
 use super::report::{Report, exit_of};
-use crate::drive::Record;
 use crate::exit::Exit;
 use ::handover::plan::{PlannedCommand, Warning};
 use ::handover::{Cause, Doubt, Method, Path, Phase, Plan, Reason, Role, Verdict};
+use agent::drive::Record;
 use scsi::pr::{Key, ReservationType, request};
 use std::collections::BTreeMap;
 

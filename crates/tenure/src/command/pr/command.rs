@@ -2,7 +2,7 @@
 
 use super::answer::Reads;
 use crate::cli::{PrVerb, PreemptArgs, ReadArgs, RegisterArgs};
-use crate::device::Device;
+use agent::drive::Device;
 use scsi::Request;
 use scsi::pr::{BasicParameters, InAction, MoveParameters, OutAction, ReservationType, request};
 

@@ -8,6 +8,7 @@ mod text;
 use crate::cli::PrArgs;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
+use agent::drive::words;
 use answer::Answer;
 use command::Command;
 use nexus::Nexus;
@@ -40,7 +41,7 @@ fn print(
     console: &mut Console,
 ) -> Result<(), Failure> {
     if !completion.status.is_good() {
-        console.error(format!("{}: {}", command.name, failure_text(completion)));
+        console.error(format!("{}: {}", command.name, words::status(completion)));
         return Ok(());
     }
     if matches!(answer, Answer::Unreadable) {
@@ -55,17 +56,6 @@ const fn exit_of(status: Status) -> Exit {
         Status::RESERVATION_CONFLICT => Exit::Conflict,
         _ => Exit::Failed,
     }
-}
-
-/// Status and sense in one line.
-pub(crate) fn failure_text(completion: &Completion) -> String {
-    let Some(sense) = completion.decoded_sense() else { return completion.status.to_string() };
-    let pointer = sense.field_pointer.map_or(String::new(), |at| {
-        let place = if at.in_cdb { "CDB" } else { "parameter list" };
-        let bit = at.bit.map_or(String::new(), |bit| format!(" bit {bit}"));
-        format!(", {place} byte {}{bit}", at.byte)
-    });
-    format!("{}, {sense}{pointer}", completion.status)
 }
 
 /// Sends the command; a unit attention means that it was not executed, so it is sent again, bounded.

@@ -27,7 +27,7 @@ fn attention() -> Completion {
     Completion::check(&Sense::new(SenseKey::UNIT_ATTENTION, AdditionalSense::RESERVATIONS_PREEMPTED))
 }
 
-fn read_keys(device: &crate::device::Device) -> Command<'_> {
+fn read_keys(device: &agent::drive::Device) -> Command<'_> {
     Command {
         device,
         name: "READ KEYS".into(),
@@ -96,7 +96,7 @@ fn statuses_have_their_exit_codes() {
 #[test]
 fn the_field_pointer_is_told() {
     let sense = scsi::FieldError::cdb_bit(2, 3).sense();
-    let told = failure_text(&Completion::check(&sense));
+    let told = words::status(&Completion::check(&sense));
     assert_eq!(told, "CHECK CONDITION, ILLEGAL REQUEST: INVALID FIELD IN CDB (24/00), CDB byte 2 bit 3");
 }
 

@@ -5,16 +5,19 @@
 //! the procedure learns nothing any more and the run ends in doubt: the journal stays open, and recovery begins by
 //! logging in on every path.
 
+mod device;
+mod error;
 mod link;
-pub(crate) mod record;
-pub(crate) mod words;
+mod record;
+pub mod words;
 
+pub use device::{Device, Opened};
+pub use error::{Error, told};
 pub use link::Link;
 pub use record::{Happened, PhaseSpan, Record};
 
-use crate::journal::Journal;
 use handover::verdict::Doubt;
-use handover::{Action, CommandId, Event, Outcome, Path, Phase, Procedure, Side, Step, Verdict};
+use handover::{Action, CommandId, Entry, Event, Outcome, Path, Phase, Procedure, Side, Step, Verdict};
 use link::Job;
 use std::collections::BTreeMap;
 use std::thread;
@@ -27,6 +30,25 @@ pub enum Pause {
     Phase(Phase),
     /// The end.
     Finished(Verdict),
+}
+
+/// Where the entries of a procedure that is driven from one place go.
+pub trait Journal {
+    /// Makes an entry durable.
+    ///
+    /// # Errors
+    /// [`Error::Journal`] if that cannot be promised.
+    fn append(&mut self, entry: &Entry) -> Result<(), Error>;
+}
+
+/// Nowhere: a crash of this run cannot be recovered from.
+#[derive(Debug)]
+pub struct NoJournal;
+
+impl Journal for NoJournal {
+    fn append(&mut self, _: &Entry) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// The nexuses of both hosts, the journal, and what has happened so far.
@@ -47,7 +69,7 @@ impl<'a> Driver<'a> {
     ///
     /// # Errors
     /// If it waits for reports that it already has: a defect of the procedure, and no verdict.
-    pub fn advance(&mut self, procedure: &mut dyn Procedure) -> anyhow::Result<Pause> {
+    pub fn advance(&mut self, procedure: &mut dyn Procedure) -> Result<Pause, Error> {
         loop {
             match procedure.poll() {
                 Step::Run(actions) => {
@@ -60,7 +82,7 @@ impl<'a> Driver<'a> {
                     return Ok(Pause::Phase(phase));
                 }
                 Step::Finished(verdict) => return Ok(self.end(verdict)),
-                Step::Wait => anyhow::bail!("the procedure waits for reports that it already has"),
+                Step::Wait => return Err(Error::Stuck),
             }
         }
     }
@@ -82,7 +104,7 @@ impl<'a> Driver<'a> {
     ///
     /// # Errors
     /// Like [`Driver::advance`].
-    pub fn finish(&mut self, procedure: &mut dyn Procedure) -> anyhow::Result<Verdict> {
+    pub fn finish(&mut self, procedure: &mut dyn Procedure) -> Result<Verdict, Error> {
         loop {
             match self.advance(procedure)? {
                 Pause::Phase(_) => procedure.handle(Event::Proceed),
@@ -101,8 +123,8 @@ impl<'a> Driver<'a> {
     ///
     /// # Errors
     /// If there is no such path.
-    pub fn link(&mut self, path: Path) -> anyhow::Result<&mut Link> {
-        self.links.get_mut(&path).ok_or_else(|| anyhow::anyhow!("there is no {path}"))
+    pub fn link(&mut self, path: Path) -> Result<&mut Link, Error> {
+        self.links.get_mut(&path).ok_or(Error::NoPath(path))
     }
 
     /// One round trip. A doubt means that a command of it may still be executed, so that the procedure was told nothing.
@@ -115,7 +137,7 @@ impl<'a> Driver<'a> {
                 Action::OpenSession { id, path } => (path, id, Job::Open),
                 Action::Journal(entry) => {
                     if let Err(error) = self.journal.append(&entry) {
-                        self.record.trouble(format!("the journal cannot be written: {error:#}"));
+                        self.record.trouble(told(&error));
                         procedure.handle(Event::JournalFailed);
                         return None;
                     }

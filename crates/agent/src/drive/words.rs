@@ -2,10 +2,11 @@
 
 use handover::Outcome;
 use scsi::pr::{BasicParameters, InAction, MoveParameters, OutAction, PrInCdb, PrOutCdb};
-use scsi::{DataPhase, Request, opcode};
+use scsi::{Completion, DataPhase, Request, opcode};
 
 /// A command in words; persistent reservation commands with their keys.
-pub(crate) fn request(request: &Request) -> String {
+#[must_use]
+pub fn request(request: &Request) -> String {
     if let Ok(cdb) = PrInCdb::parse(&request.cdb) {
         return cdb.action.to_string();
     }
@@ -46,16 +47,30 @@ fn pr_out(cdb: &PrOutCdb, list: &[u8]) -> String {
 }
 
 /// What came of a command.
-pub(crate) fn outcome(outcome: &Outcome) -> String {
+#[must_use]
+pub fn outcome(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Done(completion) => crate::command::pr::failure_text(completion),
+        Outcome::Done(completion) => status(completion),
         Outcome::NotSent => "not sent".into(),
         Outcome::Unknown => "no answer; outcome unknown".into(),
     }
 }
 
+/// Status and sense in one line.
+#[must_use]
+pub fn status(completion: &Completion) -> String {
+    let Some(sense) = completion.decoded_sense() else { return completion.status.to_string() };
+    let pointer = sense.field_pointer.map_or(String::new(), |at| {
+        let place = if at.in_cdb { "CDB" } else { "parameter list" };
+        let bit = at.bit.map_or(String::new(), |bit| format!(" bit {bit}"));
+        format!(", {place} byte {}{bit}", at.byte)
+    });
+    format!("{}, {sense}{pointer}", completion.status)
+}
+
 /// Whether a command only reads.
-pub(crate) fn reads(request: &Request) -> bool {
+#[must_use]
+pub fn reads(request: &Request) -> bool {
     matches!(request.data, DataPhase::In(_))
         || PrInCdb::parse(&request.cdb).is_ok_and(|cdb| cdb.action.0 <= InAction::READ_FULL_STATUS.0)
 }

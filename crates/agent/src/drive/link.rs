@@ -19,8 +19,7 @@
 //! If the path is not restored in time, the link [dangles](Link::dangles): its last changing command may still be
 //! executed, and the driver must not report it to the procedure. A late read changes nothing and does not count.
 
-use super::words;
-use crate::device::{Device, Opened};
+use super::{Device, Opened, words};
 use handover::{CommandId, Outcome, Port};
 use nexus::{Nexus, TransportError};
 use scsi::{Completion, DataPhase, Request, opcode};

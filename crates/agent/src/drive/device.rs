@@ -1,8 +1,7 @@
 //! DEVICE: the way to one logical unit as a person writes it, and the nexus behind it.
 
-use crate::exit::Failure;
-use anyhow::Context;
-use iscsi::initiator::{IscsiNexus, IscsiUrl, Session, UrlError};
+use super::Error;
+use iscsi::initiator::{IscsiNexus, IscsiUrl, Session, SessionError, UrlError};
 use nexus::linux::SgDevice;
 use nexus::{Nexus, TransportError};
 use scsi::{Completion, IscsiName, Isid, Request, TransportId};
@@ -72,7 +71,7 @@ impl Device {
     ///
     /// # Errors
     /// If the device cannot be opened or the target cannot be logged in to.
-    pub fn open(&self, timeout: Duration) -> Result<Opened, Failure> {
+    pub fn open(&self, timeout: Duration) -> Result<Opened, Error> {
         self.open_within(timeout, timeout)
     }
 
@@ -80,14 +79,12 @@ impl Device {
     ///
     /// # Errors
     /// Like [`Device::open`].
-    pub fn open_within(&self, patience: Duration, timeout: Duration) -> Result<Opened, Failure> {
-        let opened = match self {
-            Self::Local(path) => SgDevice::open(path)
-                .map(|device| Opened::Local(device.with_timeout(timeout)))
-                .map_err(anyhow::Error::from),
-            Self::Iscsi(url) => login(url, patience, timeout).with_context(|| self.to_string()),
-        };
-        Ok(opened?)
+    pub fn open_within(&self, patience: Duration, timeout: Duration) -> Result<Opened, Error> {
+        match self {
+            Self::Local(path) => Ok(Opened::Local(SgDevice::open(path)?.with_timeout(timeout))),
+            Self::Iscsi(url) => login(url, patience, timeout)
+                .map_err(|source| Error::Login { device: self.to_string(), source }),
+        }
     }
 
     /// The initiator port, where it is known without asking anybody.
@@ -109,7 +106,7 @@ impl Device {
     }
 }
 
-fn login(url: &IscsiUrl, patience: Duration, timeout: Duration) -> anyhow::Result<Opened> {
+fn login(url: &IscsiUrl, patience: Duration, timeout: Duration) -> Result<Opened, SessionError> {
     let (initiator, isid) = identity(url);
     let mut config = url.session(&initiator, isid);
     config.timeouts.connect = patience;
@@ -139,9 +136,9 @@ impl Opened {
     ///
     /// # Errors
     /// If the way is not ours to end, or the target did not confirm the logout.
-    pub fn close(self) -> anyhow::Result<()> {
+    pub fn close(self) -> Result<(), Error> {
         match self {
-            Self::Local(_) => anyhow::bail!("this session belongs to the kernel"),
+            Self::Local(_) => Err(Error::NotOurs),
             Self::Iscsi { session, nexus } => {
                 drop(nexus);
                 Ok(session.logout()?)

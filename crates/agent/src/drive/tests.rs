@@ -1,9 +1,8 @@
 //! What a lost answer may mean: a network in between that loses answers while the target still has the command.
 
+use super::Device as Way;
 use super::link::Job;
 use super::*;
-use crate::device::Device as Way;
-use crate::journal::NoJournal;
 use iscsi::target::{Target, TargetConfig};
 use logical_unit::{Device, LogicalUnit};
 use nexus::Nexus;
@@ -206,7 +205,7 @@ fn an_outage_is_waited_for_once_and_not_for_each_command() {
 /// A procedure that reads, and meanwhile somebody else logs in under its name.
 struct Robbed {
     thief: Way,
-    session: Option<crate::device::Opened>,
+    session: Option<Opened>,
     lost: u32,
 }
 
