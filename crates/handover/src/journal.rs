@@ -31,6 +31,45 @@ pub enum Stage {
     Lost,
 }
 
+impl Stage {
+    /// All stages, in order.
+    pub const ALL: [Self; 10] = [
+        Self::Freeze,
+        Self::Take,
+        Self::SourceClosed,
+        Self::Undo,
+        Self::UndoProved,
+        Self::Moved,
+        Self::Kept,
+        Self::Fenced,
+        Self::FencedWithNonce,
+        Self::Lost,
+    ];
+
+    /// The name in journals.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Freeze => "freeze",
+            Self::Take => "take",
+            Self::SourceClosed => "source-closed",
+            Self::Undo => "undo",
+            Self::UndoProved => "undo-proved",
+            Self::Moved => "moved",
+            Self::Kept => "kept",
+            Self::Fenced => "fenced",
+            Self::FencedWithNonce => "fenced-with-nonce",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// The stage of this name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| stage.name() == name)
+    }
+}
+
 /// One journal entry. The last one counts; where the two hosts differ, the later stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
@@ -72,5 +111,18 @@ pub const fn owner(stage: Stage) -> Option<Side> {
         Stage::Moved => Some(Side::Destination),
         Stage::Kept => Some(Side::Source),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_stage_has_a_name_of_its_own() {
+        for stage in Stage::ALL {
+            assert_eq!(Stage::by_name(stage.name()), Some(stage));
+        }
+        assert_eq!(Stage::by_name("Take"), None);
     }
 }

@@ -33,6 +33,33 @@ impl Role {
         }
     }
 
+    /// The name in journals and reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Registrant => "registrant",
+            Self::Member(_) => "member",
+            Self::AllRegistrants(_) => "all-registrants",
+            Self::Holder(_) => "holder",
+            Self::HolderOrSharer(_) => "holder-or-sharer",
+            Self::Unregistered => "unregistered",
+        }
+    }
+
+    /// The role of this name, which has a type exactly if there is a reservation.
+    #[must_use]
+    pub fn by_name(name: &str, kind: Option<ReservationType>) -> Option<Self> {
+        Some(match (name, kind) {
+            ("registrant", None) => Self::Registrant,
+            ("unregistered", None) => Self::Unregistered,
+            ("member", Some(kind)) => Self::Member(kind),
+            ("all-registrants", Some(kind)) => Self::AllRegistrants(kind),
+            ("holder", Some(kind)) => Self::Holder(kind),
+            ("holder-or-sharer", Some(kind)) => Self::HolderOrSharer(kind),
+            _ => return None,
+        })
+    }
+
     /// The source is, or may be, the single holder.
     #[must_use]
     pub const fn may_hold(self) -> bool {
@@ -50,5 +77,27 @@ impl fmt::Display for Role {
             Self::HolderOrSharer(kind) => write!(f, "holder of {kind}, or a nexus sharing its key is"),
             Self::Unregistered => f.write_str("not registered"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_role_reads_back_by_name_and_type() {
+        let kind = ReservationType(7);
+        for role in [
+            Role::Registrant,
+            Role::Unregistered,
+            Role::Member(kind),
+            Role::AllRegistrants(kind),
+            Role::Holder(kind),
+            Role::HolderOrSharer(kind),
+        ] {
+            assert_eq!(Role::by_name(role.name(), role.kind()), Some(role));
+        }
+        assert_eq!(Role::by_name("holder", None), None, "a holder of nothing");
+        assert_eq!(Role::by_name("registrant", Some(kind)), None);
     }
 }

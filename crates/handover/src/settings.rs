@@ -63,6 +63,14 @@ impl Settings {
 }
 
 impl Settings {
+    /// The order for the way back: source and destination have changed places. What is known of the logical unit is kept;
+    /// the key is `None` where it must be learnt anew.
+    #[must_use]
+    pub fn exchanged(&self, key: Option<Key>, nonce: Key) -> Self {
+        let (source, destination) = (self.destination.clone(), self.source.clone());
+        Self { key, nonce, source, destination, source_alive: true, ..self.clone() }
+    }
+
     /// The destination has no session of its own, because it takes over the source's name.
     pub(crate) fn by_identity(&self) -> bool {
         self.identity_is_ours

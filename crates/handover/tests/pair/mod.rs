@@ -362,7 +362,7 @@ impl World {
         procedure.handle(Event::Completed { id, outcome });
     }
 
-    fn strike(&mut self, faults: &[Fault], action: &Action) {
+    pub(crate) fn strike(&mut self, faults: &[Fault], action: &Action) {
         for fault in faults {
             self.log.push(format!("    {fault:?}"));
             match fault {
@@ -392,7 +392,7 @@ impl World {
         }
     }
 
-    fn execute(&mut self, now: usize, path: Path, request: &Request, faults: &[Fault]) -> Outcome {
+    pub(crate) fn execute(&mut self, now: usize, path: Path, request: &Request, faults: &[Fault]) -> Outcome {
         let nexus = if self.renamed { id(Path { side: Side::Source, ..path }) } else { id(path) };
         let down = self.down[usize::from(path.side == Side::Destination)];
         let lost = faults.contains(&Fault::LostRequest);
