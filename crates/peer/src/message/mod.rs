@@ -1,0 +1,410 @@
+//! What the agents of two hosts say to each other about a handover, version 1.
+//!
+//! The agent of the source host leads: it sends every [`Request`], the agent of the destination host follows and answers.
+//! Only recovery may begin at either. A request names its handover; whoever gets it checks that it opened this handover
+//! with this peer ([`sequence`](crate::sequence)). Within a known version an unknown field is refused: it may matter.
+//! Forms: keys are `0x%016x`, ids 32 hexadecimal digits, bytes hexadecimal text; an absent field is its default.
+
+mod check;
+mod hex;
+mod parts;
+
+pub use check::{
+    CheckError, MOST_DECISIONS, MOST_LUNS, MOST_NAME, MOST_OWED, MOST_PARAMETERS, MOST_PORTS, MOST_REPORTS,
+};
+pub use hex::{Bytes, HexError, Id, Word};
+pub use parts::{
+    Completion, Decision, Guest, Mark, Offer, Options, Outcome, Owed, Paths, Port, Record, Remains, Report,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// The versions of these messages that this program speaks, newest last.
+pub const VERSIONS: &[u32] = &[1];
+
+/// What the leader asks of the follower.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "execute", content = "arguments", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Nothing; the link lives.
+    Ping,
+    /// A handover begins: [`Reply::Opened`].
+    Open(Open),
+    /// Make the entries of this round durable: [`Reply::Done`] once they are.
+    Journal(Advance),
+    /// Carry out your part of this round: [`Reply::Outcomes`].
+    Round(Advance),
+    /// There is no further round for now; take the outcomes of the last one: [`Reply::Standing`].
+    Settle(Advance),
+    /// The units of this list moved while others were kept: hand them back in a second group whose source you are.
+    Back(Back),
+    /// The guest is stopped: write the handover into the ledger's record and lock it: [`Reply::Done`].
+    Freeze(About),
+    /// Unit attentions that the guest is owed at its new place: [`Reply::Done`] once they are recorded.
+    Attentions(Attentions),
+    /// Make your QEMU listen for the guest: [`Reply::Listening`].
+    Incoming(Incoming),
+    /// The source will not run the guest any more: run it. [`Reply::Ran`] once it does.
+    Go(About),
+    /// Give it up: [`Reply::Aborted`].
+    Abort(Abort),
+    /// What your journal has on this guest: [`Reply::State`]. Also from a follower to its leader.
+    State(State),
+    /// Put an interrupted handover in order together: [`Reply::Opened`]. Also from a follower to its leader.
+    Recover(Recover),
+    /// The handover is over: [`Reply::Done`] once this is durable.
+    Close(Close),
+}
+
+/// What the follower answers. Which form it has depends on the request.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Reply {
+    /// It is done, and durable where the request says so.
+    Done(Done),
+    /// To [`Request::Open`] and [`Request::Recover`].
+    Opened(Opened),
+    /// To [`Request::Round`].
+    Outcomes(Outcomes),
+    /// To [`Request::Settle`].
+    Standing(Standing),
+    /// To [`Request::Incoming`].
+    Listening(Listening),
+    /// To [`Request::Go`].
+    Ran(Ran),
+    /// To [`Request::Abort`].
+    Aborted(Aborted),
+    /// To [`Request::State`].
+    State(Records),
+}
+
+/// The follower does not do what it was asked, and changed nothing for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{desc}")]
+#[serde(deny_unknown_fields)]
+pub struct Refusal {
+    /// What kind of refusal, one word (`Refused`, `OutOfOrder`, `UnknownHandover`, `CommandNotFound`, …).
+    pub class: String,
+    /// Why, for people.
+    pub desc: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    #[must_use]
+    pub fn new(class: &str, desc: impl Into<String>) -> Self {
+        Self { class: class.to_owned(), desc: desc.into() }
+    }
+}
+
+/// See [`Request::Open`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Open {
+    /// The new handover.
+    pub handover: Id,
+    /// Whom it moves.
+    pub guest: Guest,
+    /// The guest's logical units.
+    pub luns: Vec<Offer>,
+    /// What the operator wants.
+    #[serde(default)]
+    pub options: Options,
+}
+
+/// What a message says that is only about its handover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct About {
+    /// Which.
+    pub handover: Id,
+}
+
+/// One step of the two replicas. The outcomes and decisions are those since the last message of this kind, so that a round
+/// with journal entries has them in [`Request::Journal`] and none in [`Request::Round`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Advance {
+    /// Which handover.
+    pub handover: Id,
+    /// The round, from 1 on and without a gap; in [`Request::Settle`] the last one.
+    pub round: u64,
+    /// The leader's digest of the round (in [`Request::Settle`] of where it stands); the follower's must be the same.
+    pub digest: Word,
+    /// The outcomes of the leader's actions in the round before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outcomes: Vec<Report>,
+    /// What the leader told its replica after them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<Decision>,
+}
+
+/// See [`Request::Back`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Back {
+    /// Which handover.
+    pub handover: Id,
+    /// The units to hand back: their places in the offer, with a new nonce for each.
+    pub units: Vec<BackUnit>,
+}
+
+/// A unit of [`Back`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackUnit {
+    /// Its place in the offer.
+    pub unit: u16,
+    /// A random key that nobody uses.
+    pub nonce: Word,
+}
+
+/// See [`Request::Attentions`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attentions {
+    /// Which handover.
+    pub handover: Id,
+    /// What is owed.
+    pub owed: Vec<Owed>,
+}
+
+/// See [`Request::Incoming`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Incoming {
+    /// Which handover.
+    pub handover: Id,
+    /// Where to listen, in QEMU's form; none: where the follower's configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
+    /// QEMU's migration capabilities.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub capabilities: Map<String, Value>,
+    /// QEMU's migration parameters.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub parameters: Map<String, Value>,
+}
+
+/// See [`Request::Abort`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Abort {
+    /// Which handover.
+    pub handover: Id,
+    /// Why, for the follower's log.
+    pub why: String,
+}
+
+/// See [`Request::State`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Of which guest.
+    pub guest: Guest,
+    /// Of this handover alone; none: the last one with the caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover: Option<Id>,
+}
+
+/// See [`Request::Recover`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recover {
+    /// Of which guest.
+    pub guest: Guest,
+    /// The caller's journal on it.
+    pub record: Record,
+    /// The guest cannot be resumed at the source any more: rather finish than undo.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prefer_destination: bool,
+    /// The guest was given back to the source and may run there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept_at_source: bool,
+}
+
+/// See [`Request::Close`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Close {
+    /// Which handover.
+    pub handover: Id,
+    /// How it ended, in words.
+    pub verdict: String,
+}
+
+/// See [`Reply::Done`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Done {}
+
+/// See [`Reply::Opened`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Opened {
+    /// The follower's paths, in the order of the offer.
+    pub luns: Vec<Paths>,
+    /// In a recovery: the follower's journal; none if it knows nothing of this handover.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Record>,
+    /// The run state of the follower's QEMU; none where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<String>,
+}
+
+/// See [`Reply::Outcomes`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outcomes {
+    /// The round they belong to.
+    pub round: u64,
+    /// The outcomes of the follower's actions in it.
+    pub outcomes: Vec<Report>,
+}
+
+/// See [`Reply::Standing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Standing {
+    /// The follower's digest of where its replica stands.
+    pub digest: Word,
+}
+
+/// See [`Reply::Listening`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listening {
+    /// Where the source's QEMU is to connect.
+    pub uri: String,
+}
+
+/// See [`Reply::Ran`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ran {
+    /// The guest's run state: running, or paused if it came paused.
+    pub guest: String,
+}
+
+/// See [`Reply::Aborted`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Aborted {
+    /// The follower has journalled that it never will run the guest; otherwise it had journalled `go` before.
+    pub given_up: bool,
+}
+
+/// See [`Reply::State`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Records {
+    /// The journal; none if it knows nothing of this handover.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Record>,
+    /// The run state of this host's QEMU; none where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<String>,
+}
+
+impl Request {
+    /// Reads a command of QMP's form.
+    ///
+    /// # Errors
+    /// `CommandNotFound`, or `GenericError` that names the field, or the limit.
+    pub fn parse(execute: &str, arguments: Option<Value>) -> Result<Self, Refusal> {
+        if !NAMES.contains(&execute) {
+            return Err(Refusal::new(
+                "CommandNotFound",
+                format!("the command {} is not known", short(execute)),
+            ));
+        }
+        let mut command = Map::new();
+        command.insert("execute".into(), execute.into());
+        command.extend(arguments.map(|arguments| ("arguments".into(), arguments)));
+        let request: Self = serde_json::from_value(Value::Object(command))
+            .map_err(|error| Refusal::new("GenericError", format!("{execute}: {error}")))?;
+        request.check().map_err(|error| Refusal::new("GenericError", format!("{execute}: {error}")))?;
+        Ok(request)
+    }
+
+    /// The command's name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::Open(_) => "open",
+            Self::Journal(_) => "journal",
+            Self::Round(_) => "round",
+            Self::Settle(_) => "settle",
+            Self::Back(_) => "back",
+            Self::Freeze(_) => "freeze",
+            Self::Attentions(_) => "attentions",
+            Self::Incoming(_) => "incoming",
+            Self::Go(_) => "go",
+            Self::Abort(_) => "abort",
+            Self::State(_) => "state",
+            Self::Recover(_) => "recover",
+            Self::Close(_) => "close",
+        }
+    }
+
+    /// Which handover it is about; [`Request::State`] may ask for any.
+    #[must_use]
+    pub const fn handover(&self) -> Option<Id> {
+        match self {
+            Self::Ping => None,
+            Self::Open(open) => Some(open.handover),
+            Self::Journal(advance) | Self::Round(advance) | Self::Settle(advance) => Some(advance.handover),
+            Self::Back(back) => Some(back.handover),
+            Self::Freeze(about) | Self::Go(about) => Some(about.handover),
+            Self::Attentions(attentions) => Some(attentions.handover),
+            Self::Incoming(incoming) => Some(incoming.handover),
+            Self::Abort(abort) => Some(abort.handover),
+            Self::State(state) => state.handover,
+            Self::Recover(recover) => Some(recover.record.handover),
+            Self::Close(close) => Some(close.handover),
+        }
+    }
+
+    /// Reads the reply to this request.
+    ///
+    /// # Errors
+    /// If it has not the form that belongs to it.
+    pub fn parse_reply(&self, value: Value) -> Result<Reply, serde_json::Error> {
+        Ok(match self {
+            Self::Open(_) | Self::Recover(_) => Reply::Opened(serde_json::from_value(value)?),
+            Self::Round(_) => Reply::Outcomes(serde_json::from_value(value)?),
+            Self::Settle(_) => Reply::Standing(serde_json::from_value(value)?),
+            Self::Incoming(_) => Reply::Listening(serde_json::from_value(value)?),
+            Self::Go(_) => Reply::Ran(serde_json::from_value(value)?),
+            Self::Abort(_) => Reply::Aborted(serde_json::from_value(value)?),
+            Self::State(_) => Reply::State(serde_json::from_value(value)?),
+            _ => Reply::Done(serde_json::from_value(value)?),
+        })
+    }
+}
+
+const NAMES: [&str; 14] = [
+    "ping",
+    "open",
+    "journal",
+    "round",
+    "settle",
+    "back",
+    "freeze",
+    "attentions",
+    "incoming",
+    "go",
+    "abort",
+    "state",
+    "recover",
+    "close",
+];
+
+/// Enough of a foreign text to recognize it.
+fn short(text: &str) -> String {
+    text.chars().take(40).collect()
+}
+
+#[cfg(test)]
+mod tests;
