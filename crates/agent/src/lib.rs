@@ -2,4 +2,5 @@
 //! QMP, and after a crash finishes or undoes what its journal says.
 #![forbid(unsafe_code)]
 
+pub mod conduct;
 pub mod drive;

@@ -3,16 +3,12 @@
 mod group_pair;
 mod pair;
 
-use group_pair::{Accident, Duo, End};
+use group_pair::{Accident, Duo, End, spc};
 use handover::verdict::{Cause, Reason};
 use handover::{Ending, Group, Path, Phase, Verdict};
 use logical_unit::Profile;
 use pair::{Fault, Foreign, K, Role, World, id, settings};
 use scsi::pr::{Key, request};
-
-fn spc() -> &'static Profile {
-    Profile::by_name("spc").unwrap()
-}
 
 fn worlds(count: usize, role: Role) -> Vec<World> {
     vec![World::new(spc(), role, false, true); count]

@@ -43,8 +43,17 @@ pub struct Group {
     units: Vec<Unit>,
     rounds: u64,
     history: Digest,
-    turning: bool,
+    turning: Turning,
     touched: bool,
+}
+
+/// Whether the way leads back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Turning {
+    No,
+    /// At the next poll, when every report has been taken in.
+    Asked,
+    Yes,
 }
 
 /// One round: what all logical units want done before anything else is decided.
@@ -111,7 +120,7 @@ impl Group {
         let units: Vec<Unit> = members.map(Unit::new).collect();
         history.count(units.len());
         let fits = (1..=MOST_UNITS).contains(&units.len());
-        fits.then_some(Self { units, rounds: 0, history, turning: false, touched: false })
+        fits.then_some(Self { units, rounds: 0, history, turning: Turning::No, touched: false })
     }
 
     /// What to do now. A round is handed out once; the other answers repeat until a report or a decision changes them.
@@ -135,20 +144,18 @@ impl Group {
 
     /// Polls everything until nothing changes any more: a unit that ends badly turns the others round.
     fn advance(&mut self) {
-        loop {
-            for unit in &mut self.units {
-                unit.advance(self.turning);
-            }
-            if self.turning || !self.units.iter().any(Unit::stays_behind) {
-                return;
-            }
-            self.turn_back();
+        self.advance_units();
+        let behind = self.units.iter().any(Unit::stays_behind);
+        if self.turning == Turning::Asked || self.turning == Turning::No && behind {
+            self.turning = Turning::Yes;
+            self.units.iter_mut().for_each(Unit::abort);
+            self.advance_units();
         }
     }
 
-    fn turn_back(&mut self) {
-        self.turning = true;
-        self.units.iter_mut().for_each(Unit::abort);
+    fn advance_units(&mut self) {
+        let turning = self.turning == Turning::Yes;
+        self.units.iter_mut().for_each(|unit| unit.advance(turning));
     }
 
     fn round(&mut self) -> Round {
@@ -193,17 +200,8 @@ impl Group {
         }
     }
 
-    /// The action of `unit` with this id is handed out, and its report outstanding.
-    #[must_use]
-    pub fn awaits(&self, unit: UnitIndex, id: CommandId) -> bool {
-        self.unit(unit).is_some_and(|unit| unit.awaits(id))
-    }
-
     /// A command of this unit may still be executed at any time, so nothing can be reported of it: the unit ends in doubt.
     pub fn give_up(&mut self, unit: UnitIndex, doubt: Doubt) {
-        let history = &mut self.history;
-        history.byte(b'D');
-        history.unit(unit);
         if let Some(unit) = self.unit_mut(unit) {
             unit.end(Verdict::InDoubt(doubt));
         }
@@ -216,7 +214,7 @@ impl Group {
         self.units.iter_mut().for_each(Unit::fail_journal);
     }
 
-    /// Goes on after [`GroupStep::PhaseDone`]; elsewhere it is ignored.
+    /// Goes on after [`GroupStep::PhaseDone`]; elsewhere, and after [`Group::abort`] before the next poll, it is ignored.
     pub fn proceed(&mut self) {
         if let Some(phase) = self.phase() {
             self.history.byte(b'P');
@@ -236,13 +234,15 @@ impl Group {
     /// handover is finished then, and a second group brings the guest back. A recovery cannot be given up.
     pub fn abort(&mut self) {
         self.history.byte(b'A');
-        self.turn_back();
+        if self.turning == Turning::No {
+            self.turning = Turning::Asked;
+        }
     }
 
     /// The phase at the end of which the group stands.
     #[must_use]
     pub fn phase(&self) -> Option<Phase> {
-        let still = !self.units.iter().any(Unit::is_moving);
+        let still = self.turning != Turning::Asked && !self.units.iter().any(Unit::is_moving);
         self.stand().filter(|_| still)
     }
 
@@ -298,10 +298,6 @@ impl Group {
 
     fn numbered(&self) -> impl Iterator<Item = (UnitIndex, &Unit)> {
         (0u16..).map(UnitIndex).zip(&self.units)
-    }
-
-    fn unit(&self, index: UnitIndex) -> Option<&Unit> {
-        self.units.get(usize::from(index.0))
     }
 
     fn unit_mut(&mut self, index: UnitIndex) -> Option<&mut Unit> {

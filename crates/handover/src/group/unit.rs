@@ -148,10 +148,6 @@ impl Unit {
         self.reports.values().any(Option::is_none)
     }
 
-    pub(super) fn awaits(&self, id: CommandId) -> bool {
-        self.reports.get(&id) == Some(&None)
-    }
-
     pub(super) const fn wants_anything(&self) -> bool {
         self.entry.is_some() || !self.wanted.is_empty()
     }

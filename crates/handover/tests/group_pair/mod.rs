@@ -1,15 +1,26 @@
 //! Two replicas of a group, as two hosts run them, over the device servers of several logical units: every step of the one
 //! must be the other's, whatever happens in between.
 #![allow(dead_code, reason = "each test file uses its own part of the harness")]
-#![expect(clippy::panic, clippy::indexing_slicing, reason = "a harness fails its test by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a harness fails its test by panicking; it is not itself marked as a test"
+)]
 
 use crate::pair::{Fault, Foreign, World};
 use handover::{
     Action, CommandId, Ending, Entry, Group, GroupStep, Outcome, Path, Phase, Round, Settings, UnitIndex,
     Verdict,
 };
+use logical_unit::Profile;
 use scsi::Completion;
 use scsi::pr::Key;
+
+/// A target that does everything as the standard says.
+pub(crate) fn spc() -> &'static Profile {
+    Profile::by_name("spc").unwrap()
+}
 
 /// What happens to a group on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
