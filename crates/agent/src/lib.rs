@@ -4,3 +4,4 @@
 
 pub mod conduct;
 pub mod drive;
+pub mod ownership;

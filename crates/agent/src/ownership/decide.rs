@@ -1,0 +1,224 @@
+//! What a host does next, from its journal, its QEMU and what the other host tells: used at every turn of a migration
+//! that does not go as planned, and by recovery.
+
+use super::{Guest, Mark, Standing};
+use handover::Side;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What the source does when the destination's agent stays silent before `go`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDoubt {
+    /// The guest stays paused until the operator decides.
+    #[default]
+    Pause,
+    /// The source takes the registrations back alone; the key is unlisted for one command.
+    Resume,
+}
+
+/// One host's next step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Decision {
+    /// `cont` may be sent here (or the guest runs already). Destination: mark `ran` when it does.
+    Run,
+    /// Nothing here until the other host says more.
+    StayPaused,
+    /// Mark `abort`; the registrations go back to the source, which then marks `back` (at once, where it is
+    /// [`Standing::untouched`]).
+    RollBack,
+    /// Without the other host: the registrations come here (the key is unlisted for one command). Source: mark `abort`
+    /// before and `back` after it; destination: mark `taken` and `go` after it.
+    TakeAlone,
+    /// Mark `go`. Source: say so. Destination: `cont` follows.
+    Finish,
+    /// It is over, and the guest is this side's, also if it does not run any more. Mark `ran` for the destination,
+    /// `back` for the source, where that is missing.
+    Over(Side),
+    /// The other host is needed and may never answer: the operator decides.
+    Ask(Question),
+}
+
+/// What the operator has to know before deciding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Question {
+    /// Before `go`: the guest does not run at the destination; its registrations may be there.
+    RegistrationsAway,
+    /// After `go`: the guest may run at the destination.
+    MayRunThere,
+    /// The destination has the registrations; whether the source let go is not known.
+    MayRunAtSource,
+    /// QEMU here does not answer.
+    QemuSilent,
+    /// The guest runs here although this host gave it away or never got it: somebody resumed it by hand.
+    RunsAgainstTheRules,
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RegistrationsAway => {
+                "the destination's agent does not answer and may hold the registrations; the guest does not run there. \
+                 Start that agent, or take the registrations back without it: tenure handover resume VM"
+            }
+            Self::MayRunThere => {
+                "the destination's agent does not answer, and the guest may run there. Start that agent; only if the guest \
+                 certainly never ran there: tenure handover resume VM"
+            }
+            Self::MayRunAtSource => {
+                "the source's agent does not answer and has not let the guest go. Start that agent; only if the guest \
+                 certainly does not run there any more: tenure handover resume VM"
+            }
+            Self::QemuSilent => {
+                "QEMU does not answer on its QMP socket. Look whether it lives; then: tenure handover status VM"
+            }
+            Self::RunsAgainstTheRules => {
+                "the guest runs here although this host does not own it: somebody resumed it by hand. Stop it, then: \
+                 tenure handover status VM"
+            }
+        })
+    }
+}
+
+impl Standing {
+    /// What to do next here. The operator's word is in [`Standing::vouched`].
+    #[must_use]
+    pub const fn decide(&self, on_doubt: OnDoubt) -> Decision {
+        match self.side {
+            Side::Source => self.source(on_doubt),
+            Side::Destination => self.destination(),
+        }
+    }
+
+    const fn source(&self, on_doubt: OnDoubt) -> Decision {
+        if self.overruled() {
+            return self.given_away();
+        }
+        if self.has(Mark::Abort) {
+            return self.going_back(on_doubt);
+        }
+        if self.has(Mark::Ran) || self.told(Mark::Ran) {
+            return self.left();
+        }
+        if self.told(Mark::Abort) {
+            return Decision::RollBack;
+        }
+        if self.has(Mark::Go) {
+            return self.after_go();
+        }
+        self.before_go(on_doubt)
+    }
+
+    const fn left(&self) -> Decision {
+        match self.own.guest {
+            Guest::Running => Decision::Ask(Question::RunsAgainstTheRules),
+            _ => Decision::Over(Side::Destination),
+        }
+    }
+
+    /// The operator gave the guest to the destination after this host had given up.
+    const fn given_away(&self) -> Decision {
+        match self.own.guest {
+            Guest::Absent | Guest::Loading if self.told(Mark::Ran) => Decision::Over(Side::Destination),
+            Guest::Absent | Guest::Loading => Decision::StayPaused,
+            _ => Decision::Ask(Question::MayRunThere),
+        }
+    }
+
+    const fn going_back(&self, on_doubt: OnDoubt) -> Decision {
+        if self.may_run() {
+            return match self.own.guest {
+                Guest::Absent | Guest::Loading => Decision::Over(Side::Source),
+                Guest::Unknown => Decision::Ask(Question::QemuSilent),
+                Guest::Paused | Guest::Running => Decision::Run,
+            };
+        }
+        self.back(on_doubt)
+    }
+
+    /// Give up: with the other host where it answers, without it where that is allowed and there is a guest to resume.
+    const fn back(&self, on_doubt: OnDoubt) -> Decision {
+        if self.peer.is_some() || self.untouched() {
+            return Decision::RollBack;
+        }
+        let allowed = self.vouched || matches!(on_doubt, OnDoubt::Resume);
+        match (self.own.guest, allowed) {
+            (Guest::Paused | Guest::Running, true) => Decision::TakeAlone,
+            _ => Decision::Ask(Question::RegistrationsAway),
+        }
+    }
+
+    const fn after_go(&self) -> Decision {
+        if matches!(self.own.guest, Guest::Running) {
+            return Decision::Ask(Question::RunsAgainstTheRules);
+        }
+        match self.peer {
+            Some(_) if self.told(Mark::Go) => Decision::StayPaused,
+            Some(_) => Decision::Finish,
+            None if self.vouched && matches!(self.own.guest, Guest::Paused) => Decision::TakeAlone,
+            None => Decision::Ask(Question::MayRunThere),
+        }
+    }
+
+    const fn before_go(&self, on_doubt: OnDoubt) -> Decision {
+        let Some(peer) = self.peer else { return self.back(on_doubt) };
+        if self.told(Mark::Go) {
+            return Decision::StayPaused;
+        }
+        let taken = self.has(Mark::Taken) && self.told(Mark::Taken);
+        match (self.own.guest, peer.guest) {
+            (Guest::Unknown, _) => Decision::Ask(Question::QemuSilent),
+            (Guest::Paused | Guest::Absent, Guest::Paused) if taken => Decision::Finish,
+            _ => Decision::RollBack,
+        }
+    }
+
+    const fn destination(&self) -> Decision {
+        if self.has(Mark::Abort) {
+            return self.given_up();
+        }
+        if self.overruled() {
+            return Decision::RollBack;
+        }
+        if self.has(Mark::Ran) {
+            return Decision::Over(Side::Destination);
+        }
+        if self.has(Mark::Go) {
+            return self.arrived();
+        }
+        if matches!(self.own.guest, Guest::Running) {
+            return Decision::Ask(Question::RunsAgainstTheRules);
+        }
+        self.undecided()
+    }
+
+    const fn given_up(&self) -> Decision {
+        match self.own.guest {
+            Guest::Running => Decision::Ask(Question::RunsAgainstTheRules),
+            _ if self.told(Mark::Back) || self.has(Mark::Back) => Decision::Over(Side::Source),
+            _ => Decision::RollBack,
+        }
+    }
+
+    /// The guest is this host's. Where it is gone it may have run before it went, so nobody else gets it.
+    const fn arrived(&self) -> Decision {
+        match self.own.guest {
+            Guest::Paused | Guest::Running => Decision::Run,
+            Guest::Unknown => Decision::Ask(Question::QemuSilent),
+            Guest::Absent | Guest::Loading => Decision::Over(Side::Destination),
+        }
+    }
+
+    const fn undecided(&self) -> Decision {
+        if self.told(Mark::Abort) {
+            return Decision::RollBack;
+        }
+        match (self.own.guest, self.peer) {
+            (Guest::Paused, Some(_)) if self.told(Mark::Go) => Decision::Finish,
+            (Guest::Paused, _) if self.vouched => Decision::TakeAlone,
+            (Guest::Absent, Some(_)) => Decision::RollBack,
+            (_, Some(_)) => Decision::StayPaused,
+            (_, None) => Decision::Ask(Question::MayRunAtSource),
+        }
+    }
+}
