@@ -1,9 +1,11 @@
 //! DEVICE: the way to one logical unit as a person writes it, and the nexus behind it.
 
-use super::Error;
+use super::port::Ports;
+use super::{Error, Route};
 use iscsi::initiator::{IscsiNexus, IscsiUrl, Session, SessionError, UrlError};
 use nexus::linux::SgDevice;
 use nexus::{Nexus, TransportError};
+use pr_helper::Client;
 use scsi::{Completion, IscsiName, Isid, Request, TransportId};
 use std::fmt;
 use std::path::PathBuf;
@@ -99,6 +101,18 @@ impl Device {
         }
     }
 
+    /// The same way, where it is a session of our own by one that is shared with every other logical unit behind it.
+    #[must_use]
+    pub fn shared(&self, ports: &Ports, timeout: Duration) -> Route {
+        match self {
+            Self::Local(_) => Route::Device(self.clone()),
+            Self::Iscsi(url) => {
+                let (initiator, isid) = identity(url);
+                Route::Shared { port: ports.of(url, &initiator, isid, timeout), lun: url.lun }
+            }
+        }
+    }
+
     /// The session to the logical unit would be this program's own, so that it can end it for good.
     #[must_use]
     pub const fn session_is_ours(&self) -> bool {
@@ -129,6 +143,15 @@ pub enum Opened {
         /// The logical unit in it.
         nexus: IscsiNexus,
     },
+    /// A session of our own that other logical units use as well.
+    Shared {
+        /// The logical unit in it.
+        nexus: IscsiNexus,
+        /// Which of its sessions.
+        number: u64,
+    },
+    /// The helper, which has the privilege.
+    Helper(Client),
 }
 
 impl Opened {
@@ -138,7 +161,7 @@ impl Opened {
     /// If the way is not ours to end, or the target did not confirm the logout.
     pub fn close(self) -> Result<(), Error> {
         match self {
-            Self::Local(_) => Err(Error::NotOurs),
+            Self::Local(_) | Self::Helper(_) | Self::Shared { .. } => Err(Error::NotOurs),
             Self::Iscsi { session, nexus } => {
                 drop(nexus);
                 Ok(session.logout()?)
@@ -147,25 +170,46 @@ impl Opened {
     }
 }
 
+impl Opened {
+    /// Whether a command that has no answer is certainly over all the same: a shared session that is still open has aborted
+    /// what took too long.
+    pub(super) fn has_settled(&self) -> bool {
+        matches!(self, Self::Shared { nexus, .. } if nexus.session().is_open())
+    }
+
+    /// The way is gone before anything is sent over it.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Shared { nexus, .. } if !nexus.session().is_open())
+    }
+
+    /// The shared session's number; 0 for other ways.
+    pub(super) const fn number(&self) -> u64 {
+        if let Self::Shared { number, .. } = self { *number } else { 0 }
+    }
+}
+
 impl Nexus for Opened {
     fn execute(&mut self, request: &Request) -> Result<Completion, TransportError> {
         match self {
             Self::Local(nexus) => nexus.execute(request),
-            Self::Iscsi { nexus, .. } => nexus.execute(request),
+            Self::Iscsi { nexus, .. } | Self::Shared { nexus, .. } => nexus.execute(request),
+            Self::Helper(nexus) => nexus.execute(request),
         }
     }
 
     fn execute_all(&mut self, requests: &[Request]) -> Vec<Result<Completion, TransportError>> {
         match self {
             Self::Local(nexus) => nexus.execute_all(requests),
-            Self::Iscsi { nexus, .. } => nexus.execute_all(requests),
+            Self::Iscsi { nexus, .. } | Self::Shared { nexus, .. } => nexus.execute_all(requests),
+            Self::Helper(nexus) => nexus.execute_all(requests),
         }
     }
 
     fn initiator_port(&self) -> Option<TransportId> {
         match self {
             Self::Local(nexus) => nexus.initiator_port(),
-            Self::Iscsi { nexus, .. } => nexus.initiator_port(),
+            Self::Iscsi { nexus, .. } | Self::Shared { nexus, .. } => nexus.initiator_port(),
+            Self::Helper(nexus) => nexus.initiator_port(),
         }
     }
 }

@@ -4,6 +4,8 @@ use iscsi::initiator::SessionError;
 use nexus::linux::OpenError;
 use std::error::Error as StdError;
 use std::fmt::Write;
+use std::io;
+use std::path::PathBuf;
 
 /// Why the driver or one of its ways failed. Causes are told by [`StdError::source`], not repeated in the message.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +23,20 @@ pub enum Error {
         device: String,
         /// What came of it.
         source: SessionError,
+    },
+    /// Another link of the same initiator port has just failed to log in.
+    #[error("{0}")]
+    Again(String),
+    /// There is no session to end.
+    #[error("there is no session")]
+    NoSession,
+    /// The device node cannot be opened.
+    #[error("cannot open {}", node.display())]
+    Open {
+        /// The node.
+        node: PathBuf,
+        /// What the system says.
+        source: io::Error,
     },
     /// The session is the kernel's and cannot be ended here.
     #[error("this session belongs to the kernel")]

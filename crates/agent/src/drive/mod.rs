@@ -7,14 +7,22 @@
 
 mod device;
 mod error;
+mod helper;
+mod lines;
 mod link;
+mod port;
 mod record;
+mod route;
 pub mod words;
 
 pub use device::{Device, Opened};
 pub use error::{Error, told};
+pub use helper::HelperRoute;
+pub use lines::Lines;
 pub use link::Link;
+pub use port::{InitiatorPort, Ports};
 pub use record::{Happened, PhaseSpan, Record};
+pub use route::Route;
 
 use handover::verdict::Doubt;
 use handover::{Action, CommandId, Entry, Event, Outcome, Path, Phase, Procedure, Side, Step, Verdict};

@@ -28,11 +28,12 @@ impl IscsiNexus {
 impl Nexus for IscsiNexus {
     fn execute(&mut self, request: &Request) -> Result<Completion, TransportError> {
         let nothing = || TransportError::NotSent(io::ErrorKind::InvalidInput.into());
-        self.session.execute(self.lun, std::slice::from_ref(request)).pop().ok_or_else(nothing)?
+        self.session.execute(&[(self.lun, request)]).pop().ok_or_else(nothing)?
     }
 
     fn execute_all(&mut self, requests: &[Request]) -> Vec<Result<Completion, TransportError>> {
-        self.session.execute(self.lun, requests)
+        let commands: Vec<_> = requests.iter().map(|request| (self.lun, request)).collect();
+        self.session.execute(&commands)
     }
 
     fn initiator_port(&self) -> Option<TransportId> {

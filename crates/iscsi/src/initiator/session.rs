@@ -258,18 +258,25 @@ impl Session {
 
 /// Commands.
 impl Session {
-    /// Sends the commands as one pipeline and collects what came of them, in their order.
-    pub(super) fn execute(&self, lun: Lun, requests: &[Request]) -> Vec<Result<Completion, TransportError>> {
+    /// Sends commands to several logical units, a number below 2^24 each, as one pipeline, and collects what came of them, in
+    /// their order. Commands to one logical unit reach it in this order.
+    #[must_use]
+    pub fn execute_all(&self, commands: &[(u64, &Request)]) -> Vec<Result<Completion, TransportError>> {
+        let commands: Vec<_> = commands.iter().map(|(lun, request)| (lun_of(*lun), *request)).collect();
+        self.execute(&commands)
+    }
+
+    pub(super) fn execute(&self, commands: &[(Lun, &Request)]) -> Vec<Result<Completion, TransportError>> {
         let exchange = &self.handle.exchange;
         let deadline = Instant::now() + self.handle.timeouts.command;
-        let mut tags = Vec::with_capacity(requests.len());
+        let mut tags = Vec::with_capacity(commands.len());
         let state = exchange.wait(exchange.lock(), deadline, |state| {
-            while let Some(request) =
-                requests.get(tags.len()).filter(|_| state.is_open() && state.window_is_open())
+            while let Some((lun, request)) =
+                commands.get(tags.len()).filter(|_| state.is_open() && state.window_is_open())
             {
-                tags.push(self.queue_command(state, lun, request));
+                tags.push(self.queue_command(state, *lun, request));
             }
-            let queued = tags.len() == requests.len() || !state.is_open();
+            let queued = tags.len() == commands.len() || !state.is_open();
             queued && tags.iter().all(|tag| state.is_answered(*tag))
         });
         let mut state = self.settle(state, &tags);
@@ -279,7 +286,7 @@ impl Session {
             state = exchange.flush(state);
         }
         let mut outcomes: Vec<_> = answers.into_iter().map(|task| outcome(task, &state)).collect();
-        outcomes.resize_with(requests.len(), || Err(TransportError::NotSent(state.failure())));
+        outcomes.resize_with(commands.len(), || Err(TransportError::NotSent(state.failure())));
         outcomes
     }
 
