@@ -7,6 +7,7 @@
 
 pub mod crash;
 mod helper;
+pub mod hosts;
 pub mod lio;
 pub mod moves;
 pub mod process;

@@ -1,5 +1,5 @@
-//! The kernel's own target (LIO) by configfs: one file-backed logical unit, and SCSI hosts of this kernel's own
-//! (`tcm_loop`), each an I_T nexus of its own to it. Runs as root, in the lab's VM.
+//! The kernel's own target (LIO) by configfs: one file-backed logical unit, served to SCSI hosts of this kernel's own
+//! (`tcm_loop`), each an I_T nexus of its own to it, or over iSCSI. Runs as root, in the lab's VM.
 
 use crate::process::{DEADLINE, wait_for};
 use anyhow::{Context, Result};
@@ -27,6 +27,34 @@ pub struct Disk {
 /// # Errors
 /// If a module is missing, LIO refuses, or a disk does not appear.
 pub fn up(backing: &Path, megabytes: u64, nexuses: u8, keep: &Path) -> Result<Vec<Disk>> {
+    let unit = unit(backing, megabytes, keep)?;
+    (1..=nexuses).map(|index| nexus(&unit, index)).collect()
+}
+
+/// Serves `backing` as LUN 0 of the iSCSI target `name` to these initiators, on port 3260 of every address, without
+/// authentication. The rest is as in [`up`].
+///
+/// # Errors
+/// If a module is missing, or LIO refuses.
+pub fn serve(backing: &Path, megabytes: u64, keep: &Path, name: &str, initiators: &[String]) -> Result<()> {
+    let unit = unit(backing, megabytes, keep)?;
+    let group = Path::new(CONFIGFS).join(format!("iscsi/{name}/tpgt_1"));
+    fs::create_dir_all(&group).context("LIO (module iscsi_target_mod)")?;
+    let lun = group.join("lun/lun_0");
+    fs::create_dir_all(&lun)?;
+    symlink(&unit, lun.join("port"))?;
+    put(&group, "attrib/authentication", "0")?;
+    for initiator in initiators {
+        // LIO knows names in lower case alone.
+        let mapped = group.join(format!("acls/{}/lun_0", initiator.to_lowercase()));
+        fs::create_dir_all(&mapped)?;
+        symlink(&lun, mapped.join("lun"))?;
+    }
+    fs::create_dir_all(group.join("np/0.0.0.0:3260"))?;
+    put(&group, "enable", "1")
+}
+
+fn unit(backing: &Path, megabytes: u64, keep: &Path) -> Result<PathBuf> {
     for directory in ["pr", "alua"] {
         fs::create_dir_all(keep.join(directory))?;
     }
@@ -34,7 +62,7 @@ pub fn up(backing: &Path, megabytes: u64, nexuses: u8, keep: &Path) -> Result<Ve
     rustix::mount::mount_bind(keep, STATE).context("where the target keeps its state")?;
     let unit = backstore(backing, megabytes)?;
     restore(&unit)?;
-    (1..=nexuses).map(|index| nexus(&unit, index)).collect()
+    Ok(unit)
 }
 
 fn backstore(backing: &Path, megabytes: u64) -> Result<PathBuf> {

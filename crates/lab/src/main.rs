@@ -6,9 +6,13 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lab::crash::{self, Setting};
 use lab::qemu::Front;
+use lab::hosts::attach;
 use lab::{lio, table, vm};
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// Size of a logical unit.
+const MEGABYTES: u64 = 64;
 
 #[derive(Parser)]
 #[command(
@@ -39,6 +43,33 @@ enum Task {
         /// How many initiator ports
         #[arg(long, default_value_t = 2)]
         nexuses: u8,
+    },
+    /// Serve a file through LIO over iSCSI, on port 3260
+    Serve {
+        /// The file; created if absent
+        #[arg(long)]
+        backing: PathBuf,
+        /// Where LIO keeps what must survive power loss
+        #[arg(long)]
+        keep: PathBuf,
+        /// The target's name
+        #[arg(long)]
+        target: String,
+        /// Who may log in
+        #[arg(long = "initiator")]
+        initiators: Vec<String>,
+    },
+    /// Log in with the kernel's initiator, and print the disk
+    Attach {
+        /// `HOST:PORT`
+        #[arg(long)]
+        portal: String,
+        /// The target's name
+        #[arg(long)]
+        target: String,
+        /// This host's name
+        #[arg(long)]
+        initiator: String,
     },
     /// Send the table of commands through QEMU and a helper, and print what came back
     Record {
@@ -100,9 +131,16 @@ fn run(task: Task) -> Result<()> {
     match task {
         Task::Agent { port } => vm::agent::serve(&port),
         Task::Lio { backing, keep, nexuses } => {
-            for disk in lio::up(&backing, 64, nexuses, &keep)? {
+            for disk in lio::up(&backing, MEGABYTES, nexuses, &keep)? {
                 println!("{} {}", disk.block.display(), disk.generic.display());
             }
+            Ok(())
+        }
+        Task::Serve { backing, keep, target, initiators } => {
+            lio::serve(&backing, MEGABYTES, &keep, &target, &initiators)
+        }
+        Task::Attach { portal, target, initiator } => {
+            println!("{}", attach::attach(&portal, &target, &initiator)?.display());
             Ok(())
         }
         Task::Record { helper, front, guest, peer } => {

@@ -4,7 +4,7 @@ use crate::process::wait_for;
 use crate::qemu::Front;
 use crate::random::Random;
 use crate::table::{Policy, Row, judge};
-use crate::vm::Vm;
+use crate::vm::{ALONE, Media, Vm};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::thread;
@@ -39,7 +39,7 @@ impl Lab {
     /// # Errors
     /// If either fails; the text says what is missing.
     pub fn start(cache: &Path, programs: &Path) -> Result<Self> {
-        let mut vm = Vm::boot(cache, programs)?;
+        let mut vm = Vm::boot(&Media::fetch(cache)?, programs, &ALONE)?;
         std::fs::write(vm.keep().join("open.toml"), OPEN)?;
         let disks = serve(&mut vm, "/run/target")?;
         Ok(Self { vm, disks })

@@ -1,4 +1,4 @@
-//! QEMU's control socket, as far as the lab needs it: commands without arguments, and whether the guest runs.
+//! QEMU's control socket, as far as the lab needs it: commands, and whether the guest runs.
 
 use crate::process::Background;
 use crate::vm::connect;
@@ -46,7 +46,15 @@ impl Qmp {
     /// # Errors
     /// If QEMU refuses it, ends, or does not answer.
     pub fn execute(&mut self, command: &str) -> Result<Value> {
-        writeln!(self.stream, "{}", json!({ "execute": command }))?;
+        self.execute_with(command, &json!({}))
+    }
+
+    /// The same, with arguments.
+    ///
+    /// # Errors
+    /// If QEMU refuses it, ends, or does not answer.
+    pub fn execute_with(&mut self, command: &str, arguments: &Value) -> Result<Value> {
+        writeln!(self.stream, "{}", json!({ "execute": command, "arguments": arguments }))?;
         let answer = self.answers.recv_timeout(PATIENCE).with_context(|| format!("{command}: no answer"))?;
         match answer.get("return") {
             Some(value) => Ok(value.clone()),

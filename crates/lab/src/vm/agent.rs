@@ -1,28 +1,50 @@
 //! How the outside runs programs in the VM: one JSON document per line over a virtio-serial port.
 //!
-//! `{"argv":[…]}` is answered with an [`Ended`]. When it starts, after a reset too, the agent sends `{"ready":true}`.
+//! Each [`Ask`] is answered with an [`Answer`]. When it starts, after a reset too, the agent sends `{"ready":true}`.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
-use std::fs::OpenOptions;
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// What the agent says when it is there.
 pub(crate) const READY: &str = "{\"ready\":true}\n";
 
-/// A program to run to its end.
+/// What the agent is asked to do.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Run {
-    pub(crate) argv: Vec<String>,
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Ask {
+    /// Run a program to its end.
+    Run { argv: Vec<String> },
+    /// Start a program, both outputs into `log`, and go on.
+    Start { argv: Vec<String>, log: PathBuf },
+    /// Send a signal to a program that was started, unless it has ended.
+    Signal { id: u32, signal: i32 },
+    /// Whether such a program has ended, and how.
+    Status { id: u32 },
+}
+
+/// What came of it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answer {
+    Ended(Ended),
+    Started(u32),
+    /// Exit status, or a signal's number below zero; nothing while the program runs.
+    Status(Option<i32>),
+    Failed(String),
 }
 
 /// How a program in the VM ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
-    /// Exit status; −1 if a signal ended it or it could not be started.
+    /// Exit status; a signal's number below zero if one ended it.
     pub code: i32,
     /// Its standard output.
     pub out: String,
@@ -39,10 +61,11 @@ pub fn serve(port: &Path) -> Result<()> {
     let mut device = device.with_context(|| port.display().to_string())?;
     device.write_all(READY.as_bytes())?;
     let mut input = BufReader::new(Patient(device.try_clone()?));
+    let mut programs = Programs::default();
     loop {
         let mut line = String::new();
         input.read_line(&mut line)?;
-        let mut answer = serde_json::to_string(&run(&line))?;
+        let mut answer = serde_json::to_string(&programs.answer(&line))?;
         answer.push('\n');
         device.write_all(answer.as_bytes())?;
     }
@@ -62,21 +85,64 @@ impl<R: Read> Read for Patient<R> {
     }
 }
 
-fn run(line: &str) -> Ended {
-    attempt(line).unwrap_or_else(|error| Ended { code: -1, out: String::new(), err: format!("{error:#}") })
+/// Those that were started and go on.
+#[derive(Debug, Default)]
+struct Programs(HashMap<u32, Child>);
+
+impl Programs {
+    fn answer(&mut self, line: &str) -> Answer {
+        self.obey(line).unwrap_or_else(|error| Answer::Failed(format!("{error:#}")))
+    }
+
+    fn obey(&mut self, line: &str) -> Result<Answer> {
+        match serde_json::from_str(line)? {
+            Ask::Run { argv } => run(&argv).map(Answer::Ended),
+            Ask::Start { argv, log } => self.start(&argv, &log).map(Answer::Started),
+            Ask::Signal { id, signal } => self.signal(id, signal).map(Answer::Status),
+            Ask::Status { id } => self.status(id).map(Answer::Status),
+        }
+    }
+
+    fn start(&mut self, argv: &[String], log: &Path) -> Result<u32> {
+        let log = File::create(log).with_context(|| log.display().to_string())?;
+        let child = command(argv)?.stdout(log.try_clone()?).stderr(log).spawn();
+        let child = child.with_context(|| argv.join(" "))?;
+        let id = child.id();
+        self.0.insert(id, child);
+        Ok(id)
+    }
+
+    fn status(&mut self, id: u32) -> Result<Option<i32>> {
+        let child = self.0.get_mut(&id).with_context(|| format!("{id} was not started here"))?;
+        Ok(child.try_wait()?.map(code))
+    }
+
+    fn signal(&mut self, id: u32, signal: i32) -> Result<Option<i32>> {
+        let ended = self.status(id)?;
+        if ended.is_none() {
+            let Some(signal) = Signal::from_named_raw(signal) else { bail!("no signal {signal}") };
+            kill_process(i32::try_from(id).ok().and_then(Pid::from_raw).context("no process")?, signal)?;
+        }
+        Ok(ended)
+    }
 }
 
-fn attempt(line: &str) -> Result<Ended> {
-    let Run { argv } = serde_json::from_str(line)?;
+/// Exit status, or a signal's number below zero.
+fn code(status: ExitStatus) -> i32 {
+    status.code().or_else(|| status.signal().map(|signal| -signal)).unwrap_or(i32::MIN)
+}
+
+fn command(argv: &[String]) -> Result<Command> {
     let (program, arguments) = argv.split_first().context("no program")?;
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
-    let output = output.with_context(|| program.clone())?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
+    Ok(command)
+}
+
+fn run(argv: &[String]) -> Result<Ended> {
+    let output = command(argv)?.output().with_context(|| argv.join(" "))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(Ended {
-        code: output.status.code().unwrap_or(-1),
-        out: text(&output.stdout),
-        err: text(&output.stderr),
-    })
+    Ok(Ended { code: code(output.status), out: text(&output.stdout), err: text(&output.stderr) })
 }
 
 impl Ended {
@@ -93,21 +159,39 @@ impl Ended {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::{DEADLINE, wait_for};
 
     #[test]
     fn a_program_is_run_to_its_end_with_both_outputs() {
-        let ended = run(r#"{"argv":["sh","-c","echo out; echo err >&2; exit 3"]}"#);
-        assert_eq!(ended, Ended { code: 3, out: "out\n".into(), err: "err\n".into() });
-        assert!(ended.good().unwrap_err().to_string().contains("err"));
+        let answer = Programs::default().answer(r#"{"run":{"argv":["sh","-c","echo out; echo err >&2; exit 3"]}}"#);
+        let ended = Ended { code: 3, out: "out\n".into(), err: "err\n".into() };
+        assert!(ended.clone().good().unwrap_err().to_string().contains("err"));
+        assert_eq!(answer, Answer::Ended(ended));
     }
 
     #[test]
     fn a_line_that_makes_no_sense_is_answered() {
-        for line in ["", "nonsense", r#"{"argv":[]}"#, r#"{"argv":["/no/such/program"]}"#] {
-            let ended = run(line);
-            assert_eq!(ended.code, -1, "{line}");
-            assert!(!ended.err.is_empty(), "{line}");
+        for line in ["", "nonsense", r#"{"run":{"argv":[]}}"#, r#"{"run":{"argv":["/no/such/program"]}}"#] {
+            let answer = Programs::default().answer(line);
+            assert!(matches!(&answer, Answer::Failed(why) if !why.is_empty()), "{line}: {answer:?}");
         }
+    }
+
+    #[test]
+    fn a_program_that_was_started_goes_on_until_a_signal_ends_it() {
+        let mut programs = Programs::default();
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let argv = ["sh", "-c", "echo begun; exec sleep 60"].map(str::to_owned);
+        let id = programs.start(&argv, log.path()).unwrap();
+        let begun = || std::fs::read_to_string(log.path()).unwrap() == "begun\n";
+        wait_for(DEADLINE, || begun().then_some(())).unwrap();
+        assert_eq!(programs.status(id).unwrap(), None);
+        assert_eq!(programs.signal(id, Signal::KILL.as_raw()).unwrap(), None);
+        let ended = wait_for(DEADLINE, || programs.status(id).unwrap());
+        assert_eq!(ended, Some(-Signal::KILL.as_raw()));
+        // Its number may be somebody else's by now.
+        assert_eq!(programs.signal(id, Signal::KILL.as_raw()).unwrap(), ended);
+        assert!(programs.signal(1, Signal::KILL.as_raw()).is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::vm::cpio::Archive;
 use crate::vm::kernel::Kernel;
 use anyhow::{Context, Result};
 
-/// What the VM needs: its devices, 9p and overlay for the root, SCSI, and the kernel's own target.
+/// What the VM needs: its devices, 9p and overlay for the root, SCSI, the kernel's own target, and iSCSI at both ends.
 const MODULES: &[&str] = &[
     "virtio_pci",
     "virtio_console",
@@ -17,6 +17,9 @@ const MODULES: &[&str] = &[
     "target_core_mod",
     "target_core_file",
     "tcm_loop",
+    "virtio_net",
+    "iscsi_target_mod",
+    "iscsi_tcp",
     "crc32c_generic",
 ];
 

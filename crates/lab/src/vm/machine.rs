@@ -1,11 +1,14 @@
-//! The VM itself: QEMU without KVM, three 9p shares, no disk and no network; commands go to the agent in it.
+//! The VM itself: QEMU without KVM, three 9p shares, no disk, perhaps a network card; commands go to the agent in it.
 
 use crate::process::{Background, wait_for};
 use crate::qemu::Qmp;
-use crate::vm::agent::{Ended, READY, Run};
+use crate::vm::agent::{Answer, Ask, Ended, READY};
+use crate::vm::hardware::{Card, Hardware, forwarded};
 use crate::vm::initramfs;
 use crate::vm::kernel::Kernel;
 use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+use serde_json::json;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -17,8 +20,29 @@ use tempfile::TempDir;
 /// How long booting may take; it takes ten seconds on two idle cores.
 const BOOT: Duration = Duration::from_secs(240);
 
-/// What runs in it besides what this machine has installed: the agent, and the helper.
-pub const PROGRAMS: [&str; 2] = ["tenure-lab", "tenure-pr-helper"];
+/// How long the agent may take for what takes it no time.
+const MOMENT: Duration = Duration::from_secs(60);
+
+/// What a VM of the trials of a helper is made of.
+pub const ALONE: Hardware = Hardware { memory: 1024, programs: &["tenure-lab", "tenure-pr-helper"], card: None };
+
+/// What every VM boots from.
+#[derive(Debug)]
+pub struct Media {
+    kernel: Kernel,
+    initramfs: Vec<u8>,
+}
+
+impl Media {
+    /// Debian's kernel, and a first root with the modules that are needed. Downloads are kept in `cache`.
+    ///
+    /// # Errors
+    /// If something is not installed or cannot be fetched.
+    pub fn fetch(cache: &Path) -> Result<Self> {
+        let kernel = Kernel::fetch(cache)?;
+        Ok(Self { initramfs: initramfs::build(&kernel)?, kernel })
+    }
+}
 
 /// A running VM that ends with this value.
 #[derive(Debug)]
@@ -31,23 +55,29 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Boots Debian's kernel on this machine's own root. Copies of [`PROGRAMS`] from the directory
-    /// `programs` are seen in `/lab/programs`, read-only. Downloads are kept in `cache`.
+    /// Boots on this machine's own root. Copies of the programs, from the directory `programs`, are seen in `/lab/programs`, read-only.
     ///
     /// # Errors
-    /// If something is not installed or cannot be fetched, or the VM does not come up in time.
-    pub fn boot(cache: &Path, programs: &Path) -> Result<Self> {
-        let kernel = Kernel::fetch(cache)?;
-        let files = TempDir::new()?;
-        std::fs::create_dir(files.path().join("keep"))?;
-        copy(programs, &files.path().join("programs"))?;
-        std::fs::write(files.path().join("initrd"), initramfs::build(&kernel)?)?;
-        let mut process = Background::start(&mut command(&kernel, files.path())?)?;
-        let qmp = Qmp::connect(&files.path().join("qmp"), &mut process)?;
-        let agent = UnixStream::connect(files.path().join("agent"))?;
-        let mut vm = Self { process, qmp, agent: BufReader::new(agent), files };
+    /// If the VM does not come up in time.
+    pub fn boot(media: &Media, programs: &Path, hardware: &Hardware) -> Result<Self> {
+        let mut vm = Self::power_on(media, programs, hardware)?;
         vm.wait_ready()?;
         Ok(vm)
+    }
+
+    /// The same without waiting: its devices, a hub with them, are there. [`Self::wait_ready`] must come next.
+    ///
+    /// # Errors
+    /// If QEMU does not start.
+    pub(crate) fn power_on(media: &Media, programs: &Path, hardware: &Hardware) -> Result<Self> {
+        let files = TempDir::new()?;
+        std::fs::create_dir(files.path().join("keep"))?;
+        copy(programs, &files.path().join("programs"), hardware.programs)?;
+        std::fs::write(files.path().join("initrd"), &media.initramfs)?;
+        let mut process = Background::start(&mut command(&media.kernel, files.path(), hardware)?)?;
+        let qmp = Qmp::connect(&files.path().join("qmp"), &mut process)?;
+        let agent = UnixStream::connect(files.path().join("agent"))?;
+        Ok(Self { process, qmp, agent: BufReader::new(agent), files })
     }
 
     /// Runs a program in the VM to its end, at most for `deadline`.
@@ -55,9 +85,10 @@ impl Vm {
     /// # Errors
     /// If the agent does not answer in time.
     pub fn run(&mut self, argv: &[&str], deadline: Duration) -> Result<Ended> {
-        self.begin(argv)?;
-        let answer = self.line(deadline).with_context(|| argv.join(" "))?;
-        Ok(serde_json::from_str(&answer)?)
+        match self.ask(&Ask::Run { argv: owned(argv) }, deadline).with_context(|| argv.join(" "))? {
+            Answer::Ended(ended) => Ok(ended),
+            other => bail!("{}: {other:?}", argv.join(" ")),
+        }
     }
 
     /// Starts a program in the VM and leaves it alone: what is to come is a [`Self::reset`].
@@ -65,8 +96,69 @@ impl Vm {
     /// # Errors
     /// If the agent is gone.
     pub fn begin(&mut self, argv: &[&str]) -> Result<()> {
-        let run = Run { argv: argv.iter().map(|&word| word.to_owned()).collect() };
-        let mut line = serde_json::to_string(&run)?;
+        self.send(&Ask::Run { argv: owned(argv) })
+    }
+
+    /// Starts a program in the VM, both its outputs into the file `log` there, and gives its number.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(&mut self, argv: &[&str], log: &Path) -> Result<u32> {
+        match self.ask(&Ask::Start { argv: owned(argv), log: log.to_owned() }, MOMENT)? {
+            Answer::Started(id) => Ok(id),
+            other => bail!("{}: {other:?}", argv.join(" ")),
+        }
+    }
+
+    /// How a program that was started has ended: its exit status, a signal's number below zero, or nothing while it runs.
+    ///
+    /// # Errors
+    /// If no such program was started.
+    pub fn status(&mut self, id: u32) -> Result<Option<i32>> {
+        self.ask_status(&Ask::Status { id })
+    }
+
+    /// Sends a program that was started a signal, unless it has ended, and gives what [`Self::status`] gave before.
+    ///
+    /// # Errors
+    /// If no such program was started.
+    pub fn signal(&mut self, id: u32, signal: Signal) -> Result<Option<i32>> {
+        self.ask_status(&Ask::Signal { id, signal: signal.as_raw() })
+    }
+
+    /// The port of 127.0.0.1 under which this machine reaches a port of the card, where [the hub](super::Socket::Hub) is.
+    ///
+    /// # Errors
+    /// If the port is not forwarded.
+    pub fn forwarded(&mut self, port: u16) -> Result<u16> {
+        let line = json!({ "command-line": "info usernet" });
+        let told = self.qmp.execute_with("human-monitor-command", &line)?;
+        let told = told.as_str().unwrap_or_default();
+        forwarded(told, port).with_context(|| format!("port {port} is not forwarded: {told}"))
+    }
+
+    /// Pulls the network cable of the VM, or plugs it in again.
+    ///
+    /// # Errors
+    /// If it has no card.
+    pub fn plug(&mut self, is_in: bool) -> Result<()> {
+        self.qmp.execute_with("set_link", &json!({ "name": "card", "up": is_in })).map(drop)
+    }
+
+    fn ask_status(&mut self, ask: &Ask) -> Result<Option<i32>> {
+        match self.ask(ask, MOMENT)? {
+            Answer::Status(status) => Ok(status),
+            other => bail!("{ask:?}: {other:?}"),
+        }
+    }
+
+    fn ask(&mut self, ask: &Ask, deadline: Duration) -> Result<Answer> {
+        self.send(ask)?;
+        Ok(serde_json::from_str(&self.line(deadline)?)?)
+    }
+
+    fn send(&mut self, ask: &Ask) -> Result<()> {
+        let mut line = serde_json::to_string(ask)?;
         line.push('\n');
         Ok(self.agent.get_mut().write_all(line.as_bytes())?)
     }
@@ -86,7 +178,11 @@ impl Vm {
         self.files.path().join("keep")
     }
 
-    fn wait_ready(&mut self) -> Result<()> {
+    /// Waits until programs can be run in it.
+    ///
+    /// # Errors
+    /// If it does not come up in time, with the end of its console.
+    pub(crate) fn wait_ready(&mut self) -> Result<()> {
         loop {
             match self.line(BOOT) {
                 // The beginning of an answer that a reset cut short may stand before it.
@@ -123,17 +219,21 @@ impl Drop for Vm {
     }
 }
 
+fn owned(argv: &[&str]) -> Vec<String> {
+    argv.iter().map(|&word| word.to_owned()).collect()
+}
+
 /// They must not change under the VM, which keeps parts of them in memory, when somebody compiles meanwhile.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+fn copy(from: &Path, to: &Path, programs: &[&str]) -> Result<()> {
     std::fs::create_dir(to)?;
-    for name in PROGRAMS {
+    for name in programs {
         let program = from.join(name);
         std::fs::copy(&program, to.join(name)).with_context(|| program.display().to_string())?;
     }
     Ok(())
 }
 
-fn command(kernel: &Kernel, files: &Path) -> Result<Command> {
+fn command(kernel: &Kernel, files: &Path, hardware: &Hardware) -> Result<Command> {
     let path = |name: &str| files.join(name).display().to_string();
     let share = |tag: &str, at: &Path, more: &str| {
         let local = format!("local,id={tag},path={},security_model=none,multidevs=remap{more}", at.display());
@@ -145,13 +245,16 @@ fn command(kernel: &Kernel, files: &Path) -> Result<Command> {
         ]
     };
     // KVM is left alone: where the lab runs in a VM itself, nested guests may hang.
-    let fixed = "-M pc -accel tcg,thread=multi -cpu max -smp 2 -m 1024 -nodefaults -no-user-config -display none \
+    let fixed = "-M pc -accel tcg,thread=multi -cpu max -smp 2 -nodefaults -no-user-config -display none \
                  -device virtio-serial-pci -device virtserialport,chardev=agent,nr=1 -device virtio-rng-pci";
     // It ends with whoever started it, however that ended.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "nice", "qemu-system-x86_64"]).args(fixed.split_whitespace());
     command.args(["-kernel".into(), kernel.image.display().to_string(), "-initrd".into(), path("initrd")]);
-    command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"]);
+    let address = hardware.card.as_ref().map(|card| format!(" lab.address={}", card.address()));
+    let append = "console=ttyS0 quiet panic=-1 mitigations=off".to_owned() + &address.unwrap_or_default();
+    command.args(["-append", &append, "-m", &hardware.memory.to_string()]);
+    command.args(hardware.card.iter().flat_map(Card::arguments));
     command.args(["-serial".into(), format!("file:{}", path("console"))]);
     command.args(["-qmp".into(), format!("unix:{},server=on,wait=off", path("qmp"))]);
     let agent = format!("socket,id=agent,path={},server=on,wait=off", path("agent"));

@@ -5,9 +5,11 @@
 
 pub mod agent;
 mod cpio;
+mod hardware;
 mod initramfs;
 mod kernel;
 mod machine;
 
 pub(crate) use machine::connect;
-pub use machine::{PROGRAMS, Vm};
+pub use hardware::{Card, Hardware, Socket};
+pub use machine::{ALONE, Media, Vm};

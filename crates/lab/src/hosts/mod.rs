@@ -1,0 +1,207 @@
+//! Two hosts and what they share: three VMs on a network of their own. One serves a logical unit over iSCSI; two, each with
+//! a kernel and an initiator name of its own, have it as a disk. This machine reaches the target as well, as further
+//! initiators.
+//!
+//! The target is the kernel's own (LIO) or `tenure target`.
+
+pub mod attach;
+
+use crate::process::{DEADLINE, wait_for};
+use crate::vm::{Card, Hardware, Media, Socket, Vm};
+use anyhow::{Context, Result, anyhow};
+use clap::ValueEnum;
+use iscsi::initiator::{Session, SessionConfig};
+use scsi::{IscsiName, Isid};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The target's name.
+pub const TARGET: &str = "iqn.2026-11.example.tenure:lab";
+/// The port that it is served on.
+const PORT: u16 = 3260;
+/// How long one step of setting up may take; it takes a second or two on idle cores.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// The part of the lab that runs in a VM.
+const PROGRAM: &str = "/lab/programs/tenure-lab";
+const STORAGE_PROGRAMS: &[&str] = &["tenure-lab", "tenure"];
+const HOST_PROGRAMS: &[&str] = &["tenure-lab", "tenure", "tenure-pr-helper"];
+/// Who may log in from outside the hosts.
+const OUTSIDE: [&str; 3] = ["watcher", "member", "bystander"];
+
+/// Whose target serves the logical unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Target {
+    /// The kernel's own.
+    Lio,
+    /// `tenure target`.
+    Tenure,
+}
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// Where the guest is first.
+    A,
+    /// The other.
+    B,
+}
+
+impl Name {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::A, Self::B];
+
+    /// As certificates and initiator names have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::A => "host-a",
+            Self::B => "host-b",
+        }
+    }
+
+    /// The other one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    const fn address(self) -> u8 {
+        match self {
+            Self::A => 11,
+            Self::B => 12,
+        }
+    }
+}
+
+/// A host with the shared disk.
+#[derive(Debug)]
+pub struct Host {
+    /// Which.
+    pub name: Name,
+    /// Its VM.
+    pub vm: Vm,
+    /// IPv4 address in the lab's network.
+    pub address: String,
+    /// The shared logical unit, `/dev/sdX`.
+    pub disk: PathBuf,
+}
+
+/// Everything, until this value is dropped.
+#[derive(Debug)]
+pub struct Hosts {
+    /// Where the guest is first, and the other.
+    pub hosts: [Host; 2],
+    /// The VM with the target.
+    pub storage: Vm,
+    portal: String,
+    /// Where the VMs' cards are plugged into the hub.
+    _places: TempDir,
+}
+
+/// The initiator name of somebody of the lab.
+#[must_use]
+pub fn initiator(name: &str) -> String {
+    format!("iqn.2026-11.example.tenure:{name}")
+}
+
+impl Hosts {
+    /// Boots the three, serves the logical unit and attaches both hosts to it.
+    ///
+    /// # Errors
+    /// If any of it fails; the text says what is missing.
+    pub fn start(cache: &Path, programs: &Path, target: Target) -> Result<Self> {
+        let media = Media::fetch(cache)?;
+        let places = TempDir::new()?;
+        let (mut storage, vms) = boot(&media, programs, places.path())?;
+        match target {
+            Target::Lio => serve_lio(&mut storage),
+            Target::Tenure => serve_tenure(&mut storage),
+        }?;
+        let portal = format!("127.0.0.1:{}", storage.forwarded(PORT)?);
+        Ok(Self { hosts: attach_both(vms)?, storage, portal, _places: places })
+    }
+
+    /// One of the hosts.
+    pub const fn host(&mut self, name: Name) -> &mut Host {
+        let [a, b] = &mut self.hosts;
+        match name {
+            Name::A => a,
+            Name::B => b,
+        }
+    }
+
+    /// A session of this machine's own, as one of the initiators that are neither host.
+    ///
+    /// # Errors
+    /// If the target refuses it.
+    pub fn log_in(&self, name: &str) -> Result<Session> {
+        let isid = Isid([0x80, 0, 0, 0, 0, 1]);
+        let config = SessionConfig::new(&self.portal, TARGET.parse()?, initiator(name).parse::<IscsiName>()?, isid);
+        Session::login(&config).with_context(|| format!("{name}: {}", self.portal))
+    }
+}
+
+fn boot(media: &Media, programs: &Path, places: &Path) -> Result<(Vm, [(Name, Vm); 2])> {
+    let place = |name: Name| places.join(name.as_str());
+    let hub = Socket::Hub { places: Name::ALL.map(place).to_vec(), forward: PORT };
+    let hardware = Hardware { memory: 384, programs: STORAGE_PROGRAMS, card: Some(Card { host: 1, socket: hub }) };
+    let mut storage = Vm::power_on(media, programs, &hardware)?;
+    let vms = thread::scope(|scope| {
+        let hosts = Name::ALL.map(|name| {
+            let card = Card { host: name.address(), socket: Socket::Place(place(name)) };
+            let hardware = Hardware { memory: 640, programs: HOST_PROGRAMS, card: Some(card) };
+            scope.spawn(move || anyhow::Ok((name, Vm::boot(media, programs, &hardware)?)))
+        });
+        storage.wait_ready()?;
+        both(hosts.map(thread::ScopedJoinHandle::join))
+    })?;
+    Ok((storage, vms))
+}
+
+/// Both results, or the first error.
+fn both<T>(joined: [thread::Result<Result<T>>; 2]) -> Result<[T; 2]> {
+    let [a, b] = joined.map(|one| one.map_err(|_| anyhow!("a thread of the lab died"))?);
+    Ok([a?, b?])
+}
+
+fn serve_lio(storage: &mut Vm) -> Result<()> {
+    let mut argv = vec![PROGRAM, "serve", "--backing", "/run/lun0.img", "--keep", "/lab/keep/target"];
+    argv.extend(["--target", TARGET]);
+    let names: Vec<String> = Name::ALL.map(Name::as_str).iter().chain(&OUTSIDE).map(|name| initiator(name)).collect();
+    argv.extend(names.iter().flat_map(|name| ["--initiator", name.as_str()]));
+    storage.run(&argv, PATIENCE)?.good().context("setting up LIO").map(drop)
+}
+
+fn serve_tenure(storage: &mut Vm) -> Result<()> {
+    let listen = format!("0.0.0.0:{PORT}");
+    let lun = "file=/run/lun0.img,size=64M";
+    let argv = ["/lab/programs/tenure", "-q", "target", "--listen", &listen, "--target", TARGET, "--lun", lun];
+    // The program's log is read from here, so that waiting costs the VM nothing.
+    let id = storage.start(&argv, Path::new("/lab/keep/target.log"))?;
+    let log = storage.keep().join("target.log");
+    let ready = || std::fs::read_to_string(&log).ok()?.lines().next().and_then(|line| serde_json::from_str(line).ok());
+    let line: Option<Value> = wait_for(DEADLINE, ready);
+    let told = std::fs::read_to_string(&log).unwrap_or_default();
+    line.with_context(|| format!("tenure target, number {id}, is not ready: {told}")).map(drop)
+}
+
+fn attach_both(vms: [(Name, Vm); 2]) -> Result<[Host; 2]> {
+    thread::scope(|scope| {
+        let attaching = vms.map(|(name, vm)| scope.spawn(move || attach_one(name, vm)));
+        both(attaching.map(thread::ScopedJoinHandle::join))
+    })
+}
+
+fn attach_one(name: Name, mut vm: Vm) -> Result<Host> {
+    let address = |host| Card { host, socket: Socket::Place(PathBuf::new()) }.address();
+    let (portal, own) = (format!("{}:{PORT}", address(1)), initiator(name.as_str()));
+    let argv = [PROGRAM, "attach", "--portal", &portal, "--target", TARGET, "--initiator", &own];
+    let told = vm.run(&argv, PATIENCE)?.good().with_context(|| name.as_str())?;
+    Ok(Host { name, vm, address: address(name.address()), disk: told.trim().into() })
+}
