@@ -5,8 +5,8 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lab::crash::{self, Setting};
-use lab::qemu::Front;
 use lab::hosts::attach;
+use lab::qemu::Front;
 use lab::{lio, table, vm};
 use std::path::PathBuf;
 use std::process::ExitCode;

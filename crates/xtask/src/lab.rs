@@ -2,13 +2,14 @@
 
 use crate::report::{Done, Report};
 use crate::{shell, tools};
+use ::lab::hosts::{Hosts, Target};
 use ::lab::qemu::Front;
 use ::lab::table::Policy;
 use ::lab::trial::{INCUMBENT, Lab};
 use anyhow::Result;
 use clap::Subcommand;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Kills of the helper in a run of everything.
 const KILLS: u32 = 25;
@@ -53,6 +54,15 @@ pub(crate) enum Trial {
         #[arg(long, default_value_t = SEED)]
         seed: u64,
     },
+    /// Boot two hosts with a disk in common, and say how long it took
+    Hosts {
+        /// Whose target serves the disk
+        #[arg(long, default_value = "lio")]
+        target: Target,
+        /// Where the programs are; without it they are built
+        #[arg(long)]
+        programs: Option<PathBuf>,
+    },
     /// Compare our helper with QEMU's own over the whole table, through scsi-block and scsi-generic, under both policies
     Compare,
 }
@@ -67,9 +77,14 @@ pub(crate) fn run(trial: Option<&Trial>) -> Result<()> {
         steps(&mut report);
         return report.finish();
     };
+    if let Trial::Hosts { target, programs } = trial {
+        println!("{}", hosts(*target, programs.as_deref())?);
+        return Ok(());
+    }
     tools::ensure(tools::LAB)?;
     let mut lab = start()?;
     let told = match trial {
+        Trial::Hosts { .. } => return Ok(()),
         Trial::Run { argv } => {
             let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
             lab.vm().run(&argv, Duration::from_secs(3600))?.good()?
@@ -112,12 +127,41 @@ fn compare(lab: &mut Lab) -> Result<String> {
     Ok(told.join("; "))
 }
 
+/// Boots two hosts and lets every initiator see the disk.
+fn hosts(target: Target, programs: Option<&Path>) -> Result<String> {
+    tools::ensure(tools::LAB)?;
+    tools::ensure(tools::HOSTS)?;
+    let built = build(&["tenure", "tenure-lab", "tenure-pr-helper"], programs)?;
+    let begun = Instant::now();
+    let mut hosts = Hosts::start(&cache()?, &built, target)?;
+    let ready = begun.elapsed().as_secs_f64();
+    Ok(format!("{}; ready in {ready:.1} s", hosts.look_around()?))
+}
+
 /// Boots the VM with this workspace's release programs in it.
 fn start() -> Result<Lab> {
-    shell::cargo(&["build", "--release", "-p", "tenure-lab", "-p", "tenure-pr-helper"], &[])?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from);
-    let cache = target.join("lab");
+    let programs = build(&["tenure-lab", "tenure-pr-helper"], None)?;
+    Lab::start(&cache()?, &programs)
+}
+
+/// Builds the packages' programs, unless somebody did, and tells where they are.
+fn build(packages: &[&str], built: Option<&Path>) -> Result<PathBuf> {
+    if let Some(built) = built {
+        return Ok(built.to_path_buf());
+    }
+    let packages: Vec<String> =
+        packages.iter().flat_map(|name| ["-p".to_owned(), (*name).to_owned()]).collect();
+    shell::cargo(&["build", "--release"], &packages)?;
+    Ok(target_directory().join("release"))
+}
+
+/// Where downloads are kept.
+fn cache() -> Result<PathBuf> {
+    let cache = target_directory().join("lab");
     std::fs::create_dir_all(&cache)?;
-    Lab::start(&cache, &target.join("release"))
+    Ok(cache)
+}
+
+fn target_directory() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from)
 }

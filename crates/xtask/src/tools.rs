@@ -35,6 +35,10 @@ pub(crate) const LAB: &[Tool] = &[
     Tool { what: "depmod", package: "kmod" },
 ];
 
+/// What two hosts need besides: the kernel's iSCSI initiator is set up by open-iscsi.
+pub(crate) const HOSTS: &[Tool] =
+    &[Tool { what: "iscsid", package: "open-iscsi" }, Tool { what: "iscsiadm", package: "open-iscsi" }];
+
 /// Makes sure that all these are there, installing them as root.
 ///
 /// # Errors

@@ -1,13 +1,15 @@
 //! The kernel's iSCSI initiator, by open-iscsi: a host's way to the shared logical unit. Runs as root, in a host's VM.
 
 use crate::process::{DEADLINE, wait_for};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Where the kernel shows its sessions.
 const SESSIONS: &str = "/sys/class/iscsi_session";
+/// What iscsid says.
+const LOG: &str = "/run/iscsid.log";
 /// Nothing is given up because this machine is busy: no pings, and two minutes for a session that broke.
 const SETTINGS: &str = "node.startup = manual\n\
                         node.session.timeo.replacement_timeout = 120\n\
@@ -24,10 +26,16 @@ pub fn attach(portal: &str, target: &str, initiator: &str) -> Result<PathBuf> {
     }
     fs::write("/etc/iscsi/initiatorname.iscsi", format!("InitiatorName={initiator}\n"))?;
     fs::write("/etc/iscsi/iscsid.conf", SETTINGS)?;
-    run(&mut Command::new("iscsid"))?;
+    let log = fs::File::create(LOG)?;
+    // It goes on after this program has ended.
+    Command::new("iscsid").arg("-f").stdout(log.try_clone()?).stderr(log).spawn().context("iscsid")?;
+    log_in(portal, target).with_context(|| fs::read_to_string(LOG).unwrap_or_default())
+}
+
+fn log_in(portal: &str, target: &str) -> Result<PathBuf> {
     let node = |more: &[&str]| {
-        let mut command = Command::new("iscsiadm");
-        run(command.args(["-m", "node", "-T", target, "-p", portal]).args(more))
+        let mut command = Command::new("timeout");
+        run(command.args(["30", "iscsiadm", "-m", "node", "-T", target, "-p", portal]).args(more))
     };
     node(&["-o", "new"])?;
     node(&["--login"])?;
@@ -37,7 +45,8 @@ pub fn attach(portal: &str, target: &str, initiator: &str) -> Result<PathBuf> {
 
 /// The only disk of all sessions, once its node is there.
 fn disk(sessions: &Path) -> Option<PathBuf> {
-    let entries = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let entries =
+        |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     let sessions = entries(sessions.to_owned());
     let targets = sessions.flat_map(|session| entries(session.join("device")));
     let units = targets.flat_map(entries);
@@ -48,7 +57,10 @@ fn disk(sessions: &Path) -> Option<PathBuf> {
 
 fn run(command: &mut Command) -> Result<()> {
     let output = command.output().with_context(|| format!("{:?}", command.get_program()))?;
-    let told = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?}: {}", told.trim());
-    Ok(())
+    if output.status.success() {
+        return Ok(());
+    }
+    let told =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    bail!("{command:?}: {}: {}", output.status, told.trim())
 }

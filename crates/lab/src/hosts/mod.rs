@@ -7,11 +7,13 @@
 pub mod attach;
 
 use crate::process::{DEADLINE, wait_for};
+use crate::qemu::qtest::hex;
 use crate::vm::{Card, Hardware, Media, Socket, Vm};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::ValueEnum;
 use iscsi::initiator::{Session, SessionConfig};
-use scsi::{IscsiName, Isid};
+use nexus::retry_unit_attention;
+use scsi::{DataPhase, IscsiName, Isid, Request, Status, opcode};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -28,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const PROGRAM: &str = "/lab/programs/tenure-lab";
 const STORAGE_PROGRAMS: &[&str] = &["tenure-lab", "tenure"];
 const HOST_PROGRAMS: &[&str] = &["tenure-lab", "tenure", "tenure-pr-helper"];
+/// Unit attentions that may stand before an answer.
+const ATTENTIONS: usize = 8;
 /// Who may log in from outside the hosts.
 const OUTSIDE: [&str; 3] = ["watcher", "member", "bystander"];
 
@@ -110,6 +114,16 @@ pub fn initiator(name: &str) -> String {
     format!("iqn.2026-11.example.tenure:{name}")
 }
 
+impl Host {
+    /// Device identification (VPD 83h) as the kernel read it, in digits.
+    fn unit_name(&mut self) -> Result<String> {
+        let name = self.disk.file_name().context("no disk")?.to_string_lossy().into_owned();
+        let page = format!("/sys/block/{name}/device/vpd_pg83");
+        let told = self.vm.run(&["od", "-An", "-v", "-tx1", &page], PATIENCE)?.good()?;
+        Ok(told.split_whitespace().collect())
+    }
+}
+
 impl Hosts {
     /// Boots the three, serves the logical unit and attaches both hosts to it.
     ///
@@ -136,31 +150,53 @@ impl Hosts {
         }
     }
 
+    /// Reads the logical unit's name at every initiator; they must all have the same.
+    ///
+    /// # Errors
+    /// If one cannot, or sees another unit.
+    pub fn look_around(&mut self) -> Result<String> {
+        let names = thread::scope(|scope| {
+            let reading = self.hosts.each_mut().map(|host| scope.spawn(|| host.unit_name()));
+            both(reading.map(thread::ScopedJoinHandle::join))
+        })?;
+        let page = Request { cdb: vec![opcode::INQUIRY, 1, 0x83, 0x04, 0, 0], data: DataPhase::In(1024) };
+        let mut nexus = self.log_in("watcher")?.nexus(0);
+        let ended = retry_unit_attention(&mut nexus, &page, ATTENTIONS)?.completion;
+        ensure!(ended.status == Status::GOOD, "INQUIRY: {}", ended.status);
+        let ours = hex(&ended.data);
+        ensure!(names.iter().all(|name| *name == ours), "not one logical unit: {names:?}, {ours}");
+        let disks =
+            self.hosts.each_ref().map(|host| format!("{} ({})", host.name.as_str(), host.disk.display()));
+        Ok(format!("{} and a third initiator see one logical unit", disks.join(", ")))
+    }
+
     /// A session of this machine's own, as one of the initiators that are neither host.
     ///
     /// # Errors
     /// If the target refuses it.
     pub fn log_in(&self, name: &str) -> Result<Session> {
         let isid = Isid([0x80, 0, 0, 0, 0, 1]);
-        let config = SessionConfig::new(&self.portal, TARGET.parse()?, initiator(name).parse::<IscsiName>()?, isid);
+        let config =
+            SessionConfig::new(&self.portal, TARGET.parse()?, initiator(name).parse::<IscsiName>()?, isid);
         Session::login(&config).with_context(|| format!("{name}: {}", self.portal))
     }
 }
 
-fn boot(media: &Media, programs: &Path, places: &Path) -> Result<(Vm, [(Name, Vm); 2])> {
+fn boot(media: &Media, programs: &Path, places: &Path) -> Result<(Vm, [Vm; 2])> {
     let place = |name: Name| places.join(name.as_str());
     let hub = Socket::Hub { places: Name::ALL.map(place).to_vec(), forward: PORT };
-    let hardware = Hardware { memory: 384, programs: STORAGE_PROGRAMS, card: Some(Card { host: 1, socket: hub }) };
+    let hardware =
+        Hardware { memory: 384, programs: STORAGE_PROGRAMS, card: Some(Card { host: 1, socket: hub }) };
     let mut storage = Vm::power_on(media, programs, &hardware)?;
-    let vms = thread::scope(|scope| {
-        let hosts = Name::ALL.map(|name| {
-            let card = Card { host: name.address(), socket: Socket::Place(place(name)) };
-            let hardware = Hardware { memory: 640, programs: HOST_PROGRAMS, card: Some(card) };
-            scope.spawn(move || anyhow::Ok((name, Vm::boot(media, programs, &hardware)?)))
-        });
-        storage.wait_ready()?;
-        both(hosts.map(thread::ScopedJoinHandle::join))
-    })?;
+    let mut vms = Vec::new();
+    for name in Name::ALL {
+        let card = Card { host: name.address(), socket: Socket::Place(place(name)) };
+        let hardware = Hardware { memory: 640, programs: HOST_PROGRAMS, card: Some(card) };
+        vms.push(Vm::power_on(media, programs, &hardware)?);
+    }
+    storage.wait_ready()?;
+    vms.iter_mut().try_for_each(Vm::wait_ready)?;
+    let vms: [Vm; 2] = vms.try_into().map_err(|_| anyhow!("not two hosts"))?;
     Ok((storage, vms))
 }
 
@@ -173,7 +209,8 @@ fn both<T>(joined: [thread::Result<Result<T>>; 2]) -> Result<[T; 2]> {
 fn serve_lio(storage: &mut Vm) -> Result<()> {
     let mut argv = vec![PROGRAM, "serve", "--backing", "/run/lun0.img", "--keep", "/lab/keep/target"];
     argv.extend(["--target", TARGET]);
-    let names: Vec<String> = Name::ALL.map(Name::as_str).iter().chain(&OUTSIDE).map(|name| initiator(name)).collect();
+    let names: Vec<String> =
+        Name::ALL.map(Name::as_str).iter().chain(&OUTSIDE).map(|name| initiator(name)).collect();
     argv.extend(names.iter().flat_map(|name| ["--initiator", name.as_str()]));
     storage.run(&argv, PATIENCE)?.good().context("setting up LIO").map(drop)
 }
@@ -181,19 +218,23 @@ fn serve_lio(storage: &mut Vm) -> Result<()> {
 fn serve_tenure(storage: &mut Vm) -> Result<()> {
     let listen = format!("0.0.0.0:{PORT}");
     let lun = "file=/run/lun0.img,size=64M";
-    let argv = ["/lab/programs/tenure", "-q", "target", "--listen", &listen, "--target", TARGET, "--lun", lun];
+    let argv =
+        ["/lab/programs/tenure", "-q", "target", "--listen", &listen, "--target", TARGET, "--lun", lun];
     // The program's log is read from here, so that waiting costs the VM nothing.
     let id = storage.start(&argv, Path::new("/lab/keep/target.log"))?;
     let log = storage.keep().join("target.log");
-    let ready = || std::fs::read_to_string(&log).ok()?.lines().next().and_then(|line| serde_json::from_str(line).ok());
+    let ready = || {
+        std::fs::read_to_string(&log).ok()?.lines().next().and_then(|line| serde_json::from_str(line).ok())
+    };
     let line: Option<Value> = wait_for(DEADLINE, ready);
     let told = std::fs::read_to_string(&log).unwrap_or_default();
     line.with_context(|| format!("tenure target, number {id}, is not ready: {told}")).map(drop)
 }
 
-fn attach_both(vms: [(Name, Vm); 2]) -> Result<[Host; 2]> {
+fn attach_both([a, b]: [Vm; 2]) -> Result<[Host; 2]> {
     thread::scope(|scope| {
-        let attaching = vms.map(|(name, vm)| scope.spawn(move || attach_one(name, vm)));
+        let attaching =
+            [(Name::A, a), (Name::B, b)].map(|(name, vm)| scope.spawn(move || attach_one(name, vm)));
         both(attaching.map(thread::ScopedJoinHandle::join))
     })
 }

@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn a_program_is_run_to_its_end_with_both_outputs() {
-        let answer = Programs::default().answer(r#"{"run":{"argv":["sh","-c","echo out; echo err >&2; exit 3"]}}"#);
+        let answer =
+            Programs::default().answer(r#"{"run":{"argv":["sh","-c","echo out; echo err >&2; exit 3"]}}"#);
         let ended = Ended { code: 3, out: "out\n".into(), err: "err\n".into() };
         assert!(ended.clone().good().unwrap_err().to_string().contains("err"));
         assert_eq!(answer, Answer::Ended(ended));

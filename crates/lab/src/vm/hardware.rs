@@ -1,12 +1,16 @@
 //! What a VM is made of: memory, programs, and its place in a network of VMs.
 //!
-//! The network is a hub in one VM's QEMU; the others hang on it by Unix sockets, and this machine reaches one of their
-//! ports. Nothing of it needs root or changes this machine's own network.
+//! The network is a hub in one VM's QEMU; the others hang on it by Unix sockets. That VM has a second card, by which this
+//! machine reaches one of its ports. Nothing of it needs root or changes this machine's own network.
 
 use std::path::{Path, PathBuf};
 
 /// Ethernet addresses begin with this; the last octet of the IPv4 address ends them.
 const MAC: &str = "52:54:00:77:00";
+
+/// Address of the second card, and of this machine as it sees it.
+const OUTSIDE: &str = "10.78.0.1";
+const OUTSIDE_HOST: &str = "10.78.0.254";
 
 /// A VM to boot.
 #[derive(Clone, Debug)]
@@ -31,7 +35,7 @@ pub struct Card {
 /// The other end of the wire.
 #[derive(Clone, Debug)]
 pub enum Socket {
-    /// A hub of this VM's own, with a place for this machine, which reaches one TCP port of the card.
+    /// A hub of this VM's own; and a second card, of which this machine reaches one TCP port.
     Hub {
         /// Where QEMU listens for the other VMs' cards.
         places: Vec<PathBuf>,
@@ -54,28 +58,44 @@ impl Card {
 
     /// QEMU's arguments for it.
     pub(crate) fn arguments(&self) -> Vec<String> {
-        let mut netdevs = match &self.socket {
-            Socket::Hub { places, forward } => self.hub(places, *forward),
-            Socket::Place(path) => vec![format!("stream,id=card,server=off,{}", unix(path))],
-        };
-        let mut arguments: Vec<String> = netdevs.drain(..).flat_map(|one| ["-netdev".into(), one]).collect();
-        let device = format!("virtio-net-pci,netdev=card,mac={MAC}:{:02x},romfile=", self.host);
-        arguments.extend(["-device".into(), device]);
-        arguments
+        let mut words = Vec::new();
+        let mut add = |kind: &str, what: String| words.extend([kind.to_owned(), what]);
+        match &self.socket {
+            Socket::Place(path) => add("-netdev", format!("stream,id=card,server=off,{}", unix(path))),
+            Socket::Hub { places, .. } => {
+                hub(places).into_iter().for_each(|netdev| add("-netdev", netdev));
+            }
+        }
+        add("-device", format!("virtio-net-pci,netdev=card,mac={MAC}:{:02x},romfile=", self.host));
+        if let Socket::Hub { forward, .. } = self.socket {
+            // Not on the hub: it would answer for everybody there.
+            let rule = format!("hostfwd=tcp:127.0.0.1:0-{OUTSIDE}:{forward}");
+            add(
+                "-netdev",
+                format!("user,id=outside,restrict=on,net={OUTSIDE}/24,host={OUTSIDE_HOST},{rule}"),
+            );
+            add("-device", format!("virtio-net-pci,netdev=outside,mac={MAC}:ff,romfile="));
+        }
+        words
     }
 
-    fn hub(&self, places: &[PathBuf], forward: u16) -> Vec<String> {
-        let net = Self::NET;
-        let rule = format!("hostfwd=tcp:127.0.0.1:0-{}:{forward}", self.address());
-        let user = format!("user,id=outside,restrict=on,net={net}.0/24,host={net}.254,dns={net}.253,{rule}");
-        let mut netdevs = vec!["hubport,id=card,hubid=0".into(), user];
-        netdevs.push("hubport,id=to-outside,hubid=0,netdev=outside".into());
-        for (index, path) in places.iter().enumerate() {
-            netdevs.push(format!("stream,id=place{index},server=on,{}", unix(path)));
-            netdevs.push(format!("hubport,id=to-place{index},hubid=0,netdev=place{index}"));
+    /// What the kernel's command line says of it.
+    pub(crate) fn append(&self) -> String {
+        let first = format!(" lab.eth0={}", self.address());
+        match self.socket {
+            Socket::Hub { .. } => format!("{first} lab.eth1={OUTSIDE}"),
+            Socket::Place(_) => first,
         }
-        netdevs
     }
+}
+
+fn hub(places: &[PathBuf]) -> Vec<String> {
+    let mut netdevs = vec!["hubport,id=card,hubid=0".to_owned()];
+    for (index, path) in places.iter().enumerate() {
+        netdevs.push(format!("stream,id=place{index},server=on,{}", unix(path)));
+        netdevs.push(format!("hubport,id=to-place{index},hubid=0,netdev=place{index}"));
+    }
+    netdevs
 }
 
 fn unix(path: &Path) -> String {
@@ -98,8 +118,8 @@ mod tests {
 
     #[test]
     fn the_port_that_qemu_chose_is_found() {
-        let told = "Hub 0 (to-outside):\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\n  \
-                    TCP[HOST_FORWARD]  12       127.0.0.1 40123      10.77.0.1  3260     0     0\n";
+        let told = "outside:\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\n  \
+                    TCP[HOST_FORWARD]  12       127.0.0.1 40123      10.78.0.1  3260     0     0\n";
         assert_eq!(forwarded(told, 3260), Some(40123));
         assert_eq!(forwarded(told, 80), None);
         assert_eq!(forwarded("", 3260), None);

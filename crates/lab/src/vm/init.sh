@@ -15,7 +15,8 @@ mount -t 9p -o "$share,ro,cache=loose" programs /root/lab/programs || echo "lab:
 mount -t 9p -o "$share" keep /root/lab/keep || echo "lab: nothing to keep things on"
 ifconfig lo 127.0.0.1 up
 for word in $(cat /root/proc/cmdline); do
-  case "$word" in lab.address=*) ifconfig eth0 "${word#*=}" netmask 255.255.255.0 up ;; esac
+  card=${word%%=*}
+  case "$card" in lab.eth*) ifconfig "${card#lab.}" "${word#*=}" netmask 255.255.255.0 up ;; esac
 done
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C HOME=/root
 exec chroot /root /lab/programs/tenure-lab agent /dev/vport0p1

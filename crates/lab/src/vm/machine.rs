@@ -24,7 +24,8 @@ const BOOT: Duration = Duration::from_secs(240);
 const MOMENT: Duration = Duration::from_secs(60);
 
 /// What a VM of the trials of a helper is made of.
-pub const ALONE: Hardware = Hardware { memory: 1024, programs: &["tenure-lab", "tenure-pr-helper"], card: None };
+pub const ALONE: Hardware =
+    Hardware { memory: 1024, programs: &["tenure-lab", "tenure-pr-helper"], card: None };
 
 /// What every VM boots from.
 #[derive(Debug)]
@@ -65,7 +66,8 @@ impl Vm {
         Ok(vm)
     }
 
-    /// The same without waiting: its devices, a hub with them, are there. [`Self::wait_ready`] must come next.
+    /// The same without waiting: its devices, a hub with them, are there. [`Self::wait_ready`] must come next. The VM ends
+    /// with the calling thread.
     ///
     /// # Errors
     /// If QEMU does not start.
@@ -251,8 +253,8 @@ fn command(kernel: &Kernel, files: &Path, hardware: &Hardware) -> Result<Command
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "nice", "qemu-system-x86_64"]).args(fixed.split_whitespace());
     command.args(["-kernel".into(), kernel.image.display().to_string(), "-initrd".into(), path("initrd")]);
-    let address = hardware.card.as_ref().map(|card| format!(" lab.address={}", card.address()));
-    let append = "console=ttyS0 quiet panic=-1 mitigations=off".to_owned() + &address.unwrap_or_default();
+    let addresses = hardware.card.as_ref().map(Card::append).unwrap_or_default();
+    let append = format!("console=ttyS0 quiet panic=-1 mitigations=off{addresses}");
     command.args(["-append", &append, "-m", &hardware.memory.to_string()]);
     command.args(hardware.card.iter().flat_map(Card::arguments));
     command.args(["-serial".into(), format!("file:{}", path("console"))]);

@@ -10,6 +10,6 @@ mod initramfs;
 mod kernel;
 mod machine;
 
-pub(crate) use machine::connect;
 pub use hardware::{Card, Hardware, Socket};
+pub(crate) use machine::connect;
 pub use machine::{ALONE, Media, Vm};
