@@ -16,6 +16,8 @@ pub use hex::{Bytes, HexError, Id, Word};
 pub use parts::{
     Completion, Decision, Guest, Mark, Offer, Options, Outcome, Owed, Paths, Port, Record, Remains, Report,
 };
+use qmp::CommandError;
+use qmp::message::Printable;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -94,6 +96,19 @@ impl Refusal {
     #[must_use]
     pub fn new(class: &str, desc: impl Into<String>) -> Self {
         Self { class: class.to_owned(), desc: desc.into() }
+    }
+}
+
+impl From<CommandError> for Refusal {
+    fn from(error: CommandError) -> Self {
+        let desc = Printable(&error.desc).to_string();
+        Self { class: Printable(error.class.as_str()).to_string(), desc }
+    }
+}
+
+impl From<Refusal> for CommandError {
+    fn from(refusal: Refusal) -> Self {
+        Self { class: refusal.class.into(), desc: refusal.desc }
     }
 }
 
@@ -311,7 +326,7 @@ impl Request {
     ///
     /// # Errors
     /// `CommandNotFound`, or `GenericError` that names the field, or the limit.
-    pub fn parse(execute: &str, arguments: Option<Value>) -> Result<Self, Refusal> {
+    pub fn parse(execute: &str, arguments: Map<String, Value>) -> Result<Self, Refusal> {
         if !NAMES.contains(&execute) {
             return Err(Refusal::new(
                 "CommandNotFound",
@@ -320,7 +335,9 @@ impl Request {
         }
         let mut command = Map::new();
         command.insert("execute".into(), execute.into());
-        command.extend(arguments.map(|arguments| ("arguments".into(), arguments)));
+        if execute != "ping" || !arguments.is_empty() {
+            command.insert("arguments".into(), Value::Object(arguments));
+        }
         let request: Self = serde_json::from_value(Value::Object(command))
             .map_err(|error| Refusal::new("GenericError", format!("{execute}: {error}")))?;
         request.check().map_err(|error| Refusal::new("GenericError", format!("{execute}: {error}")))?;
@@ -369,8 +386,16 @@ impl Request {
     /// Reads the reply to this request.
     ///
     /// # Errors
-    /// If it has not the form that belongs to it.
-    pub fn parse_reply(&self, value: Value) -> Result<Reply, serde_json::Error> {
+    /// If it has not the form that belongs to it, or exceeds a limit.
+    pub fn parse_reply(&self, value: Value) -> Result<Reply, Refusal> {
+        let wrong =
+            |error: String| Refusal::new("GenericError", format!("the reply to {}: {error}", self.name()));
+        let reply = self.reply_of(value).map_err(|error| wrong(error.to_string()))?;
+        reply.check().map_err(|error| wrong(error.to_string()))?;
+        Ok(reply)
+    }
+
+    fn reply_of(&self, value: Value) -> Result<Reply, serde_json::Error> {
         Ok(match self {
             Self::Open(_) | Self::Recover(_) => Reply::Opened(serde_json::from_value(value)?),
             Self::Round(_) => Reply::Outcomes(serde_json::from_value(value)?),
@@ -379,7 +404,12 @@ impl Request {
             Self::Go(_) => Reply::Ran(serde_json::from_value(value)?),
             Self::Abort(_) => Reply::Aborted(serde_json::from_value(value)?),
             Self::State(_) => Reply::State(serde_json::from_value(value)?),
-            _ => Reply::Done(serde_json::from_value(value)?),
+            Self::Ping
+            | Self::Journal(_)
+            | Self::Back(_)
+            | Self::Freeze(_)
+            | Self::Attentions(_)
+            | Self::Close(_) => Reply::Done(serde_json::from_value(value)?),
         })
     }
 }

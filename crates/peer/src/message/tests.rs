@@ -168,15 +168,23 @@ fn any_exchange() -> impl Strategy<Value = (Request, Reply)> {
 }
 
 /// A request as the two members of a QMP command.
-fn members(request: &Request) -> (String, Option<Value>) {
+fn members(request: &Request) -> (String, Map<String, Value>) {
     let mut value = serde_json::to_value(request).unwrap();
     let execute = value["execute"].as_str().unwrap().to_owned();
-    (execute, value.as_object_mut().unwrap().remove("arguments"))
+    (execute, arguments(value.as_object_mut().unwrap().remove("arguments")))
+}
+
+fn arguments(value: Option<Value>) -> Map<String, Value> {
+    match value {
+        Some(Value::Object(arguments)) => arguments,
+        None => Map::new(),
+        Some(other) => panic!("{other} is no object"),
+    }
 }
 
 fn parse(line: &str) -> Result<Request, Refusal> {
     let mut value: Map<String, Value> = serde_json::from_str(line).unwrap();
-    let arguments = value.remove("arguments");
+    let arguments = arguments(value.remove("arguments"));
     Request::parse(value["execute"].as_str().unwrap(), arguments)
 }
 
@@ -197,10 +205,11 @@ proptest! {
     #[test]
     fn every_unknown_field_is_refused(request in any_request()) {
         let (execute, arguments) = members(&request);
-        let Some(Value::Object(mut arguments)) = arguments else { return Ok(()) };
+        let mut arguments = arguments;
         arguments.insert("from-the-future".into(), Value::Bool(true));
-        let refusal = Request::parse(&execute, Some(Value::Object(arguments))).unwrap_err();
-        prop_assert!(refusal.desc.contains("unknown field `from-the-future`"), "{}", refusal.desc);
+        let refusal = Request::parse(&execute, arguments).unwrap_err();
+        let ping = request == Request::Ping;
+        prop_assert!(ping || refusal.desc.contains("unknown field `from-the-future`"), "{}", refusal.desc);
     }
 }
 
@@ -219,16 +228,16 @@ fn version_1_is_read_and_written_as_it_was() {
     assert_eq!(seen, NAMES.into_iter().collect(), "every message is in the golden file");
 }
 
-fn desc(execute: &str, arguments: Value) -> String {
-    Request::parse(execute, Some(arguments)).unwrap_err().desc
+fn desc(execute: &str, value: Value) -> String {
+    Request::parse(execute, arguments(Some(value))).unwrap_err().desc
 }
 
 #[test]
 fn an_unknown_command_is_refused_by_its_name() {
-    let refusal = Request::parse("execute-cdb", None).unwrap_err();
+    let refusal = Request::parse("execute-cdb", Map::new()).unwrap_err();
     assert_eq!(refusal.class, "CommandNotFound");
     assert_eq!(refusal.desc, "the command execute-cdb is not known");
-    assert!(Request::parse(&"x".repeat(1 << 20), None).unwrap_err().desc.len() < 100);
+    assert!(Request::parse(&"x".repeat(1 << 20), Map::new()).unwrap_err().desc.len() < 100);
 }
 
 #[test]
@@ -257,7 +266,7 @@ fn more_than_the_limit_is_refused() {
         let guest = json!({ "vm": "web", "uuid": "u" });
         json!({ "handover": Id(1), "guest": guest, "luns": (0..count).map(lun).collect::<Vec<_>>() })
     };
-    assert!(Request::parse("open", Some(luns(MOST_LUNS))).is_ok());
+    assert!(Request::parse("open", arguments(Some(luns(MOST_LUNS)))).is_ok());
     assert_eq!(desc("open", luns(MOST_LUNS + 1)), "open: luns: at most 256");
 }
 

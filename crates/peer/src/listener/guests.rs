@@ -1,0 +1,84 @@
+//! Who is connected, and how many may be.
+
+use crate::HostName;
+use std::collections::HashMap;
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Connections whose other end has not proved its name yet.
+const MOST_STRANGERS: usize = 32;
+/// Links of one peer.
+const MOST_OF_A_PEER: usize = 8;
+
+/// Another hold on a connection, to end it.
+pub(super) enum Hold {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Hold {
+    fn end(&self) {
+        // It may have ended already.
+        let _ = match self {
+            Self::Tcp(socket) => socket.shutdown(Shutdown::Both),
+            Self::Unix(socket) => socket.shutdown(Shutdown::Both),
+        };
+    }
+}
+
+#[derive(Default)]
+struct Known {
+    next: u64,
+    all: HashMap<u64, (Hold, Option<HostName>)>,
+}
+
+/// Everybody who is connected.
+#[derive(Clone, Default)]
+pub(super) struct Guests(Arc<Mutex<Known>>);
+
+impl Guests {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a stranger in, unless there are too many.
+    pub(super) fn enter(&self, hold: Hold) -> Option<Guest> {
+        let mut known = self.lock();
+        if known.all.values().filter(|(_, name)| name.is_none()).count() >= MOST_STRANGERS {
+            return None;
+        }
+        known.next += 1;
+        let number = known.next;
+        known.all.insert(number, (hold, None));
+        Some(Guest { guests: self.clone(), number })
+    }
+
+    /// Ends every connection.
+    pub(super) fn end(&self) {
+        self.lock().all.values().for_each(|(hold, _)| hold.end());
+    }
+}
+
+/// One of them; leaves when dropped.
+pub(super) struct Guest {
+    guests: Guests,
+    number: u64,
+}
+
+impl Guest {
+    /// It is this peer, unless that has too many links.
+    pub(super) fn admit(&self, name: &HostName) -> bool {
+        let mut known = self.guests.lock();
+        if known.all.values().filter(|(_, known)| known.as_ref() == Some(name)).count() >= MOST_OF_A_PEER {
+            return false;
+        }
+        known.all.get_mut(&self.number).map(|(_, known)| *known = Some(name.clone())).is_some()
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.guests.lock().all.remove(&self.number);
+    }
+}
