@@ -86,7 +86,7 @@ impl Sequence {
 impl Open {
     /// What the handover is after this request; `None` after its end.
     fn follow(self, request: &Request) -> Result<Option<Self>, Refusal> {
-        if self.journalled && !matches!(request, Request::Round(_) | Request::Settle(_) | Request::Abort(_)) {
+        if self.journalled && request.advance().is_none() && !matches!(request, Request::Abort(_)) {
             return Err(out_of_order(request, &format!("round {} was journalled and not run", self.round)));
         }
         match request {
@@ -113,8 +113,8 @@ impl Open {
     fn run(self, request: &Request, round: u64) -> Result<Self, Refusal> {
         match self.journalled {
             true if round == self.round => Ok(Self { journalled: false, ..self }),
-            true => Err(self.not_next(request, round, self.round)),
-            false => self.next(request, round),
+            // Entries alone, or entries that are not durable on both hosts, are not followed by commands.
+            _ => self.next(request, round).map(|open| Self { journalled: false, ..open }),
         }
     }
 

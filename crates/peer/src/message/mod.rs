@@ -365,6 +365,15 @@ impl Request {
         }
     }
 
+    /// The step of the replicas that it is, if it is one.
+    #[must_use]
+    pub const fn advance(&self) -> Option<&Advance> {
+        match self {
+            Self::Journal(advance) | Self::Round(advance) | Self::Settle(advance) => Some(advance),
+            _ => None,
+        }
+    }
+
     /// Which handover it is about; [`Request::State`] may ask for any.
     #[must_use]
     pub const fn handover(&self) -> Option<Id> {

@@ -107,6 +107,8 @@ pub enum Outcome {
     NotSent,
     /// It may have been executed, but will not be from now on.
     Unknown,
+    /// It may still be executed at any time.
+    Dangling,
 }
 
 /// The outcome of one action of a round.

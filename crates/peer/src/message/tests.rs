@@ -58,7 +58,8 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         sense,
         data,
     });
-    prop_oneof![completion.prop_map(Outcome::Done), Just(Outcome::NotSent), Just(Outcome::Unknown)]
+    let others = [Outcome::NotSent, Outcome::Unknown, Outcome::Dangling].map(Just);
+    prop_oneof![completion.prop_map(Outcome::Done), proptest::strategy::Union::new(others)]
 }
 
 fn any_reports() -> impl Strategy<Value = Vec<Report>> {

@@ -97,9 +97,12 @@ fn a_round_out_of_order_is_refused() {
 }
 
 #[test]
-fn a_round_other_than_the_journalled_one_is_refused() {
+fn a_round_of_entries_alone_is_followed_by_the_next_and_by_no_other() {
     let before = [open(false), journal(1)];
-    assert!(refused(&before, &round(2)).1.ends_with("round 2 is a gap: 1 is next"));
+    after(&[open(false), journal(1), round(2), round(3)]);
+    after(&[open(false), journal(1), journal(2), round(2)]);
+    assert!(refused(&before, &round(3)).1.ends_with("round 3 is a gap: 2 is next"));
+    assert!(refused(&before, &journal(1)).1.ends_with("round 1 is a replay: 2 is next"));
     assert!(refused(&before, &go()).1.contains("round 1 was journalled and not run"));
     assert!(refused(&before, &close()).1.contains("round 1 was journalled and not run"));
 }
