@@ -1,6 +1,6 @@
 //! The follower: answers one order after the other. It begins nothing by itself, and after a refusal nothing at all.
 
-use super::message::{Ask, Done, Order, Reply, Report, Said};
+use super::message::{Ask, Decision, Done, Order, Reply, Report};
 use super::{Hands, Journal, Patience, part};
 use handover::{Group, GroupStep, Phase, Round, Side};
 use std::time::Instant;
@@ -9,29 +9,21 @@ use std::time::Instant;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Replayed, or out of order.
-    #[error("order {got} came where {expected} was due")]
+    #[error("round {got} came where {expected} was due")]
     OutOfOrder {
-        /// The number that was due.
+        /// The round that was due.
         expected: u64,
-        /// The number that came.
+        /// The round that came.
         got: u64,
     },
     /// The two hosts would not do the same.
     #[error(
-        "the two hosts would not do the same in order {number}: the programs differ, or one of them was told something else"
+        "the two hosts would not do the same in round {0}: the programs differ, or one of them was told something else"
     )]
-    Disagree {
-        /// Which order.
-        number: u64,
-    },
+    Disagree(u64),
     /// The order does not belong where the handover stands.
-    #[error("order {number} does not belong there: {what}")]
-    Misplaced {
-        /// Which order.
-        number: u64,
-        /// What is wrong.
-        what: &'static str,
-    },
+    #[error("it does not belong there: {0}")]
+    Misplaced(&'static str),
     /// An earlier order was refused.
     #[error("this handover has been stopped")]
     Stopped,
@@ -62,7 +54,6 @@ pub struct Follower<H, J> {
     hands: H,
     journal: J,
     patience: Patience,
-    number: u64,
     pending: Option<Pending>,
     stopped: bool,
     wants_out: bool,
@@ -71,8 +62,8 @@ pub struct Follower<H, J> {
 impl<H: Hands, J: Journal> Follower<H, J> {
     /// The follower of `group`, with the nexuses of `side`.
     pub const fn new(group: Group, side: Side, hands: H, journal: J, patience: Patience) -> Self {
-        let (number, pending, stopped, wants_out) = (0, None, false, false);
-        Self { group, side, hands, journal, patience, number, pending, stopped, wants_out }
+        let (pending, stopped, wants_out) = (None, false, false);
+        Self { group, side, hands, journal, patience, pending, stopped, wants_out }
     }
 
     /// The replica, for its plan and its verdicts.
@@ -100,36 +91,51 @@ impl<H: Hands, J: Journal> Follower<H, J> {
     /// # Errors
     /// [`Refusal`]: the handover is stopped on this host, for recovery.
     pub fn handle(&mut self, order: &Order) -> Result<Reply, Refusal> {
-        let done = self.obey(order);
-        self.stopped |= done.is_err();
-        let done = done?;
-        self.number = order.number;
-        Ok(Reply { number: order.number, done, wants_out: self.wants_out })
-    }
-
-    fn obey(&mut self, order: &Order) -> Result<Done, Refusal> {
         if self.stopped {
             return Err(Refusal::Stopped);
         }
-        let expected = self.number.saturating_add(1);
-        if order.number != expected {
-            return Err(Refusal::OutOfOrder { expected, got: order.number });
-        }
-        let misplaced = |what| Refusal::Misplaced { number: order.number, what };
-        order.said.iter().try_for_each(|said| self.hear(said)).map_err(misplaced)?;
+        let done = self.obey(order);
+        self.stopped = done.is_err();
+        Ok(Reply { round: order.round, done: done?, wants_out: self.wants_out })
+    }
+
+    fn obey(&mut self, order: &Order) -> Result<Done, Refusal> {
+        self.check_round(order)?;
+        self.hear(order).map_err(Refusal::Misplaced)?;
         let agreed = |digest: u64| {
-            if digest == order.digest { Ok(()) } else { Err(Refusal::Disagree { number: order.number }) }
+            if digest == order.digest { Ok(()) } else { Err(Refusal::Disagree(order.round)) }
         };
         if let Some(Pending { round, progress }) = self.pending.take() {
             agreed(round.digest)?;
             if order.ask != Ask::Round || progress != Progress::Journalled {
-                return Err(misplaced(UNFINISHED));
+                return Err(Refusal::Misplaced(UNFINISHED));
             }
             return Ok(self.carry_out(round));
         }
         let step = self.group.poll();
         agreed(self.group.digest())?;
-        self.take_step(step, order.ask).map_err(misplaced)
+        self.take_step(step, order.ask).map_err(Refusal::Misplaced)
+    }
+
+    fn check_round(&self, order: &Order) -> Result<(), Refusal> {
+        let failed = order.decisions.contains(&Decision::JournalFailed);
+        let same = match order.ask {
+            Ask::Stand => true,
+            Ask::Round => !failed && self.is_journalled(),
+            Ask::Journal => false,
+        };
+        let expected = self.group.rounds() + u64::from(!same);
+        if order.round == expected {
+            return Ok(());
+        }
+        Err(Refusal::OutOfOrder { expected, got: order.round })
+    }
+
+    /// The entries of the round under way are durable here, and its commands have not been asked for.
+    fn is_journalled(&self) -> bool {
+        let waits =
+            |pending: &Pending| pending.progress == Progress::Journalled && !pending.round.actions.is_empty();
+        self.pending.as_ref().is_some_and(waits)
     }
 
     fn take_step(&mut self, step: GroupStep, ask: Ask) -> Result<Done, &'static str> {
@@ -142,40 +148,43 @@ impl<H: Hands, J: Journal> Follower<H, J> {
         }
     }
 
-    fn hear(&mut self, said: &Said) -> Result<(), &'static str> {
-        match said {
-            Said::Reports(reports) => return self.hear_reports(reports),
-            Said::JournalFailed => return self.hear_journal_failed(),
-            _ if self.pending.is_some() => return Err(UNFINISHED),
-            Said::Abort => self.group.abort(),
-            Said::Proceed | Said::Refresh => match (self.group.poll(), said) {
-                (GroupStep::PhaseDone(Phase::Prepare), Said::Refresh) => self.group.refresh(),
-                (GroupStep::PhaseDone(_), Said::Proceed) => self.group.proceed(),
-                _ => return Err("no such phase is over"),
-            },
+    fn hear(&mut self, order: &Order) -> Result<(), &'static str> {
+        let failed = order.decisions.first() == Some(&Decision::JournalFailed);
+        let ended = |pending: &mut Pending| match failed {
+            true => pending.progress != Progress::Done,
+            false => pending.is_over(),
+        };
+        match self.pending.take_if(ended) {
+            Some(_) if failed && order.reports.is_empty() => self.group.journal_failed(),
+            Some(Pending { round, .. }) if !failed => self.hear_reports(&round, &order.reports)?,
+            None if !failed && order.reports.is_empty() => {}
+            _ => return Err("there is nothing of which it could tell"),
         }
-        Ok(())
+        order.decisions.iter().skip(usize::from(failed)).try_for_each(|decision| self.decide(*decision))
     }
 
-    fn hear_journal_failed(&mut self) -> Result<(), &'static str> {
-        let pending = self.pending.take().filter(|pending| pending.progress != Progress::Done);
-        pending.ok_or("no entry is being written")?;
-        self.group.journal_failed();
-        Ok(())
-    }
-
-    /// They end the round. One of entries alone ends with none, when they are durable on both hosts.
-    fn hear_reports(&mut self, reports: &[Report]) -> Result<(), &'static str> {
-        let Pending { round, progress } = self.pending.take().ok_or("no round is under way")?;
-        let only_entries = round.actions.is_empty() && progress == Progress::Journalled;
-        if progress != Progress::Done && !only_entries {
-            return Err(UNFINISHED);
-        }
+    fn hear_reports(&mut self, round: &Round, reports: &[Report]) -> Result<(), &'static str> {
         let theirs = self.side.other();
-        if !part::are_complete(reports, &part::of(&round, theirs)) {
+        if !part::are_complete(reports, &part::of(round, theirs)) {
             return Err("these are not the reports of the leader's part");
         }
         part::tell(&mut self.group, theirs, reports);
+        Ok(())
+    }
+
+    fn decide(&mut self, decision: Decision) -> Result<(), &'static str> {
+        if self.pending.is_some() {
+            return Err(UNFINISHED);
+        }
+        if decision == Decision::Abort {
+            self.group.abort();
+            return Ok(());
+        }
+        match (self.group.poll(), decision) {
+            (GroupStep::PhaseDone(Phase::Prepare), Decision::Refresh) => self.group.refresh(),
+            (GroupStep::PhaseDone(_), Decision::Proceed) => self.group.proceed(),
+            _ => return Err("no such phase is over"),
+        }
         Ok(())
     }
 
@@ -200,5 +209,13 @@ impl<H: Hands, J: Journal> Follower<H, J> {
         part::tell(&mut self.group, self.side, &reports);
         self.pending = Some(Pending { round, progress: Progress::Done });
         Done::Reports(reports)
+    }
+}
+
+impl Pending {
+    /// Nothing but the leader's reports is due: this host's part is done, or the round was of entries alone.
+    fn is_over(&self) -> bool {
+        let only_entries = self.round.actions.is_empty() && self.progress == Progress::Journalled;
+        self.progress == Progress::Done || only_entries
     }
 }

@@ -1,7 +1,7 @@
 //! The leader: decides, orders, and carries out its own part while the follower carries out the other.
 
 use super::follower::Refusal;
-use super::message::{Ask, Done, Order, Reply, Report, Said};
+use super::message::{Ask, Decision, Done, Order, Reply, Report};
 use super::record::Record;
 use super::{Exchange, Hands, Journal, Lost, Patience, part};
 use handover::{Action, Ending, Group, GroupStep, Phase, Round, Side, UnitIndex};
@@ -47,8 +47,9 @@ pub struct Leader<E, H, J> {
     hands: H,
     journal: J,
     patience: Patience,
-    number: u64,
-    said: Vec<Said>,
+    /// What the follower must still be told.
+    reports: Vec<Report>,
+    decisions: Vec<Decision>,
     aborted: bool,
     /// The follower asked to give up.
     wanted_out: bool,
@@ -59,7 +60,7 @@ pub struct Leader<E, H, J> {
 impl<E: Exchange, H: Hands, J: Journal> Leader<E, H, J> {
     /// The leader of `group`, with the nexuses of `side`: the source's, and the destination's on the way back.
     pub fn new(group: Group, side: Side, exchange: E, hands: H, journal: J, patience: Patience) -> Self {
-        let (number, said, record) = (0, Vec::new(), Record::default());
+        let (reports, decisions, record) = (Vec::new(), Vec::new(), Record::default());
         let (aborted, wanted_out, stopped) = (false, false, false);
         Self {
             group,
@@ -68,8 +69,8 @@ impl<E: Exchange, H: Hands, J: Journal> Leader<E, H, J> {
             hands,
             journal,
             patience,
-            number,
-            said,
+            reports,
+            decisions,
             aborted,
             wanted_out,
             stopped,
@@ -97,7 +98,7 @@ impl<E: Exchange, H: Hands, J: Journal> Leader<E, H, J> {
         if let Some(phase) = self.group.phase() {
             self.record.begin_after(phase);
             self.group.proceed();
-            self.said.push(Said::Proceed);
+            self.decisions.push(Decision::Proceed);
         }
     }
 
@@ -105,7 +106,7 @@ impl<E: Exchange, H: Hands, J: Journal> Leader<E, H, J> {
     pub fn refresh(&mut self) {
         if self.group.phase() == Some(Phase::Prepare) {
             self.group.refresh();
-            self.said.push(Said::Refresh);
+            self.decisions.push(Decision::Refresh);
         }
     }
 
@@ -114,7 +115,7 @@ impl<E: Exchange, H: Hands, J: Journal> Leader<E, H, J> {
         if !self.aborted {
             self.aborted = true;
             self.group.abort();
-            self.said.push(Said::Abort);
+            self.decisions.push(Decision::Abort);
         }
     }
 
@@ -164,11 +165,12 @@ impl<E: Exchange, H: Hands, J: Journal> Leader<E, H, J> {
     fn round(&mut self, round: &Round) -> Result<(), Stop> {
         if !round.journal.is_empty() && !self.write(round)? {
             self.group.journal_failed();
-            self.said.push(Said::JournalFailed);
+            self.decisions.push(Decision::JournalFailed);
             return Ok(());
         }
-        let reports = if round.actions.is_empty() { Vec::new() } else { self.carry_out(round)? };
-        self.said.push(Said::Reports(reports));
+        if !round.actions.is_empty() {
+            self.reports = self.carry_out(round)?;
+        }
         Ok(())
     }
 
@@ -213,14 +215,19 @@ impl<E: Exchange, H: Hands, J: Journal> Leader<E, H, J> {
         digest: u64,
         work: impl FnOnce(&mut H, &mut J) -> T + Send,
     ) -> Result<(Done, Option<T>), Stop> {
-        self.number += 1;
-        let order = Order { number: self.number, said: std::mem::take(&mut self.said), digest, ask };
+        let order = Order {
+            ask,
+            round: self.group.rounds(),
+            reports: std::mem::take(&mut self.reports),
+            decisions: std::mem::take(&mut self.decisions),
+            digest,
+        };
         let patience = self.patience.commands + self.patience.peer;
         let (exchange, hands, journal) = (&mut self.exchange, &mut self.hands, &mut self.journal);
         let (called, worked) = at_once(|| exchange.call(&order, patience), move || work(hands, journal));
         self.record.message();
         let reply: Reply = called??;
-        if reply.number != self.number {
+        if reply.round != order.round {
             return Err(Stop::Unfit("it answers another order"));
         }
         self.wanted_out |= reply.wants_out;

@@ -5,28 +5,28 @@ use handover::{CommandId, Outcome, UnitIndex};
 /// From the leader: what the follower did not see, and what it is to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// Counted from 1, without a gap; anything else is refused.
-    pub number: u64,
-    /// What happened at the leader since the last order, in order; the follower's replica is told the same.
-    pub said: Vec<Said>,
-    /// Then both replicas are polled, and must have come to this ([`handover::Group::digest`]).
-    pub digest: u64,
-    /// And this is what is to be done.
+    /// What is to be done.
     pub ask: Ask,
+    /// Of which round ([`handover::Round::number`]): the next one, the one that was journalled, or, to stand, the last one.
+    pub round: u64,
+    /// What came of the leader's part of the round before, if that was carried out.
+    pub reports: Vec<Report>,
+    /// What the leader told its replica after them, in order.
+    pub decisions: Vec<Decision>,
+    /// Then both replicas have come to this ([`handover::Group::digest`]).
+    pub digest: u64,
 }
 
-/// Something that the follower's replica must be told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
-    /// The leader's part of the round has been carried out.
-    Reports(Vec<Report>),
-    /// The entries are not durable on both hosts; nothing of the round was begun.
+/// Something that the leader told its replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Decision {
+    /// The entries of the round before are not durable on both hosts; nothing of it was begun.
     JournalFailed,
-    /// The leader goes on to the next phase.
+    /// Go on to the next phase.
     Proceed,
-    /// The leader has everything read again.
+    /// Read everything again.
     Refresh,
-    /// The leader gives up.
+    /// Give up.
     Abort,
 }
 
@@ -44,8 +44,8 @@ pub enum Ask {
 /// From the follower.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// The number of the order.
-    pub number: u64,
+    /// The round of the order.
+    pub round: u64,
     /// What came of it.
     pub done: Done,
     /// This host cannot take the guest any more: the leader gives up as soon as it can.

@@ -17,7 +17,7 @@ mod record;
 
 pub use follower::{Follower, Refusal};
 pub use leader::{Leader, Pause, Stop};
-pub use message::{Ask, Done, Order, Reply, Report, Said};
+pub use message::{Ask, Decision, Done, Order, Reply, Report};
 pub use record::{Record, Span};
 
 use handover::{Action, Entry, UnitIndex};

@@ -17,6 +17,7 @@ mod verify;
 
 use crate::action::{Event, Procedure, Side, Step};
 use crate::facts::Facts;
+use crate::known_targets::Traits;
 use crate::method::Method;
 use crate::plan::{self, Plan};
 use crate::settings::Settings;
@@ -87,6 +88,11 @@ impl Engine {
     #[must_use]
     pub const fn paths_left_out(&self) -> u8 {
         self.course.terms.others_open
+    }
+
+    /// What is known of the target, once it has told what it is.
+    pub(crate) const fn traits(&self) -> &Traits {
+        &self.course.terms.traits
     }
 
     /// Subtracts `by` from every PRGENERATION in the state, for searches that keep it relative.

@@ -4,6 +4,7 @@
 use super::UnitIndex;
 use crate::action::{Action, Path, Phase, Side};
 use crate::journal::Entry;
+use crate::known_targets::{Known, Traits};
 use crate::recovery::Remains;
 use crate::settings::{Port, Settings};
 use crate::verdict::Verdict;
@@ -137,7 +138,8 @@ impl Digest {
         }
     }
 
-    /// Adds what a handover was ordered to do. The table of targets is not part of it: where it matters, the actions differ.
+    /// Adds what a handover was ordered to do. The table of targets is not part of it, but what it says of this target is,
+    /// once that is known.
     pub(super) fn settings(&mut self, settings: &Settings) {
         self.optional(settings.key.map(|key| key.0));
         self.key(settings.nonce);
@@ -163,6 +165,26 @@ impl Digest {
             remains.kept_at_source,
         ];
         self.bytes(&flags.map(u8::from));
+        self.traits(&remains.traits);
+    }
+
+    /// Adds what is known of the target: hosts with different tables must not find out in the middle.
+    pub(super) fn traits(&mut self, traits: &Traits) {
+        let Traits {
+            keeps_sender,
+            register_and_move,
+            full_status,
+            aptpl,
+            counts_registrations,
+            counts_unregistrations,
+            counts_removals,
+            refuses_unmatched_preempt,
+            keeps_identity,
+        } = *traits;
+        let known = [keeps_sender, register_and_move, full_status, aptpl, counts_registrations];
+        let further = [counts_unregistrations, counts_removals, refuses_unmatched_preempt, keeps_identity];
+        self.bytes(&known.map(known_byte));
+        self.bytes(&further.map(known_byte));
     }
 
     fn ports(&mut self, ports: &[Port]) {
@@ -171,6 +193,14 @@ impl Digest {
             self.list(&port.initiator.as_ref().map(scsi::TransportId::to_bytes).unwrap_or_default());
             self.optional(port.target_port.map(u64::from));
         }
+    }
+}
+
+const fn known_byte(known: Known) -> u8 {
+    match known {
+        Known::Unknown => 0,
+        Known::Yes => 1,
+        Known::No => 2,
     }
 }
 

@@ -186,6 +186,9 @@ impl Unit {
     }
 
     pub(super) fn add_to(&self, digest: &mut Digest) {
+        if let Member::Engine(engine) = &self.member {
+            digest.traits(engine.traits());
+        }
         match self.at {
             At::Moving => digest.byte(0),
             At::Stand(phase) => digest.phase(phase),
