@@ -2,7 +2,7 @@
 
 mod rig;
 
-use agent::conduct::{Decision, Done, Refusal, Stop};
+use agent::conduct::{Ask, Decision, Done, Order, Refusal, Reply, Stop};
 use handover::known_targets::KnownTargets;
 use handover::verdict::Cause;
 use handover::{Ending, Phase, UnitIndex, Verdict};
@@ -10,10 +10,15 @@ use logical_unit::Profile;
 use rig::pair::{Foreign, Role, World, settings};
 use rig::{Ran, Rig, Trouble};
 
-const SPC: fn() -> &'static Profile = || Profile::by_name("spc").unwrap();
+#[expect(clippy::unwrap_used, reason = "not itself marked as a test")]
+fn spc() -> &'static Profile {
+    Profile::by_name("spc").unwrap()
+}
+
+type Lie<T> = fn(&mut T);
 
 fn holders(count: usize) -> Rig {
-    Rig::of(count, SPC(), Role::Holder(5))
+    Rig::of(count, spc(), Role::Holder(5))
 }
 
 #[test]
@@ -67,7 +72,7 @@ fn sound(rig: &Rig, ran: &Ran, what: &str) {
     match &ran.end {
         Ok(Ending::InDoubt) => {}
         Ok(_) => rig.check(&ran.verdicts(), what),
-        Err(stop) => panic!("{what}: {stop}"),
+        Err(stop) => unreachable!("{what}: {stop}"),
     }
 }
 
@@ -120,7 +125,7 @@ fn a_journal_that_fails_on_either_host_leaves_one_owner_or_a_doubt_that_recovery
 
 #[test]
 fn a_follower_that_lies_is_stopped_and_nothing_more_is_sent() {
-    let lies: [(&str, fn(&mut agent::conduct::Reply)); 6] = [
+    let lies: [(&str, Lie<Reply>); 6] = [
         ("another round", |reply| reply.round += 1),
         ("an older round", |reply| reply.round -= 1),
         ("standing", |reply| reply.done = Done::Standing),
@@ -152,8 +157,7 @@ fn a_follower_that_lies_is_stopped_and_nothing_more_is_sent() {
 
 #[test]
 fn a_leader_that_lies_is_refused_and_nothing_is_sent_for_it() {
-    use agent::conduct::{Ask, Order};
-    let lies: [(&str, fn(&mut Order)); 9] = [
+    let lies: [(&str, Lie<Order>); 9] = [
         ("another digest", |order| order.digest ^= 1),
         ("a round that is not next", |order| order.round += 1),
         ("a round that was", |order| order.round -= 1),

@@ -24,6 +24,14 @@ pub enum Refusal {
     /// The order does not belong where the handover stands.
     #[error("it does not belong there: {0}")]
     Misplaced(&'static str),
+    /// The peer said so.
+    #[error("{desc}")]
+    Told {
+        /// What kind of refusal, one word.
+        class: String,
+        /// Why.
+        desc: String,
+    },
     /// An earlier order was refused.
     #[error("this handover has been stopped")]
     Stopped,

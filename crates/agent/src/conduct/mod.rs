@@ -14,11 +14,13 @@ mod leader;
 mod message;
 mod part;
 mod record;
+mod wire;
 
 pub use follower::{Follower, Refusal};
 pub use leader::{Leader, Pause, Stop};
 pub use message::{Ask, Decision, Done, Order, Reply, Report};
 pub use record::{Record, Span};
+pub use wire::PeerExchange;
 
 use handover::{Action, Entry, UnitIndex};
 use std::time::{Duration, Instant};

@@ -32,7 +32,7 @@ pub enum Request {
     Ping,
     /// A handover begins: [`Reply::Opened`].
     Open(Open),
-    /// Make the entries of this round durable: [`Reply::Done`] once they are.
+    /// Make the entries of this round durable: [`Reply::Done`] once they are, `JournalFailed` if they cannot be.
     Journal(Advance),
     /// Carry out your part of this round: [`Reply::Outcomes`].
     Round(Advance),
@@ -275,6 +275,9 @@ pub struct Outcomes {
     pub round: u64,
     /// The outcomes of the follower's actions in it.
     pub outcomes: Vec<Report>,
+    /// The follower cannot take the guest any more: the leader gives up if it still can.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wants_out: bool,
 }
 
 /// See [`Reply::Standing`].

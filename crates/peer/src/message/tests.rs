@@ -152,10 +152,11 @@ fn any_exchange() -> impl Strategy<Value = (Request, Reply)> {
         let luns = open.luns.iter().map(paths).collect();
         (Request::Open(open), Reply::Opened(Opened { luns, record, guest }))
     });
-    let outcomes = (any_advance(), any_reports()).prop_map(|(advance, outcomes)| {
-        let reply = Reply::Outcomes(Outcomes { round: advance.round, outcomes });
-        (Request::Round(advance), reply)
-    });
+    let outcomes =
+        (any_advance(), any_reports(), any::<bool>()).prop_map(|(advance, outcomes, wants_out)| {
+            let reply = Reply::Outcomes(Outcomes { round: advance.round, outcomes, wants_out });
+            (Request::Round(advance), reply)
+        });
     let settled = (any_advance(), any_word())
         .prop_map(|(advance, digest)| (Request::Settle(advance), Reply::Standing(Standing { digest })));
     let ran =

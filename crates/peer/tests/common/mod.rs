@@ -92,7 +92,7 @@ impl Session for Recorded {
                 Err(Refusal::new("Refused", "the digests differ"))
             }
             Request::Round(advance) => {
-                Ok(Reply::Outcomes(Outcomes { round: advance.round, outcomes: Vec::new() }))
+                Ok(Reply::Outcomes(Outcomes { round: advance.round, outcomes: Vec::new(), wants_out: false }))
             }
             Request::Open(_) => {
                 Ok(Reply::Opened(peer::message::Opened { luns: Vec::new(), record: None, guest: None }))
