@@ -4,4 +4,5 @@
 
 pub mod conduct;
 pub mod drive;
+pub mod ground;
 pub mod ownership;

@@ -123,14 +123,31 @@ fn is_writable(fd: &OwnedFd) -> bool {
 fn ask(nexus: &mut dyn Nexus, host: &Host<'_>) -> Result<Seen, Completion> {
     let names = names::ask(nexus)?;
     let initiator = nexus.initiator_port().or_else(|| host.initiator());
-    let this_end = initiator.as_ref().map_or_else(|| host.initiator_words(), ToString::to_string);
-    let identity = names.lun.map(|lun| Identity {
-        lun: LunId(lun),
-        path: PathId(format!("{this_end} {}", names.target_port)),
-        node: host.node(),
-        port: Port { initiator, target_port: names.relative_target_port },
-    });
+    let identity = identity(names, initiator, || host.initiator_words(), host.node());
     Ok(Seen { identity: identity.map(Arc::new), multipath: host.is_multipath() })
+}
+
+/// What stands behind a nexus that knows its own initiator port, such as a session of this process: the same names as those
+/// of a device of the kernel's. `node`: how people call the way. `None` for a device that has no name of its own.
+///
+/// # Errors
+/// The device did not answer, or said nothing of its names.
+pub fn identify(nexus: &mut dyn Nexus, node: String) -> Result<Option<Identity>, Completion> {
+    let names = names::ask(nexus)?;
+    let unknown = || "initiator unknown".to_owned();
+    Ok(identity(names, nexus.initiator_port(), unknown, node))
+}
+
+fn identity(
+    names: names::Names,
+    initiator: Option<scsi::TransportId>,
+    words: impl FnOnce() -> String,
+    node: String,
+) -> Option<Identity> {
+    let this_end = initiator.as_ref().map_or_else(words, ToString::to_string);
+    let path = PathId(format!("{this_end} {}", names.target_port));
+    let port = Port { initiator, target_port: names.relative_target_port };
+    Some(Identity { lun: LunId(names.lun?), path, node, port })
 }
 
 #[cfg(test)]

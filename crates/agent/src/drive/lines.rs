@@ -1,18 +1,20 @@
 //! The links of one host to many logical units, and a whole round of actions at once.
 //!
 //! What goes over one shared session is one pipeline, however many logical units it is for; every other link has a thread
-//! of its own, up to [`MOST_THREADS`]. So a round costs one round trip to the target. It is bounded as its links are: a
-//! command by their timeout, a loss by that time once more.
+//! of its own, up to [`MOST_THREADS`]. So a round costs one round trip to the target. A command is bounded by its link's
+//! timeout, and the wait for a lost path by the round's deadline.
 
 use super::Route;
 use super::link::{Job, Link};
 use super::port::InitiatorPort;
+use crate::conduct::{Hands, Report};
 use handover::group::UnitIndex;
 use handover::{Action, CommandId, Outcome, Path};
 use scsi::Completion;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 /// Threads of one round.
 const MOST_THREADS: usize = 64;
@@ -49,23 +51,22 @@ impl Lines {
         self.links.iter_mut().map(|((unit, path), link)| (*unit, *path, link))
     }
 
-    /// Carries out the actions of these links, all at once, and what is for one link in order. A journal entry is its
-    /// caller's and an action of a path that has no link here is the other host's: nothing is said of them. Nothing
-    /// is said either of a command that [may still be executed](Self::dangling).
-    pub fn carry_out(&mut self, actions: &[(UnitIndex, Action)]) -> Vec<(UnitIndex, CommandId, Outcome)> {
+    /// Carries out the actions of these links, all at once, and what is for one link in order; no outage is waited for beyond
+    /// `deadline`. A journal entry is its caller's and an action of a path that has no link here is the other
+    /// host's: nothing is said of them.
+    fn round(&mut self, actions: &[(UnitIndex, Action)], deadline: Instant) -> Vec<Report> {
+        self.links.values_mut().for_each(|link| link.wait_no_longer_than(deadline));
         let (mut jobs, mut told) = (self.jobs(actions), Vec::new());
         self.log_out(&mut jobs, &mut told);
-        let asked: Vec<At> = jobs.keys().copied().collect();
+        let ids = |(at, jobs): (&At, &Jobs)| jobs.iter().map(|(id, _)| (*at, *id)).collect::<Vec<_>>();
+        let asked: Vec<_> = jobs.iter().flat_map(ids).collect();
         told.extend(run(self.lanes(jobs)));
-        self.abandon(&asked, &told);
-        told.retain(|((unit, path), ..)| !self.links.get(&(*unit, *path)).is_some_and(Link::dangles));
-        told.into_iter().map(|((unit, _), id, outcome)| (unit, id, outcome)).collect()
-    }
-
-    /// The paths whose last command may still be executed, so that nothing may rest on what the device shows now.
-    #[must_use]
-    pub fn dangling(&self) -> Vec<(UnitIndex, Path)> {
-        self.links.iter().filter(|(_, link)| link.dangles()).map(|(at, _)| *at).collect()
+        self.abandon(&asked, &mut told);
+        let report = |(at, id, outcome): (At, CommandId, Outcome)| {
+            let over = !self.links.get(&at).is_some_and(Link::dangles);
+            Report { unit: at.0, id, outcome: Some(outcome).filter(|_| over) }
+        };
+        told.into_iter().map(report).collect()
     }
 
     /// Why commands had no answer, since this was last asked.
@@ -75,9 +76,11 @@ impl Lines {
     }
 
     /// Of what nothing is told the thread has died, and nobody knows what it sent.
-    fn abandon(&mut self, asked: &[At], told: &[(At, CommandId, Outcome)]) {
-        for at in asked.iter().filter(|at| !told.iter().any(|(other, ..)| other == *at)) {
+    fn abandon(&mut self, asked: &[(At, CommandId)], told: &mut Vec<(At, CommandId, Outcome)>) {
+        let known: BTreeSet<(At, CommandId)> = told.iter().map(|(at, id, _)| (*at, *id)).collect();
+        for (at, id) in asked.iter().filter(|asked| !known.contains(*asked)) {
             self.links.get_mut(at).into_iter().for_each(Link::abandoned);
+            told.push((*at, *id, Outcome::Unknown));
         }
     }
 
@@ -148,6 +151,12 @@ impl Lines {
         }
         lanes.extend(shared.into_values());
         lanes
+    }
+}
+
+impl Hands for Lines {
+    fn carry_out(&mut self, actions: &[(UnitIndex, Action)], deadline: Instant) -> Vec<Report> {
+        self.round(actions, deadline)
     }
 }
 

@@ -72,6 +72,8 @@ pub struct Link {
     outage: Option<Instant>,
     /// How often the session was lost although the target was there.
     displaced: u32,
+    /// No outage is waited for beyond this.
+    limit: Option<Instant>,
     /// Why the last command without an answer had none.
     trouble: Option<String>,
 }
@@ -96,6 +98,7 @@ impl Link {
             dangles: false,
             outage: None,
             displaced: 0,
+            limit: None,
             trouble: None,
         }
     }
@@ -133,6 +136,11 @@ impl Link {
     /// Why the last command that had no answer had none, until it is asked for.
     pub fn take_trouble(&mut self) -> Option<String> {
         self.trouble.take()
+    }
+
+    /// From now on no outage is waited for beyond this.
+    pub(super) const fn wait_no_longer_than(&mut self, limit: Instant) {
+        self.limit = Some(limit);
     }
 
     /// The way, for those who share what is below it.
@@ -226,6 +234,7 @@ impl Link {
     /// Tries to restore the path until the time for this outage is spent; whether the first attempt was enough.
     fn sit_out(&mut self) -> bool {
         let spent = self.route.outage(&mut self.outage, self.timeout);
+        let spent = self.limit.map_or(spent, |limit| spent.min(limit));
         if self.restore(spent) {
             return true;
         }
@@ -291,6 +300,10 @@ impl Link {
 }
 
 impl Nexus for Link {
+    fn initiator_port(&self) -> Option<scsi::TransportId> {
+        self.port().initiator
+    }
+
     fn execute(&mut self, request: &Request) -> Result<Completion, TransportError> {
         let lost = || std::io::ErrorKind::NotConnected.into();
         match self.send(request) {

@@ -1,0 +1,303 @@
+//! A guest's logical units on one host, for one handover: where they are, what the ledger knows of them, the freeze, and what
+//! is recorded when the guest's registrations have left or arrived.
+//!
+//! Both hosts have one. While it is frozen every record says `handover`: that is written first, with one append for all
+//! logical units, then each freeze lock is taken alone, then the records are read again. Whatever ends it is one append as
+//! well, and the locks are given back after it. An agent that dies in between leaves records that say `handover`, and the
+//! guest's PERSISTENT RESERVE OUT is answered BUSY until recovery has opened the same handover again and ended it.
+//!
+//! A logical unit on which the guest has nothing *rests*: it is no part of the handover's group, but of its freeze.
+
+mod error;
+mod find;
+mod place;
+mod unit;
+
+pub use error::Error;
+pub use find::nodes_of;
+pub use place::{Place, Way};
+pub use unit::{Standing, Unit, UnitPath};
+
+use crate::drive::{Lines, Link, Ports};
+use handover::{Entry, Path, Role, Side, Tracked, UnitIndex, Verdict};
+use ledger::{Change, Guest, HandoverId, Ledger, Lock, LunId, Owner, State};
+use pr_helper::opening::OpenLun;
+use scsi::{AdditionalSense, Sense};
+use std::time::{Duration, Instant};
+
+/// What a ground is opened for.
+pub struct Order<'a> {
+    /// This host's ledger.
+    pub ledger: &'a Ledger,
+    /// Whose records.
+    pub owner: Owner,
+    /// The handover.
+    pub handover: HandoverId,
+    /// What this host is in it.
+    pub side: Side,
+    /// How long a login, and a command, may take.
+    pub timeout: Duration,
+    /// Who says what is behind a device node.
+    pub devices: &'a dyn OpenLun,
+}
+
+/// A guest's logical units on this host.
+#[derive(Debug)]
+pub struct Ground {
+    guest: Guest,
+    handover: HandoverId,
+    side: Side,
+    timeout: Duration,
+    /// Those of the handover, in the order of its group.
+    units: Vec<Unit>,
+    /// The others.
+    resting: Vec<Unit>,
+    links: Vec<(LunId, usize, Link)>,
+    locks: Vec<Lock>,
+}
+
+/// What the records said when the guest was frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frozen {
+    /// They do not say the same as when the ground was opened: what was read of the devices must be read again.
+    pub changed: bool,
+}
+
+/// What the guest has on a logical unit at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is registered on this host's nexuses.
+    Has(Tracked),
+    /// What the record said before the handover.
+    AsBefore,
+    /// Another nexus removed its registration.
+    Fenced,
+    /// The target forgot it.
+    Lost,
+}
+
+/// How a logical unit ends at the host where the guest is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Which.
+    pub unit: UnitIndex,
+    /// What the guest has there.
+    pub fate: Fate,
+    /// Sense data of unit attentions that the guest is owed, oldest first.
+    pub owed: Vec<Vec<u8>>,
+}
+
+impl Fate {
+    /// What a verdict leaves at the host where the guest is; `entry`: the last of the journal. `None` where nobody knows.
+    #[must_use]
+    pub fn of(verdict: &Verdict, entry: Option<&Entry>) -> Option<Self> {
+        match (verdict, entry) {
+            (Verdict::Moved, Some(entry)) => Some(Self::Has(tracked(entry))),
+            (Verdict::KeptAtSource { .. } | Verdict::Refused(_), _) => Some(Self::AsBefore),
+            (Verdict::Fenced { .. }, _) => Some(Self::Fenced),
+            (Verdict::Lost, _) => Some(Self::Lost),
+            (Verdict::Moved, None) | (Verdict::InDoubt(_), _) => None,
+        }
+    }
+}
+
+/// What a journal entry says the guest has. A holder that may be a sharer is left open: the device is asked before the
+/// guest's next command in any case.
+const fn tracked(entry: &Entry) -> Tracked {
+    let held = match entry.role {
+        Role::Holder(kind) | Role::AllRegistrants(kind) => Some(kind),
+        _ => None,
+    };
+    Tracked { key: Some(entry.key), held, aptpl: entry.aptpl, all_target_ports: false }
+}
+
+/// Sense data for a unit attention of which a handover knows the code alone.
+#[must_use]
+pub fn sense(code: AdditionalSense) -> Vec<u8> {
+    Sense::unit_attention(code).to_fixed()
+}
+
+impl Ground {
+    /// Opens the guest's records and every way to its logical units. A logical unit of which this host has no record
+    /// gets an empty one: the helper answers questions only about logical units that are recorded.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing but that was written.
+    pub fn open(order: &Order<'_>, places: &[Place]) -> Result<Self, Error> {
+        let guest = order.ledger.guest(&order.owner)?;
+        let ports = Ports::default();
+        let found = places.iter().map(|place| place.open(order, &ports)).collect::<Result<Vec<_>, _>>()?;
+        let (mut units, links) = unit::group(found)?;
+        note_seen(&guest, &units)?;
+        units.iter_mut().for_each(|unit| unit.read(&guest));
+        if order.side == Side::Source {
+            units.iter().try_for_each(Unit::check_paths)?;
+        }
+        let (units, resting) = match order.side {
+            Side::Source => units.into_iter().partition(|unit| unit.standing() != Standing::Unregistered),
+            Side::Destination => (Vec::new(), units),
+        };
+        let (handover, side, timeout) = (order.handover, order.side, order.timeout);
+        Ok(Self { guest, handover, side, timeout, units, resting, links, locks: Vec::new() })
+    }
+
+    /// At the destination: the logical units of the handover in the leader's order; the others rest.
+    ///
+    /// # Errors
+    /// [`Error::NotHere`] if one of them is not configured for this guest.
+    pub fn arrange(&mut self, offered: &[LunId]) -> Result<(), Error> {
+        self.resting.append(&mut self.units);
+        for lun in offered {
+            let at = self.resting.iter().position(|unit| unit.lun == *lun);
+            let at = at.ok_or_else(|| Error::NotHere(lun.clone()))?;
+            self.units.push(self.resting.remove(at));
+        }
+        Ok(())
+    }
+
+    /// The logical units of the handover, in the order of its group.
+    #[must_use]
+    pub fn units(&self) -> &[Unit] {
+        &self.units
+    }
+
+    /// The others.
+    #[must_use]
+    pub fn resting(&self) -> &[Unit] {
+        &self.resting
+    }
+
+    /// The links to the handover's logical units, open as they are; they are handed out once.
+    #[must_use]
+    pub fn lines(&mut self) -> Lines {
+        let mut links = std::mem::take(&mut self.links);
+        let place = |lun: &LunId| self.units.iter().position(|unit| unit.lun == *lun);
+        links.sort_by_key(|(_, path, _)| *path);
+        let at = |(lun, path, link): (LunId, usize, Link)| {
+            let unit = UnitIndex(u16::try_from(place(&lun)?).ok()?);
+            Some(((unit, Path { side: self.side, index: u8::try_from(path).ok()? }), link))
+        };
+        Lines::new(links.into_iter().filter_map(at))
+    }
+
+    /// How long a login, and a command, may take.
+    #[must_use]
+    pub const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The guest is stopped: from now on its PERSISTENT RESERVE OUT waits, and then gets BUSY. Recovery does the same.
+    ///
+    /// # Errors
+    /// [`Error::Replan`] if the guest has other keys than when the ground was opened; [`Error::Ledger`], also if a command
+    /// of the guest is not over by the deadline. The records may say `handover` then: end it with [`Self::restore`].
+    pub fn freeze(&mut self, deadline: Instant) -> Result<Frozen, Error> {
+        let enter = Change::State { state: State::Handover, handover: Some(self.handover), why: None };
+        let all = || self.units.iter().chain(&self.resting);
+        let changes: Vec<_> = all().map(|unit| (unit.lun.clone(), enter.clone())).collect();
+        self.guest.append(&changes)?;
+        let locks = all().map(|unit| self.guest.freeze(&unit.lun, deadline)).collect::<Result<_, _>>()?;
+        self.locks = locks;
+        self.guest.refresh()?;
+        self.look_again()
+    }
+
+    fn look_again(&mut self) -> Result<Frozen, Error> {
+        let mut changed = false;
+        for unit in self.units.iter_mut().chain(&mut self.resting) {
+            let before = (unit.key(), unit.standing(), unit.content());
+            unit.read(&self.guest);
+            let after = (unit.key(), unit.standing(), unit.content());
+            changed |= before != after;
+            // What fenced or lost guests had is looked for all the same.
+            if before.0 != after.0 && !matches!(after.1, Standing::Fenced | Standing::Lost) {
+                return Err(Error::Replan(unit.lun.clone()));
+            }
+        }
+        let arises = self.side == Side::Source
+            && self.resting.iter().any(|unit| unit.standing() != Standing::Unregistered);
+        match self.resting.first().filter(|_| arises) {
+            Some(unit) => Err(Error::Replan(unit.lun.clone())),
+            None => Ok(Frozen { changed }),
+        }
+    }
+
+    /// Sense data of unit attentions that the guest is owed here; it takes them along.
+    #[must_use]
+    pub fn owed(&self) -> Vec<(UnitIndex, Vec<Vec<u8>>)> {
+        let owed = self.numbered().map(|(index, unit)| (index, unit.owed()));
+        owed.filter(|(_, owed)| !owed.is_empty()).collect()
+    }
+
+    /// The guest's registrations are this host's now, and the guest is to run here: records what it has, and what it is
+    /// owed in place of what was owed to whoever was here before.
+    ///
+    /// # Errors
+    /// [`Error::Ledger`]: the records still say `handover`.
+    pub fn arrive(&mut self, ends: &[End]) -> Result<(), Error> {
+        let mut changes = Vec::new();
+        for (index, unit) in self.numbered() {
+            let end =
+                ends.iter().find(|end| end.unit == index).ok_or_else(|| Error::Unsaid(unit.lun.clone()))?;
+            unit.forget_owed(&mut changes);
+            unit.settle(end.fate, self.handover, &mut changes);
+            unit.owe(&end.owed, &mut changes);
+        }
+        for unit in &self.resting {
+            unit.forget_owed(&mut changes);
+            unit.settle(Fate::Has(Tracked::default()), self.handover, &mut changes);
+        }
+        self.end(&changes)
+    }
+
+    /// The handover was undone, or found that the guest was fenced, and the guest stays here: records what it has. What it
+    /// is owed is owed beside what it was owed before.
+    ///
+    /// # Errors
+    /// [`Error::Ledger`]: the records still say `handover`.
+    pub fn restore(&mut self, ends: &[End]) -> Result<(), Error> {
+        let mut changes = Vec::new();
+        for (index, unit) in self.numbered() {
+            let end = ends.iter().find(|end| end.unit == index);
+            unit.settle(end.map_or(Fate::AsBefore, |end| end.fate), self.handover, &mut changes);
+            end.into_iter().for_each(|end| unit.owe(&end.owed, &mut changes));
+        }
+        for unit in &self.resting {
+            unit.settle(Fate::AsBefore, self.handover, &mut changes);
+        }
+        self.end(&changes)
+    }
+
+    /// The guest is on the other host, or stayed there: nothing is registered for it here, and nothing is owed.
+    ///
+    /// # Errors
+    /// [`Error::Ledger`]: the records still say `handover`.
+    pub fn depart(&mut self) -> Result<(), Error> {
+        let mut changes = Vec::new();
+        for unit in self.units.iter().chain(&self.resting) {
+            unit.forget_owed(&mut changes);
+            unit.leave(self.handover, &mut changes);
+        }
+        self.end(&changes)
+    }
+
+    /// One append, and only then the locks are given back.
+    fn end(&mut self, changes: &[(LunId, Change)]) -> Result<(), Error> {
+        self.guest.append(changes)?;
+        self.guest.refresh()?;
+        self.units.iter_mut().chain(&mut self.resting).for_each(|unit| unit.read(&self.guest));
+        self.locks.clear();
+        Ok(())
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = (UnitIndex, &Unit)> {
+        (0..).map(UnitIndex).zip(&self.units)
+    }
+}
+
+/// Records the ways through which logical units are seen that are not recorded at all.
+fn note_seen(guest: &Guest, units: &[Unit]) -> Result<(), Error> {
+    let unknown = units.iter().filter(|unit| guest.record(&unit.lun).is_none());
+    let changes: Vec<_> = unknown.flat_map(Unit::seen).collect();
+    Ok(guest.append(&changes)?)
+}
