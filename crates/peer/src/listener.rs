@@ -39,7 +39,7 @@ pub trait Session: Send {
     ///
     /// # Errors
     /// The refusal that the peer is told. Whoever refuses has changed nothing: the next request is admitted as if this one
-    /// had not come.
+    /// had not come. Only a refused step of the replicas counts as one.
     fn handle(&mut self, request: Request) -> Result<Reply, Refusal>;
 
     /// The link is no more; `why` is empty if the peer closed it.
@@ -191,7 +191,12 @@ fn in_order(sequence: &mut Sequence, request: Request, session: &mut dyn Session
     if request == Request::Ping {
         return Ok(Reply::Done(Default::default()));
     }
-    session.handle(request).inspect_err(|_| *sequence = before)
+    let counts = request.advance().is_some();
+    session.handle(request).inspect_err(|_| {
+        if !counts {
+            *sequence = before;
+        }
+    })
 }
 
 fn reply(id: Option<serde_json::Value>, result: Result<Reply, Refusal>) -> Message {

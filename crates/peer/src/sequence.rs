@@ -52,8 +52,8 @@ impl Sequence {
         self.open.map(|open| open.handover)
     }
 
-    /// Takes the request in if it may come now. To be asked before anything is done for it; if what is done for it then is
-    /// refused for another reason, the link is to be closed unless nothing was begun, and then [`Self`] is to be set back.
+    /// Takes the request in if it may come now; to be asked before anything is done for it. What then is refused for another
+    /// reason has not come, and a copy from before is to be used again; only a step of the replicas counts all the same.
     ///
     /// # Errors
     /// `UnknownHandover` or `OutOfOrder`, and nothing has changed.
@@ -96,7 +96,10 @@ impl Open {
             Request::Close(_) => return Ok(None),
             Request::Abort(_) => self.give_up(request),
             Request::Go(_) => self.on(request, &[Course::Moving]).map(|open| open.turn(Course::Gone)),
-            Request::Back(_) => self.on(request, &[Course::Moving, Course::Undoing, Course::Recovering]),
+            Request::Back(_) => {
+                let open = self.on(request, &[Course::Moving, Course::Undoing, Course::Recovering])?;
+                Ok(Self { round: 0, ..open })
+            }
             Request::Freeze(_) | Request::Incoming(_) => self.on(request, &[Course::Moving]),
             _ => self.on(request, &[Course::Moving, Course::Undoing, Course::Recovering, Course::Gone]),
         }

@@ -1,7 +1,9 @@
 //! What a compromised peer may try out of turn.
 
 use super::*;
-use crate::message::{Abort, About, Advance, Close, Guest, Incoming, Open as OpenMessage, Options, Word};
+use crate::message::{
+    Abort, About, Advance, Back, Close, Guest, Incoming, Open as OpenMessage, Options, Word,
+};
 use proptest::prelude::*;
 
 const OURS: Id = Id(7);
@@ -111,6 +113,14 @@ fn a_round_of_entries_alone_is_followed_by_the_next_and_by_no_other() {
 fn a_round_whose_journal_failed_is_settled_or_aborted() {
     after(&[open(false), journal(1), settle(1), round(2)]);
     after(&[open(false), journal(1), abort(), round(2), close()]);
+}
+
+#[test]
+fn the_way_back_counts_its_own_rounds() {
+    let back = || Request::Back(Back { handover: OURS, units: Vec::new() });
+    after(&[open(false), round(1), round(2), back(), round(1), settle(1)]);
+    assert!(refused(&[open(false), round(1), back()], &round(2)).1.contains("a gap"));
+    assert!(refused(&[open(false), go()], &back()).1.contains("go was said"));
 }
 
 #[test]

@@ -91,6 +91,7 @@ impl Session for Recorded {
             Request::Round(advance) if advance.digest.0 == 0 => {
                 Err(Refusal::new("Refused", "the digests differ"))
             }
+            Request::Abort(_) => Err(Refusal::new("Refused", "not now")),
             Request::Round(advance) => {
                 Ok(Reply::Outcomes(Outcomes { round: advance.round, outcomes: Vec::new(), wants_out: false }))
             }

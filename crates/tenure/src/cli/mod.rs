@@ -1,6 +1,7 @@
 //! The command tree. Only words live here; what a command does is in the module of its name.
 
 mod audit;
+mod certs;
 mod demo;
 mod doctor;
 mod handover;
@@ -10,6 +11,7 @@ mod target;
 mod values;
 
 pub use audit::AuditArgs;
+pub use certs::{CertsArgs, CertsVerb, FilesArgs, HostArgs};
 pub use demo::DemoArgs;
 pub use doctor::DoctorArgs;
 pub use handover::{HandoverArgs, HandoverVerb, MoveArgs};
@@ -74,6 +76,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Show which reservation commands guests sent through tenure-pr-helper
     Audit(AuditArgs),
+    /// Make certificates for the agents, for people who have no authority of their own
+    Certs(CertsArgs),
 }
 
 impl Command {
@@ -84,7 +88,7 @@ impl Command {
             Self::Demo(args) => args.json,
             Self::Pr(args) => args.json,
             Self::Status(args) => args.json,
-            Self::Target(_) => false,
+            Self::Target(_) | Self::Certs(_) => false,
             Self::Doctor(args) => args.json,
             Self::Audit(args) => args.json,
             Self::Handover(HandoverArgs { verb: HandoverVerb::Plan(args) | HandoverVerb::Run(args) }) => {

@@ -1,6 +1,7 @@
 //! What each command does.
 
 pub mod audit;
+pub mod certs;
 pub mod demo;
 pub mod doctor;
 pub mod handover;
