@@ -4,5 +4,6 @@
 
 pub mod conduct;
 pub mod drive;
+pub mod entry;
 pub mod ground;
 pub mod ownership;

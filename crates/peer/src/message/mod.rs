@@ -262,7 +262,7 @@ pub struct Opened {
     /// In a recovery: the follower's journal; none if it knows nothing of this handover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<Record>,
-    /// The run state of the follower's QEMU; none where it has none.
+    /// How the guest stands in the follower's QEMU (`loading`, `paused`, `running` or `unknown`); none where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<String>,
 }
@@ -319,7 +319,7 @@ pub struct Records {
     /// The journal; none if it knows nothing of this handover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<Record>,
-    /// The run state of this host's QEMU; none where it has none.
+    /// How the guest stands in this host's QEMU (`loading`, `paused`, `running` or `unknown`); none where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<String>,
 }

@@ -54,6 +54,9 @@ pub struct Options {
     /// The guest's key may be unlisted for one command.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_absence: bool,
+    /// The guest was paused before the handover began, and is to stay so at its new place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stay_paused: bool,
     /// Only look whether the guest could move; nothing is journalled and nothing changed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub plan_only: bool,

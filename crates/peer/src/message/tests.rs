@@ -46,8 +46,10 @@ fn numbered(mut offers: Vec<Offer>) -> Vec<Offer> {
 }
 
 fn any_open() -> impl Strategy<Value = Open> {
-    let options = (of(any_name()), any::<bool>(), any::<bool>())
-        .prop_map(|(method, allow_absence, plan_only)| Options { method, allow_absence, plan_only });
+    let options = (of(any_name()), any::<[bool; 3]>()).prop_map(|(method, flags)| {
+        let [allow_absence, stay_paused, plan_only] = flags;
+        Options { method, allow_absence, stay_paused, plan_only }
+    });
     (any_id(), any_guest(), vec(any_offer(), 0..5), options)
         .prop_map(|(handover, guest, luns, options)| Open { handover, guest, luns: numbered(luns), options })
 }
