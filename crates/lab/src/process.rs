@@ -123,3 +123,11 @@ pub fn wait_for<T>(deadline: Duration, mut condition: impl FnMut() -> Option<T>)
         thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// Runs a program to its end, and gives what it wrote.
+pub(crate) fn read(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("{:?}", command.get_program()))?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{:?}: {}", command.get_program(), told.trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -156,7 +156,7 @@ fn build(packages: &[&str], built: Option<&Path>) -> Result<PathBuf> {
 }
 
 /// Where downloads are kept.
-fn cache() -> Result<PathBuf> {
+pub(crate) fn cache() -> Result<PathBuf> {
     let cache = target_directory().join("lab");
     std::fs::create_dir_all(&cache)?;
     Ok(cache)

@@ -1,11 +1,16 @@
-//! Real QEMU with one disk behind a pr-manager, and a guest that consists of our driver alone.
+//! Real QEMU with one disk behind a pr-manager, and a guest that consists of our driver alone; and a [`Pair`] of newer ones,
+//! between which QEMU itself moves a guest with many disks.
 
+mod backports;
+mod pair;
 mod qmp;
 pub mod qtest;
 mod virtio_scsi;
 
+pub use backports::Backports;
+pub use pair::{Moved, Pair, Setting};
 pub use qmp::{Gate, Qmp};
-pub use virtio_scsi::VirtioScsi;
+pub use virtio_scsi::{Disk, Rings, VirtioScsi};
 
 use crate::process::Background;
 use crate::vm::connect;

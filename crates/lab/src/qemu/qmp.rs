@@ -3,6 +3,7 @@
 use crate::process::Background;
 use crate::vm::connect;
 use anyhow::{Context, Result, bail};
+use qmp::{Events, Heard};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -10,7 +11,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long QEMU may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -66,7 +67,7 @@ impl Qmp {
 fn receive(stream: UnixStream, answers: &Sender<Value>, gate: &Gate) {
     for line in BufReader::new(stream).lines().map_while(Result::ok) {
         let Ok(message) = serde_json::from_str::<Value>(&line) else { return };
-        gate.hear(&message);
+        gate.hear(message.get("event").and_then(Value::as_str).unwrap_or_default());
         let is_answer = message.get("return").or_else(|| message.get("error")).is_some();
         if is_answer && answers.send(message).is_err() {
             return;
@@ -88,6 +89,23 @@ impl Default for Gate {
 }
 
 impl Gate {
+    /// One that follows the events of a connection, closed at first if the guest does not run yet.
+    #[must_use]
+    pub fn following(events: Events, running: bool) -> Arc<Self> {
+        let gate = Arc::new(Self { running: Mutex::new(running), changed: Condvar::new() });
+        let follower = Arc::clone(&gate);
+        thread::spawn(move || {
+            loop {
+                match events.next(Instant::now() + PATIENCE) {
+                    Heard::Event(event) => follower.hear(&event.event),
+                    Heard::Missed(_) | Heard::Silence => {}
+                    Heard::Closed => return,
+                }
+            }
+        });
+        gate
+    }
+
     /// Waits until the guest runs.
     ///
     /// # Errors
@@ -99,10 +117,10 @@ impl Gate {
         if timeout.timed_out() { bail!("the guest is stopped") } else { Ok(()) }
     }
 
-    fn hear(&self, message: &Value) {
-        let running = match message.get("event").and_then(Value::as_str) {
-            Some("STOP") => false,
-            Some("RESUME") => true,
+    fn hear(&self, event: &str) {
+        let running = match event {
+            "STOP" => false,
+            "RESUME" => true,
             _ => return,
         };
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = running;
@@ -120,20 +138,20 @@ mod tests {
     fn the_gate_closes_with_stop_and_opens_with_resume() {
         let gate = Gate::default();
         gate.pass(MOMENT).unwrap();
-        gate.hear(&json!({ "event": "STOP" }));
-        gate.hear(&json!({ "event": "BLOCK_JOB_READY" }));
+        gate.hear("STOP");
+        gate.hear("BLOCK_JOB_READY");
         assert!(gate.pass(MOMENT).is_err());
-        gate.hear(&json!({ "event": "RESUME" }));
+        gate.hear("RESUME");
         gate.pass(MOMENT).unwrap();
     }
 
     #[test]
     fn one_who_waits_at_the_gate_goes_on_at_resume() {
         let gate = Gate::default();
-        gate.hear(&json!({ "event": "STOP" }));
+        gate.hear("STOP");
         thread::scope(|scope| {
             let waiting = scope.spawn(|| gate.pass(PATIENCE));
-            gate.hear(&json!({ "event": "RESUME" }));
+            gate.hear("RESUME");
             waiting.join().unwrap().unwrap();
         });
     }

@@ -1,8 +1,10 @@
 //! A driver for QEMU's virtio-scsi-pci in its legacy form (virtio 1.1, 5.6 and the legacy interfaces of 4.1.5),
-//! from outside the guest: a [`Nexus`] to the disk that the guest would see at target 0, LUN 0.
+//! from outside the guest: a [`Nexus`] to the disk that the guest would see at target 0, LUN 0, and [to those](VirtioScsi::disk)
+//! at other targets.
 //!
 //! One request at a time, on the first request queue. While QEMU says that the guest is stopped nothing is
-//! submitted; a request under way is waited for.
+//! submitted; a request under way is waited for. The driver moves with the guest: what the guest's memory holds of it is
+//! on the destination after a migration, and [`Rings`] are the rest.
 
 use crate::qemu::qmp::Gate;
 use crate::qemu::qtest::Qtest;
@@ -35,9 +37,22 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct VirtioScsi {
     qtest: Qtest,
     gate: Arc<Gate>,
+    rings: Rings,
+}
+
+/// What a driver knows of its request queue, beside what is in the guest's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Rings {
     descriptors: u32,
     queue_size: u16,
     submitted: u16,
+}
+
+/// The disk at one target.
+#[derive(Debug)]
+pub struct Disk<'a> {
+    driver: &'a mut VirtioScsi,
+    target: u8,
 }
 
 impl VirtioScsi {
@@ -63,16 +78,34 @@ impl VirtioScsi {
         }
         qtest.output('b', PORTS + 0x12, 7)?;
         ensure!(place.1 > 1, "the request queue has no room");
-        Ok(Self { qtest, gate, descriptors: place.0, queue_size: place.1, submitted: 0 })
+        let rings = Rings { descriptors: place.0, queue_size: place.1, submitted: 0 };
+        Ok(Self { qtest, gate, rings })
     }
 
-    fn transfer(&mut self, request: &Request) -> Result<Completion> {
+    /// The driver of a migrated guest, on the destination.
+    #[must_use]
+    pub const fn arrived(qtest: Qtest, gate: Arc<Gate>, rings: Rings) -> Self {
+        Self { qtest, gate, rings }
+    }
+
+    /// What moves with the guest.
+    #[must_use]
+    pub const fn rings(&self) -> Rings {
+        self.rings
+    }
+
+    /// The disk at `target`, LUN 0.
+    pub const fn disk(&mut self, target: u8) -> Disk<'_> {
+        Disk { driver: self, target }
+    }
+
+    fn transfer(&mut self, target: u8, request: &Request) -> Result<Completion> {
         let (data_out, room): (&[u8], usize) = match &request.data {
             DataPhase::None => (&[], 0),
             DataPhase::In(length) => (&[], *length),
             DataPhase::Out(data) => (data, 0),
         };
-        let header = header(&request.cdb, self.submitted)?;
+        let header = header(target, &request.cdb, self.rings.submitted)?;
         self.gate.pass(PATIENCE)?;
         self.submit(&[&header, data_out].concat(), RESPONSE_SIZE + room)?;
         self.wait()?;
@@ -83,19 +116,20 @@ impl VirtioScsi {
     fn submit(&mut self, out: &[u8], room: usize) -> Result<()> {
         self.qtest.write(REQUEST, out)?;
         let chain = chain(u32::try_from(out.len())?, u32::try_from(room)?);
-        self.qtest.write(self.descriptors, &chain)?;
-        let available = self.descriptors + 16 * u32::from(self.queue_size);
-        let slot = u32::from(self.submitted % self.queue_size);
+        let Rings { descriptors, queue_size, submitted } = self.rings;
+        self.qtest.write(descriptors, &chain)?;
+        let available = descriptors + 16 * u32::from(queue_size);
+        let slot = u32::from(submitted % queue_size);
         self.qtest.write(available + 4 + 2 * slot, &0u16.to_le_bytes())?;
-        self.submitted = self.submitted.wrapping_add(1);
-        self.qtest.write(available + 2, &self.submitted.to_le_bytes())?;
+        self.rings.submitted = submitted.wrapping_add(1);
+        self.qtest.write(available + 2, &self.rings.submitted.to_le_bytes())?;
         self.qtest.output('w', PORTS + 0x10, REQUEST_QUEUE)
     }
 
     fn wait(&mut self) -> Result<()> {
         let end = Instant::now() + PATIENCE;
-        let index = used_ring(self.descriptors, self.queue_size) + 2;
-        while self.qtest.read(index, 2)? != self.submitted.to_le_bytes() {
+        let index = used_ring(self.rings.descriptors, self.rings.queue_size) + 2;
+        while self.qtest.read(index, 2)? != self.rings.submitted.to_le_bytes() {
             ensure!(Instant::now() < end, "the device does not answer");
             thread::sleep(Duration::from_micros(200));
         }
@@ -105,7 +139,14 @@ impl VirtioScsi {
 
 impl Nexus for VirtioScsi {
     fn execute(&mut self, request: &Request) -> Result<Completion, TransportError> {
-        self.transfer(request)
+        self.disk(0).execute(request)
+    }
+}
+
+impl Nexus for Disk<'_> {
+    fn execute(&mut self, request: &Request) -> Result<Completion, TransportError> {
+        self.driver
+            .transfer(self.target, request)
             .map_err(|error| TransportError::OutcomeUnknown(std::io::Error::other(format!("{error:#}"))))
     }
 }
@@ -131,10 +172,10 @@ fn used_ring(descriptors: u32, size: u16) -> u32 {
     (descriptors + 16 * u32::from(size) + 6 + 2 * u32::from(size)).next_multiple_of(4096)
 }
 
-/// The header before the data: target 0, LUN 0, an identifier, a simple task, and the CDB.
-fn header(cdb: &[u8], id: u16) -> Result<Vec<u8>> {
+/// The header before the data: target, LUN 0, an identifier, a simple task, and the CDB.
+fn header(target: u8, cdb: &[u8], id: u16) -> Result<Vec<u8>> {
     ensure!(cdb.len() <= CDB_SIZE, "a CDB of {} bytes", cdb.len());
-    let mut header = vec![1, 0, 0x40, 0, 0, 0, 0, 0];
+    let mut header = vec![1, target, 0x40, 0, 0, 0, 0, 0];
     header.extend(u64::from(id).to_le_bytes());
     header.extend([0; 3]);
     header.extend(cdb);
@@ -199,11 +240,12 @@ mod tests {
 
     #[test]
     fn the_header_is_padded_to_its_size_and_a_longer_cdb_is_refused() {
-        let header = header(&[0x5E, 1], 7).unwrap();
+        let header = header(3, &[0x5E, 1], 7).unwrap();
         assert_eq!(header.len(), 51);
+        assert_eq!(header[..3], [1, 3, 0x40]);
         assert_eq!(header[8], 7);
         assert_eq!(header[19..22], [0x5E, 1, 0]);
-        assert!(super::header(&[0; 33], 0).is_err());
+        assert!(super::header(0, &[0; 33], 0).is_err());
     }
 
     #[test]

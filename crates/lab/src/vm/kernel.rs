@@ -2,6 +2,7 @@
 //!
 //! The package's name changes with every update, so it is asked for each time and downloaded once.
 
+use crate::process::read;
 use anyhow::{Context, Result, ensure};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -103,13 +104,6 @@ fn unpack(package: &str, tree: &Path) -> Result<()> {
     std::fs::remove_file(&deb)?;
     let version = std::fs::read_dir(tree.join("lib/modules"))?.next().context("no modules")??.file_name();
     read(Command::new("/sbin/depmod").arg("-b").arg(tree).arg(version)).map(drop)
-}
-
-fn read(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("{:?}", command.get_program()))?;
-    let told = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{:?}: {}", command.get_program(), told.trim());
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn parse_dependencies(text: &str) -> HashMap<String, Vec<String>> {

@@ -7,6 +7,7 @@
 mod check;
 mod handover;
 mod helper;
+mod migrate;
 mod rates;
 
 use crate::{interop, shell, tools};
@@ -24,6 +25,8 @@ pub(crate) enum Part {
     Target,
     /// `tenure-pr-helper` against qemu-pr-helper
     Helper,
+    /// Moving the reservations of many disks in a live migration, against QEMU 11.1's own migrate-pr
+    Migrate,
 }
 
 /// Runs one part, or everything, and prints the ratios.
@@ -31,11 +34,15 @@ pub(crate) enum Part {
 /// # Errors
 /// If a program is missing or a run fails.
 pub(crate) fn run(part: Option<Part>) -> Result<()> {
-    if part != Some(Part::Helper) {
+    let is_wanted = |one| part.is_none_or(|part| part == one);
+    if is_wanted(Part::Target) {
         target()?;
     }
-    if part != Some(Part::Target) {
+    if is_wanted(Part::Helper) {
         helper::print()?;
+    }
+    if is_wanted(Part::Migrate) {
+        migrate::print()?;
     }
     Ok(())
 }
