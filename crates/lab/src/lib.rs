@@ -13,6 +13,7 @@ pub mod moves;
 pub mod process;
 pub mod qemu;
 mod random;
+pub mod scripted;
 pub mod served;
 pub mod states;
 pub mod table;

@@ -1,0 +1,83 @@
+//! What goes wrong, and where.
+//!
+//! Points of a migration at the source: `setup`, `active`, `pre-switchover`, `continued` (after `migrate-continue`), `device`
+//! (before the devices are sent), `sent` (after), `completed`; at the destination: `accepted`, `load` (before the devices
+//! are loaded), `loaded` (before the source is told), `arrived` (after). On both: `command:NAME` before a command is carried out and
+//! `answer:NAME` after it, before its answer.
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Signal, getpid, kill_process};
+use std::str::FromStr;
+
+/// Something that goes wrong at a point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Where.
+    pub point: String,
+    /// What.
+    pub kind: Kind,
+}
+
+/// What goes wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The process is gone at once, as by `kill -9`.
+    Die,
+    /// It exits, as QEMU does on an error it cannot live with.
+    Exit,
+    /// It does nothing any more, and is there.
+    Hang,
+    /// What was to be done fails.
+    Fail,
+    /// A command: it answers something that makes no sense.
+    Lie,
+    /// It says an event of 32 MiB first.
+    Flood,
+    /// A status that nobody knows, in place of the one that it is.
+    Say(String),
+}
+
+impl FromStr for Fault {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (point, kind) = text.split_once('=').context("POINT=KIND")?;
+        let kind = match (kind, kind.strip_prefix("say:")) {
+            (_, Some(status)) => Kind::Say(status.to_owned()),
+            ("die", _) => Kind::Die,
+            ("exit", _) => Kind::Exit,
+            ("hang", _) => Kind::Hang,
+            ("fail", _) => Kind::Fail,
+            ("lie", _) => Kind::Lie,
+            ("flood", _) => Kind::Flood,
+            _ => bail!("unknown fault {kind:?}"),
+        };
+        Ok(Self { point: point.to_owned(), kind })
+    }
+}
+
+/// Ends the process without any of its destructors.
+pub(super) fn die() -> ! {
+    let _ = kill_process(getpid(), Signal::KILL);
+    std::process::abort()
+}
+
+/// Stops the process: the kernel still takes connections and bytes for it.
+pub(super) fn hang() {
+    let _ = kill_process(getpid(), Signal::STOP);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_may_have_a_colon_and_states_too() {
+        let fault: Fault = "command:cont=fail".parse().unwrap();
+        assert_eq!((fault.point.as_str(), fault.kind), ("command:cont", Kind::Fail));
+        let fault: Fault = "active=say:odd:state".parse().unwrap();
+        assert_eq!(fault.kind, Kind::Say("odd:state".into()));
+        assert!("active".parse::<Fault>().is_err());
+        assert!("active=burn".parse::<Fault>().is_err());
+    }
+}

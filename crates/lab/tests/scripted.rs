@@ -1,0 +1,258 @@
+//! The stand-in for QEMU against real ones of Debian's 7.2: the same orders give the same events and states, on both ends.
+//!
+//! Where they differ, and nothing of Tenure's depends on it: the stand-in counts its passes (MIGRATION_PASS) by its own
+//! memory, which is why they are left out here; it words errors in its own way; it has no `wait-unplug`, no post-copy, and no
+//! `device` event where nobody asked for a pause; a cancel after `migrate-continue` comes too late always, not mostly.
+#![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+use lab::process::{Background, DEADLINE, wait_for};
+use lab::scripted::diary;
+use qmp::qemu::{Capability, MigrationStatus, Qemu, RunState};
+use qmp::{Events, Heard};
+use serde_json::json;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const MOMENT: Duration = Duration::from_millis(100);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Real,
+    Scripted(&'static str),
+}
+
+/// One QEMU, real or not, and what it said.
+struct Machine {
+    qemu: Qemu,
+    events: Events,
+    process: Background,
+    said: Vec<String>,
+}
+
+impl Machine {
+    fn start(kind: Kind, directory: &Path, name: &str, more: &[&str]) -> Self {
+        let path = directory.join(format!("{name}.qmp"));
+        let mut command = match kind {
+            Kind::Real => real(directory, &path),
+            Kind::Scripted(release) => scripted(directory, &path, name, release),
+        };
+        let mut process = Background::start(command.args(more)).unwrap();
+        let connect = || Qemu::connect(&path, DEADLINE).ok();
+        let qemu = wait_for(DEADLINE, || {
+            assert!(process.is_running(), "{name} ended");
+            connect()
+        });
+        let qemu = qemu.unwrap();
+        let events = qemu.events();
+        let capabilities = [Capability::EVENTS, Capability::RETURN_PATH, Capability::PAUSE_BEFORE_SWITCHOVER];
+        qemu.set_capabilities(&capabilities.map(|name| (name, true))).unwrap();
+        Self { qemu, events, process, said: Vec::new() }
+    }
+
+    /// Waits until its migration says this.
+    fn reach(&self, status: &MigrationStatus) {
+        let reached =
+            wait_for(DEADLINE, || self.qemu.migration().ok().filter(|info| info.status() == *status));
+        assert!(reached.is_some(), "not {status}: {:?}", self.qemu.migration());
+    }
+
+    /// Waits for the end of its migration, and of what comes with it.
+    fn settle(&mut self) {
+        let settled = wait_for(DEADLINE, || {
+            let Ok(info) = self.qemu.migration() else { return Some(()) };
+            let moving = [RunState::FINISH_MIGRATE, RunState::INMIGRATE];
+            let still = self.qemu.status().is_ok_and(|status| !moving.contains(&status.status));
+            (info.status().is_over() && still).then_some(())
+        });
+        assert!(settled.is_some(), "{:?}", self.qemu.migration());
+        self.note();
+    }
+
+    /// What it says now, if it is there.
+    fn note(&mut self) {
+        self.hear();
+        match (self.qemu.status(), self.qemu.migration()) {
+            (Ok(status), Ok(info)) => self.said.push(format!("= {} {}", status.status, info.status())),
+            _ => self.said.push("= gone".into()),
+        }
+    }
+
+    fn hear(&mut self) {
+        while let Heard::Event(event) = self.events.next(Instant::now() + MOMENT) {
+            match event.data.get("status").and_then(|status| status.as_str()) {
+                _ if event.event == "MIGRATION_PASS" => {}
+                Some(status) => self.said.push(format!("{} {status}", event.event)),
+                None => self.said.push(event.event),
+            }
+        }
+    }
+
+    fn kill(&mut self) {
+        self.process.kill();
+    }
+}
+
+fn real(directory: &Path, path: &Path) -> Command {
+    // A CPU that halts at once.
+    let mut rom = vec![0; 0x1_0000];
+    rom.splice(0xFFF0..0xFFF4, [0xFA, 0xF4, 0xEB, 0xFD]);
+    std::fs::write(directory.join("halt.rom"), rom).unwrap();
+    let mut command = Command::new("qemu-system-x86_64");
+    command.args("-M pc -accel tcg -m 64 -nodefaults -no-user-config -display none -bios".split(' '));
+    command.arg(directory.join("halt.rom"));
+    command.args(["-qmp", &format!("unix:{},server=on,wait=off", path.display())]);
+    // What a load that fails says is no news.
+    command.stderr(std::process::Stdio::null());
+    command
+}
+
+fn scripted(directory: &Path, path: &Path, name: &str, release: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_scripted-qemu"));
+    command.args(["--release", release, "--name", name, "--qmp"]).arg(path);
+    command.arg("--diary").arg(directory.join("diary"));
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    command
+}
+
+/// When the guest is stopped by us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Never,
+    Before,
+    Active,
+    PreSwitchover,
+}
+
+/// How it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Continue,
+    Cancel,
+    DestinationDies,
+}
+
+/// What both ends say through a migration with these orders.
+fn story(kind: Kind, stop: Stop, end: End, waiting: bool) -> [Vec<String>; 2] {
+    let directory = TempDir::new().unwrap();
+    let incoming: &[&str] = match (kind, waiting) {
+        (Kind::Real, true) => &["-incoming", "defer", "-S"],
+        (Kind::Real, false) => &["-incoming", "defer"],
+        (_, true) => &["--incoming", "-S"],
+        (_, false) => &["--incoming"],
+    };
+    let mut source = Machine::start(kind, directory.path(), "source", &[]);
+    let mut destination = Machine::start(kind, directory.path(), "destination", incoming);
+    let uri = format!("unix:{}", directory.path().join("link").display());
+    for machine in [&mut source, &mut destination] {
+        machine.note();
+    }
+    destination.qemu.migrate_incoming(&uri).unwrap();
+    until_the_pause(&source, &uri, stop);
+    for machine in [&mut source, &mut destination] {
+        machine.note();
+    }
+    match end {
+        End::Continue => source.qemu.migrate_continue().unwrap(),
+        End::Cancel => source.qemu.migrate_cancel().unwrap(),
+        End::DestinationDies => {
+            destination.kill();
+            source.qemu.migrate_continue().unwrap();
+        }
+    }
+    source.settle();
+    destination.settle();
+    if end == End::Continue {
+        destination.qemu.cont().unwrap();
+        destination.note();
+    } else {
+        source.qemu.cont().unwrap();
+        source.note();
+    }
+    if kind != Kind::Real {
+        let lines = diary::read(&directory.path().join("diary")).unwrap();
+        assert_eq!(diary::ran_twice(&lines), None);
+        let owner = if end == End::Continue { "destination" } else { "source" };
+        assert_eq!(diary::runs_now(&lines).unwrap().name, owner);
+    }
+    [source.said, destination.said]
+}
+
+fn until_the_pause(source: &Machine, uri: &str, stop: Stop) {
+    let qemu = &source.qemu;
+    let parameter = |name: &str, value: u64| {
+        qemu.set_parameters(json!({ name: value }).as_object().unwrap().clone()).unwrap();
+    };
+    if stop == Stop::Before {
+        qemu.stop().unwrap();
+    }
+    if stop == Stop::Active {
+        parameter("max-bandwidth", 20_000);
+    }
+    qemu.migrate(uri).unwrap();
+    if stop == Stop::Active {
+        source.reach(&MigrationStatus::ACTIVE);
+        qemu.stop().unwrap();
+        assert_eq!(qemu.status().unwrap().status, RunState::PAUSED);
+        parameter("max-bandwidth", 1 << 30);
+    }
+    source.reach(&MigrationStatus::PRE_SWITCHOVER);
+    if stop == Stop::PreSwitchover {
+        qemu.stop().unwrap();
+    }
+}
+
+const STORIES: [(Stop, End, bool); 10] = [
+    (Stop::Never, End::Continue, true),
+    (Stop::Never, End::Continue, false),
+    (Stop::Active, End::Continue, true),
+    (Stop::Active, End::Continue, false),
+    (Stop::Never, End::DestinationDies, true),
+    (Stop::Active, End::DestinationDies, true),
+    (Stop::PreSwitchover, End::DestinationDies, true),
+    (Stop::Never, End::Cancel, true),
+    (Stop::Active, End::Cancel, true),
+    (Stop::Before, End::Cancel, true),
+];
+
+#[test]
+fn events_and_states_come_as_from_qemu_7_2() {
+    if !is_installed("qemu-system-x86_64") {
+        assert!(std::env::var_os("TENURE_NO_SKIP").is_none(), "qemu-system-x86_64 is not installed");
+        eprintln!("skipped: qemu-system-x86_64 is not installed");
+        return;
+    }
+    for (stop, end, waiting) in STORIES {
+        let [real, scripted] =
+            [Kind::Real, Kind::Scripted("7.2")].map(|kind| story(kind, stop, end, waiting));
+        assert_eq!(scripted, real, "stop {stop:?}, end {end:?}, -S {waiting}");
+    }
+}
+
+fn is_installed(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+/// The end of a source's story: what it is after the migration, and after `cont`.
+fn source_states(release: &'static str, stop: Stop, end: End) -> Vec<String> {
+    let [source, _] = story(Kind::Scripted(release), stop, end, true);
+    source.into_iter().filter(|said| said.starts_with('=')).skip(2).collect()
+}
+
+#[test]
+fn a_guest_stopped_while_active_stays_stopped_and_one_stopped_later_does_not() {
+    let running = "= running failed";
+    assert_eq!(source_states("7.2", Stop::PreSwitchover, End::DestinationDies)[0], running);
+    assert_eq!(source_states("11.1", Stop::PreSwitchover, End::DestinationDies)[0], running);
+    assert_eq!(source_states("7.2", Stop::Active, End::DestinationDies), ["= postmigrate failed", running]);
+    assert_eq!(source_states("11.1", Stop::Active, End::DestinationDies), ["= paused failed", running]);
+}
+
+#[test]
+fn the_newer_release_says_that_it_fails_before_it_has_failed() {
+    let [source, _] = story(Kind::Scripted("11.1"), Stop::Never, End::DestinationDies, true);
+    let events: Vec<&str> = source.iter().map(String::as_str).filter(|said| !said.starts_with('=')).collect();
+    let end = ["MIGRATION device", "MIGRATION failing", "RESUME", "MIGRATION failed"];
+    assert_eq!(events[events.len() - 4..], end);
+}
