@@ -6,8 +6,10 @@
 //! `tenure-lab` is the part that runs inside the VM; the README beside this crate's manifest explains it.
 
 pub mod crash;
+pub mod guest;
 mod helper;
 pub mod hosts;
+pub mod judge;
 pub mod lio;
 pub mod moves;
 pub mod process;
@@ -21,3 +23,4 @@ pub mod tenure;
 pub mod tgt;
 pub mod trial;
 pub mod vm;
+pub mod watch;

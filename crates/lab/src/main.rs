@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lab::crash::{self, Setting};
 use lab::hosts::attach;
-use lab::qemu::Front;
-use lab::{lio, table, vm};
+use lab::qemu::{Front, Machine, migration};
+use lab::{guest, lio, table, vm};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -70,6 +70,34 @@ enum Task {
         /// This host's name
         #[arg(long)]
         initiator: String,
+    },
+    /// Become QEMU with one disk
+    Qemu(Machine),
+    /// Be the guest of such a QEMU: write, read back, and log
+    Guest(guest::Setting),
+    /// Send a guest to another QEMU, up to the pause before the switchover
+    Migrate {
+        /// QEMU's control socket
+        socket: PathBuf,
+        /// Where the other QEMU waits
+        uri: String,
+    },
+    /// Let such a guest go
+    Switch {
+        /// QEMU's control socket
+        socket: PathBuf,
+    },
+    /// Let a QEMU that waits take a guest
+    Incoming {
+        /// QEMU's control socket
+        socket: PathBuf,
+        /// Where it waits
+        uri: String,
+    },
+    /// Let the guest that came run
+    Continue {
+        /// QEMU's control socket
+        socket: PathBuf,
     },
     /// Send the table of commands through QEMU and a helper, and print what came back
     Record {
@@ -143,6 +171,12 @@ fn run(task: Task) -> Result<()> {
             println!("{}", attach::attach(&portal, &target, &initiator)?.display());
             Ok(())
         }
+        Task::Qemu(machine) => match machine.exec()? {},
+        Task::Guest(setting) => guest::run(&setting),
+        Task::Migrate { socket, uri } => migration::out(&socket, &uri),
+        Task::Switch { socket } => migration::switch(&socket),
+        Task::Incoming { socket, uri } => migration::incoming(&socket, &uri),
+        Task::Continue { socket } => migration::go_on(&socket),
         Task::Record { helper, front, guest, peer } => {
             println!("{}", serde_json::to_string(&table::record(&helper, front, &guest, &peer)?)?);
             Ok(())

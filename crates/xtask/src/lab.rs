@@ -2,12 +2,13 @@
 
 use crate::report::{Done, Report};
 use crate::{shell, tools};
-use ::lab::hosts::{Hosts, Target};
+use ::lab::hosts::{Course, Hosts, Target, Way};
 use ::lab::qemu::Front;
 use ::lab::table::Policy;
 use ::lab::trial::{INCUMBENT, Lab};
 use anyhow::Result;
 use clap::Subcommand;
+use scsi::pr::ReservationType;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ const KILLS: u32 = 25;
 const KILLS_OF_QEMU: u32 = 3;
 /// Decides what is chosen at random where nobody says.
 const SEED: u64 = 1;
+/// Moves of a guest there and back.
+const MOVES: u32 = 20;
 
 /// What to try.
 #[derive(Subcommand)]
@@ -59,6 +62,27 @@ pub(crate) enum Trial {
         /// Whose target serves the disk
         #[arg(long, default_value = "lio")]
         target: Target,
+        /// Let a guest move between them so often, without a reservation
+        #[arg(long, default_value_t = 2)]
+        moves: u32,
+        /// Where the programs are; without it they are built
+        #[arg(long)]
+        programs: Option<PathBuf>,
+    },
+    /// Move a guest with a reservation between two hosts while it writes, watched by a third initiator, and judge it
+    Migrate {
+        /// Whose target serves the disk
+        #[arg(long, default_value = "lio")]
+        target: Target,
+        /// By what
+        #[arg(long, default_value = "agents")]
+        way: Way,
+        /// How often
+        #[arg(long, default_value_t = MOVES)]
+        moves: u32,
+        /// The reservation's type
+        #[arg(long = "type", default_value = "we-ro")]
+        kind: ReservationType,
         /// Where the programs are; without it they are built
         #[arg(long)]
         programs: Option<PathBuf>,
@@ -77,14 +101,19 @@ pub(crate) fn run(trial: Option<&Trial>) -> Result<()> {
         steps(&mut report);
         return report.finish();
     };
-    if let Trial::Hosts { target, programs } = trial {
-        println!("{}", hosts(*target, programs.as_deref())?);
+    if let Trial::Hosts { target, moves, programs } = trial {
+        println!("{}", hosts(*target, *moves, programs.as_deref())?);
+        return Ok(());
+    }
+    if let Trial::Migrate { target, way, moves, kind, programs } = trial {
+        let mut hosts = two_hosts(*target, programs.as_deref())?;
+        println!("{}", hosts.run_course(&Course { way: *way, moves: *moves, kind: *kind })?);
         return Ok(());
     }
     tools::ensure(tools::LAB)?;
     let mut lab = start()?;
     let told = match trial {
-        Trial::Hosts { .. } => return Ok(()),
+        Trial::Hosts { .. } | Trial::Migrate { .. } => return Ok(()),
         Trial::Run { argv } => {
             let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
             lab.vm().run(&argv, Duration::from_secs(3600))?.good()?
@@ -127,15 +156,21 @@ fn compare(lab: &mut Lab) -> Result<String> {
     Ok(told.join("; "))
 }
 
-/// Boots two hosts and lets every initiator see the disk.
-fn hosts(target: Target, programs: Option<&Path>) -> Result<String> {
+/// Boots two hosts, lets every initiator see the disk, and a guest move.
+fn hosts(target: Target, moves: u32, programs: Option<&Path>) -> Result<String> {
+    let begun = Instant::now();
+    let mut hosts = two_hosts(target, programs)?;
+    let ready = begun.elapsed().as_secs_f64();
+    let seen = hosts.look_around()?;
+    Ok(format!("{seen}, ready in {ready:.1} s; {}", hosts.move_plainly(moves)?))
+}
+
+/// Boots two hosts on a target, with this workspace's programs.
+fn two_hosts(target: Target, programs: Option<&Path>) -> Result<Hosts> {
     tools::ensure(tools::LAB)?;
     tools::ensure(tools::HOSTS)?;
     let built = build(&["tenure", "tenure-lab", "tenure-pr-helper"], programs)?;
-    let begun = Instant::now();
-    let mut hosts = Hosts::start(&cache()?, &built, target)?;
-    let ready = begun.elapsed().as_secs_f64();
-    Ok(format!("{}; ready in {ready:.1} s", hosts.look_around()?))
+    Hosts::start(&cache()?, &built, target)
 }
 
 /// Boots the VM with this workspace's release programs in it.

@@ -3,8 +3,8 @@
 use super::ground::{Fact, Ground, OWNER};
 use super::{Setting, moves};
 use crate::process::{DEADLINE, wait_for};
-use crate::qemu::Qemu;
 use crate::qemu::qtest::hex;
+use crate::qemu::{Machine, Qemu};
 use crate::random::Random;
 use anyhow::{Context, Result, bail, ensure};
 use ledger::State;
@@ -72,6 +72,10 @@ pub(super) fn socket(directory: &TempDir) -> PathBuf {
     directory.path().join("helper")
 }
 
+fn machine(directory: &TempDir, setting: &Setting) -> Machine {
+    Machine::new(directory.path(), setting.front, &setting.guest, &socket(directory))
+}
+
 /// The helper with its record.
 pub(super) fn helper(setting: &Setting) -> String {
     format!("{} --vm {OWNER} --state {}", setting.helper, setting.state.display())
@@ -81,7 +85,7 @@ impl Bench {
     /// Starts QEMU; the helper listens already.
     pub(super) fn new(setting: &Setting, directory: TempDir) -> Result<Self> {
         let ground = Ground::new(&setting.state, &setting.peer)?;
-        let qemu = Qemu::start(directory.path(), setting.front, &setting.guest, &socket(&directory))?;
+        let qemu = Qemu::start(&machine(&directory, setting))?;
         let setting = setting.clone();
         let random = Random::new(setting.seed);
         let (told, recent) = (Told::default(), VecDeque::new());
@@ -177,8 +181,7 @@ impl Bench {
 
     /// A new QEMU on the same helper.
     pub(super) fn restart_guest(&mut self) -> Result<()> {
-        let Setting { front, guest, .. } = &self.setting;
-        self.qemu = Qemu::start(self.directory.path(), *front, guest, &socket(&self.directory))?;
+        self.qemu = Qemu::start(&machine(&self.directory, &self.setting))?;
         Ok(())
     }
 

@@ -4,7 +4,15 @@
 //!
 //! The target is the kernel's own (LIO) or `tenure target`.
 
+mod agents;
 pub mod attach;
+mod course;
+mod guest;
+mod plain;
+
+pub use agents::Daemons;
+pub use course::{Course, Way};
+pub use guest::{DIRECTORY, Seat};
 
 use crate::process::{DEADLINE, wait_for};
 use crate::qemu::qtest::hex;
@@ -26,6 +34,8 @@ pub const TARGET: &str = "iqn.2026-11.example.tenure:lab";
 const PORT: u16 = 3260;
 /// How long one step of setting up may take; it takes a second or two on idle cores.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Where QEMU waits for a guest.
+const INCOMING: &str = "tcp:0.0.0.0:4444";
 /// The part of the lab that runs in a VM.
 const PROGRAM: &str = "/lab/programs/tenure-lab";
 const STORAGE_PROGRAMS: &[&str] = &["tenure-lab", "tenure"];
@@ -94,6 +104,8 @@ pub struct Host {
     pub address: String,
     /// The shared logical unit, `/dev/sdX`.
     pub disk: PathBuf,
+    /// Helper and agent, where they were started.
+    pub daemons: Option<Daemons>,
 }
 
 /// Everything, until this value is dropped.
@@ -104,6 +116,8 @@ pub struct Hosts {
     /// The VM with the target.
     pub storage: Vm,
     portal: String,
+    /// Where this machine's copies of the programs are.
+    programs: PathBuf,
     /// Where the VMs' cards are plugged into the hub.
     _places: TempDir,
 }
@@ -138,7 +152,8 @@ impl Hosts {
             Target::Tenure => serve_tenure(&mut storage),
         }?;
         let portal = format!("127.0.0.1:{}", storage.forwarded(PORT)?);
-        Ok(Self { hosts: attach_both(vms)?, storage, portal, _places: places })
+        let programs = programs.to_path_buf();
+        Ok(Self { hosts: attach_both(vms)?, storage, portal, programs, _places: places })
     }
 
     /// One of the hosts.
@@ -160,7 +175,7 @@ impl Hosts {
             both(reading.map(thread::ScopedJoinHandle::join))
         })?;
         let page = Request { cdb: vec![opcode::INQUIRY, 1, 0x83, 0x04, 0, 0], data: DataPhase::In(1024) };
-        let mut nexus = self.log_in("watcher")?.nexus(0);
+        let mut nexus = self.log_in("watcher", 1)?.nexus(0);
         let ended = retry_unit_attention(&mut nexus, &page, ATTENTIONS)?.completion;
         ensure!(ended.status == Status::GOOD, "INQUIRY: {}", ended.status);
         let ours = hex(&ended.data);
@@ -170,12 +185,13 @@ impl Hosts {
         Ok(format!("{} and a third initiator see one logical unit", disks.join(", ")))
     }
 
-    /// A session of this machine's own, as one of the initiators that are neither host.
+    /// A session of this machine's own, as one of the initiators that are neither host; each `port` of its name is a
+    /// nexus of its own.
     ///
     /// # Errors
     /// If the target refuses it.
-    pub fn log_in(&self, name: &str) -> Result<Session> {
-        let isid = Isid([0x80, 0, 0, 0, 0, 1]);
+    pub fn log_in(&self, name: &str, port: u8) -> Result<Session> {
+        let isid = Isid([0x80, 0, 0, 0, 0, port]);
         let config =
             SessionConfig::new(&self.portal, TARGET.parse()?, initiator(name).parse::<IscsiName>()?, isid);
         Session::login(&config).with_context(|| format!("{name}: {}", self.portal))
@@ -244,5 +260,5 @@ fn attach_one(name: Name, mut vm: Vm) -> Result<Host> {
     let (portal, own) = (format!("{}:{PORT}", address(1)), initiator(name.as_str()));
     let argv = [PROGRAM, "attach", "--portal", &portal, "--target", TARGET, "--initiator", &own];
     let told = vm.run(&argv, PATIENCE)?.good().with_context(|| name.as_str())?;
-    Ok(Host { name, vm, address: address(name.address()), disk: told.trim().into() })
+    Ok(Host { name, vm, address: address(name.address()), disk: told.trim().into(), daemons: None })
 }

@@ -2,6 +2,7 @@
 //! between which QEMU itself moves a guest with many disks.
 
 mod backports;
+pub mod migration;
 mod pair;
 mod qmp;
 pub mod qtest;
@@ -17,9 +18,11 @@ use crate::vm::connect;
 use anyhow::{Result, bail};
 use qtest::Qtest;
 use rustix::process::{Pid, Signal, kill_process};
+use std::convert::Infallible;
 use std::fmt;
 use std::fs::File;
-use std::path::Path;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
 
@@ -53,6 +56,53 @@ impl FromStr for Front {
     }
 }
 
+/// What a QEMU is started with.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Machine {
+    /// Where its files and sockets are: `qmp` and `qmp-guest`, `qtest`
+    #[arg(long)]
+    pub directory: PathBuf,
+    /// scsi-block or scsi-generic
+    #[arg(long, default_value = "scsi-block")]
+    pub front: Front,
+    /// The guest's disk: /dev/sdX, or /dev/sgN for scsi-generic
+    #[arg(long)]
+    pub device: PathBuf,
+    /// The socket of a helper for its persistent reservations
+    #[arg(long)]
+    pub helper: Option<PathBuf>,
+    /// Its UUID
+    #[arg(long, default_value = "7e4a0000-0000-4000-8000-0000000000aa")]
+    pub uuid: String,
+    /// Wait for a guest that comes from another host, and do not run it
+    #[arg(long)]
+    pub incoming: bool,
+}
+
+impl Machine {
+    /// One with a helper, that begins a guest of its own.
+    #[must_use]
+    pub fn new(directory: &Path, front: Front, device: &Path, helper: &Path) -> Self {
+        Self {
+            directory: directory.into(),
+            front,
+            device: device.into(),
+            helper: Some(helper.into()),
+            uuid: "7e4a0000-0000-4000-8000-0000000000aa".into(),
+            incoming: false,
+        }
+    }
+
+    /// Becomes it.
+    ///
+    /// # Errors
+    /// If QEMU cannot be executed.
+    pub fn exec(&self) -> Result<Infallible> {
+        std::fs::create_dir_all(&self.directory)?;
+        Err(command(self)?.exec().into())
+    }
+}
+
 /// A QEMU with its driver.
 #[derive(Debug)]
 pub struct Qemu {
@@ -64,15 +114,14 @@ pub struct Qemu {
 }
 
 impl Qemu {
-    /// Starts one on `device`, with its files in `directory` and a helper that listens on `helper` there already.
+    /// Starts one; if it has a helper, that listens already.
     ///
     /// # Errors
     /// If QEMU does not start, or has not the devices that the driver needs.
-    pub fn start(directory: &Path, front: Front, device: &Path, helper: &Path) -> Result<Self> {
-        std::fs::write(directory.join("halt.rom"), halting_rom())?;
-        let mut process = Background::start(&mut command(directory, front, device, helper)?)?;
-        let qmp = Qmp::connect(&directory.join("qmp"), &mut process)?;
-        let qtest = Qtest::new(connect(&directory.join("qtest"), &mut process)?)?;
+    pub fn start(machine: &Machine) -> Result<Self> {
+        let mut process = Background::start(&mut command(machine)?)?;
+        let qmp = Qmp::connect(&machine.directory.join("qmp"), &mut process)?;
+        let qtest = Qtest::new(connect(&machine.directory.join("qtest"), &mut process)?)?;
         let disk = VirtioScsi::new(qtest, qmp.gate.clone())?;
         Ok(Self { disk, qmp, process })
     }
@@ -94,18 +143,27 @@ impl Killer {
     }
 }
 
-fn command(directory: &Path, front: Front, device: &Path, helper: &Path) -> Result<Command> {
+fn command(machine: &Machine) -> Result<Command> {
+    let Machine { directory, front, device, helper, uuid, incoming } = machine;
+    std::fs::write(directory.join("halt.rom"), halting_rom())?;
     let at = |name: &str| directory.join(name).display().to_string();
     let socket = |name: &str| format!("unix:{},server=on,wait=off", at(name));
-    let disk = format!("driver=host_device,node-name=disk,filename={},pr-manager=helper", device.display());
-    let sharing = if front == Front::Block { ",share-rw=on" } else { "" };
+    let manager = if helper.is_some() { ",pr-manager=helper" } else { "" };
+    let disk =
+        format!("driver=host_device,node-name=disk,filename={},cache.direct=on{manager}", device.display());
+    let sharing = if *front == Front::Block { ",share-rw=on" } else { "" };
     let mut command = Command::new("qemu-system-x86_64");
     command.args("-M pc -accel tcg -m 64 -nodefaults -no-user-config -display none".split(' '));
-    command.args(["-bios", &at("halt.rom"), "-qmp", &socket("qmp"), "-qtest", &socket("qtest")]);
-    command.args(["-qtest-log", "/dev/null"]);
-    command.args(["-object", &format!("pr-manager-helper,id=helper,path={}", helper.display())]);
+    command.args(["-bios", &at("halt.rom"), "-uuid", uuid, "-qtest", &socket("qtest")]);
+    command.args(["-qmp", &socket("qmp"), "-qmp", &socket("qmp-guest"), "-qtest-log", "/dev/null"]);
+    if let Some(helper) = helper {
+        command.args(["-object", &format!("pr-manager-helper,id=helper,path={}", helper.display())]);
+    }
     command.args(["-blockdev", &disk, "-device", "virtio-scsi-pci,disable-modern=on"]);
     command.args(["-device", &format!("{front},drive=disk{sharing}")]);
+    if *incoming {
+        command.args(["-S", "-incoming", "defer"]);
+    }
     let log = File::create(directory.join("qemu.log"))?;
     command.stdout(log.try_clone()?).stderr(log);
     Ok(command)

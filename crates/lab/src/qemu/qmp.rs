@@ -31,7 +31,14 @@ impl Qmp {
     /// # Errors
     /// If it ends before, or does not speak QMP.
     pub fn connect(path: &Path, process: &mut Background) -> Result<Self> {
-        let stream = connect(path, process)?;
+        Self::over(connect(path, process)?)
+    }
+
+    /// The same on a connection.
+    ///
+    /// # Errors
+    /// If the other end does not speak QMP.
+    pub fn over(stream: UnixStream) -> Result<Self> {
         let (send, answers) = channel();
         let gate = Arc::new(Gate::default());
         let input = stream.try_clone()?;
@@ -39,6 +46,8 @@ impl Qmp {
         thread::spawn(move || receive(input, &send, &at_events));
         let mut qmp = Self { stream, answers, gate };
         qmp.execute("qmp_capabilities")?;
+        // The gate hears the answer.
+        qmp.execute("query-status")?;
         Ok(qmp)
     }
 
@@ -67,7 +76,7 @@ impl Qmp {
 fn receive(stream: UnixStream, answers: &Sender<Value>, gate: &Gate) {
     for line in BufReader::new(stream).lines().map_while(Result::ok) {
         let Ok(message) = serde_json::from_str::<Value>(&line) else { return };
-        gate.hear(message.get("event").and_then(Value::as_str).unwrap_or_default());
+        gate.follow(&message);
         let is_answer = message.get("return").or_else(|| message.get("error")).is_some();
         if is_answer && answers.send(message).is_err() {
             return;
@@ -117,12 +126,30 @@ impl Gate {
         if timeout.timed_out() { bail!("the guest is stopped") } else { Ok(()) }
     }
 
+    /// Whether the guest runs.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Events, and what `query-status` returns, in the order in which QEMU sent them.
+    fn follow(&self, message: &Value) {
+        self.hear(message.get("event").and_then(Value::as_str).unwrap_or_default());
+        let status = message.get("return").and_then(|status| status.get("running"));
+        if let Some(running) = status.and_then(Value::as_bool) {
+            self.set(running);
+        }
+    }
+
     fn hear(&self, event: &str) {
-        let running = match event {
-            "STOP" => false,
-            "RESUME" => true,
-            _ => return,
-        };
+        match event {
+            "STOP" => self.set(false),
+            "RESUME" => self.set(true),
+            _ => {}
+        }
+    }
+
+    fn set(&self, running: bool) {
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = running;
         self.changed.notify_all();
     }
@@ -143,6 +170,14 @@ mod tests {
         assert!(gate.pass(MOMENT).is_err());
         gate.hear("RESUME");
         gate.pass(MOMENT).unwrap();
+    }
+
+    #[test]
+    fn the_gate_of_a_guest_that_was_stopped_before_is_closed() {
+        let gate = Gate::default();
+        gate.follow(&json!({ "return": { "status": "inmigrate", "running": false } }));
+        gate.follow(&json!({ "return": {} }));
+        assert!(!gate.is_open());
     }
 
     #[test]

@@ -29,6 +29,8 @@ const REQUEST_QUEUE: u32 = 2;
 const CDB_SIZE: usize = 32;
 const SENSE_SIZE: usize = 96;
 const RESPONSE_SIZE: usize = 12 + SENSE_SIZE;
+/// How long a guest may be stopped.
+const PAUSE: Duration = Duration::from_secs(600);
 /// How long a command may take, five attempts to reach a helper included.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -55,6 +57,12 @@ pub struct Disk<'a> {
     target: u8,
 }
 
+impl Rings {
+    const fn available(self) -> u32 {
+        self.descriptors + 16 * self.queue_size as u32
+    }
+}
+
 impl VirtioScsi {
     /// Finds the device, resets it and hands it its queues.
     ///
@@ -67,19 +75,40 @@ impl VirtioScsi {
         }
         let offered = qtest.input('l', PORTS)?;
         qtest.output('l', PORTS + 4, offered & ANY_LAYOUT)?;
-        let mut next = QUEUES;
-        let mut place = (0, 0);
-        for queue in 0..=REQUEST_QUEUE {
+        for (queue, place) in (0..).zip(places(&mut qtest)?) {
             qtest.output('w', PORTS + 0xE, queue)?;
-            let size = u16::try_from(qtest.input('w', PORTS + 0xC)?)?;
-            qtest.output('l', PORTS + 8, next >> 12)?;
-            place = (next, size);
-            next = (used_ring(next, size) + 6 + 8 * u32::from(size)).next_multiple_of(4096);
+            qtest.output('l', PORTS + 8, place.descriptors >> 12)?;
         }
         qtest.output('b', PORTS + 0x12, 7)?;
-        ensure!(place.1 > 1, "the request queue has no room");
-        let rings = Rings { descriptors: place.0, queue_size: place.1, submitted: 0 };
+        Self::at(qtest, gate)
+    }
+
+    /// Goes on where the driver of the QEMU that this guest came from stopped: everything it knew is in the guest's memory. A
+    /// request that was put into the queue there is carried out here.
+    ///
+    /// # Errors
+    /// If no guest with such a driver came, or QEMU is gone.
+    pub fn adopt(qtest: Qtest, gate: Arc<Gate>) -> Result<Self> {
+        let mut driver = Self::at(qtest, gate)?;
+        let index = driver.qtest.read(driver.rings.available() + 2, 2)?;
+        driver.rings.submitted = u16::from_le_bytes(index.first_chunk().copied().context("available index")?);
+        if !driver.is_done()? {
+            driver.kick()?;
+            driver.wait()?;
+        }
+        Ok(driver)
+    }
+
+    fn at(mut qtest: Qtest, gate: Arc<Gate>) -> Result<Self> {
+        let [.., requests] = places(&mut qtest)?;
+        ensure!(requests.size > 1, "the request queue has no room");
+        let rings = Rings { descriptors: requests.descriptors, queue_size: requests.size, submitted: 0 };
         Ok(Self { qtest, gate, rings })
+    }
+
+    /// The guest's memory, which moves with it. The first 8 MiB are the driver's.
+    pub const fn memory(&mut self) -> &mut Qtest {
+        &mut self.qtest
     }
 
     /// The driver of a migrated guest, on the destination.
@@ -106,8 +135,11 @@ impl VirtioScsi {
             DataPhase::Out(data) => (data, 0),
         };
         let header = header(target, &request.cdb, self.rings.submitted)?;
-        self.gate.pass(PATIENCE)?;
+        self.gate.pass(PAUSE)?;
         self.submit(&[&header, data_out].concat(), RESPONSE_SIZE + room)?;
+        // A guest that is stopped here goes on with this on its destination.
+        self.gate.pass(PAUSE)?;
+        self.kick()?;
         self.wait()?;
         completion(&self.qtest.read(RESPONSE, RESPONSE_SIZE + room)?)
     }
@@ -118,18 +150,25 @@ impl VirtioScsi {
         let chain = chain(u32::try_from(out.len())?, u32::try_from(room)?);
         let Rings { descriptors, queue_size, submitted } = self.rings;
         self.qtest.write(descriptors, &chain)?;
-        let available = descriptors + 16 * u32::from(queue_size);
+        let available = self.rings.available();
         let slot = u32::from(submitted % queue_size);
         self.qtest.write(available + 4 + 2 * slot, &0u16.to_le_bytes())?;
         self.rings.submitted = submitted.wrapping_add(1);
-        self.qtest.write(available + 2, &self.rings.submitted.to_le_bytes())?;
+        self.qtest.write(available + 2, &self.rings.submitted.to_le_bytes())
+    }
+
+    fn kick(&mut self) -> Result<()> {
         self.qtest.output('w', PORTS + 0x10, REQUEST_QUEUE)
+    }
+
+    fn is_done(&mut self) -> Result<bool> {
+        let index = used_ring(self.rings.descriptors, self.rings.queue_size) + 2;
+        Ok(self.qtest.read(index, 2)? == self.rings.submitted.to_le_bytes())
     }
 
     fn wait(&mut self) -> Result<()> {
         let end = Instant::now() + PATIENCE;
-        let index = used_ring(self.rings.descriptors, self.rings.queue_size) + 2;
-        while self.qtest.read(index, 2)? != self.rings.submitted.to_le_bytes() {
+        while !self.is_done()? {
             ensure!(Instant::now() < end, "the device does not answer");
             thread::sleep(Duration::from_micros(200));
         }
@@ -165,6 +204,25 @@ fn find(qtest: &mut Qtest) -> Result<()> {
         }
     }
     anyhow::bail!("QEMU has no transitional virtio-scsi-pci")
+}
+
+/// Where a queue is, and how many descriptors it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    descriptors: u32,
+    size: u16,
+}
+
+/// The places of control, event and request queue: one after another, of the sizes that the device has.
+fn places(qtest: &mut Qtest) -> Result<[Place; 3]> {
+    let mut next = QUEUES;
+    let mut places = [Place { descriptors: 0, size: 0 }; 3];
+    for (queue, place) in (0..=REQUEST_QUEUE).zip(&mut places) {
+        qtest.output('w', PORTS + 0xE, queue)?;
+        *place = Place { descriptors: next, size: u16::try_from(qtest.input('w', PORTS + 0xC)?)? };
+        next = (used_ring(next, place.size) + 6 + 8 * u32::from(place.size)).next_multiple_of(4096);
+    }
+    Ok(places)
 }
 
 /// The used ring begins on the page after the descriptors and the available ring.

@@ -11,7 +11,7 @@ pub use compare::{Policy, judge};
 
 use crate::helper;
 use crate::qemu::qtest::hex;
-use crate::qemu::{Front, Qemu};
+use crate::qemu::{Front, Machine, Qemu};
 use anyhow::{Context, Result, ensure};
 use nexus::linux::SgDevice;
 use nexus::{Nexus, TransportError};
@@ -48,7 +48,7 @@ pub fn record(helper: &str, front: Front, guest: &Path, peer: &Path) -> Result<V
     let directory = tempfile::tempdir()?;
     let socket = directory.path().join("helper");
     let mut helper = helper::start(helper, &socket)?;
-    let qemu = Qemu::start(directory.path(), front, guest, &socket)?;
+    let qemu = Qemu::start(&Machine::new(directory.path(), front, guest, &socket))?;
     let mut pair = Pair { guest: qemu.disk, peer: SgDevice::open(peer)? };
     let mut rows = Vec::new();
     for kind in ReservationType::ALL {

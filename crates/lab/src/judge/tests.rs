@@ -1,0 +1,204 @@
+//! Made-up logs: a good one is let pass, and each violation is found.
+
+use super::*;
+use crate::guest::{Answer, What};
+use scsi::pr::Scope;
+
+const KIND: ReservationType = ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY;
+const KEY: Key = Key(0xA1);
+const MEMBER: Key = Key(0xC1);
+
+fn of(port: &str, key: Key, holds: Option<ReservationType>) -> Registration {
+    Registration { port: port.into(), key, holds }
+}
+
+fn promise() -> Promise {
+    Promise {
+        key: KEY,
+        hosts: vec!["a".into(), "b".into()],
+        kind: Some(KIND),
+        aptpl: true,
+        foreign: vec![of("member", MEMBER, None)],
+        blind: Duration::from_millis(100),
+    }
+}
+
+fn sights(seen: Vec<Seen>) -> Vec<Sight> {
+    let at = Duration::from_millis;
+    let sight = |(number, seen): (u64, Seen)| Sight {
+        from: at(number * 10),
+        to: at(number * 10 + 9),
+        times: 3,
+        seen,
+    };
+    (0..).zip(seen).map(sight).collect()
+}
+
+fn answer(status: u8, sense: &[u8]) -> Answer {
+    Answer { status, sense: sense.into(), data: Vec::new() }
+}
+
+fn wrote(sequence: u64) -> What {
+    What::Wrote(sequence, answer(0, &[]))
+}
+
+fn diary(what: Vec<What>) -> Vec<Entry> {
+    what.into_iter().map(|what| Entry { at: 0, what }).collect()
+}
+
+fn held(kind: ReservationType, key: Key) -> Seen {
+    Seen::Reservation(Some(Reservation { key, scope: Scope(0), kind }))
+}
+
+/// A move of a holder from a to b by a nonce.
+fn moved() -> Vec<Seen> {
+    let member = || of("member", MEMBER, None);
+    [
+        vec![of("a", KEY, Some(KIND)), member()],
+        vec![of("a", KEY, Some(KIND)), of("b", KEY, None), member()],
+        vec![of("a", Key(7), Some(KIND)), of("b", KEY, None), member()],
+        vec![of("b", KEY, Some(KIND)), member()],
+    ]
+    .map(Seen::Registrations)
+    .into()
+}
+
+fn violations(seen: Vec<Seen>) -> Vec<Violation> {
+    judge(&promise(), &[sights(seen)], &[], "b")
+}
+
+#[test]
+fn a_move_that_keeps_everything_is_let_pass() {
+    let keys = [vec![KEY, MEMBER], vec![KEY, KEY, MEMBER], vec![Key(7), KEY, MEMBER], vec![KEY, MEMBER]];
+    let reservation = [held(KIND, KEY), held(KIND, Key(7)), held(KIND, KEY)];
+    let seen = [
+        sights(moved()),
+        sights(keys.map(Seen::Keys).into()),
+        sights(reservation.into()),
+        sights(vec![Seen::Aptpl(true)]),
+    ];
+    let attention = What::Wrote(3, answer(2, &[0x70, 0, 6, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x2A, 3, 0, 0, 0, 0]));
+    let read = What::Read { sequence: 3, found: Some(3), answer: answer(0, &[]) };
+    let diaries = [diary(vec![wrote(1), wrote(2)]), diary(vec![wrote(2), attention, wrote(3), read])];
+    assert_eq!(judge(&promise(), &seen, &diaries, "b"), []);
+}
+
+#[test]
+fn a_moment_without_the_guests_key_is_found() {
+    let mut seen = moved();
+    seen.insert(3, Seen::Registrations(vec![of("a", Key(7), Some(KIND)), of("member", MEMBER, None)]));
+    assert_eq!(violations(seen), [Violation::KeyGap(Duration::from_millis(30))]);
+    let keys = vec![Seen::Keys(vec![KEY, MEMBER]), Seen::Keys(vec![MEMBER])];
+    assert_eq!(violations(keys), [Violation::KeyGap(Duration::from_millis(10))]);
+}
+
+#[test]
+fn a_key_that_a_bystander_shares_does_not_hide_the_gap() {
+    let shared = Promise { foreign: vec![of("member", KEY, None)], ..promise() };
+    let seen = [sights(vec![Seen::Keys(vec![KEY, KEY]), Seen::Keys(vec![KEY])])];
+    assert_eq!(judge(&shared, &seen, &[], "b"), [Violation::KeyGap(Duration::from_millis(10))]);
+}
+
+#[test]
+fn a_moment_without_reservation_is_found() {
+    assert_eq!(violations(vec![Seen::Reservation(None)]), [Violation::ReservationGap(Duration::ZERO)]);
+    let mut seen = moved();
+    seen.insert(3, Seen::Registrations(vec![of("b", KEY, None), of("member", MEMBER, None)]));
+    assert_eq!(violations(seen), [Violation::ReservationGap(Duration::from_millis(30))]);
+}
+
+#[test]
+fn a_reservation_that_is_another_members_must_stay_so() {
+    let other = Promise { foreign: vec![of("member", MEMBER, Some(KIND))], ..promise() };
+    let seen = [sights(vec![held(KIND, MEMBER), held(KIND, KEY)])];
+    assert_eq!(judge(&other, &seen, &[], "b"), [Violation::ReservationGap(Duration::from_millis(10))]);
+}
+
+#[test]
+fn all_registrants_hold_a_reservation_of_that_type() {
+    let kind = ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS;
+    let all = Promise { kind: Some(kind), foreign: vec![of("member", MEMBER, Some(kind))], ..promise() };
+    let good = Seen::Registrations(vec![of("b", KEY, Some(kind)), of("member", MEMBER, Some(kind))]);
+    assert_eq!(judge(&all, &[sights(vec![good, held(kind, Key(0))])], &[], "b"), []);
+    let bad = Seen::Registrations(vec![of("b", KEY, None), of("member", MEMBER, Some(kind))]);
+    assert_eq!(judge(&all, &[sights(vec![bad])], &[], "b"), [Violation::ReservationGap(Duration::ZERO)]);
+}
+
+#[test]
+fn a_changed_type_is_found_by_either_command() {
+    let kind = ReservationType::WRITE_EXCLUSIVE;
+    assert_eq!(violations(vec![held(kind, KEY)]), [Violation::Type(Duration::ZERO, kind)]);
+    let seen = Seen::Registrations(vec![of("b", KEY, Some(kind)), of("member", MEMBER, None)]);
+    assert_eq!(violations(vec![seen]), [Violation::Type(Duration::ZERO, kind)]);
+}
+
+#[test]
+fn lost_aptpl_is_found_where_it_was_promised() {
+    let seen = vec![Seen::Aptpl(true), Seen::Aptpl(false)];
+    assert_eq!(violations(seen.clone()), [Violation::Aptpl(Duration::from_millis(10))]);
+    let none = Promise { aptpl: false, ..promise() };
+    assert_eq!(judge(&none, &[sights(seen)], &[], "b"), []);
+}
+
+#[test]
+fn a_foreign_registration_that_is_touched_is_found() {
+    for touched in [vec![], vec![of("member", Key(9), None)], vec![of("member", MEMBER, Some(KIND))]] {
+        let seen = Seen::Registrations([vec![of("b", KEY, Some(KIND))], touched].concat());
+        let foreign = Violation::Foreign(Duration::ZERO, of("member", MEMBER, None));
+        assert!(violations(vec![seen]).contains(&foreign));
+    }
+    let keys = vec![Seen::Keys(vec![KEY])];
+    assert_eq!(violations(keys), [Violation::Foreign(Duration::ZERO, of("member", MEMBER, None))]);
+}
+
+#[test]
+fn a_stranger_is_found() {
+    let stranger = of("c", Key(5), None);
+    let seen =
+        Seen::Registrations(vec![of("b", KEY, Some(KIND)), of("member", MEMBER, None), stranger.clone()]);
+    assert_eq!(violations(vec![seen]), [Violation::Stranger(Duration::ZERO, stranger)]);
+}
+
+#[test]
+fn in_the_end_the_guest_is_registered_where_it_is_and_nowhere_else() {
+    let mut seen = moved();
+    seen.truncate(2);
+    assert!(matches!(violations(seen).as_slice(), [Violation::End(found)] if found.len() == 2));
+    let mut kept = moved();
+    kept.truncate(1);
+    assert!(matches!(violations(kept).as_slice(), [Violation::End(found)] if found[0].port == "a"));
+}
+
+#[test]
+fn a_watch_that_was_blind_proves_nothing() {
+    let mut blind = sights(moved());
+    for sight in blind.iter_mut().skip(2) {
+        sight.from += Duration::from_secs(1);
+        sight.to += Duration::from_secs(1);
+    }
+    assert!(matches!(judge(&promise(), &[blind], &[], "b").as_slice(), [Violation::Blind(..)]));
+    assert!(matches!(judge(&promise(), &[vec![]], &[], "b").as_slice(), [Violation::Blind(..)]));
+}
+
+#[test]
+fn a_refused_write_and_a_refused_read_are_found() {
+    let read = What::Read { sequence: 2, found: None, answer: answer(0x18, &[]) };
+    let diaries = [diary(vec![wrote(1), What::Wrote(2, answer(0x18, &[])), read])];
+    let refused = [Violation::Refused(2, 0x18), Violation::Refused(2, 0x18)];
+    assert_eq!(judge(&promise(), &[], &diaries, "b"), refused);
+}
+
+#[test]
+fn a_write_that_was_acknowledged_and_is_not_there_is_found() {
+    let read = What::Read { sequence: 9, found: Some(1), answer: answer(0, &[]) };
+    let diaries = [diary(vec![wrote(9), read])];
+    assert_eq!(judge(&promise(), &[], &diaries, "b"), [Violation::Lost(9, Some(1))]);
+}
+
+#[test]
+fn a_guest_that_forgot_what_it_wrote_is_found() {
+    for next in [1, 7] {
+        let diaries = [diary(vec![wrote(4), wrote(5)]), diary(vec![wrote(next)])];
+        assert_eq!(judge(&promise(), &[], &diaries, "b"), [Violation::Jump(5, next)]);
+    }
+}
