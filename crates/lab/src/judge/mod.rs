@@ -178,7 +178,7 @@ impl Promise {
             Seen::Registrations(registrations) => Some(registrations),
             _ => None,
         });
-        let last = last.last()?;
+        let last = last.into_iter().next_back()?;
         let ours: Vec<_> = last.iter().filter(|one| self.hosts.contains(&one.port)).cloned().collect();
         let right = matches!(ours.as_slice(), [one] if one.port == end && one.key == self.key);
         (!right).then_some(Violation::End(ours))
