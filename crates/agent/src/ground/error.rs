@@ -22,6 +22,14 @@ pub enum Error {
         /// Why.
         why: &'static str,
     },
+    /// Where the helper's agent socket is cannot be told.
+    #[error("the helper's agent socket in {}", path.display())]
+    Socket {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The device does not tell which logical unit it is.
     #[error("{place} does not say which logical unit it is: {}", drive::words::status(answer))]
     Silent {
@@ -76,6 +84,9 @@ pub enum Error {
     /// The guest changed its keys since the handover was planned.
     #[error("the guest changed its registration on {} meanwhile: plan again", .0.0)]
     Replan(LunId),
+    /// A defect.
+    #[error("a thread that looked at the guest's devices died")]
+    Died,
     /// Nobody says what the guest has.
     #[error("it is not known what the guest has on {}", .0.0)]
     Unsaid(LunId),

@@ -126,9 +126,8 @@ impl Ground {
     pub fn open(order: &Order<'_>, places: &[Place]) -> Result<Self, Error> {
         let guest = order.ledger.guest(&order.owner)?;
         let ports = Ports::default();
-        let found = places.iter().map(|place| place.open(order, &ports)).collect::<Result<Vec<_>, _>>()?;
-        let (mut units, links) = unit::group(found)?;
-        note_seen(&guest, &units)?;
+        let (mut units, links) = unit::group(place::open_all(places, order, &ports)?)?;
+        note(&guest, &units, order.side)?;
         units.iter_mut().for_each(|unit| unit.read(&guest));
         if order.side == Side::Source {
             units.iter().try_for_each(Unit::check_paths)?;
@@ -295,9 +294,13 @@ impl Ground {
     }
 }
 
-/// Records the ways through which logical units are seen that are not recorded at all.
-fn note_seen(guest: &Guest, units: &[Unit]) -> Result<(), Error> {
+/// Records the ways through which logical units are seen that are not recorded at all, and what the guest is owed since they
+/// were opened; at the destination it is owed nothing yet.
+fn note(guest: &Guest, units: &[Unit], side: Side) -> Result<(), Error> {
     let unknown = units.iter().filter(|unit| guest.record(&unit.lun).is_none());
-    let changes: Vec<_> = unknown.flat_map(Unit::seen).collect();
+    let mut changes: Vec<_> = unknown.flat_map(Unit::seen).collect();
+    if side == Side::Source {
+        units.iter().for_each(|unit| unit.owe_taken(&mut changes));
+    }
     Ok(guest.append(&changes)?)
 }

@@ -2,12 +2,21 @@
 
 use super::{Error, Order};
 use crate::drive::{self, Device, HelperRoute, Link, Ports, Route};
-use handover::{Port, Side};
+use handover::{Outcome, Port, Side};
 use ledger::{LunId, PathId};
+use nexus::unit_attention;
+use pr_helper::listening;
 use pr_helper::opening::{Identity, identify};
 use rustix::fs::{Mode, OFlags};
 use scsi::pr::Key;
+use scsi::{AdditionalSense, DataPhase, Request, opcode};
 use std::path::{Path, PathBuf};
+use std::thread;
+
+/// Threads that open places.
+const MOST_THREADS: usize = 16;
+/// Unit attentions that are taken of one logical unit.
+const MOST_ATTENTIONS: usize = 32;
 
 /// How commands come to the logical unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +25,7 @@ pub enum Way {
     Helper {
         /// `/dev/sdX`, `/dev/disk/by-id/…`.
         node: PathBuf,
-        /// The helper's agent socket.
+        /// The helper's agent socket, or the directory in which each guest's helper has its own.
         socket: PathBuf,
     },
     /// A session of the agent's own (`iscsi://`), or a device that it may use itself.
@@ -43,6 +52,24 @@ pub(super) struct Found {
     pub(super) key: Option<Key>,
     pub(super) follows: bool,
     pub(super) link: Link,
+    /// Sense data of unit attentions that were pending on a session of our own and may be the guest's.
+    pub(super) taken: Vec<Vec<u8>>,
+}
+
+/// Opens all of them, several at once: each is asked who it is, which takes the target's time.
+pub(super) fn open_all(places: &[Place], order: &Order<'_>, ports: &Ports) -> Result<Vec<Found>, Error> {
+    let open = |places: &[Place]| places.iter().map(|place| place.open(order, ports)).collect::<Vec<_>>();
+    let begin = || thread::Builder::new().name("places".to_owned());
+    thread::scope(|scope| {
+        let share = |places| begin().spawn_scoped(scope, move || open(places)).map_err(|_| places);
+        let running: Vec<_> = places.chunks(places.len().div_ceil(MOST_THREADS).max(1)).map(share).collect();
+        let end = |one: Result<thread::ScopedJoinHandle<'_, _>, _>| match one {
+            Ok(thread) => thread.join().unwrap_or_else(|_| vec![Err(Error::Died)]),
+            // There was no thread for it, so this one does it.
+            Err(places) => open(places),
+        };
+        running.into_iter().flat_map(end).collect()
+    })
 }
 
 impl Place {
@@ -53,7 +80,7 @@ impl Place {
     }
 
     pub(super) fn open(&self, order: &Order<'_>, ports: &Ports) -> Result<Found, Error> {
-        let (identity, link) = match &self.way {
+        let (identity, mut link) = match &self.way {
             Way::Helper { node, socket } => through_helper(order, node, socket)?,
             Way::Own(device) if self.follows && order.side == Side::Destination => {
                 self.unopened(order, device, ports)?
@@ -64,7 +91,13 @@ impl Place {
             Some(wanted) if *wanted != identity.lun => {
                 Err(Error::Other { place: identity.node, found: identity.lun, wanted: wanted.clone() })
             }
-            _ => Ok(Found { identity, key: self.key, follows: self.follows, link }),
+            _ => {
+                let taken = match &self.way {
+                    Way::Own(_) => drain(&mut link),
+                    Way::Helper { .. } => Vec::new(),
+                };
+                Ok(Found { identity, key: self.key, follows: self.follows, link, taken })
+            }
         }
     }
 
@@ -94,9 +127,28 @@ fn through_helper(order: &Order<'_>, node: &Path, socket: &Path) -> Result<(Iden
         return Err(Error::Node { node: node.to_owned(), why });
     }
     let identity = opened.identity.ok_or_else(|| Error::Nameless(place()))?;
-    let (socket, node) = (socket.to_owned(), node.to_owned());
+    let records = order.ledger.directory(&order.owner)?;
+    let socket = listening::place(socket, records.file_name())
+        .map_err(|source| Error::Socket { path: socket.to_owned(), source })?;
+    let node = node.to_owned();
     let route = Route::Helper(HelperRoute { socket, node, handover: order.handover });
     Ok(((*identity).clone(), Link::connect(route, order.timeout)?))
+}
+
+/// Takes what is pending since a login of our own, which the target tells on every logical unit, so that it costs no round
+/// trip while the guest is paused. What the login itself caused (29h) is nobody's; anything else is the guest's. Whether
+/// the guest was fenced is asked of the device only after this, so nothing is missed.
+fn drain(link: &mut Link) -> Vec<Vec<u8>> {
+    let ready = Request { cdb: vec![opcode::TEST_UNIT_READY, 0, 0, 0, 0, 0], data: DataPhase::None };
+    let mut taken = Vec::new();
+    for _ in 0..MOST_ATTENTIONS {
+        let Outcome::Done(ended) = link.send(&ready) else { break };
+        let Some(attention) = unit_attention(&ended) else { break };
+        if attention.asc != AdditionalSense::POWER_ON_OR_RESET.asc {
+            taken.push(ended.sense);
+        }
+    }
+    taken
 }
 
 fn directly(order: &Order<'_>, device: &Device, ports: &Ports) -> Result<(Identity, Link), Error> {

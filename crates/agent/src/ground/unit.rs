@@ -48,6 +48,8 @@ pub struct Unit {
     /// The key of the configuration.
     configured: Option<Key>,
     record: Option<Arc<Record>>,
+    /// Sense data of unit attentions that opening it took.
+    taken: Vec<Vec<u8>>,
 }
 
 /// What a record says that matters to a handover.
@@ -57,7 +59,7 @@ pub(super) type Content = Vec<(PathId, Tracked, bool)>;
 #[expect(clippy::type_complexity, reason = "units, and their links with unit and place")]
 pub(super) fn group(found: Vec<Found>) -> Result<(Vec<Unit>, Vec<(LunId, usize, Link)>), Error> {
     let (mut units, mut links) = (BTreeMap::<LunId, Unit>::new(), Vec::new());
-    for Found { identity, key, follows, link } in found {
+    for Found { identity, key, follows, link, taken } in found {
         let lun = identity.lun.clone();
         let unit = units.entry(lun.clone()).or_insert_with(|| Unit::new(lun.clone(), follows));
         let path = UnitPath { path: identity.path, node: identity.node, port: identity.port };
@@ -70,6 +72,7 @@ pub(super) fn group(found: Vec<Found>) -> Result<(Vec<Unit>, Vec<(LunId, usize, 
         links.push((lun, unit.paths.len(), link));
         unit.configured = unit.configured.or(key);
         unit.follows &= follows;
+        unit.taken.extend(taken);
         unit.paths.push(path);
     }
     Ok((units.into_values().collect(), links))
@@ -77,7 +80,7 @@ pub(super) fn group(found: Vec<Found>) -> Result<(Vec<Unit>, Vec<(LunId, usize, 
 
 impl Unit {
     const fn new(lun: LunId, follows: bool) -> Self {
-        Self { lun, paths: Vec::new(), follows, configured: None, record: None }
+        Self { lun, paths: Vec::new(), follows, configured: None, record: None, taken: Vec::new() }
     }
 
     pub(super) fn read(&mut self, guest: &Guest) {
@@ -148,6 +151,11 @@ impl Unit {
     /// Sense data that the guest is owed here, oldest first.
     pub(super) fn owed(&self) -> Vec<Vec<u8>> {
         self.record.iter().flat_map(|record| &record.paths).flat_map(|path| path.owed.clone()).collect()
+    }
+
+    /// What opening it took of the guest's is owed from then on.
+    pub(super) fn owe_taken(&self, changes: &mut Vec<(LunId, Change)>) {
+        self.owe(&self.taken, changes);
     }
 
     pub(super) fn forget_owed(&self, changes: &mut Vec<(LunId, Change)>) {

@@ -100,7 +100,7 @@ pub struct Host {
     service: Arc<Service>,
     devices: Devices,
     directory: tempfile::TempDir,
-    socket: PathBuf,
+    sockets: PathBuf,
     stop: UnixStream,
     thread: Option<JoinHandle<std::io::Result<()>>>,
 }
@@ -122,7 +122,9 @@ impl Host {
         let service =
             Service::new("vm", Rules::default(), Box::new(devices()), Box::new(book), Box::new(Deaf));
         let service = Arc::new(service);
-        let socket = directory.path().join("agent.sock");
+        // As `tenure-pr-helper --agent-socket DIR/` names it.
+        let sockets = directory.path().join("agents/");
+        let socket = pr_helper::listening::place(&sockets, Some("vm".as_ref())).unwrap();
         let listener = UnixListener::bind(&socket).unwrap();
         let (stop, stopped) = UnixStream::pair().unwrap();
         let uid = rustix::process::geteuid().as_raw();
@@ -130,7 +132,7 @@ impl Host {
             pr_helper::agent::server(Arc::<Service>::clone(&service), uid, pr_helper::agent::limits());
         let thread = Some(std::thread::spawn(move || server.run(&listener, stopped)));
         let devices = devices();
-        Self { lines, service, devices, directory, socket, stop, thread }
+        Self { lines, service, devices, directory, sockets, stop, thread }
     }
 
     pub fn ledger(&self) -> Guest {
@@ -150,7 +152,7 @@ impl Host {
     }
 
     pub fn places(&self) -> Vec<Place> {
-        let way = |index| Way::Helper { node: self.node(index), socket: self.socket.clone() };
+        let way = |index| Way::Helper { node: self.node(index), socket: self.sockets.clone() };
         (0..self.lines.len()).map(|index| Place::new(way(index))).collect()
     }
 

@@ -28,8 +28,9 @@ use std::time::Duration;
 
 /// The one target port: relative target port identifier and target portal group tag.
 pub const TARGET_PORT: u16 = 1;
-/// Commands that a session may have under way.
-const WINDOW: u32 = 128;
+/// Commands that a session may have under way: a handover asks four questions of each of a guest's logical units at once, and
+/// 64 of those are to cost one round trip. What they take is bounded by [`Limits::memory`].
+const WINDOW: u32 = 512;
 
 /// What bounds a peer's use of the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

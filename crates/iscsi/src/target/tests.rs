@@ -1,5 +1,6 @@
 //! The target against a raw connection that says what no initiator of ours would say.
 
+use super::WINDOW;
 use super::connection::HIGH_WATER;
 use super::{Limits, Target, TargetConfig};
 use crate::login::Proposal;
@@ -240,7 +241,7 @@ fn commands_are_executed_in_cmd_sn_order_and_ignored_outside_of_the_window() {
     let mut raw = Raw::login(&target).ready();
     let first = raw.command(1, &[], CommandFlags::default(), 0);
     let second = raw.command(2, &[], CommandFlags::default(), 0);
-    let far = ScsiCommand { cmd_sn: first.cmd_sn + 128, initiator_task_tag: 3, ..first };
+    let far = ScsiCommand { cmd_sn: first.cmd_sn + WINDOW, initiator_task_tag: 3, ..first };
     let stale = ScsiCommand { cmd_sn: first.cmd_sn - 1, initiator_task_tag: 4, ..first };
     for command in [second, far, stale, first] {
         raw.send(&command, &[]);
@@ -255,15 +256,19 @@ fn max_cmd_sn_never_goes_back_and_bounds_the_commands_under_way() {
     let target = bind("memory=1M,delay=200ms", Limits::default());
     let mut raw = Raw::login(&target).ready();
     let first = raw.cmd_sn;
-    for tag in 0..200 {
+    for tag in 0..WINDOW + 72 {
         let command = raw.command(tag, &[], CommandFlags::default(), 0);
         raw.send(&command, &[]);
     }
     let nop = raw.ping(1000);
-    assert_eq!((nop.exp_cmd_sn, nop.max_cmd_sn), (first + 128, first + 127), "the window is closed");
-    let answers: Vec<ScsiResponse> = (0..128).map(|_| raw.expect()).collect();
+    assert_eq!(
+        (nop.exp_cmd_sn, nop.max_cmd_sn),
+        (first + WINDOW, first + WINDOW - 1),
+        "the window is closed"
+    );
+    let answers: Vec<ScsiResponse> = (0..WINDOW).map(|_| raw.expect()).collect();
     assert!(answers.windows(2).all(|pair| serial_at_most(pair[0].max_cmd_sn, pair[1].max_cmd_sn)));
-    assert_eq!(raw.ping(1001).max_cmd_sn, first + 255, "and open again; the rest was ignored");
+    assert_eq!(raw.ping(1001).max_cmd_sn, first + 2 * WINDOW - 1, "and open again; the rest was ignored");
 }
 
 #[test]
