@@ -42,11 +42,11 @@ impl EntryForm {
     #[must_use]
     pub fn new(entry: &Entry) -> Self {
         Self {
-            stage: stage_name(entry.stage).to_owned(),
+            stage: entry.stage.name().to_owned(),
             method: entry.method.name().to_owned(),
             key: entry.key.to_string(),
             nonce: entry.nonce.to_string(),
-            role: role_name(entry.role).to_owned(),
+            role: entry.role.name().to_owned(),
             r#type: entry.role.kind().map(|kind| kind.0),
             aptpl: entry.aptpl,
             generation: entry.generation,
@@ -62,13 +62,14 @@ impl EntryForm {
     /// # Errors
     /// [`EntryError`]: a name or a key that this version does not know.
     pub fn to_entry(&self) -> Result<Entry, EntryError> {
-        let stage = STAGES.into_iter().find(|stage| stage_name(*stage) == self.stage);
+        let stage = Stage::by_name(&self.stage);
+        let role = Role::by_name(&self.role, self.r#type.map(ReservationType));
         Ok(Entry {
             stage: stage.ok_or_else(|| EntryError::new("stage", &self.stage))?,
             method: self.method.parse().map_err(|_| EntryError::new("method", &self.method))?,
             key: self.key.parse().map_err(|_| EntryError::new("key", &self.key))?,
             nonce: self.nonce.parse().map_err(|_| EntryError::new("nonce", &self.nonce))?,
-            role: role(&self.role, self.r#type.map(ReservationType))?,
+            role: role.ok_or_else(|| EntryError::new("role with this type", &self.role))?,
             aptpl: self.aptpl,
             generation: self.generation,
             source_paths: self.source_paths,
@@ -77,57 +78,6 @@ impl EntryForm {
             sharers: self.sharers,
         })
     }
-}
-
-const STAGES: [Stage; 10] = [
-    Stage::Freeze,
-    Stage::Take,
-    Stage::SourceClosed,
-    Stage::Undo,
-    Stage::UndoProved,
-    Stage::Moved,
-    Stage::Kept,
-    Stage::Fenced,
-    Stage::FencedWithNonce,
-    Stage::Lost,
-];
-
-const fn stage_name(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Freeze => "freeze",
-        Stage::Take => "take",
-        Stage::SourceClosed => "source-closed",
-        Stage::Undo => "undo",
-        Stage::UndoProved => "undo-proved",
-        Stage::Moved => "moved",
-        Stage::Kept => "kept",
-        Stage::Fenced => "fenced",
-        Stage::FencedWithNonce => "fenced-with-nonce",
-        Stage::Lost => "lost",
-    }
-}
-
-const fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Registrant => "registrant",
-        Role::Member(_) => "member",
-        Role::AllRegistrants(_) => "all-registrants",
-        Role::Holder(_) => "holder",
-        Role::HolderOrSharer(_) => "holder-or-sharer",
-        Role::Unregistered => "unregistered",
-    }
-}
-
-fn role(name: &str, kind: Option<ReservationType>) -> Result<Role, EntryError> {
-    Ok(match (name, kind) {
-        ("registrant", None) => Role::Registrant,
-        ("unregistered", None) => Role::Unregistered,
-        ("member", Some(kind)) => Role::Member(kind),
-        ("all-registrants", Some(kind)) => Role::AllRegistrants(kind),
-        ("holder", Some(kind)) => Role::Holder(kind),
-        ("holder-or-sharer", Some(kind)) => Role::HolderOrSharer(kind),
-        _ => return Err(EntryError::new("role with this type", name)),
-    })
 }
 
 #[cfg(test)]
@@ -163,7 +113,7 @@ mod tests {
             Role::Holder(kind),
             Role::HolderOrSharer(kind),
         ];
-        for (stage, role) in STAGES.into_iter().flat_map(|stage| roles.map(|role| (stage, role))) {
+        for (stage, role) in Stage::ALL.into_iter().flat_map(|stage| roles.map(|role| (stage, role))) {
             let entry = entry(stage, role);
             let text = serde_json::to_string(&EntryForm::new(&entry)).unwrap();
             let read: EntryForm = serde_json::from_str(&text).unwrap();

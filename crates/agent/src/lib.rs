@@ -6,4 +6,5 @@ pub mod conduct;
 pub mod drive;
 pub mod entry;
 pub mod ground;
+pub mod journal;
 pub mod ownership;

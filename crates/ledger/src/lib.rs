@@ -21,5 +21,5 @@ pub use directory::Ledger;
 pub use error::Error;
 pub use guest::Guest;
 pub use lock::Lock;
-pub use names::{HandoverId, LunId, Owner, PathId};
+pub use names::{HandoverId, LunId, Owner, PathId, file_name};
 pub use record::{MOST_HISTORY, MOST_OWED, Past, PathRecord, Record, State};

@@ -9,7 +9,8 @@ const LONGEST: usize = 4096;
 
 /// A file name for an owner or a logical unit: bytes outside `[A-Za-z0-9._-]` and a leading dot as `%HH`. A long one is cut
 /// and ends with a checksum of the whole, so that it does not tell everything; the file itself does.
-pub(crate) fn file_name(name: &str) -> String {
+#[must_use]
+pub fn file_name(name: &str) -> String {
     let plain = |at: usize, byte: u8| {
         byte.is_ascii_alphanumeric() || b"_-".contains(&byte) || (byte == b'.' && at > 0)
     };

@@ -1,0 +1,319 @@
+//! One line of a journal: `CRC32C SP JSON LF`, the checksum in eight hexadecimal digits over the JSON text.
+
+use crate::entry::EntryForm;
+use crate::ownership::Mark;
+use handover::known_targets::TargetIdentity;
+use handover::{Entry, Method, Port, Side, UnitIndex};
+use ledger::HandoverId;
+use scsi::TransportId;
+use scsi::pr::Key;
+use serde::{Deserialize, Serialize};
+
+/// Bytes that a line may have, its end included.
+pub(super) const LONGEST: usize = 4 << 20;
+
+/// How a handover began on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// The same on both hosts.
+    pub handover: HandoverId,
+    /// The guest's UUID, as its QEMU tells it.
+    pub uuid: String,
+    /// What this host is in it.
+    pub side: Side,
+    /// The other host.
+    pub peer: String,
+    /// The guest's logical units; their places are the numbers of the entries' units.
+    pub luns: Vec<Lun>,
+    /// This method or none.
+    pub method: Option<Method>,
+    /// The guest's key may be unlisted for one command.
+    pub allow_absence: bool,
+}
+
+/// A logical unit of a handover.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lun {
+    /// Its best designator, the same on both hosts.
+    pub lun: String,
+    /// This host's paths.
+    pub own: Vec<OwnPath>,
+    /// The other host's paths.
+    pub peer: Vec<Port>,
+    /// The guest's key, where it was known.
+    pub key: Option<Key>,
+    /// A key that nobody uses.
+    pub nonce: Key,
+    /// What the target calls itself, where it is known: recovery may have to know what is known of it.
+    pub target: Option<TargetIdentity>,
+}
+
+/// A path of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnPath {
+    /// How it was opened: a device, a URL, or a helper's socket and a node.
+    pub device: String,
+    /// Its names on the target.
+    pub port: Port,
+}
+
+/// What a line says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Begin(Begun),
+    Entries {
+        round: u64,
+        entries: Vec<(UnitIndex, Entry)>,
+    },
+    /// The units go the other way from here on.
+    Turn(Vec<UnitIndex>),
+    Mark(Mark),
+    End {
+        verdict: String,
+    },
+}
+
+/// Why a line was not understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wrong {
+    /// The checksum does not match: never written whole, or changed since.
+    Damaged(String),
+    /// It is whole, and a newer program wrote it.
+    Newer(String),
+}
+
+/// [`Said`] as JSON has it. Unknown lines and fields are refused: they may matter.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "line", rename_all = "snake_case", deny_unknown_fields)]
+enum Fields {
+    Begin {
+        handover: String,
+        uuid: String,
+        side: SideName,
+        peer: String,
+        luns: Vec<LunFields>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        method: Option<String>,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        allow_absence: bool,
+    },
+    Entries {
+        round: u64,
+        entries: Vec<UnitFields>,
+    },
+    Turn {
+        units: Vec<u16>,
+    },
+    Mark {
+        mark: Mark,
+    },
+    End {
+        verdict: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum SideName {
+    Source,
+    Destination,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LunFields {
+    lun: String,
+    own: Vec<OwnFields>,
+    peer: Vec<PortFields>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    nonce: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target: Option<TargetFields>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OwnFields {
+    device: String,
+    port: PortFields,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PortFields {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    initiator: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target_port: Option<u16>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TargetFields {
+    vendor: String,
+    product: String,
+    revision: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UnitFields {
+    unit: u16,
+    entry: EntryForm,
+}
+
+impl Said {
+    /// The line that says this, its end included; `None` if it would be too long.
+    pub(super) fn to_line(&self) -> Option<String> {
+        let line = framed(&serde_json::to_string(&Fields::new(self)).ok()?);
+        (line.len() <= LONGEST).then_some(line)
+    }
+
+    /// Reads a line, without its end.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Wrong> {
+        let json = checked(bytes)?;
+        let fields: Fields = serde_json::from_str(json).map_err(|error| Wrong::Newer(error.to_string()))?;
+        fields.said().map_err(Wrong::Newer)
+    }
+}
+
+/// Checksum, text and end.
+fn framed(json: &str) -> String {
+    format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes()))
+}
+
+/// The JSON text of a line whose checksum is right.
+fn checked(bytes: &[u8]) -> Result<&str, Wrong> {
+    let damaged = |what: &str| Wrong::Damaged(what.to_owned());
+    if bytes.len() >= LONGEST {
+        return Err(damaged("too long"));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| damaged("not UTF-8"))?;
+    let (sum, json) = text.split_once(' ').ok_or_else(|| damaged("no checksum"))?;
+    let expected = format!("{:08x}", crc32c::crc32c(json.as_bytes()));
+    if sum == expected { Ok(json) } else { Err(damaged("wrong checksum")) }
+}
+
+impl Fields {
+    fn new(said: &Said) -> Self {
+        match said {
+            Said::Begin(begun) => Self::begin(begun),
+            Said::Entries { round, entries } => {
+                let fields = |(unit, entry): &(UnitIndex, Entry)| UnitFields {
+                    unit: unit.0,
+                    entry: EntryForm::new(entry),
+                };
+                Self::Entries { round: *round, entries: entries.iter().map(fields).collect() }
+            }
+            Said::Turn(units) => Self::Turn { units: units.iter().map(|unit| unit.0).collect() },
+            Said::Mark(mark) => Self::Mark { mark: *mark },
+            Said::End { verdict } => Self::End { verdict: verdict.clone() },
+        }
+    }
+
+    fn begin(begun: &Begun) -> Self {
+        Self::Begin {
+            handover: begun.handover.to_string(),
+            uuid: begun.uuid.clone(),
+            side: match begun.side {
+                Side::Source => SideName::Source,
+                Side::Destination => SideName::Destination,
+            },
+            peer: begun.peer.clone(),
+            luns: begun.luns.iter().map(LunFields::new).collect(),
+            method: begun.method.map(|method| method.name().to_owned()),
+            allow_absence: begun.allow_absence,
+        }
+    }
+
+    fn said(self) -> Result<Said, String> {
+        Ok(match self {
+            Self::Begin { handover, uuid, side, peer, luns, method, allow_absence } => {
+                let handover = HandoverId::from_hex(&handover).ok_or("a handover's id is 32 digits")?;
+                let side = match side {
+                    SideName::Source => Side::Source,
+                    SideName::Destination => Side::Destination,
+                };
+                let luns = luns.into_iter().map(LunFields::lun).collect::<Result<_, _>>()?;
+                let method =
+                    method.map(|name| name.parse::<Method>()).transpose().map_err(|e| e.to_string())?;
+                Said::Begin(Begun { handover, uuid, side, peer, luns, method, allow_absence })
+            }
+            Self::Entries { round, entries } => {
+                let entry = |unit: &UnitFields| {
+                    Ok((UnitIndex(unit.unit), unit.entry.to_entry().map_err(|error| error.to_string())?))
+                };
+                Said::Entries { round, entries: entries.iter().map(entry).collect::<Result<_, String>>()? }
+            }
+            Self::Turn { units } => Said::Turn(units.into_iter().map(UnitIndex).collect()),
+            Self::Mark { mark } => Said::Mark(mark),
+            Self::End { verdict } => Said::End { verdict },
+        })
+    }
+}
+
+impl LunFields {
+    fn new(lun: &Lun) -> Self {
+        let own =
+            |path: &OwnPath| OwnFields { device: path.device.clone(), port: PortFields::new(&path.port) };
+        Self {
+            lun: lun.lun.clone(),
+            own: lun.own.iter().map(own).collect(),
+            peer: lun.peer.iter().map(PortFields::new).collect(),
+            key: lun.key.map(|key| key.to_string()),
+            nonce: lun.nonce.to_string(),
+            target: lun.target.as_ref().map(TargetFields::new),
+        }
+    }
+
+    fn lun(self) -> Result<Lun, String> {
+        let own = |path: OwnFields| Ok(OwnPath { device: path.device, port: path.port.port()? });
+        let key = |text: String| text.parse::<Key>().map_err(|error| error.to_string());
+        Ok(Lun {
+            lun: self.lun,
+            own: self.own.into_iter().map(own).collect::<Result<_, String>>()?,
+            peer: self.peer.into_iter().map(PortFields::port).collect::<Result<_, _>>()?,
+            key: self.key.map(key).transpose()?,
+            nonce: key(self.nonce)?,
+            target: self.target.map(TargetFields::target).transpose()?,
+        })
+    }
+}
+
+impl PortFields {
+    fn new(port: &Port) -> Self {
+        Self { initiator: port.initiator.as_ref().map(ToString::to_string), target_port: port.target_port }
+    }
+
+    fn port(self) -> Result<Port, String> {
+        let parse = |text: String| text.parse::<TransportId>().map_err(|error| error.to_string());
+        let initiator = self.initiator.map(parse).transpose()?;
+        Ok(Port { initiator, target_port: self.target_port })
+    }
+}
+
+/// Each byte as the character of the same number: nothing is lost of what is not ASCII.
+impl TargetFields {
+    fn new(target: &TargetIdentity) -> Self {
+        let text = |bytes: &[u8]| bytes.iter().map(|byte| char::from(*byte)).collect();
+        Self {
+            vendor: text(&target.vendor),
+            product: text(&target.product),
+            revision: text(&target.revision),
+        }
+    }
+
+    fn target(self) -> Result<TargetIdentity, String> {
+        Ok(TargetIdentity {
+            vendor: bytes(&self.vendor)?,
+            product: bytes(&self.product)?,
+            revision: bytes(&self.revision)?,
+        })
+    }
+}
+
+fn bytes<const N: usize>(text: &str) -> Result<[u8; N], String> {
+    let bytes = text.chars().map(|letter| u8::try_from(letter).ok()).collect::<Option<Vec<u8>>>();
+    bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| format!("{text:?} does not have {N} bytes"))
+}
