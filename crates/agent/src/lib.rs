@@ -3,8 +3,11 @@
 #![forbid(unsafe_code)]
 
 pub mod conduct;
+pub mod config;
+pub mod daemon;
 pub mod drive;
 pub mod entry;
 pub mod ground;
 pub mod journal;
+pub mod notify;
 pub mod ownership;

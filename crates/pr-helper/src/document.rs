@@ -1,4 +1,4 @@
-//! Files that the operator writes, in TOML: the policy and the daemon's configuration. What is wrong is said with line and
+//! Files that the operator writes, in TOML: the policy, the helper's and the agent's configuration. What is wrong is said with line and
 //! column, and with what may have been meant.
 
 use serde::de::DeserializeOwned;
@@ -34,7 +34,10 @@ pub enum DocumentError {
 }
 
 /// Reads a file.
-pub(crate) fn load<T: DeserializeOwned>(path: &Path) -> Result<T, DocumentError> {
+///
+/// # Errors
+/// [`DocumentError`] with the place.
+pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, DocumentError> {
     let unreadable = |source| DocumentError::Unreadable { path: path.into(), source };
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
@@ -46,7 +49,10 @@ pub(crate) fn load<T: DeserializeOwned>(path: &Path) -> Result<T, DocumentError>
 }
 
 /// Reads a file's text; `path` is for messages.
-pub(crate) fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, DocumentError> {
+///
+/// # Errors
+/// [`DocumentError::Wrong`].
+pub fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, DocumentError> {
     toml::from_str(text).map_err(|error| {
         let span = error.span().unwrap_or(0..0);
         let (line, column) = place(text, span.start);

@@ -11,7 +11,7 @@ pub mod agent;
 pub mod audit;
 mod client;
 pub mod daemon;
-mod document;
+pub mod document;
 pub mod failure;
 mod limit;
 pub mod listening;

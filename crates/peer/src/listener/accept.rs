@@ -64,6 +64,12 @@ impl Listener {
         Ok(Self { address: bound, guests, wake: Some(wake), thread: Some(thread) })
     }
 
+    /// Whether it still lets peers in.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Where it listens: with the port that the system picked for port 0.
     #[must_use]
     pub const fn address(&self) -> &Address {
