@@ -5,6 +5,7 @@
 //! Used by the tests of `tenure` and by `xtask`. Nothing here leaves a process or a file behind. The program
 //! `tenure-lab` is the part that runs inside the VM; the README beside this crate's manifest explains it.
 
+pub mod agents;
 pub mod crash;
 pub mod guest;
 mod helper;
