@@ -11,3 +11,4 @@ pub mod ground;
 pub mod journal;
 pub mod notify;
 pub mod ownership;
+pub mod vmm;

@@ -5,23 +5,19 @@
 //! `device` event where nobody asked for a pause; a cancel after `migrate-continue` comes too late always, not mostly.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
+mod support;
+
 use lab::process::{Background, DEADLINE, wait_for};
 use lab::scripted::diary;
 use qmp::qemu::{Capability, MigrationStatus, Qemu, RunState};
 use qmp::{Events, Heard};
 use serde_json::json;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
+use support::{Kind, kinds};
 use tempfile::TempDir;
 
 const MOMENT: Duration = Duration::from_millis(100);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Real,
-    Scripted(&'static str),
-}
 
 /// One QEMU, real or not, and what it said.
 struct Machine {
@@ -33,12 +29,7 @@ struct Machine {
 
 impl Machine {
     fn start(kind: Kind, directory: &Path, name: &str, more: &[&str]) -> Self {
-        let path = directory.join(format!("{name}.qmp"));
-        let mut command = match kind {
-            Kind::Real => real(directory, &path),
-            Kind::Scripted(release) => scripted(directory, &path, name, release),
-        };
-        let mut process = Background::start(command.args(more)).unwrap();
+        let (mut process, path) = kind.start(directory, name, more);
         let connect = || Qemu::connect(&path, DEADLINE).ok();
         let qemu = wait_for(DEADLINE, || {
             assert!(process.is_running(), "{name} ended");
@@ -94,28 +85,6 @@ impl Machine {
     }
 }
 
-fn real(directory: &Path, path: &Path) -> Command {
-    // A CPU that halts at once.
-    let mut rom = vec![0; 0x1_0000];
-    rom.splice(0xFFF0..0xFFF4, [0xFA, 0xF4, 0xEB, 0xFD]);
-    std::fs::write(directory.join("halt.rom"), rom).unwrap();
-    let mut command = Command::new("qemu-system-x86_64");
-    command.args("-M pc -accel tcg -m 64 -nodefaults -no-user-config -display none -bios".split(' '));
-    command.arg(directory.join("halt.rom"));
-    command.args(["-qmp", &format!("unix:{},server=on,wait=off", path.display())]);
-    // What a load that fails says is no news.
-    command.stderr(std::process::Stdio::null());
-    command
-}
-
-fn scripted(directory: &Path, path: &Path, name: &str, release: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_scripted-qemu"));
-    command.args(["--release", release, "--name", name, "--qmp"]).arg(path);
-    command.arg("--diary").arg(directory.join("diary"));
-    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-    command
-}
-
 /// When the guest is stopped by us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
@@ -136,14 +105,8 @@ enum End {
 /// What both ends say through a migration with these orders.
 fn story(kind: Kind, stop: Stop, end: End, waiting: bool) -> [Vec<String>; 2] {
     let directory = TempDir::new().unwrap();
-    let incoming: &[&str] = match (kind, waiting) {
-        (Kind::Real, true) => &["-incoming", "defer", "-S"],
-        (Kind::Real, false) => &["-incoming", "defer"],
-        (_, true) => &["--incoming", "-S"],
-        (_, false) => &["--incoming"],
-    };
     let mut source = Machine::start(kind, directory.path(), "source", &[]);
-    let mut destination = Machine::start(kind, directory.path(), "destination", incoming);
+    let mut destination = Machine::start(kind, directory.path(), "destination", kind.incoming(waiting));
     let uri = format!("unix:{}", directory.path().join("link").display());
     for machine in [&mut source, &mut destination] {
         machine.note();
@@ -218,9 +181,7 @@ const STORIES: [(Stop, End, bool); 10] = [
 
 #[test]
 fn events_and_states_come_as_from_qemu_7_2() {
-    if !is_installed("qemu-system-x86_64") {
-        assert!(std::env::var_os("TENURE_NO_SKIP").is_none(), "qemu-system-x86_64 is not installed");
-        eprintln!("skipped: qemu-system-x86_64 is not installed");
+    if !kinds().contains(&Kind::Real) {
         return;
     }
     for (stop, end, waiting) in STORIES {
@@ -228,10 +189,6 @@ fn events_and_states_come_as_from_qemu_7_2() {
             [Kind::Real, Kind::Scripted("7.2")].map(|kind| story(kind, stop, end, waiting));
         assert_eq!(scripted, real, "stop {stop:?}, end {end:?}, -S {waiting}");
     }
-}
-
-fn is_installed(program: &str) -> bool {
-    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
 /// The end of a source's story: what it is after the migration, and after `cont`.

@@ -9,7 +9,7 @@ mod schema;
 mod state;
 
 pub use devices::{Block, BlockNode, Image, Inserted, ObjectProperty, PrManager};
-pub use migration::{Capability, MigrationInfo, MigrationStatus, Ram};
+pub use migration::{Capability, MigrationInfo, MigrationStatus, Ram, SocketAddress};
 pub use schema::Schema;
 pub use state::{RunState, Status};
 

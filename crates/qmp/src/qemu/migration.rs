@@ -52,19 +52,18 @@ impl MigrationStatus {
     }
 }
 
-/// A capability of a migration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Capability(pub &'static str);
-
-impl Capability {
-    /// An event at each change of state (2.4).
-    pub const EVENTS: Self = Self("events");
-    /// The source learns whether the destination could load (2.10).
-    pub const RETURN_PATH: Self = Self("return-path");
-    /// The source waits before the switchover (2.11).
-    pub const PAUSE_BEFORE_SWITCHOVER: Self = Self("pause-before-switchover");
-    /// The destination may run before its memory is there (2.6).
-    pub const POSTCOPY_RAM: Self = Self("postcopy-ram");
+open_string! {
+    /// A capability of a migration.
+    Capability {
+        /// An event at each change of state (2.4).
+        EVENTS = "events",
+        /// The source learns whether the destination could load (2.10).
+        RETURN_PATH = "return-path",
+        /// The source waits before the switchover (2.11).
+        PAUSE_BEFORE_SWITCHOVER = "pause-before-switchover",
+        /// The destination may run before its memory is there (2.6).
+        POSTCOPY_RAM = "postcopy-ram",
+    }
 }
 
 /// How much memory was sent. All in bytes unless said otherwise.
@@ -111,6 +110,20 @@ pub struct MigrationInfo {
     pub expected_downtime: Option<u64>,
     /// Milliseconds from the command to the first byte.
     pub setup_time: Option<u64>,
+    /// Destination: where it listens.
+    #[serde(default)]
+    pub socket_address: Vec<SocketAddress>,
+}
+
+/// Where a destination listens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct SocketAddress {
+    /// `inet`: the host.
+    pub host: Option<String>,
+    /// `inet`: the port's number.
+    pub port: Option<String>,
+    /// `unix`: the socket.
+    pub path: Option<String>,
 }
 
 impl MigrationInfo {
@@ -135,7 +148,7 @@ impl Qemu {
     /// # Errors
     /// [`QemuError`]; QEMU refuses an unknown one, and any while a migration runs.
     pub fn set_capabilities(&self, capabilities: &[(Capability, bool)]) -> Result<(), QemuError> {
-        let list = capabilities.iter().map(|(name, state)| json!({ "capability": name.0, "state": state }));
+        let list = capabilities.iter().map(|(name, state)| json!({ "capability": name, "state": state }));
         let arguments = json!({ "capabilities": list.collect::<Vec<_>>() });
         self.execute("migrate-set-capabilities", arguments).map(drop)
     }

@@ -1,0 +1,115 @@
+//! What the agent does with one QEMU, over QMP: who it is and whether it can be moved ([`plan`](Vmm::findings)), how its guest stands,
+//! and the steps of a live migration.
+//!
+//! A [`Vmm`] is one connection. It is not made anew by itself: behind the same socket there may be another QEMU by
+//! then, and a step of a migration is for the one that it began with. No step decides anything: who may run the guest is
+//! [`ownership`](crate::ownership)'s affair.
+
+mod disks;
+mod findings;
+mod guest;
+mod transfer;
+
+pub use disks::{Backing, Disk, MigratePr};
+pub use findings::{Finding, Role};
+pub use transfer::{Limits, Progress, Stage, Stopped};
+
+use qmp::qemu::{Qemu, QemuError};
+use qmp::{CallError, ConnectError, Events};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long QEMU may take to answer a command. It answers from its main loop, which long I/O can hold up.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why QEMU did not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VmmError {
+    /// Nobody listens on its socket: the process is gone.
+    #[error("QEMU is gone: {0}")]
+    Gone(String),
+    /// No answer in time, a lost connection, or an answer that makes no sense: whether it was done is not known.
+    #[error("QEMU does not answer: {0}")]
+    Silent(String),
+    /// It said no: it was not done.
+    #[error("QEMU refused: {0}")]
+    Refused(String),
+    /// It was not asked: it must not be done with the guest in this state, or in a migration of ours.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+/// One QEMU.
+#[derive(Debug)]
+pub struct Vmm {
+    path: PathBuf,
+    qemu: Qemu,
+    events: Events,
+}
+
+impl Vmm {
+    /// Connects to the QMP socket at `path`. `patience` is for connecting, and for each command.
+    ///
+    /// # Errors
+    /// [`VmmError::Gone`] if nobody listens there; [`VmmError::Silent`].
+    pub fn connect(path: &Path, patience: Duration) -> Result<Self, VmmError> {
+        let qemu = Qemu::connect(path, patience).map_err(|error| from_connect(&error))?;
+        let events = qemu.events();
+        Ok(Self { path: path.to_owned(), qemu, events })
+    }
+
+    /// The QEMU itself, for what has no name here.
+    #[must_use]
+    pub const fn qemu(&self) -> &Qemu {
+        &self.qemu
+    }
+
+    /// Its UUID, in lower case.
+    ///
+    /// # Errors
+    /// [`VmmError`].
+    pub fn uuid(&self) -> Result<String, VmmError> {
+        self.ask(Qemu::uuid)
+    }
+
+    /// Asks, and finds out after a lost connection whether anybody is there yet.
+    fn ask<T>(&self, ask: impl FnOnce(&Qemu) -> Result<T, QemuError>) -> Result<T, VmmError> {
+        ask(&self.qemu).map_err(|error| self.explain(&error))
+    }
+
+    fn explain(&self, error: &QemuError) -> VmmError {
+        let text = error.to_string();
+        if let QemuError::Call(error) = error {
+            if error.refusal().is_some() {
+                return VmmError::Refused(text);
+            }
+            // A QEMU that is late is there; whether one that closed the connection is, its socket tells.
+            let broken = matches!(error, CallError::NotSent { .. } | CallError::Lost { .. });
+            if broken && nobody_listens(&self.path) {
+                return VmmError::Gone(text);
+            }
+        }
+        VmmError::Silent(text)
+    }
+}
+
+/// A listening socket is closed with its process at the latest, by QEMU with its name; libvirt opens it for QEMU and keeps none.
+fn nobody_listens(path: &Path) -> bool {
+    use std::os::unix::net::UnixStream;
+    UnixStream::connect(path).is_err_and(|error| is_absence(&error))
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+}
+
+fn from_connect(error: &ConnectError) -> VmmError {
+    use std::error::Error as _;
+    let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+    let text = format!("{error}{cause}");
+    match error {
+        ConnectError::Connect { source, .. } if is_absence(source) => VmmError::Gone(text),
+        _ => VmmError::Silent(text),
+    }
+}

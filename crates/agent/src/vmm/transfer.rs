@@ -1,0 +1,288 @@
+//! The steps of a live migration, at both ends.
+
+use super::findings::NEEDED;
+use super::{Finding, Vmm, VmmError};
+use qmp::Object;
+use qmp::qemu::{Capability, MigrationInfo, MigrationStatus, Qemu, RunState};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+/// The longest that QEMU takes for a limit.
+const LONGEST: Duration = Duration::from_secs(2000);
+
+/// Where a migration stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// How far.
+    pub stage: Stage,
+    /// Bytes of the guest's memory.
+    pub total: u64,
+    /// Of these, not sent yet.
+    pub remaining: u64,
+    /// Bytes sent.
+    pub transferred: u64,
+    /// Bytes in a second, as QEMU measured it; 0 where it has not.
+    pub rate: u64,
+    /// How long QEMU says that the guest stood still, of one that is over.
+    pub downtime: Option<Duration>,
+    /// Why it failed, in QEMU's words.
+    pub reason: Option<String>,
+}
+
+/// How far a migration is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// There is none.
+    #[default]
+    None,
+    /// It begins, sends memory, or does what this program does not know.
+    Active,
+    /// The guest is stopped; QEMU waits for [`Vmm::switch_over`].
+    PreSwitchover,
+    /// The switchover.
+    Device,
+    /// The other end has everything.
+    Completed,
+    /// It has failed.
+    Failed,
+    /// It was cancelled.
+    Cancelled,
+}
+
+impl Stage {
+    fn of(status: &MigrationStatus) -> Self {
+        [
+            (MigrationStatus::NONE, Self::None),
+            (MigrationStatus::PRE_SWITCHOVER, Self::PreSwitchover),
+            (MigrationStatus::DEVICE, Self::Device),
+            (MigrationStatus::COMPLETED, Self::Completed),
+            (MigrationStatus::FAILED, Self::Failed),
+            (MigrationStatus::CANCELLED, Self::Cancelled),
+        ]
+        .into_iter()
+        .find_map(|(known, stage)| (known == *status).then_some(stage))
+        .unwrap_or(Self::Active)
+    }
+}
+
+/// What a [`Vmm::stop`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The guest is stopped whatever becomes of the migration: nothing but `cont` lets it run.
+    ForGood,
+    /// The migration had stopped it, and QEMU lets it run again if that fails. Said also where that cannot be told apart.
+    ByMigration,
+}
+
+/// What holds a migration back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes in a second; `None`: as it is.
+    pub bandwidth: Option<u64>,
+    /// QEMU stops the guest when the rest gets through within this time. Zero: not before nothing is left; `None`: as it is.
+    pub downtime: Option<Duration>,
+}
+
+impl From<&MigrationInfo> for Progress {
+    fn from(info: &MigrationInfo) -> Self {
+        let ram = info.ram.clone().unwrap_or_default();
+        Self {
+            stage: Stage::of(&info.status()),
+            total: ram.total,
+            remaining: ram.remaining,
+            transferred: ram.transferred,
+            rate: bytes_per_second(ram.mbps),
+            downtime: info.downtime.map(Duration::from_millis),
+            reason: info.error_desc.clone(),
+        }
+    }
+}
+
+/// QEMU may say infinity, or less than nothing.
+fn bytes_per_second(megabits: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates; not a number is 0"
+    )]
+    let bytes = (megabits * 125_000.0) as u64;
+    bytes
+}
+
+impl Vmm {
+    /// Sets capabilities and parameters for the migration to come, and what every one of ours needs; switches QEMU's own migration of
+    /// reservations off.
+    ///
+    /// # Errors
+    /// [`VmmError`]; [`VmmError::Unfit`] for what a migration of ours cannot have.
+    pub fn configure(&self, capabilities: &Object, parameters: &Object) -> Result<(), VmmError> {
+        if let Some(finding) = unfit(capabilities) {
+            return Err(VmmError::Unfit(finding.to_string()));
+        }
+        self.switch_off_migrate_pr()?;
+        let own = NEEDED.into_iter().map(|name| (name, true));
+        let others =
+            capabilities.iter().map(|(name, on)| (Capability::from(name.clone()), *on == Value::Bool(true)));
+        let all: Vec<_> = others.chain(own).collect();
+        self.ask(|qemu| qemu.set_capabilities(&all))?;
+        if parameters.is_empty() {
+            return Ok(());
+        }
+        self.ask(|qemu| qemu.set_parameters(parameters.clone()))
+    }
+
+    /// Destination: waits for the guest, which will not run by itself even if QEMU was started without `-S`. Gives the URI
+    /// with the port that it listens on, if 0 was asked for.
+    ///
+    /// # Errors
+    /// [`VmmError`].
+    pub fn listen(&self, uri: &str) -> Result<String, VmmError> {
+        if self.ask(Qemu::status)?.status != RunState::INMIGRATE {
+            return Err(VmmError::Unfit("this QEMU does not wait for a guest".into()));
+        }
+        // While a guest is waited for, `stop` means: do not start it when it has come.
+        self.ask(Qemu::stop)?;
+        self.ask(|qemu| qemu.migrate_incoming(uri))?;
+        let Some(host) = uri.strip_suffix(":0").filter(|uri| uri.starts_with("tcp:")) else {
+            return Ok(uri.to_owned());
+        };
+        let listening = self.ask(Qemu::migration)?.socket_address;
+        let port = listening.iter().find_map(|at| at.port.as_ref()?.parse::<u16>().ok());
+        let port = port.ok_or_else(|| VmmError::Silent("it does not say on which port it listens".into()))?;
+        Ok(format!("{host}:{port}"))
+    }
+
+    /// Source: begins.
+    ///
+    /// # Errors
+    /// [`VmmError`].
+    pub fn send(&self, uri: &str) -> Result<(), VmmError> {
+        self.ask(|qemu| qemu.migrate(uri))
+    }
+
+    /// Where the migration stands.
+    ///
+    /// # Errors
+    /// [`VmmError`].
+    pub fn progress(&self) -> Result<Progress, VmmError> {
+        self.ask(Qemu::migration).map(|info| Progress::from(&info))
+    }
+
+    /// Returns when QEMU tells of a change, has lost the connection, or at `until`. What changed is to be asked for: an event
+    /// may have been missed, and one that lies changes nothing.
+    pub fn wait(&self, until: Instant) {
+        let _ = self.events.next(until);
+    }
+
+    /// Sets limits, of a running migration too.
+    ///
+    /// # Errors
+    /// [`VmmError`].
+    pub fn limit(&self, limits: Limits) -> Result<(), VmmError> {
+        let downtime = limits.downtime.map(|limit| limit.min(LONGEST).as_millis());
+        let downtime = downtime.and_then(|limit| u64::try_from(limit).ok());
+        let members = [("max-bandwidth", limits.bandwidth), ("downtime-limit", downtime)];
+        let parameters =
+            members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into())));
+        self.ask(|qemu| qemu.set_parameters(parameters.collect()))
+    }
+
+    /// Stops the guest: afterwards no virtual CPU runs, and all its I/O has ended.
+    ///
+    /// # Errors
+    /// [`VmmError`]; [`VmmError::Silent`] also if the guest is said to run all the same.
+    pub fn stop(&self) -> Result<Stopped, VmmError> {
+        self.ask(Qemu::stop)?;
+        let status = self.ask(Qemu::status)?;
+        if status.running {
+            return Err(VmmError::Silent("the guest runs after stop".into()));
+        }
+        let by_migration = status.status == RunState::FINISH_MIGRATE;
+        Ok(if by_migration { Stopped::ByMigration } else { Stopped::ForGood })
+    }
+
+    /// Source: lets a migration that stands before the switchover go on.
+    ///
+    /// # Errors
+    /// [`VmmError`].
+    pub fn switch_over(&self) -> Result<(), VmmError> {
+        self.ask(Qemu::migrate_continue)
+    }
+
+    /// Source: asks for an end. It is over when [`Progress`] says so.
+    ///
+    /// # Errors
+    /// [`VmmError`].
+    pub fn cancel(&self) -> Result<(), VmmError> {
+        self.ask(Qemu::migrate_cancel)
+    }
+
+    /// Lets the guest run. Only [`ownership`](crate::ownership) says when. At a destination that is still loading
+    /// nothing is sent: QEMU would start the guest by itself later, when that may be wrong.
+    ///
+    /// # Errors
+    /// [`VmmError`]; [`VmmError::Silent`] also if the guest does not run afterwards.
+    pub fn cont(&self) -> Result<(), VmmError> {
+        let status = self.ask(Qemu::status)?;
+        if [RunState::INMIGRATE, RunState::FINISH_MIGRATE].contains(&status.status) {
+            return Err(VmmError::Unfit(format!(
+                "the guest is {}: the migration is not over",
+                status.status
+            )));
+        }
+        self.ask(Qemu::cont)?;
+        let status = self.ask(Qemu::status)?;
+        if status.running {
+            return Ok(());
+        }
+        Err(VmmError::Silent(format!("the guest is {} after cont", status.status)))
+    }
+}
+
+/// Capabilities that change who runs the guest when.
+fn unfit(capabilities: &Object) -> Option<Finding> {
+    let about = |name: &str, on: &Value| match name {
+        "postcopy-ram" if *on == Value::Bool(true) => {
+            Some("with post-copy the destination runs before the source knows that it can")
+        }
+        _ if NEEDED.iter().any(|needed| needed.as_str() == name) && *on != Value::Bool(true) => {
+            Some("every migration of reservations needs it")
+        }
+        "x-colo" if *on == Value::Bool(true) => Some("it was never tried with reservations"),
+        _ if !on.is_boolean() => Some("a capability is on or off"),
+        _ => None,
+    };
+    capabilities.iter().find_map(|(name, on)| about(name, on).map(|why| Finding::Setting(name.clone(), why)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_that_nobody_knows_is_a_migration_under_way() {
+        for state in ["setup", "active", "failing", "cancelling", "postcopy-active", "quantum", ""] {
+            assert_eq!(Stage::of(&state.to_owned().into()), Stage::Active, "{state}");
+        }
+        assert_eq!(Stage::of(&MigrationStatus::PRE_SWITCHOVER), Stage::PreSwitchover);
+    }
+
+    #[test]
+    fn a_rate_that_is_no_rate_is_none() {
+        assert_eq!(bytes_per_second(8.0), 1_000_000);
+        assert_eq!(bytes_per_second(f64::NAN), 0);
+        assert_eq!(bytes_per_second(-1.0), 0);
+        assert_eq!(bytes_per_second(f64::INFINITY), u64::MAX);
+    }
+
+    #[test]
+    fn capabilities_that_change_who_runs_the_guest_are_refused() {
+        let unfit = |name: &str, on: Value| unfit(&[(name.to_owned(), on)].into_iter().collect());
+        assert!(unfit("postcopy-ram", true.into()).is_some());
+        assert!(unfit("return-path", false.into()).is_some());
+        assert!(unfit("events", false.into()).is_some());
+        assert!(unfit("multifd", 1.into()).is_some());
+        assert!(unfit("postcopy-ram", false.into()).is_none());
+        assert!(unfit("multifd", true.into()).is_none());
+    }
+}
