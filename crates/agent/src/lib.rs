@@ -7,6 +7,7 @@ pub mod config;
 pub mod daemon;
 pub mod drive;
 pub mod entry;
+pub mod export;
 pub mod ground;
 pub mod journal;
 pub mod notify;
