@@ -2,6 +2,7 @@
 //! QMP, and after a crash finishes or undoes what its journal says.
 #![forbid(unsafe_code)]
 
+pub mod claim;
 pub mod conduct;
 pub mod config;
 pub mod daemon;

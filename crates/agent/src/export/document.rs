@@ -145,6 +145,20 @@ impl Exported {
             owed: record.paths.iter().flat_map(|path| path.owed.clone()).take(MOST_OWED).collect(),
         }
     }
+
+    /// What a guest had when it was here last, as far as the record still tells: for one that is started again with no
+    /// document, after it had moved away.
+    #[must_use]
+    pub fn remembered(record: &Record) -> Self {
+        let had = |past: &ledger::Past| match past.change {
+            ledger::Change::Commit { tracked, .. } => Some(tracked).filter(|tracked| tracked.key.is_some()),
+            _ => None,
+        };
+        let last = record.history.iter().rev().find_map(had);
+        let now = Self::new(record);
+        let gone = now.tracked.key.is_none() && record.state.is_away();
+        Self { tracked: last.filter(|_| gone).unwrap_or(now.tracked), ..now }
+    }
 }
 
 impl Unit {

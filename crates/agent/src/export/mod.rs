@@ -1,6 +1,6 @@
 //! A guest that leaves this host without a handover: `migrate file:`, `virsh save`, a cold start elsewhere. What it has is
 //! written into a [`Document`], and this host's records say that it moved; whoever has the document may claim it
-//! (`claim`).
+//! ([`crate::claim`]).
 //!
 //! Nothing is asked of any device and nothing is sent: the registration stays where it is until it is claimed.
 

@@ -160,6 +160,12 @@ impl Ground {
         &self.units
     }
 
+    /// One of them.
+    #[must_use]
+    pub fn unit(&self, index: UnitIndex) -> Option<&Unit> {
+        self.units.get(usize::from(index.0))
+    }
+
     /// The others.
     #[must_use]
     pub fn resting(&self) -> &[Unit] {

@@ -17,7 +17,7 @@ mod book;
 mod complaint;
 mod evidence;
 mod order;
-mod question;
+pub mod question;
 mod run;
 #[cfg(test)]
 mod tests;

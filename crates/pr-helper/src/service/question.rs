@@ -1,4 +1,4 @@
-//! Asking the device what the guest's nexus has. Own commands take unit attentions that belong to the guest: they are
+//! Asking the device what the guest's nexus has; the agent asks so when a guest is started without a handover. Own commands take unit attentions that belong to the guest: they are
 //! kept, to be given to it. One that was taken in the instant before the helper is killed is lost: what it tells of
 //! is found by the next helper's questions all the same, and the guest's own commands get RESERVATION CONFLICT.
 
@@ -18,43 +18,46 @@ const ROUNDS: usize = 4;
 const LENGTH: u16 = 8192;
 
 /// What the device said.
-pub(super) struct Answer {
+pub struct Answer {
     /// What the nexus has.
-    pub(super) tracker: Tracker,
+    pub tracker: Tracker,
     /// PRGENERATION.
-    pub(super) generation: Option<u32>,
+    pub generation: Option<u32>,
     /// No nexus at all is registered.
-    pub(super) nobody: bool,
+    pub nobody: bool,
     /// The reservation's type, whoever holds it; the outer `None`: not read.
-    pub(super) reservation: Option<Option<ReservationType>>,
+    pub reservation: Option<Option<ReservationType>>,
 }
 
 impl Answer {
     /// Nothing had to be asked.
-    pub(super) const fn known(tracker: Tracker) -> Self {
+    #[must_use]
+    pub const fn known(tracker: Tracker) -> Self {
         Self { tracker, generation: None, nobody: false, reservation: None }
     }
 }
 
 /// The questions about one nexus.
-pub(super) struct Questions<'a> {
-    pub(super) nexus: &'a mut dyn Nexus,
-    pub(super) port: &'a Port,
+pub struct Questions<'a> {
+    /// Which nexus.
+    pub nexus: &'a mut dyn Nexus,
+    /// How the target names it.
+    pub port: &'a Port,
     /// What was recorded last.
-    pub(super) recorded: Tracked,
+    pub recorded: Tracked,
     /// Set if only what the nexus holds is in doubt, and not whether it is registered.
-    pub(super) registered: Option<Tracker>,
+    pub registered: Option<Tracker>,
     /// What may be registered.
-    pub(super) candidates: Vec<(Key, bool)>,
+    pub candidates: Vec<(Key, bool)>,
     /// The type of which the nexus may be the holder: where its key is another's too, the reservation alone does not tell.
-    pub(super) claims: Vec<ReservationType>,
+    pub claims: Vec<ReservationType>,
     /// Sense data of the unit attentions that were taken.
-    pub(super) taken: Vec<Vec<u8>>,
+    pub taken: Vec<Vec<u8>>,
 }
 
 impl<'a> Questions<'a> {
     /// Questions about a nexus of which only the record is known.
-    pub(super) fn new(nexus: &'a mut dyn Nexus, port: &'a Port, recorded: Tracked) -> Self {
+    pub fn new(nexus: &'a mut dyn Nexus, port: &'a Port, recorded: Tracked) -> Self {
         Self { nexus, port, recorded, registered: None, candidates: vec![], claims: vec![], taken: vec![] }
     }
 
@@ -62,7 +65,7 @@ impl<'a> Questions<'a> {
     ///
     /// # Errors
     /// The device did not answer; what the guest is told in its place.
-    pub(super) fn ask(&mut self) -> Result<Answer, Completion> {
+    pub fn ask(&mut self) -> Result<Answer, Completion> {
         let mut answer = match self.registered {
             Some(tracker) => self.holding(tracker, None)?,
             None => self.round()?,
@@ -107,7 +110,7 @@ impl<'a> Questions<'a> {
     ///
     /// # Errors
     /// The device did not answer.
-    pub(super) fn may_be_registered(&mut self, key: Key) -> Result<bool, Completion> {
+    pub fn may_be_registered(&mut self, key: Key) -> Result<bool, Completion> {
         let keys = self.keys()?;
         Ok(keys.truncated || keys.keys.contains(&key))
     }
