@@ -55,7 +55,7 @@ enum Task {
         #[command(subcommand)]
         trial: Option<lab::Trial>,
     },
-    /// Compare with tgt and qemu-pr-helper in one run, and print the ratios
+    /// Compare with tgt, qemu-pr-helper and QEMU's migrate-pr in one run, and print the ratios
     Bench {
         /// Only this part
         part: Option<bench::Part>,

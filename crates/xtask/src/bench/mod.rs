@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: ratios measured in one run, ours and the other's in turn, with the same client: the target
-//! against tgt, the helper against `qemu-pr-helper`.
+//! against tgt, the helper against `qemu-pr-helper`, the handover against QEMU's own `migrate-pr`.
 //!
 //! Absolute figures say more about the machine than about the program; the ratios of neighbouring runs
 //! are what is worth quoting. The median is over the rounds, minimum and maximum beside it.

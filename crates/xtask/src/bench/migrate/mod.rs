@@ -1,19 +1,22 @@
 //! What moving the reservations of 1, 16 and 64 disks adds to the time that a guest stands still in a live migration, with
-//! QEMU's own `migrate-pr`, on a target that delays every command.
+//! QEMU's own `migrate-pr` and with ours, on a target that delays every command.
 //!
-//! The same pair of QEMUs moves the same guest with `migrate-pr` on and off in turn; the difference of two neighbouring runs is
-//! its share. How long its commands took, by QEMU's own trace, stands beside it.
+//! QEMU moves the same guest with `migrate-pr` on and off in turn; the difference of two neighbouring runs is its share. How
+//! long its commands took, by QEMU's own trace, stands beside it. Ours is everything that two agents do between the stop
+//! of the guest and its start, but for QEMU; what of this waits for disks is shown apart, because QEMU records nothing.
 
 mod incumbent;
 
 use super::spread;
 use crate::{interop, lab, shell};
+use ::lab::agents::{Conducted, conduct};
 use ::lab::qemu::{Backports, Moved};
 use ::lab::served::Served;
 use ::lab::tenure::Tenure;
 use anyhow::Result;
 use scsi::pr::{Key, ReservationType};
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// The target delays each command by this.
 const DELAY_MS: u32 = 2;
@@ -29,23 +32,31 @@ struct Cell {
     disks: u8,
     on: Vec<Moved>,
     off: Vec<Moved>,
+    ours: Vec<Conducted>,
+}
+
+/// What moves the reservations.
+#[derive(Clone, Copy)]
+enum Mover {
+    Qemu,
+    /// QEMU's migration without them: what there is to subtract.
+    Nothing,
+    Agents,
 }
 
 /// Prints a block for each number of disks.
 pub(super) fn print() -> Result<()> {
     shell::cargo(&["build", "--release", "-q", "-p", "tenure"], &[])?;
     let tenure = Tenure::at(&interop::tenure());
-    let program = match Backports::fetch(&lab::cache()?) {
-        Ok(program) => program,
-        Err(error) => {
-            println!("QEMU 11.1 of Debian trixie-backports: skipped: {error:#}");
-            return Ok(());
-        }
-    };
+    let program = Backports::fetch(&lab::cache()?);
+    if let Err(error) = &program {
+        println!("QEMU 11.1 of Debian trixie-backports: skipped: {error:#}");
+    }
+    let program = program.ok();
     let mut cells = DISKS.map(|disks| Cell { disks, ..Cell::default() });
     for round in 0..ROUNDS {
         for cell in &mut cells {
-            cell.measure(&program, &tenure, round)?;
+            cell.measure(program.as_ref(), &tenure, round)?;
         }
     }
     println!(
@@ -63,33 +74,74 @@ fn serve(tenure: &Tenure, disks: u8) -> Result<Served> {
 }
 
 impl Cell {
-    /// Every side once, in an order that is another in each round.
-    fn measure(&mut self, program: &Backports, tenure: &Tenure, round: usize) -> Result<()> {
-        let mut order = [true, false];
-        order.rotate_left(round % 2);
-        for migrate_pr in order {
-            let moved = incumbent::migrate(program, tenure, self.disks, migrate_pr)?;
-            if migrate_pr { &mut self.on } else { &mut self.off }.push(moved);
+    /// Every mover once, in an order that is another in each round.
+    fn measure(&mut self, program: Option<&Backports>, tenure: &Tenure, round: usize) -> Result<()> {
+        let mut order = [Mover::Qemu, Mover::Nothing, Mover::Agents];
+        order.rotate_left(round % 3);
+        for mover in order {
+            match (mover, program) {
+                (Mover::Agents, _) => self.ours.push(agents(tenure, self.disks)?),
+                (Mover::Qemu, Some(program)) => {
+                    self.on.push(incumbent::migrate(program, tenure, self.disks, true)?);
+                }
+                (Mover::Nothing, Some(program)) => {
+                    self.off.push(incumbent::migrate(program, tenure, self.disks, false)?);
+                }
+                (_, None) => {}
+            }
         }
         Ok(())
     }
 
-    /// What the reservations added to the downtime, round by round.
-    fn shares(&self) -> Vec<f64> {
+    /// What QEMU's own moving of reservations added to the downtime, round by round.
+    fn theirs(&self) -> Vec<f64> {
         let share = |(on, off): (&Moved, &Moved)| milliseconds(on.downtime) - milliseconds(off.downtime);
         self.on.iter().zip(&self.off).map(share).collect()
     }
 
     fn print(&self) {
         println!("disks: {}", self.disks);
-        let downtime = |moved: &[Moved]| figure(moved.iter().map(|moved| milliseconds(moved.downtime)));
-        println!("  {:<40} {}", "QEMU, downtime with migrate-pr=off", downtime(&self.off));
-        println!("  {:<40} {}", "QEMU, downtime with migrate-pr=on", downtime(&self.on));
-        println!("  {:<40} {}", "QEMU, share of the reservations", figure(self.shares()));
-        let commands = self.on.iter().map(|moved| moved.commands).max().unwrap_or_default();
-        let busy = figure(self.on.iter().map(|moved| milliseconds(moved.busy)));
-        println!("  {:<40} {busy}", format!("QEMU, its {commands} commands by its trace"));
+        if !self.on.is_empty() {
+            self.print_theirs();
+        }
+        self.print_ours();
+        if !self.on.is_empty() {
+            row("ratio of the shares, QEMU to tenure", self.ratios(|ours| ours.pause - ours.durable));
+            row("the same with records and journal", self.ratios(|ours| ours.pause));
+        }
     }
+
+    fn print_theirs(&self) {
+        let downtime = |moved: &[Moved]| moved.iter().map(|moved| milliseconds(moved.downtime)).collect();
+        row("QEMU, downtime with migrate-pr=off", downtime(&self.off));
+        row("QEMU, downtime with migrate-pr=on", downtime(&self.on));
+        row("QEMU, share of the reservations", self.theirs());
+        let commands = self.on.iter().map(|moved| moved.commands).max().unwrap_or_default();
+        let busy = self.on.iter().map(|moved| milliseconds(moved.busy)).collect();
+        row(&format!("QEMU, its {commands} commands by its trace"), busy);
+    }
+
+    fn print_ours(&self) {
+        let of = |figure: fn(&Conducted) -> Duration| {
+            self.ours.iter().map(|one| milliseconds(figure(one))).collect()
+        };
+        row("tenure, share without what waits for disks", of(|ours| ours.pause - ours.durable));
+        let trips = self.ours.iter().map(Conducted::round_trips).max().unwrap_or_default();
+        row(&format!("tenure, its {trips} round trips"), of(Conducted::commands));
+        row("tenure, records and journal of both hosts", of(|ours| ours.durable));
+    }
+
+    /// Theirs to ours, round by round.
+    fn ratios(&self, ours: fn(&Conducted) -> Duration) -> Vec<f64> {
+        self.theirs().iter().zip(&self.ours).map(|(theirs, one)| theirs / milliseconds(ours(one))).collect()
+    }
+}
+
+/// The state of both hosts is on the disk that this tree is on.
+fn agents(tenure: &Tenure, disks: u8) -> Result<Conducted> {
+    let served = serve(tenure, disks)?;
+    let state = TempDir::new_in(shell::root().join("target"))?;
+    conduct(&served, u16::from(disks), state.path(), None)
 }
 
 fn milliseconds(time: Duration) -> f64 {
@@ -97,9 +149,9 @@ fn milliseconds(time: Duration) -> f64 {
 }
 
 /// Median, minimum and maximum.
-fn figure(values: impl IntoIterator<Item = f64>) -> String {
-    let (low, middle, high) = spread(&mut values.into_iter().collect::<Vec<_>>());
-    format!("{middle:>8.2} ({low:.2} to {high:.2})")
+fn row(name: &str, mut values: Vec<f64>) {
+    let (low, middle, high) = spread(&mut values);
+    println!("  {name:<44} {middle:>8.2} ({low:.2} to {high:.2})");
 }
 
 #[cfg(test)]
@@ -112,8 +164,8 @@ mod tests {
 
     #[test]
     fn a_share_is_the_difference_within_one_round() {
-        let cell = Cell { disks: 1, on: vec![moved(9), moved(30)], off: vec![moved(3), moved(20)] };
-        let shares = cell.shares();
+        let (on, off) = (vec![moved(9), moved(30)], vec![moved(3), moved(20)]);
+        let shares = Cell { disks: 1, on, off, ours: Vec::new() }.theirs();
         assert!((shares[0] - 6.0).abs() < 1e-9 && (shares[1] - 10.0).abs() < 1e-9, "{shares:?}");
     }
 }
