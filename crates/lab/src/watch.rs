@@ -50,6 +50,8 @@ pub struct Sight {
     pub to: Duration,
     /// How many commands.
     pub times: u64,
+    /// The longest time without an answer, before the first of them too.
+    pub blind: Duration,
     /// What.
     pub seen: Seen,
 }
@@ -105,13 +107,19 @@ impl Drop for Watch {
 fn look(session: &Session, action: InAction, going: &AtomicBool, begun: Instant) -> Result<Vec<Sight>> {
     let mut nexus = session.nexus(0);
     let mut sights: Vec<Sight> = Vec::new();
+    let mut before = begun.elapsed();
     while going.load(SeqCst) {
         let from = begun.elapsed();
         let seen = see(&mut nexus, action)?;
         let to = begun.elapsed();
+        let blind = to.saturating_sub(before);
+        before = to;
         match sights.last_mut().filter(|last| last.seen == seen) {
-            Some(last) => (last.to, last.times) = (to, last.times + 1),
-            None => sights.push(Sight { from, to, times: 1, seen }),
+            Some(last) => {
+                (last.to, last.times) = (to, last.times + 1);
+                last.blind = last.blind.max(blind);
+            }
+            None => sights.push(Sight { from, to, times: 1, blind, seen }),
         }
     }
     Ok(sights)

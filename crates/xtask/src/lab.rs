@@ -2,13 +2,12 @@
 
 use crate::report::{Done, Report};
 use crate::{shell, tools};
-use ::lab::hosts::{Course, Hosts, Target, Way};
+use ::lab::hosts::{Course, Hosts, Target};
 use ::lab::qemu::Front;
 use ::lab::table::Policy;
 use ::lab::trial::{INCUMBENT, Lab};
 use anyhow::Result;
 use clap::Subcommand;
-use scsi::pr::ReservationType;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,8 +17,6 @@ const KILLS: u32 = 25;
 const KILLS_OF_QEMU: u32 = 3;
 /// Decides what is chosen at random where nobody says.
 const SEED: u64 = 1;
-/// Moves of a guest there and back.
-const MOVES: u32 = 20;
 
 /// What to try.
 #[derive(Subcommand)]
@@ -74,15 +71,8 @@ pub(crate) enum Trial {
         /// Whose target serves the disk
         #[arg(long, default_value = "lio")]
         target: Target,
-        /// By what
-        #[arg(long, default_value = "agents")]
-        way: Way,
-        /// How often
-        #[arg(long, default_value_t = MOVES)]
-        moves: u32,
-        /// The reservation's type
-        #[arg(long = "type", default_value = "we-ro")]
-        kind: ReservationType,
+        #[command(flatten)]
+        course: Course,
         /// Where the programs are; without it they are built
         #[arg(long)]
         programs: Option<PathBuf>,
@@ -105,9 +95,9 @@ pub(crate) fn run(trial: Option<&Trial>) -> Result<()> {
         println!("{}", hosts(*target, *moves, programs.as_deref())?);
         return Ok(());
     }
-    if let Trial::Migrate { target, way, moves, kind, programs } = trial {
+    if let Trial::Migrate { target, course, programs } = trial {
         let mut hosts = two_hosts(*target, programs.as_deref())?;
-        println!("{}", hosts.run_course(&Course { way: *way, moves: *moves, kind: *kind })?);
+        println!("{}", hosts.run_course(course)?);
         return Ok(());
     }
     tools::ensure(tools::LAB)?;

@@ -22,7 +22,6 @@ const ORDER: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Seat {
     qemu: u32,
-    guest: u32,
     diary: PathBuf,
     orders: PathBuf,
     ordered: usize,
@@ -30,7 +29,8 @@ pub struct Seat {
 
 impl Host {
     /// Starts QEMU on the shared disk, and the guest in it; or, for a guest that is to come, one that waits for it. Persistent
-    /// reservations go through the helper that listens at `helper`. `tag` is part of the names of files.
+    /// reservations go through the helper that listens at `helper`. `tag` is part of the names of files. What was seated here
+    /// before is killed.
     ///
     /// # Errors
     /// If it does not start.
@@ -39,24 +39,29 @@ impl Host {
         let mut argv = vec![PROGRAM, "qemu", "--directory", DIRECTORY, "--device", &disk];
         argv.extend(helper.iter().flat_map(|helper| ["--helper", helper]));
         argv.extend(incoming.then_some("--incoming"));
-        // A QEMU that was here before has left its sockets.
+        self.vacate()?;
+        // Its sockets, and what a course before this one left.
         self.vm.run(&["rm", "-rf", DIRECTORY], PATIENCE)?.good()?;
         let qemu = self.vm.start(&argv, Path::new("/run/qemu-start.log"))?;
         let [diary, orders] = ["diary", "orders"].map(|kind| format!("{kind}-{tag}"));
+        for file in [&diary, &orders] {
+            std::fs::write(self.vm.keep().join(file), "")?;
+        }
         let [inner_diary, inner_orders] = [&diary, &orders].map(|name| format!("/lab/keep/{name}"));
         let argv =
             [PROGRAM, "guest", "--directory", DIRECTORY, "--log", &inner_diary, "--orders", &inner_orders];
         let guest = self.vm.start(&argv, Path::new("/run/guest.log"))?;
+        self.seated = vec![qemu, guest];
         let keep = self.vm.keep();
-        Ok(Seat { qemu, guest, diary: keep.join(diary), orders: keep.join(orders), ordered: 0 })
+        Ok(Seat { qemu, diary: keep.join(diary), orders: keep.join(orders), ordered: 0 })
     }
 
     /// Ends the QEMU of a guest that has left, or kills one that has not.
     ///
     /// # Errors
     /// If the VM is gone.
-    pub fn clear(&mut self, seat: &Seat) -> Result<()> {
-        for program in [seat.qemu, seat.guest] {
+    pub fn vacate(&mut self) -> Result<()> {
+        for program in std::mem::take(&mut self.seated) {
             self.vm.signal(program, Signal::KILL)?;
             wait_for(PATIENCE, || self.vm.status(program).ok().flatten()).context("it does not end")?;
         }

@@ -9,10 +9,12 @@ pub mod attach;
 mod course;
 mod guest;
 mod plain;
+mod scenario;
 
 pub use agents::Daemons;
 pub use course::{Course, Way};
 pub use guest::{DIRECTORY, Seat};
+pub use scenario::{Fate, Scenario};
 
 use crate::process::{DEADLINE, wait_for};
 use crate::qemu::qtest::hex;
@@ -106,6 +108,8 @@ pub struct Host {
     pub disk: PathBuf,
     /// Helper and agent, where they were started.
     pub daemons: Option<Daemons>,
+    /// QEMU and what drives it.
+    seated: Vec<u32>,
 }
 
 /// Everything, until this value is dropped.
@@ -260,5 +264,12 @@ fn attach_one(name: Name, mut vm: Vm) -> Result<Host> {
     let (portal, own) = (format!("{}:{PORT}", address(1)), initiator(name.as_str()));
     let argv = [PROGRAM, "attach", "--portal", &portal, "--target", TARGET, "--initiator", &own];
     let told = vm.run(&argv, PATIENCE)?.good().with_context(|| name.as_str())?;
-    Ok(Host { name, vm, address: address(name.address()), disk: told.trim().into(), daemons: None })
+    Ok(Host {
+        name,
+        vm,
+        address: address(name.address()),
+        disk: told.trim().into(),
+        daemons: None,
+        seated: Vec::new(),
+    })
 }

@@ -19,17 +19,17 @@ impl Hosts {
         for number in 1..=moves {
             seat.wait_written(BLOCKS)?;
             let leaves = Instant::now();
-            seat = self.move_one(at, &seat, number).with_context(|| format!("move {number}"))?;
+            seat = self.move_one(at, number).with_context(|| format!("move {number}"))?;
             took += leaves.elapsed();
             at = at.other();
         }
         seat.wait_written(BLOCKS)?;
-        self.host(at).clear(&seat)?;
+        self.host(at).vacate()?;
         let (all, each) = (begun.elapsed().as_secs_f64(), took.as_secs_f64() / f64::from(moves.max(1)));
         Ok(format!("{moves} moves without a reservation in {all:.1} s, {each:.1} s each"))
     }
 
-    fn move_one(&mut self, from: Name, seat: &Seat, number: u32) -> Result<Seat> {
+    fn move_one(&mut self, from: Name, number: u32) -> Result<Seat> {
         let socket = format!("{DIRECTORY}/qmp");
         let to = self.host(from.other());
         let uri = format!("tcp:{}:4444", to.address);
@@ -38,7 +38,7 @@ impl Hosts {
         self.host(from).vm.run(&[PROGRAM, "migrate", &socket, &uri], PATIENCE)?.good()?;
         self.host(from).vm.run(&[PROGRAM, "switch", &socket], PATIENCE)?.good()?;
         self.host(from.other()).vm.run(&[PROGRAM, "continue", &socket], PATIENCE)?.good()?;
-        self.host(from).clear(seat)?;
+        self.host(from).vacate()?;
         Ok(arrival)
     }
 }

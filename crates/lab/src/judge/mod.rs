@@ -48,7 +48,7 @@ pub enum Violation {
     Stranger(Duration, Registration),
     /// In the end the guest was registered elsewhere too, or not there.
     End(Vec<Registration>),
-    /// Nothing was seen for so long, from this time on.
+    /// Until this time something was seen, with so long a time without an answer in between.
     Blind(Duration, Duration),
     /// A command of the guest's was not GOOD: sequence number and status.
     Refused(u64, u8),
@@ -71,8 +71,8 @@ impl fmt::Display for Violation {
             Self::Foreign(when, who) => write!(f, "{}: {} with {} was touched", at(when), who.port, who.key),
             Self::Stranger(when, who) => write!(f, "{}: {} had {}", at(when), who.port, who.key),
             Self::End(found) => write!(f, "in the end: {found:?}"),
-            Self::Blind(from, to) => {
-                write!(f, "nothing was seen from {:.3} to {:.3} s", from.as_secs_f64(), to.as_secs_f64())
+            Self::Blind(to, blind) => {
+                write!(f, "before {:.3} s: nothing was seen for {blind:?}", to.as_secs_f64())
             }
             Self::Refused(sequence, status) => write!(f, "block {sequence}: status {status:#04x}"),
             Self::Lost(sequence, found) => write!(f, "block {sequence}: found {found:?}"),
@@ -163,10 +163,8 @@ impl Promise {
     }
 
     fn blind(&self, sights: &[Sight]) -> Vec<Violation> {
-        let pairs = sights.iter().zip(sights.iter().skip(1));
-        let long = pairs.filter(|(before, after)| after.to.saturating_sub(before.to) > self.blind);
-        let mut violations: Vec<_> =
-            long.map(|(before, after)| Violation::Blind(before.to, after.to)).collect();
+        let long = sights.iter().filter(|sight| sight.blind > self.blind);
+        let mut violations: Vec<_> = long.map(|sight| Violation::Blind(sight.to, sight.blind)).collect();
         if sights.is_empty() {
             violations.push(Violation::Blind(Duration::ZERO, Duration::MAX));
         }
@@ -179,7 +177,11 @@ impl Promise {
             _ => None,
         });
         let last = last.into_iter().next_back()?;
-        let ours: Vec<_> = last.iter().filter(|one| self.hosts.contains(&one.port)).cloned().collect();
+        let ours: Vec<_> = last
+            .iter()
+            .filter(|one| self.hosts.contains(&one.port) && !self.foreign.contains(one))
+            .cloned()
+            .collect();
         let right = matches!(ours.as_slice(), [one] if one.port == end && one.key == self.key);
         (!right).then_some(Violation::End(ours))
     }

@@ -1,0 +1,182 @@
+//! What the logical unit is like before a guest moves (the scenarios of a handover), and what the guest is promised then.
+
+use super::{Hosts, Name, Seat, initiator};
+use crate::judge::Promise;
+use crate::watch::Registration;
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use nexus::{Nexus, retry_unit_attention};
+use scsi::pr::request::{clear, preempt, register, register_and_ignore, release, reserve};
+use scsi::pr::{Key, ReservationType};
+use scsi::{Request, Status};
+use std::time::Duration;
+
+/// The guest's key.
+pub(super) const KEY: Key = Key(0xA1);
+/// The key of another member of its cluster.
+const MEMBER: Key = Key(0xC1);
+/// The key of another guest on the destination.
+const OTHER: Key = Key(0xB2);
+/// Nobody's key.
+const WRONG: Key = Key(0xBAD);
+/// Unit attentions that may stand before an answer.
+const ATTENTIONS: usize = 8;
+/// A watch that sees nothing for so long proves nothing.
+const BLIND: Duration = Duration::from_secs(5);
+
+/// One of them. A member of the guest's cluster is registered in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// The guest holds the reservation.
+    Holder,
+    /// The member holds it, for registrants only.
+    Member,
+    /// The member made it, for all registrants.
+    MemberForAll,
+    /// There is none; the guest is registered.
+    KeyOnly,
+    /// A bystander has the guest's key too.
+    SharedKey,
+    /// As holder, after a REGISTER with a wrong key was refused.
+    WrongKey,
+    /// As holder, after a RELEASE with a wrong type was refused.
+    WrongType,
+    /// As holder; the destination's nexus has been preempted, and has not heard of it.
+    Attention,
+    /// As holder; another guest is registered by the destination's nexus.
+    Occupied,
+    /// The guest was preempted by the member.
+    Fenced,
+}
+
+/// What must become of a move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It moves, with all that it has.
+    Moves,
+    /// It is refused, and stays with all that it has.
+    Stays,
+    /// It moves, and is no more registered there than it was here.
+    Fenced,
+}
+
+impl Scenario {
+    /// What must become of a move.
+    #[must_use]
+    pub const fn fate(self) -> Fate {
+        match self {
+            Self::Occupied => Fate::Stays,
+            Self::Fenced => Fate::Fenced,
+            _ => Fate::Moves,
+        }
+    }
+
+    /// The reservation, where the caller wants this type.
+    #[must_use]
+    pub const fn kind(self, wanted: ReservationType) -> Option<ReservationType> {
+        match self {
+            Self::KeyOnly => None,
+            Self::Member => Some(ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY),
+            Self::MemberForAll => Some(ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS),
+            _ => Some(wanted),
+        }
+    }
+
+    /// Whether the guest is the one holder.
+    #[must_use]
+    pub const fn holds(self, kind: ReservationType) -> bool {
+        !matches!(self, Self::KeyOnly | Self::Member | Self::MemberForAll) && !kind.is_all_registrants()
+    }
+
+    /// What is promised while the guest moves.
+    pub(super) fn promise(self, wanted: ReservationType) -> Promise {
+        let kind = self.kind(wanted);
+        let of_all = kind.filter(|kind| kind.is_all_registrants());
+        let of_member = if self == Self::Member { kind } else { of_all };
+        let of = |name: &str, key, holds| Registration { port: initiator(name), key, holds };
+        let mut foreign = vec![of("member", MEMBER, of_member)];
+        foreign.extend((self == Self::SharedKey).then(|| of("bystander", KEY, of_all)));
+        foreign.extend((self == Self::Occupied).then(|| of(Name::B.as_str(), OTHER, of_all)));
+        Promise {
+            key: KEY,
+            hosts: Name::ALL.map(|name| initiator(name.as_str())).to_vec(),
+            kind,
+            aptpl: true,
+            foreign,
+            blind: BLIND,
+        }
+    }
+}
+
+impl Hosts {
+    /// Leaves nobody registered.
+    pub(super) fn clean(&self) -> Result<()> {
+        let session = self.log_in("member", 1)?;
+        let mut member = session.nexus(0);
+        good(&mut member, &register_and_ignore(MEMBER, true))?;
+        good(&mut member, &clear(MEMBER))
+    }
+
+    /// Makes the logical unit what the scenario says, from clean.
+    pub(super) fn set_up(
+        &mut self,
+        scenario: Scenario,
+        wanted: ReservationType,
+        guest: &mut Seat,
+    ) -> Result<()> {
+        let session = self.log_in("member", 1)?;
+        let mut member = session.nexus(0);
+        good(&mut member, &register(Key(0), MEMBER, true))?;
+        good(guest, &register(Key(0), KEY, true))?;
+        if let Some(kind) = scenario.kind(wanted) {
+            match scenario {
+                Scenario::Member | Scenario::MemberForAll => good(&mut member, &reserve(MEMBER, kind)),
+                _ => good(guest, &reserve(KEY, kind)),
+            }?;
+        }
+        let destination = |hosts: &mut Self| hosts.pr(Name::B, &["register", "--new-key", "0xb2", "--aptpl"]);
+        match scenario {
+            Scenario::SharedKey => {
+                let bystander = self.log_in("bystander", 1)?;
+                good(&mut bystander.nexus(0), &register(Key(0), KEY, true))
+            }
+            Scenario::WrongKey => refused(guest, &register(WRONG, KEY, true)),
+            Scenario::WrongType => refused(guest, &release(KEY, other(wanted))),
+            Scenario::Occupied => destination(self),
+            Scenario::Attention => {
+                destination(self)?;
+                good(&mut member, &preempt(MEMBER, OTHER, wanted))
+            }
+            Scenario::Fenced => good(&mut member, &preempt(MEMBER, KEY, wanted)),
+            _ => Ok(()),
+        }
+        .with_context(|| format!("{scenario:?}"))
+    }
+}
+
+/// A type that is not this one.
+fn other(kind: ReservationType) -> ReservationType {
+    if kind == ReservationType::WRITE_EXCLUSIVE {
+        ReservationType::EXCLUSIVE_ACCESS
+    } else {
+        ReservationType::WRITE_EXCLUSIVE
+    }
+}
+
+/// Sends a command that must be GOOD.
+fn good(nexus: &mut dyn Nexus, request: &Request) -> Result<()> {
+    let status = send(nexus, request)?;
+    ensure!(status == Status::GOOD, "{:02x?}: {status}", request.cdb);
+    Ok(())
+}
+
+/// Sends one that must not be.
+fn refused(nexus: &mut dyn Nexus, request: &Request) -> Result<()> {
+    let status = send(nexus, request)?;
+    ensure!(status != Status::GOOD, "{:02x?}: {status}", request.cdb);
+    Ok(())
+}
+
+fn send(nexus: &mut dyn Nexus, request: &Request) -> Result<Status> {
+    Ok(retry_unit_attention(nexus, request, ATTENTIONS)?.completion.status)
+}
