@@ -148,6 +148,8 @@ pub struct Standing {
     pub vouched: bool,
     /// Destination: `cont` was answered with an error, was sent only once, and the guest is still paused, so it never ran.
     pub cont_refused: bool,
+    /// The guest was paused before the handover began and stays so: to have it is enough.
+    pub stays_paused: bool,
 }
 
 /// A mark that would break the rules.
@@ -164,7 +166,7 @@ impl Standing {
     /// What a host knows by itself.
     #[must_use]
     pub const fn alone(side: Side, own: View) -> Self {
-        Self { side, own, peer: None, vouched: false, cont_refused: false }
+        Self { side, own, peer: None, vouched: false, cont_refused: false, stays_paused: false }
     }
 
     /// The same, and what the other host told.
@@ -191,7 +193,7 @@ impl Standing {
 
     const fn source_allows(&self, mark: Mark) -> bool {
         match mark {
-            Mark::Taken => self.own.marks.touched && !self.has(Mark::Abort),
+            Mark::Taken => !self.has(Mark::Abort),
             Mark::Go => {
                 let stopped = matches!(self.own.guest, Guest::Paused | Guest::Absent);
                 let taken = self.has(Mark::Taken) && self.told(Mark::Taken);
@@ -209,14 +211,14 @@ impl Standing {
 
     const fn destination_allows(&self, mark: Mark) -> bool {
         match mark {
-            Mark::Taken => self.own.marks.touched && !self.has(Mark::Abort),
+            Mark::Taken => !self.has(Mark::Abort),
             Mark::Go => {
                 let here = matches!(self.own.guest, Guest::Paused) && self.has(Mark::Taken);
                 let released = self.told(Mark::Go) || (self.vouched && !self.told(Mark::Abort));
                 here && released && !self.has(Mark::Abort)
             }
             Mark::Ran => {
-                let ran = matches!(self.own.guest, Guest::Running | Guest::Absent);
+                let ran = self.stays_paused || matches!(self.own.guest, Guest::Running | Guest::Absent);
                 ran && self.has(Mark::Go) && !self.has(Mark::Abort)
             }
             Mark::Abort => {

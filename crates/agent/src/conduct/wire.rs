@@ -24,10 +24,7 @@ pub struct PeerExchange<'a> {
 impl Exchange for PeerExchange<'_> {
     fn call(&mut self, order: &Order, patience: Duration) -> Result<Result<Reply, Refusal>, Lost> {
         match self.link.call(&order.to_request(self.handover), patience) {
-            Ok(reply) => Ok(Reply::from_answer(order, reply).ok_or_else(|| Refusal::Told {
-                class: "Unfit".to_owned(),
-                desc: "its reply is not one to what it was asked".to_owned(),
-            })),
+            Ok(reply) => Ok(Reply::from_answer(order, reply).ok_or_else(Refusal::unfit)),
             Err(CallError::Refused(refusal)) => Ok(Reply::from_refusal(order, refusal)),
             Err(lost) => Err(Lost(lost.to_string())),
         }
@@ -92,7 +89,7 @@ impl Reply {
     }
 
     /// The reply that an answer to `order` is; `None` if it is no answer to it.
-    fn from_answer(order: &Order, answer: message::Reply) -> Option<Self> {
+    pub(crate) fn from_answer(order: &Order, answer: message::Reply) -> Option<Self> {
         let (done, round, wants_out) = match (order.ask, answer) {
             (Ask::Journal, message::Reply::Done(_)) => (Done::Journalled, order.round, false),
             (Ask::Round, message::Reply::Outcomes(told)) => {
@@ -106,11 +103,18 @@ impl Reply {
         Some(Self { round, done, wants_out })
     }
 
-    fn from_refusal(order: &Order, refusal: message::Refusal) -> Result<Self, Refusal> {
+    pub(crate) fn from_refusal(order: &Order, refusal: message::Refusal) -> Result<Self, Refusal> {
         if order.ask == Ask::Journal && refusal.class == JOURNAL_FAILED {
             return Ok(Self { round: order.round, done: Done::JournalFailed, wants_out: false });
         }
         Err(Refusal::Told { class: refusal.class, desc: refusal.desc })
+    }
+}
+
+impl Refusal {
+    /// A reply that is none to what was asked.
+    pub(crate) fn unfit() -> Self {
+        Self::Told { class: "Unfit".to_owned(), desc: "its reply is not one to what it was asked".to_owned() }
     }
 }
 

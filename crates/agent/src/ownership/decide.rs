@@ -130,6 +130,7 @@ impl Standing {
             return match self.own.guest {
                 Guest::Absent | Guest::Loading => Decision::Over(Side::Source),
                 Guest::Unknown => Decision::Ask(Question::QemuSilent),
+                Guest::Paused if self.stays_paused => Decision::Over(Side::Source),
                 Guest::Paused | Guest::Running => Decision::Run,
             };
         }
@@ -203,6 +204,7 @@ impl Standing {
     /// The guest is this host's. Where it is gone it may have run before it went, so nobody else gets it.
     const fn arrived(&self) -> Decision {
         match self.own.guest {
+            Guest::Paused if self.stays_paused => Decision::Over(Side::Destination),
             Guest::Paused | Guest::Running => Decision::Run,
             Guest::Unknown => Decision::Ask(Question::QemuSilent),
             Guest::Absent | Guest::Loading => Decision::Over(Side::Destination),

@@ -79,6 +79,7 @@ impl World {
             peer: host.knows,
             vouched: self.vouched == Some(side),
             cont_refused: host.cont == Cont::Refused,
+            stays_paused: false,
         }
     }
 

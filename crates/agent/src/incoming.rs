@@ -1,0 +1,394 @@
+//! The destination's part of a migration: answers the source's agent, one [`Incoming`] for each handover that is open on a link.
+//!
+//! It begins nothing by itself. It lets the guest run only after the source said `go` and its own journal says so too, and
+//! once it has journalled `abort` it never does ([`ownership`](crate::ownership)). When the link breaks it is dropped:
+//! journal, record and QEMU stay as they are, and the guest stays paused until the two hosts have spoken again.
+
+use crate::conduct::{Follower, NotDurable, Order, Patience};
+use crate::migrate::leg::{self, Agreed, Entries, SharedHands, Turned};
+use crate::migrate::{
+    Begin, End, Ground, Leg, Log, Lun, MachineError, Settings, Site, Trouble, UnitEnd, remains, talk, units,
+};
+use crate::ownership::{Forbidden, Guest, Mark, Marks, Standing, View};
+use handover::{Group, Phase, Side, Verdict};
+use peer::message::{
+    Aborted, Back, Done, Id, Incoming as Listen, Listening, Open, Opened, Owed, Ran, Records, Recover,
+    Refusal, Reply, Request,
+};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// The class of the refusal that promises that this host never runs the guest.
+pub const GIVEN_UP: &str = "GivenUp";
+
+/// How long the guest may take from the source's end of the migration to being here.
+const ARRIVAL: Duration = Duration::from_secs(20);
+/// Between looks at QEMU while something is waited for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A handover that the source's agent opened.
+pub struct Incoming {
+    site: Arc<dyn Site>,
+    handover: Id,
+    ground: Arc<dyn Ground>,
+    hands: SharedHands,
+    agreed: Agreed,
+    /// None for a plan.
+    log: Option<Arc<dyn Log>>,
+    /// None where no logical unit has anything to move.
+    follower: Option<Follower<Turned, Entries>>,
+    stay_paused: bool,
+    cont_refused: bool,
+    owed: Vec<Owed>,
+}
+
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Incoming").field("handover", &self.handover).finish_non_exhaustive()
+    }
+}
+
+impl From<Trouble> for Refusal {
+    fn from(Trouble(why): Trouble) -> Self {
+        Self::new("Refused", why)
+    }
+}
+
+impl From<MachineError> for Refusal {
+    fn from(error: MachineError) -> Self {
+        Self::new("Refused", error.to_string())
+    }
+}
+
+impl From<NotDurable> for Refusal {
+    fn from(error: NotDurable) -> Self {
+        Self::new("NotDurable", error.to_string())
+    }
+}
+
+impl From<Forbidden> for Refusal {
+    fn from(error: Forbidden) -> Self {
+        Self::new("Forbidden", error.to_string())
+    }
+}
+
+impl Incoming {
+    /// A handover begins: looks whether the guest can come here. That this peer may ask for this guest was checked before.
+    ///
+    /// # Errors
+    /// Why it cannot; nothing was changed.
+    pub fn open(site: Arc<dyn Site>, peer: &str, open: &Open) -> Result<(Self, Reply), Refusal> {
+        let guest = welcome(&*site, open)?;
+        let ground = site.ground(open.handover.0, Side::Destination)?;
+        let names: Vec<_> = open.luns.iter().map(|offer| offer.lun.clone()).collect();
+        let luns = ground.arrange(&names)?;
+        let paths = units::paths(&luns);
+        let log = match open.options.plan_only {
+            true => None,
+            false => Some(site.begin(&begin(open, peer, luns.clone()))?),
+        };
+        let (offers, options) = (open.luns.clone(), open.options.clone());
+        let agreed = Agreed { offers, paths: paths.clone(), options, luns };
+        let group = Group::new(agreed.there()?);
+        let mut incoming = Self::new(site, ground, open.handover, agreed, log);
+        incoming.stay_paused = open.options.stay_paused;
+        let places = leg::all(open.luns.len());
+        incoming.follow(group, Leg::There, places);
+        let guest = talk::word(guest).map(str::to_owned);
+        Ok((incoming, Reply::Opened(Opened { luns: paths, record: None, guest })))
+    }
+
+    /// An interrupted handover is put in order together with the source: `log` is what this host has of it.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn recover(
+        site: Arc<dyn Site>,
+        log: Arc<dyn Log>,
+        recover: &Recover,
+    ) -> Result<(Self, Reply), Refusal> {
+        let handover = recover.record.handover;
+        let ground = site.ground(handover.0, Side::Destination)?;
+        let names: Vec<_> = log.begun().luns.iter().map(|lun| lun.name.clone()).collect();
+        let luns = ground.arrange(&names)?;
+        ground.freeze()?;
+        let own = remains::record(&*log, handover, &luns);
+        let found = remains::interrupted(recover, &own, &luns)?;
+        let guest = talk::word(site.machine().guest()).map(str::to_owned);
+        let opened = Opened { luns: found.agreed.paths.clone(), record: Some(own), guest };
+        let stay_paused = !log.begun().was_running;
+        let mut incoming = Self::new(site, ground, handover, found.agreed, Some(log));
+        incoming.stay_paused = stay_paused;
+        incoming.follow(found.group, found.leg, found.places);
+        Ok((incoming, Reply::Opened(opened)))
+    }
+
+    fn new(
+        site: Arc<dyn Site>,
+        ground: Arc<dyn Ground>,
+        handover: Id,
+        agreed: Agreed,
+        log: Option<Arc<dyn Log>>,
+    ) -> Self {
+        let hands = Arc::new(Mutex::new(ground.hands()));
+        let (follower, owed) = (None, Vec::new());
+        let (stay_paused, cont_refused) = (false, false);
+        Self { site, handover, ground, hands, agreed, log, follower, stay_paused, cont_refused, owed }
+    }
+
+    fn follow(&mut self, group: Option<Group>, leg: Leg, places: Vec<u16>) {
+        let side = match leg {
+            Leg::There => Side::Destination,
+            Leg::Back => Side::Source,
+        };
+        let hands = Turned::new(Arc::clone(&self.hands), leg, places.clone());
+        let entries = Entries::new(self.log.clone(), leg, places);
+        self.follower = group.map(|group| Follower::new(group, side, hands, entries, Patience::default()));
+    }
+
+    /// Does what is asked. The order of requests was checked before ([`peer::sequence`]).
+    ///
+    /// # Errors
+    /// Why not; it says so too where something was begun.
+    pub fn handle(&mut self, request: &Request) -> Result<Reply, Refusal> {
+        if let Some(order) = Order::from_request(request) {
+            return self.obey(&order);
+        }
+        match request {
+            Request::Ping => Ok(Reply::Done(Done {})),
+            Request::Freeze(_) => self.freeze(),
+            Request::Attentions(attentions) => {
+                self.owed.clone_from(&attentions.owed);
+                Ok(Reply::Done(Done {}))
+            }
+            Request::Incoming(incoming) => self.listen(incoming),
+            Request::Go(_) => self.go(),
+            Request::Abort(_) => self.abort(),
+            Request::Back(back) => self.back(back),
+            Request::State(_) => self.state(),
+            Request::Close(close) => self.close(&close.verdict),
+            _ => Err(Refusal::new("OutOfOrder", format!("{} does not belong here", request.name()))),
+        }
+    }
+
+    fn obey(&mut self, order: &Order) -> Result<Reply, Refusal> {
+        let follower = self.follower.as_mut().ok_or_else(|| Trouble("no handover is under way".into()))?;
+        let reply = follower.handle(order)?.into_answer(order.digest)?;
+        if matches!(reply, Reply::Standing(_)) && is_taken(follower.group()) && !self.marks().has(Mark::Abort)
+        {
+            self.mark(Mark::Taken, None)?;
+        }
+        Ok(reply)
+    }
+
+    fn marks(&self) -> Marks {
+        self.log.as_ref().map(|log| log.marks()).unwrap_or_default()
+    }
+
+    fn standing(&self, source: Option<Marks>) -> Standing {
+        let own = View { marks: self.marks(), guest: self.site.machine().guest() };
+        let peer = source.map(|marks| View { marks, guest: Guest::Paused });
+        let alone = Standing::alone(Side::Destination, own);
+        Standing { peer, cont_refused: self.cont_refused, stays_paused: self.stay_paused, ..alone }
+    }
+
+    fn mark(&self, mark: Mark, source: Option<Marks>) -> Result<(), Refusal> {
+        let log = self.log.as_ref().ok_or_else(|| Trouble("this is only a plan".into()))?;
+        self.standing(source).allows(mark)?;
+        if !log.marks().has(mark) {
+            log.mark(mark)?;
+        }
+        Ok(())
+    }
+
+    fn freeze(&self) -> Result<Reply, Refusal> {
+        self.ground.freeze()?;
+        if self.follower.is_none() {
+            self.mark(Mark::Taken, None)?;
+        }
+        Ok(Reply::Done(Done {}))
+    }
+
+    fn listen(&self, incoming: &Listen) -> Result<Reply, Refusal> {
+        let machine = self.site.machine();
+        let settings =
+            Settings { capabilities: incoming.capabilities.clone(), parameters: incoming.parameters.clone() };
+        machine.configure(&settings)?;
+        let uri = machine.listen(incoming.uri.as_deref())?;
+        Ok(Reply::Listening(Listening { uri }))
+    }
+
+    /// The source has journalled `go`.
+    fn go(&mut self) -> Result<Reply, Refusal> {
+        let released: Marks = [Mark::Taken, Mark::Go].into_iter().collect();
+        if !self.marks().has(Mark::Go) {
+            if self.wait_for(Guest::Paused, ARRIVAL) != Guest::Paused {
+                return Err(self.give_up("the guest did not arrive here"));
+            }
+            self.mark(Mark::Go, Some(released))?;
+        }
+        let guest = match self.run() {
+            Ok(guest) => guest,
+            Err(why) => return Err(self.give_up(&why)),
+        };
+        self.mark(Mark::Ran, Some(released))?;
+        Ok(Reply::Ran(Ran { guest: guest.to_owned() }))
+    }
+
+    /// The guest is this host's: record, then `cont`.
+    fn run(&mut self) -> Result<&'static str, String> {
+        if let Err(trouble) = self.settle(End::Arrived) {
+            self.cont_refused = true;
+            return Err(trouble.to_string());
+        }
+        if self.stay_paused {
+            return Ok("paused");
+        }
+        let machine = self.site.machine();
+        if machine.guest() == Guest::Running {
+            return Ok("running");
+        }
+        match machine.cont() {
+            Ok(()) => {}
+            Err(error @ MachineError::Refused(_)) => {
+                self.cont_refused = machine.guest() == Guest::Paused;
+                return Err(error.to_string());
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+        match self.wait_for(Guest::Running, ARRIVAL) {
+            Guest::Running => Ok("running"),
+            guest => Err(format!("cont was accepted, and the guest is {guest:?}")),
+        }
+    }
+
+    /// Promises never to run the guest, where that can still be promised.
+    fn give_up(&self, why: &str) -> Refusal {
+        match self.mark(Mark::Abort, None) {
+            Ok(()) => Refusal::new(GIVEN_UP, why),
+            Err(_) => Refusal::new("Refused", format!("{why}; whether the guest ran here is not known")),
+        }
+    }
+
+    fn wait_for(&self, wanted: Guest, patience: Duration) -> Guest {
+        let (machine, end) = (self.site.machine(), Instant::now() + patience);
+        loop {
+            let guest = machine.guest();
+            if guest == wanted || guest == Guest::Absent || Instant::now() >= end {
+                return guest;
+            }
+            machine.wait(Instant::now() + LOOK);
+        }
+    }
+
+    fn abort(&self) -> Result<Reply, Refusal> {
+        let given_up = match &self.log {
+            None => true,
+            Some(_) => self.mark(Mark::Abort, None).is_ok(),
+        };
+        Ok(Reply::Aborted(Aborted { given_up }))
+    }
+
+    fn back(&mut self, back: &Back) -> Result<Reply, Refusal> {
+        let log = self.log.clone().ok_or_else(|| Trouble("this is only a plan".into()))?;
+        if !log.marks().has(Mark::Abort) {
+            return Err(Refusal::new("OutOfOrder", "nothing goes back before abort was said"));
+        }
+        let group = Group::new(self.agreed.back(&*log, &back.units)?);
+        self.follow(group, Leg::Back, back.units.iter().map(|unit| unit.unit).collect());
+        Ok(Reply::Done(Done {}))
+    }
+
+    fn state(&self) -> Result<Reply, Refusal> {
+        let record = self.log.as_ref().map(|log| remains::record(&**log, self.handover, &self.agreed.luns));
+        let guest = talk::word(self.site.machine().guest()).map(str::to_owned);
+        Ok(Reply::State(Records { record, guest }))
+    }
+
+    fn close(&mut self, verdict: &str) -> Result<Reply, Refusal> {
+        let Some(log) = self.log.clone() else { return Ok(Reply::Done(Done {})) };
+        if !log.marks().has(Mark::Ran) {
+            self.settle(End::Refused)?;
+            if log.marks().has(Mark::Abort) {
+                let back = Marks::new().with(Mark::Abort).with(Mark::Back);
+                self.mark(Mark::Back, Some(back))?;
+            }
+        }
+        log.end(verdict)?;
+        self.follower = None;
+        Ok(Reply::Done(Done {}))
+    }
+
+    fn settle(&self, end: End) -> Result<(), Trouble> {
+        self.ground.settle(end, &self.ends())
+    }
+
+    fn ends(&self) -> Vec<UnitEnd> {
+        let verdicts: Vec<_> =
+            self.follower.iter().flat_map(|follower| follower.group().verdicts()).collect();
+        let last = self.log.as_ref().map(|log| log.last()).unwrap_or_default();
+        let one = |(place, lun): (usize, &Lun)| UnitEnd {
+            lun: lun.name.clone(),
+            verdict: verdicts.get(place).and_then(|(_, verdict)| *verdict),
+            last: last.get(place).copied().flatten(),
+            owed: self.owed_to(place),
+        };
+        self.agreed.luns.iter().enumerate().map(one).collect()
+    }
+
+    fn owed_to(&self, place: usize) -> Vec<Vec<u8>> {
+        let of = |owed: &&Owed| usize::from(owed.unit) == place;
+        self.owed.iter().filter(of).flat_map(|owed| owed.sense.iter().map(|sense| sense.0.clone())).collect()
+    }
+}
+
+/// Whether the guest that is offered is the one that QEMU here waits for.
+fn welcome(site: &dyn Site, open: &Open) -> Result<Guest, Refusal> {
+    let identity = site.machine().identity()?;
+    if !identity.uuid.eq_ignore_ascii_case(&open.guest.uuid) {
+        return Err(Refusal::new(
+            "WrongGuest",
+            format!(
+                "{} has UUID {} here and {} at the source: start the destination's QEMU for this guest",
+                site.vm(),
+                identity.uuid,
+                open.guest.uuid
+            ),
+        ));
+    }
+    if let Some(obstacle) = identity.obstacles.first() {
+        return Err(Refusal::new("Refused", obstacle.clone()));
+    }
+    match site.machine().guest() {
+        Guest::Loading => Ok(Guest::Loading),
+        guest => Err(Refusal::new(
+            "Refused",
+            format!(
+                "QEMU at the destination does not wait for a guest (it is {}): start it with -incoming defer -S",
+                talk::word(guest).unwrap_or("gone")
+            ),
+        )),
+    }
+}
+
+fn begin(open: &Open, peer: &str, luns: Vec<Lun>) -> Begin {
+    Begin {
+        handover: open.handover.0,
+        uuid: open.guest.uuid.clone(),
+        side: Side::Destination,
+        peer: peer.to_owned(),
+        luns,
+        was_running: !open.options.stay_paused,
+    }
+}
+
+/// Every unit is here, or nobody's.
+fn is_taken(group: &Group) -> bool {
+    let fits = |verdict: Option<Verdict>| {
+        verdict
+            .is_none_or(|verdict| matches!(verdict, Verdict::Moved | Verdict::Fenced { .. } | Verdict::Lost))
+    };
+    let ended = group.verdicts().all(|(_, verdict)| verdict.is_some());
+    let stands = group.phase() == Some(Phase::Verify) || (ended && group.touched());
+    stands && group.verdicts().all(|(_, verdict)| fits(verdict))
+}

@@ -1,0 +1,411 @@
+//! A migration that does not go as planned, and one that an agent finds unfinished when it starts: [`ownership`](crate::ownership)
+//! says what is next, and this does it, until the guest runs at one host or the operator is needed.
+
+use super::document::{LunReport, Order, Report, Verdict};
+use super::leg::{self, Agreed};
+use super::machine::{MachineError, Stage};
+use super::site::{CallError, End, Leg, Link, Log, Site, Trouble, UnitEnd};
+use super::source::{Fail, Run, Watch};
+use super::times::Times;
+use super::{remains, talk, units};
+use crate::conduct::Pause;
+use crate::ownership::{Decision, Guest, Mark, Marks, Question, View};
+use handover::journal::Stage as Entered;
+use handover::{Ending, Group, Side, Verdict as UnitVerdict};
+use peer::message::{BackUnit, Guest as Named, Id, Options, Recover, Word};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long QEMU may take to let a guest run, or to end a migration.
+const PROMPT: Duration = Duration::from_secs(30);
+/// Between two looks at the other host.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How one step ended.
+enum Turn {
+    Again,
+    Wait(Option<Question>),
+    Over(Box<Report>),
+}
+
+/// Puts an unfinished migration of this host in order, from its journal: at the agent's start, and when the operator asks.
+/// `vouched`: the operator's word that the guest never ran at the destination and will not.
+///
+/// # Errors
+/// [`Trouble`]: the guest's logical units cannot be reached; nothing was changed.
+pub fn resume(
+    site: &dyn Site,
+    link: &dyn Link,
+    log: Arc<dyn Log>,
+    order: &Order,
+    watch: &dyn Watch,
+    vouched: bool,
+) -> Result<Report, Trouble> {
+    let run = Run::left(site, link, log, order, watch, vouched)?;
+    run.end_transfer();
+    Ok(run.settle(Verdict::Kept, "the agent found an unfinished migration"))
+}
+
+impl<'a> Run<'a> {
+    fn left(
+        site: &'a dyn Site,
+        link: &'a dyn Link,
+        log: Arc<dyn Log>,
+        order: &'a Order,
+        watch: &'a dyn Watch,
+        vouched: bool,
+    ) -> Result<Self, Trouble> {
+        let begun = log.begun().clone();
+        let ground = site.ground(begun.handover, Side::Source)?;
+        let names: Vec<_> = begun.luns.iter().map(|lun| lun.name.clone()).collect();
+        let luns = ground.arrange(&names)?;
+        if log.marks().touched {
+            ground.freeze()?;
+        }
+        let offers = units::offer(&luns)?;
+        let agreed = Agreed { offers, paths: units::paths(&luns), options: Options::default(), luns };
+        Ok(Self {
+            site,
+            link,
+            order,
+            watch,
+            guest: Named { vm: site.vm().to_owned(), uuid: begun.uuid },
+            handover: Id(begun.handover),
+            was_running: begun.was_running,
+            hands: Arc::new(Mutex::new(ground.hands())),
+            ground,
+            luns: begun.luns.iter().map(|lun| LunReport::new(&lun.name)).collect(),
+            agreed,
+            log: Some(log),
+            leader: None,
+            times: Times::default(),
+            commands: Vec::new(),
+            vouched,
+        })
+    }
+}
+
+impl Run<'_> {
+    /// Puts everything in order after `fail`.
+    pub(crate) fn turn_back(self, fail: &Fail) -> Report {
+        self.step("turn back");
+        self.end_transfer();
+        if self.log.is_none() {
+            let _ = self.talk().close("refused");
+            return self.report(Verdict::Failed, &fail.to_string());
+        }
+        let verdict = if matches!(fail, Fail::Refused(_)) { Verdict::Refused } else { Verdict::Kept };
+        self.settle(verdict, &fail.to_string())
+    }
+
+    /// Follows the rules of ownership to an end; `verdict` and `why` are for a guest that stays.
+    pub(crate) fn settle(mut self, verdict: Verdict, why: &str) -> Report {
+        let end = Instant::now() + Duration::from_secs(self.order.wait);
+        loop {
+            let peer = self.ask_peer();
+            let turn = match self.standing(peer).decide(self.order.on_doubt) {
+                Decision::RollBack => self.roll_back(peer, why),
+                Decision::TakeAlone => self.take_alone(),
+                Decision::Finish => self.finish(why),
+                Decision::Run => self.resume(verdict, why),
+                Decision::Over(Side::Source) => self.stays(verdict, why),
+                Decision::Over(Side::Destination) => Turn::Over(Box::new(self.gone())),
+                Decision::StayPaused => Turn::Wait(None),
+                Decision::Ask(question) => Turn::Wait(Some(question)),
+            };
+            match turn {
+                Turn::Over(report) => return *report,
+                Turn::Again if Instant::now() < end => {}
+                Turn::Wait(_) if Instant::now() < end => self.site.machine().wait(Instant::now() + LOOK),
+                Turn::Wait(question) => return self.doubt(why, question),
+                Turn::Again => return self.doubt(why, None),
+            }
+        }
+    }
+
+    /// What the other host says of itself, over a new link if it must be. A new link forgets the replica.
+    fn ask_peer(&mut self) -> Option<View> {
+        match self.talk().state(self.guest.clone()) {
+            Ok(records) => return Some(talk::view(&records)),
+            Err(CallError::Refused(_) | CallError::Unfit) => return None,
+            Err(CallError::Lost(_)) => {}
+        }
+        self.leader = None;
+        self.link.reconnect().ok()?;
+        self.talk().state(self.guest.clone()).ok().map(|records| talk::view(&records))
+    }
+
+    /// QEMU's migration is ended where it can be. The guest was stopped by us before anything was changed, so it stays so.
+    fn end_transfer(&self) {
+        let machine = self.site.machine();
+        let end = Instant::now() + PROMPT;
+        let over = || machine.transfer().map_or(true, |transfer| transfer.stage.is_over());
+        if !over() && machine.cancel().is_ok() {
+            while !over() && Instant::now() < end {
+                machine.wait(Instant::now() + Duration::from_millis(5));
+            }
+        }
+    }
+
+    fn roll_back(&mut self, peer: Option<View>, why: &str) -> Turn {
+        match self.try_roll_back(peer, why) {
+            Ok(turn) => turn,
+            Err(_) => Turn::Wait(None),
+        }
+    }
+
+    fn try_roll_back(&mut self, peer: Option<View>, why: &str) -> Result<Turn, Fail> {
+        self.mark(Mark::Abort, peer)?;
+        if self.standing(peer).untouched() {
+            self.mark(Mark::Back, peer)?;
+            let _ = self.talk().abort(why);
+            return Ok(Turn::Again);
+        }
+        let undone = match self.leader.is_some() {
+            true => self.undo(why)?,
+            false => self.recover(why)?,
+        };
+        if !undone {
+            return Ok(Turn::Wait(Some(Question::RegistrationsAway)));
+        }
+        self.mark(Mark::Back, peer)?;
+        Ok(Turn::Again)
+    }
+
+    /// Through the replicas as they stand.
+    fn undo(&mut self, why: &str) -> Result<bool, Fail> {
+        let Some(leader) = self.leader.as_mut() else { return Ok(false) };
+        leader.abort();
+        let ending = leader.advance();
+        let Ok(pause) = ending else {
+            // It stands where it stands: recovery goes on over a new link.
+            self.leader = None;
+            self.link.reconnect()?;
+            return self.recover(why);
+        };
+        self.note_verdicts();
+        if !self.talk().abort(why)? {
+            return Ok(false);
+        }
+        match pause {
+            Pause::Finished(Ending::Kept | Ending::Nobody) => Ok(true),
+            Pause::Finished(Ending::InDoubt) => Ok(false),
+            Pause::Finished(Ending::Moved | Ending::Split) | Pause::Phase(_) => {
+                let moved = self.moved();
+                self.bring_back(moved)
+            }
+        }
+    }
+
+    /// The units that are at the destination now, after a group that has ended or stands at the end of Verify.
+    fn moved(&self) -> Vec<u16> {
+        let Some(leader) = &self.leader else { return Vec::new() };
+        let at_destination =
+            |verdict: &Option<UnitVerdict>| verdict.is_none_or(|verdict| verdict == UnitVerdict::Moved);
+        let units = leader.group().verdicts().filter(|(_, verdict)| at_destination(verdict));
+        units.map(|(unit, _)| unit.0).collect()
+    }
+
+    /// A handover with the sides exchanged.
+    fn bring_back(&mut self, places: Vec<u16>) -> Result<bool, Fail> {
+        if places.is_empty() {
+            return Ok(true);
+        }
+        let Some(log) = self.log.clone() else { return Ok(false) };
+        let one = |unit: &u16| Ok(BackUnit { unit: *unit, nonce: Word(units::nonce()?) });
+        let which = places.iter().map(one).collect::<Result<Vec<_>, Trouble>>()?;
+        let group = Group::new(self.agreed.back(&*log, &which)?);
+        self.talk().back(which)?;
+        self.lead(group, Leg::Back, places);
+        let ending = self.run_through()?;
+        Ok(matches!(ending, Some(Ending::Moved | Ending::Nobody)))
+    }
+
+    fn run_through(&mut self) -> Result<Option<Ending>, Fail> {
+        let Some(leader) = self.leader.as_mut() else { return Ok(None) };
+        loop {
+            match leader.advance()? {
+                Pause::Phase(_) => leader.proceed(),
+                Pause::Finished(ending) => return Ok(Some(ending)),
+            }
+        }
+    }
+
+    /// From the journals of both hosts, over a link on which nothing is open.
+    fn recover(&mut self, why: &str) -> Result<bool, Fail> {
+        let Some(log) = self.log.clone() else { return Ok(false) };
+        let record = remains::record(&*log, self.handover, &self.agreed.luns);
+        let kept_at_source = log.marks().has(Mark::Back);
+        let recover =
+            Recover { guest: self.guest.clone(), record, prefer_destination: false, kept_at_source };
+        let opened = self.talk().recover(recover.clone())?;
+        let Some(theirs) = opened.record else {
+            return Err(Fail::Failed("the other host has no journal of this handover".into()));
+        };
+        let found = remains::interrupted(&recover, &theirs, &self.agreed.luns)?;
+        self.agreed = found.agreed;
+        if !self.talk().abort(why)? {
+            return Ok(false);
+        }
+        let (leg, places) = (found.leg, found.places);
+        self.lead(found.group, leg, places.clone());
+        match self.run_through()? {
+            None => Ok(true),
+            Some(Ending::InDoubt) => Ok(false),
+            Some(_) => {
+                let away = self.away(leg, &places);
+                self.bring_back(away)
+            }
+        }
+    }
+
+    /// The units that are at the destination after a recovery of `places` in `leg`.
+    fn away(&self, leg: Leg, places: &[u16]) -> Vec<u16> {
+        let Some(leader) = &self.leader else { return Vec::new() };
+        let verdicts: Vec<_> = leader.group().verdicts().map(|(_, verdict)| verdict).collect();
+        let there = |place: &u16| {
+            let unit = places.iter().position(|other| other == place);
+            let verdict = unit.and_then(|unit| verdicts.get(unit).copied().flatten());
+            match (leg, verdict) {
+                (Leg::There, Some(verdict)) => verdict == UnitVerdict::Moved,
+                (Leg::Back, Some(verdict)) => matches!(verdict, UnitVerdict::KeptAtSource { .. }),
+                (_, None) => self.had_moved(*place),
+            }
+        };
+        leg::all(self.agreed.luns.len()).into_iter().filter(there).collect()
+    }
+
+    fn had_moved(&self, place: u16) -> bool {
+        let last = self.log.as_ref().map(|log| log.last()).unwrap_or_default();
+        last.get(usize::from(place)).copied().flatten().is_some_and(|last| last.entry.stage == Entered::Moved)
+    }
+
+    /// The other host does not answer, and the operator said, or vouched, that the guest is to go on here.
+    fn take_alone(&mut self) -> Turn {
+        match self.try_take_alone() {
+            Ok(true) => Turn::Again,
+            Ok(false) | Err(_) => Turn::Wait(Some(Question::RegistrationsAway)),
+        }
+    }
+
+    fn try_take_alone(&mut self) -> Result<bool, Fail> {
+        self.mark(Mark::Abort, None)?;
+        let Some(log) = self.log.clone() else { return Ok(false) };
+        let back = super::alone::take_back(&self.agreed, &log, &self.hands)?;
+        if back {
+            self.mark(Mark::Back, None)?;
+        }
+        Ok(back)
+    }
+
+    /// Both hosts hold still and the destination has everything: forward is the shorter way.
+    fn finish(&mut self, why: &str) -> Turn {
+        let taken = View { marks: Marks::new().with(Mark::Taken), guest: Guest::Paused };
+        if self.site.machine().transfer().is_ok_and(|transfer| transfer.stage == Stage::PreSwitchover) {
+            return self.roll_back(Some(taken), why);
+        }
+        match self.go() {
+            Ok(report) => Turn::Over(Box::new(report)),
+            Err(_) => Turn::Wait(Some(Question::MayRunThere)),
+        }
+    }
+
+    /// The registrations are here again: record, then `cont`.
+    fn resume(&mut self, verdict: Verdict, why: &str) -> Turn {
+        if self.site.machine().guest() == Guest::Running {
+            return self.stays(verdict, why);
+        }
+        if let Err(trouble) = self.ground.settle(End::Kept, &self.ends()) {
+            return self.broken(why, &format!("the record cannot be written: {trouble}"));
+        }
+        let machine = self.site.machine();
+        match machine.cont() {
+            Err(MachineError::Silent(_)) => return Turn::Wait(Some(Question::QemuSilent)),
+            Err(error) => return self.broken(why, &error.to_string()),
+            Ok(()) => {}
+        }
+        let end = Instant::now() + PROMPT;
+        while machine.guest() != Guest::Running && Instant::now() < end {
+            machine.wait(Instant::now() + Duration::from_millis(5));
+        }
+        match machine.guest() {
+            Guest::Running => self.stays(verdict, why),
+            guest => self.broken(why, &format!("cont was accepted, and the guest is {guest:?}")),
+        }
+    }
+
+    /// The guest is here, and here alone.
+    fn stays(&mut self, verdict: Verdict, why: &str) -> Turn {
+        let mut notes = vec![why.to_owned()];
+        if let Err(trouble) = self.ground.settle(End::Kept, &self.ends()) {
+            notes.push(format!("the record here still says handover: {trouble}"));
+        }
+        let _ = self.talk().close("kept");
+        if let Some(log) = self.log.as_ref().filter(|_| notes.len() == 1) {
+            notes.extend(log.end("kept").err().map(|error| error.to_string()));
+        }
+        let verdict = if self.any(|verdict| matches!(verdict, UnitVerdict::Fenced { .. })) {
+            notes.push("another node has removed the guest's registration; it is not restored".into());
+            Verdict::Fenced
+        } else if self.any(|verdict| *verdict == UnitVerdict::Lost) {
+            notes.push("a target forgot the guest's registrations".into());
+            Verdict::Lost
+        } else {
+            verdict
+        };
+        notes.push(match self.site.machine().guest() {
+            Guest::Running => "the guest runs at the source with all it had".into(),
+            Guest::Paused => "the guest is at the source, paused as it was".into(),
+            _ => {
+                "the registrations are the source's, but its QEMU is gone: start the guest there again".into()
+            }
+        });
+        Turn::Over(Box::new(self.report(verdict, &notes.join("; "))))
+    }
+
+    fn any(&self, wanted: impl Fn(&UnitVerdict) -> bool) -> bool {
+        let verdicts = self.leader.iter().flat_map(|leader| leader.group().verdicts());
+        verdicts.filter_map(|(_, verdict)| verdict).any(|verdict| wanted(&verdict))
+    }
+
+    fn broken(&mut self, why: &str, trouble: &str) -> Turn {
+        let text = format!(
+            "{why}; the registrations are the source's again, but the guest does not run: {trouble}. When that is mended: \
+             tenure handover resume {}",
+            self.site.vm()
+        );
+        Turn::Over(Box::new(self.report(Verdict::InDoubt, &text)))
+    }
+
+    fn doubt(&mut self, why: &str, question: Option<Question>) -> Report {
+        let asked = question.map_or_else(
+            || {
+                format!(
+                    "the two hosts did not come to an end in time; look again: tenure handover status {}",
+                    self.site.vm()
+                )
+            },
+            |question| question.to_string(),
+        );
+        self.report(Verdict::InDoubt, &format!("{why}; the guest stays paused: {asked}"))
+    }
+
+    fn ends(&self) -> Vec<UnitEnd> {
+        let verdicts: Vec<_> = self.leader.iter().flat_map(|leader| leader.group().verdicts()).collect();
+        let last = self.log.as_ref().map(|log| log.last()).unwrap_or_default();
+        let owed = self.owed();
+        let one = |(place, lun): (usize, &super::Lun)| UnitEnd {
+            lun: lun.name.clone(),
+            verdict: verdicts.get(place).and_then(|(_, verdict)| *verdict),
+            last: last.get(place).copied().flatten(),
+            owed: owed.get(place).cloned().unwrap_or_default(),
+        };
+        self.agreed.luns.iter().enumerate().map(one).collect()
+    }
+
+    fn report(&self, verdict: Verdict, reason: &str) -> Report {
+        let mut report = Report::new(verdict, reason);
+        self.fill(&mut report);
+        report
+    }
+}

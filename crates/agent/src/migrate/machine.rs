@@ -1,0 +1,173 @@
+//! What a migration asks of this host's QEMU. `agent::vmm` does it over QMP.
+
+use crate::ownership::Guest;
+use serde_json::{Map, Value};
+use std::time::{Duration, Instant};
+
+/// A QEMU. Every call is bounded in time.
+pub trait Machine: Send + Sync {
+    /// Which guest this is, and what keeps it from being moved.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    fn identity(&self) -> Result<Identity, MachineError>;
+
+    /// How the guest stands; [`Guest::Unknown`] where QEMU does not answer.
+    fn guest(&self) -> Guest;
+
+    /// Sets capabilities and parameters of a migration, and those that every migration of ours needs.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    fn configure(&self, settings: &Settings) -> Result<(), MachineError>;
+
+    /// Destination: waits for the guest there, or where it is configured; gives where the source's QEMU is to connect.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    fn listen(&self, uri: Option<&str>) -> Result<String, MachineError>;
+
+    /// Source: begins.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    fn send(&self, uri: &str) -> Result<(), MachineError>;
+
+    /// Where the migration stands.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    fn transfer(&self) -> Result<Transfer, MachineError>;
+
+    /// Returns when QEMU tells of a change, or at `until`.
+    fn wait(&self, until: Instant);
+
+    /// Sets parameters while a migration runs.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    fn adjust(&self, pace: Pace) -> Result<(), MachineError>;
+
+    /// Stops the guest.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    fn stop(&self) -> Result<Stopped, MachineError>;
+
+    /// Source: lets a migration that stands before the switchover go on.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    fn switch_over(&self) -> Result<(), MachineError>;
+
+    /// Source: asks for an end. It is over when [`Transfer`] says so.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    fn cancel(&self) -> Result<(), MachineError>;
+
+    /// Lets the guest run. Only [`ownership`](crate::ownership) says when.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    fn cont(&self) -> Result<(), MachineError>;
+}
+
+/// Who a QEMU says that it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Its UUID.
+    pub uuid: String,
+    /// What keeps it from being moved by us, each with what to do about it.
+    pub obstacles: Vec<String>,
+}
+
+/// How QEMU is to migrate, beside what is always set (events, return path, pause before the switchover).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// Capabilities, by QEMU's names.
+    pub capabilities: Map<String, Value>,
+    /// Parameters, by QEMU's names.
+    pub parameters: Map<String, Value>,
+}
+
+/// What holds a migration back, so that it does not switch over before it is told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// So slow that no guest is through before it was looked at.
+    Held,
+    /// As fast as the order wants it, with the smallest downtime limit: QEMU goes on sending what the guest changes.
+    Full,
+    /// The same with the downtime limit of the order, or none: the guest is stopped.
+    Switch(Option<Duration>),
+}
+
+/// Where a migration stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Transfer {
+    /// How far.
+    pub stage: Stage,
+    /// Bytes of the guest's memory.
+    pub total: u64,
+    /// Of these, not sent yet.
+    pub remaining: u64,
+    /// Bytes sent.
+    pub transferred: u64,
+    /// Bytes in a second, as QEMU measured it; 0 where it has not.
+    pub rate: u64,
+    /// How long QEMU says that the guest stood still, of one that is over.
+    pub downtime: Option<Duration>,
+    /// Why it failed, in QEMU's words.
+    pub reason: Option<String>,
+}
+
+/// How far a migration is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// There is none.
+    #[default]
+    None,
+    /// It begins, sends memory, or does what this program does not know.
+    Active,
+    /// The guest is stopped; QEMU waits for [`Machine::switch_over`].
+    PreSwitchover,
+    /// The switchover.
+    Device,
+    /// The destination has everything.
+    Completed,
+    /// It has failed.
+    Failed,
+    /// It was cancelled.
+    Cancelled,
+}
+
+impl Stage {
+    /// Nothing is under way.
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::None | Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// What a [`Machine::stop`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// It stopped the guest, or the guest was stopped: nothing but `cont` lets it run.
+    ByUs,
+    /// The migration had stopped it already, and QEMU lets it run again if that fails.
+    ByMigration,
+}
+
+/// Why QEMU did not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MachineError {
+    /// There is no such process any more.
+    #[error("QEMU is gone: {0}")]
+    Gone(String),
+    /// No answer in time, or one that makes no sense: whether it was done is not known.
+    #[error("QEMU does not answer: {0}")]
+    Silent(String),
+    /// It said no.
+    #[error("QEMU refused: {0}")]
+    Refused(String),
+}

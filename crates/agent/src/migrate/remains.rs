@@ -1,0 +1,139 @@
+//! An interrupted handover, from the journals of both hosts: the same functions on both, because the two replicas of the
+//! recovery must be alike.
+
+use super::leg::Agreed;
+use super::site::{Last, Leg, Log, Lun, Trouble};
+use super::{talk, units};
+use crate::entry::EntryForm;
+use crate::ownership::Mark;
+use handover::known_targets::Traits;
+use handover::{Entry, Group, Remains, Side};
+use peer::message::Offer;
+use peer::message::{Id, Options, Paths, Record, Recover, Remains as Told, Word};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The last entry of a logical unit in a message.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Form {
+    entry: EntryForm,
+    /// It is of the way back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    back: bool,
+}
+
+/// What both hosts put in order together.
+pub(crate) struct Interrupted {
+    pub(crate) agreed: Agreed,
+    pub(crate) leg: Leg,
+    /// Which units, by their places.
+    pub(crate) places: Vec<u16>,
+    /// `None` where nothing was begun.
+    pub(crate) group: Option<Group>,
+}
+
+/// A host's journal in the words of the messages. `luns` are its logical units as they can be reached now.
+pub(crate) fn record(log: &dyn Log, handover: Id, luns: &[Lun]) -> Record {
+    let (marks, last) = (log.marks(), log.last());
+    let lun = |(place, lun): (usize, &Lun)| Told {
+        lun: lun.name.clone(),
+        ports: lun.ports.iter().map(units::told).collect(),
+        entry: last.get(place).copied().flatten().and_then(form),
+    };
+    Record {
+        handover,
+        led: log.begun().side == Side::Source,
+        marks: Mark::ALL.into_iter().filter(|mark| marks.has(*mark)).map(talk::told).collect(),
+        luns: luns.iter().enumerate().map(lun).collect(),
+        verdict: None,
+    }
+}
+
+fn form(last: Last) -> Option<Value> {
+    serde_json::to_value(Form { entry: EntryForm::new(&last.entry), back: last.leg == Leg::Back }).ok()
+}
+
+fn last(told: &Told) -> Result<Option<Last>, Trouble> {
+    let Some(value) = &told.entry else { return Ok(None) };
+    let wrong = |error: String| Trouble(format!("the other host's entry of {}: {error}", told.lun));
+    let form: Form = serde_json::from_value(value.clone()).map_err(|error| wrong(error.to_string()))?;
+    let entry = form.entry.to_entry().map_err(|error| wrong(error.to_string()))?;
+    Ok(Some(Last { leg: if form.back { Leg::Back } else { Leg::There }, entry }))
+}
+
+/// From what both hosts say, with this host's `luns`.
+pub(crate) fn interrupted(
+    recover: &Recover,
+    destination: &Record,
+    luns: &[Lun],
+) -> Result<Interrupted, Trouble> {
+    let source = &recover.record;
+    let same = source.luns.iter().map(|lun| &lun.lun).eq(destination.luns.iter().map(|lun| &lun.lun));
+    if !same {
+        return Err(Trouble("the two hosts' journals name different logical units".into()));
+    }
+    let lasts = |record: &Record| record.luns.iter().map(last).collect::<Result<Vec<_>, _>>();
+    let (from, to) = (lasts(source)?, lasts(destination)?);
+    let back = from.iter().chain(&to).flatten().any(|last| last.leg == Leg::Back);
+    let leg = if back { Leg::Back } else { Leg::There };
+    let (mut remains, mut places) = (Vec::new(), Vec::new());
+    for (place, (at_source, at_destination)) in (0u16..).zip(from.iter().zip(&to)) {
+        let of = |last: &Option<Last>| last.filter(|last| last.leg == leg).map(|last| last.entry);
+        let entries = [of(at_source), of(at_destination)];
+        if leg == Leg::There || entries.iter().any(Option::is_some) {
+            let (Some(from), Some(to)) =
+                (source.luns.get(usize::from(place)), destination.luns.get(usize::from(place)))
+            else {
+                continue;
+            };
+            places.push(place);
+            remains.push(one(leg, entries, from, to, recover)?);
+        }
+    }
+    let group = if remains.is_empty() { None } else { Group::recover(remains) };
+    Ok(Interrupted { agreed: agreed(source, destination, luns), leg, places, group })
+}
+
+fn one(
+    leg: Leg,
+    entries: [Option<Entry>; 2],
+    from: &Told,
+    to: &Told,
+    recover: &Recover,
+) -> Result<Remains, Trouble> {
+    let [at_source, at_destination] = entries;
+    let (from, to) = (units::ports(&from.ports)?, units::ports(&to.ports)?);
+    let there = leg == Leg::There;
+    let (source_entry, destination_entry) =
+        if there { (at_source, at_destination) } else { (at_destination, at_source) };
+    let (source, destination) = if there { (from, to) } else { (to, from) };
+    Ok(Remains {
+        source_entry,
+        destination_entry,
+        source,
+        destination,
+        source_alive: true,
+        destination_alive: true,
+        prefer_destination: !there || recover.prefer_destination,
+        kept_at_source: there && recover.kept_at_source,
+        traits: Traits::default(),
+    })
+}
+
+fn agreed(source: &Record, destination: &Record, luns: &[Lun]) -> Agreed {
+    let offer = |lun: &Told| Offer {
+        lun: lun.lun.clone(),
+        key: None,
+        nonce: Word::default(),
+        ports: lun.ports.clone(),
+        identity_is_ours: false,
+    };
+    let paths = |lun: &Told| Paths { lun: lun.lun.clone(), ports: lun.ports.clone() };
+    Agreed {
+        offers: source.luns.iter().map(offer).collect(),
+        paths: destination.luns.iter().map(paths).collect(),
+        options: Options::default(),
+        luns: luns.to_vec(),
+    }
+}

@@ -1,0 +1,149 @@
+//! The peer's commands with types, over any [`Link`].
+
+use super::site::{CallError, Link};
+use crate::ownership::{Guest, Mark, Marks, View};
+use peer::message::{
+    Abort, About, Attentions, Back, BackUnit, Close, Guest as Named, Id, Incoming, Mark as Told, Open,
+    Opened, Owed, Record, Records, Recover, Reply, Request, State,
+};
+use std::time::Duration;
+
+/// What an answer may take where nothing is waited for.
+const PROMPT: Duration = Duration::from_secs(10);
+
+/// One handover on a link.
+#[derive(Clone, Copy)]
+pub(crate) struct Talk<'a> {
+    pub(crate) link: &'a dyn Link,
+    pub(crate) handover: Id,
+}
+
+impl Talk<'_> {
+    fn about(&self) -> About {
+        About { handover: self.handover }
+    }
+
+    fn done(&self, request: &Request) -> Result<(), CallError> {
+        match self.link.call(request, PROMPT)? {
+            Reply::Done(_) => Ok(()),
+            _ => Err(CallError::Unfit),
+        }
+    }
+
+    pub(crate) fn open(&self, open: Open) -> Result<Opened, CallError> {
+        match self.link.call(&Request::Open(open), PROMPT)? {
+            Reply::Opened(opened) => Ok(opened),
+            _ => Err(CallError::Unfit),
+        }
+    }
+
+    pub(crate) fn recover(&self, recover: Recover) -> Result<Opened, CallError> {
+        match self.link.call(&Request::Recover(recover), PROMPT)? {
+            Reply::Opened(opened) => Ok(opened),
+            _ => Err(CallError::Unfit),
+        }
+    }
+
+    pub(crate) fn incoming(&self, incoming: Incoming) -> Result<String, CallError> {
+        match self.link.call(&Request::Incoming(incoming), PROMPT)? {
+            Reply::Listening(listening) => Ok(listening.uri),
+            _ => Err(CallError::Unfit),
+        }
+    }
+
+    pub(crate) fn freeze(&self) -> Result<(), CallError> {
+        self.done(&Request::Freeze(self.about()))
+    }
+
+    pub(crate) fn attentions(&self, owed: Vec<Owed>) -> Result<(), CallError> {
+        if owed.is_empty() {
+            return Ok(());
+        }
+        self.done(&Request::Attentions(Attentions { handover: self.handover, owed }))
+    }
+
+    pub(crate) fn back(&self, units: Vec<BackUnit>) -> Result<(), CallError> {
+        self.done(&Request::Back(Back { handover: self.handover, units }))
+    }
+
+    pub(crate) fn close(&self, verdict: &str) -> Result<(), CallError> {
+        self.done(&Request::Close(Close { handover: self.handover, verdict: verdict.to_owned() }))
+    }
+
+    /// The guest is the destination's now; gives how it stands there.
+    pub(crate) fn go(&self, patience: Duration) -> Result<String, CallError> {
+        match self.link.call(&Request::Go(self.about()), patience)? {
+            Reply::Ran(ran) => Ok(ran.guest),
+            _ => Err(CallError::Unfit),
+        }
+    }
+
+    /// Whether the destination has promised never to run the guest.
+    pub(crate) fn abort(&self, why: &str) -> Result<bool, CallError> {
+        let abort = Abort { handover: self.handover, why: why.to_owned() };
+        match self.link.call(&Request::Abort(abort), PROMPT)? {
+            Reply::Aborted(aborted) => Ok(aborted.given_up),
+            _ => Err(CallError::Unfit),
+        }
+    }
+
+    /// What the other host has of this handover; `None` where it knows nothing of it.
+    pub(crate) fn state(&self, guest: Named) -> Result<Records, CallError> {
+        let state = State { guest, handover: Some(self.handover) };
+        match self.link.call(&Request::State(state), PROMPT)? {
+            Reply::State(records) => Ok(records),
+            _ => Err(CallError::Unfit),
+        }
+    }
+}
+
+/// What records tell of a host. One that knows nothing of the handover has made no promise.
+pub(crate) fn view(records: &Records) -> View {
+    let guest = match records.guest.as_deref() {
+        None | Some("absent") => Guest::Absent,
+        Some("loading") => Guest::Loading,
+        Some("paused") => Guest::Paused,
+        Some("running") => Guest::Running,
+        Some(_) => Guest::Unknown,
+    };
+    View { marks: records.record.as_ref().map(marks).unwrap_or_default(), guest }
+}
+
+/// The marks of a record.
+pub(crate) fn marks(record: &Record) -> Marks {
+    let marks: Marks = record.marks.iter().map(|mark| heard(*mark)).collect();
+    let touched = record.luns.iter().any(|lun| lun.entry.is_some());
+    if touched { marks.touched() } else { marks }
+}
+
+/// A mark in the words of the messages.
+pub(crate) const fn told(mark: Mark) -> Told {
+    match mark {
+        Mark::Taken => Told::Taken,
+        Mark::Go => Told::Go,
+        Mark::Ran => Told::Ran,
+        Mark::Abort => Told::Abort,
+        Mark::Back => Told::Back,
+    }
+}
+
+const fn heard(mark: Told) -> Mark {
+    match mark {
+        Told::Taken => Mark::Taken,
+        Told::Go => Mark::Go,
+        Told::Ran => Mark::Ran,
+        Told::Abort => Mark::Abort,
+        Told::Back => Mark::Back,
+    }
+}
+
+/// A guest's standing in the words of the messages.
+pub(crate) const fn word(guest: Guest) -> Option<&'static str> {
+    match guest {
+        Guest::Absent => None,
+        Guest::Loading => Some("loading"),
+        Guest::Paused => Some("paused"),
+        Guest::Running => Some("running"),
+        Guest::Unknown => Some("unknown"),
+    }
+}

@@ -1,0 +1,250 @@
+//! Migrations in a world in memory: there, and everything that may go wrong on the way.
+
+mod world;
+
+use super::*;
+use crate::ownership::{Guest, Mark, OnDoubt};
+use handover::Side;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use world::{At, Fault, Host, Killed, Wire, World, lock};
+
+fn source(world: &Arc<World>) -> Host {
+    Host { world: Arc::clone(world), side: Side::Source }
+}
+
+fn order() -> Order {
+    Order { wait: 1, ..Order::new("web", "b") }
+}
+
+fn run(world: &Arc<World>, wire: &Wire, order: &Order) -> Report {
+    migrate(&source(world), wire, "b", order, &Unwatched)
+}
+
+fn run_with(fault: Fault) -> (Arc<World>, Report) {
+    let world = World::new(2, 5);
+    lock(&world.qemus).fault = fault;
+    let report = run(&world, &Wire::new(&world), &order());
+    (world, report)
+}
+
+/// The guest runs there with all it had, and the other host has nothing.
+fn is_at(world: &World, side: Side, what: &str) {
+    assert_eq!(world.guest(side), Guest::Running, "{what}");
+    assert_ne!(world.guest(side.other()), Guest::Running, "{what}");
+    if !world.units.is_empty() {
+        assert_eq!(world.owner(), Some(side), "{what}");
+        assert!(world.held(side), "{what}");
+    }
+}
+
+#[test]
+fn a_running_guest_moves_with_its_reservations_on_many_units_and_on_none() {
+    for count in [0, 1, 2, 16] {
+        let world = World::new(count, 5);
+        let report = run(&world, &Wire::new(&world), &order());
+        assert_eq!((report.verdict, report.exit), (Verdict::Moved, 0), "{report:#?}");
+        is_at(&world, Side::Destination, &report.reason);
+        let downtime = report.downtime.expect("it stood still");
+        assert!(downtime.round_trips <= 5, "{downtime:?}");
+        for side in [Side::Source, Side::Destination] {
+            assert_eq!(world.log(side).and_then(|log| log.ended()).as_deref(), Some("moved"), "{side}");
+        }
+    }
+}
+
+#[test]
+fn every_failure_before_go_ends_with_the_guest_running_at_the_source_with_all_it_had() {
+    let all = [At::Memory, At::BeforeTake, At::Switchover];
+    let faults = all.map(Fault::Fails).into_iter().chain(all.map(Fault::DestinationDies));
+    for fault in faults.chain([Fault::CancelledBySomebody, Fault::ContRefused]) {
+        let (world, report) = run_with(fault);
+        let what = format!("{fault:?}: {report:#?}");
+        assert_eq!((report.verdict, report.exit), (Verdict::Kept, 5), "{what}");
+        is_at(&world, Side::Source, &what);
+    }
+}
+
+#[test]
+fn a_destination_that_dies_when_it_has_everything_and_no_go_leaves_the_guest_at_the_source() {
+    let (world, report) = run_with(Fault::DestinationDies(At::Completed));
+    assert_eq!(report.verdict, Verdict::Kept, "{report:#?}");
+    is_at(&world, Side::Source, &report.reason);
+    let marks = |side| crate::migrate::Log::marks(&*world.log(side).unwrap());
+    assert!(marks(Side::Destination).has(Mark::Abort), "it promised never to run the guest");
+}
+
+#[test]
+fn a_source_that_dies_when_the_destination_has_everything_gives_the_guest_to_it() {
+    let (world, report) = run_with(Fault::SourceDies(At::Completed));
+    assert_eq!(world.guest(Side::Destination), Guest::Running, "{report:#?}");
+    assert_eq!(world.owner(), Some(Side::Destination));
+}
+
+#[test]
+fn a_guest_that_is_lost_with_its_qemu_leaves_its_registrations_at_the_source() {
+    for at in [At::Memory, At::BeforeTake, At::Switchover] {
+        let (world, report) = run_with(Fault::SourceDies(at));
+        assert_eq!(world.owner(), Some(Side::Source), "{at:?}: {report:#?}");
+        assert!(report.reason.contains("QEMU is gone"), "{}", report.reason);
+    }
+}
+
+#[test]
+fn a_qemu_that_switches_over_by_itself_is_turned_back_before_anything_is_changed() {
+    let (world, report) = run_with(Fault::TooFast);
+    assert_eq!(report.verdict, Verdict::Kept, "{report:#?}");
+    is_at(&world, Side::Source, &report.reason);
+}
+
+#[test]
+fn a_paused_guest_stays_paused_at_its_new_place_and_after_a_failure() {
+    for fault in [Fault::None, Fault::Fails(At::Switchover)] {
+        let world = World::new(1, 5);
+        lock(&world.qemus).guests[0] = Guest::Paused;
+        lock(&world.qemus).fault = fault;
+        let report = run(&world, &Wire::new(&world), &order());
+        let owner = if fault == Fault::None { Side::Destination } else { Side::Source };
+        assert_eq!(world.owner(), Some(owner), "{report:#?}");
+        assert_eq!(world.guest(owner), Guest::Paused);
+        assert_eq!(report.exit, if fault == Fault::None { 0 } else { 5 }, "{report:#?}");
+    }
+}
+
+#[test]
+fn a_guest_that_cannot_move_is_refused_with_the_reason_and_nothing_is_begun() {
+    let refused = |prepare: fn(&World), reason: &str| {
+        let world = World::new(2, 5);
+        prepare(&world);
+        for plan in [true, false] {
+            let report = run(&world, &Wire::new(&world), &Order { plan, ..order() });
+            assert_eq!((report.verdict, report.exit), (Verdict::Refused, 4), "{report:#?}");
+            assert!(report.reason.contains(reason), "{}", report.reason);
+            is_at(&world, Side::Source, reason);
+            assert!(world.log(Side::Source).is_none() && world.log(Side::Destination).is_none());
+        }
+    };
+    refused(|world| *lock(&world.obstacle) = Some("migrate-pr is on: switch it off".into()), "migrate-pr");
+    refused(|world| *lock(&world.uuid_there) = "another".into(), "has UUID another here");
+    refused(|world| *lock(&world.refused_unit) = Some(1), "has no logical unit disk1");
+    refused(|world| lock(&world.qemus).guests[1] = Guest::Absent, "does not wait for a guest");
+    refused(|world| lock(&world.qemus).guests[1] = Guest::Running, "does not wait for a guest");
+}
+
+#[test]
+fn a_plan_says_how_and_changes_nothing() {
+    let world = World::new(2, 5);
+    let report = run(&world, &Wire::new(&world), &Order { plan: true, ..order() });
+    assert_eq!((report.verdict, report.exit), (Verdict::Possible, 0), "{report:#?}");
+    assert!(report.method.is_some() && report.luns.len() == 2 && !report.commands.is_empty(), "{report:#?}");
+    assert!(world.log(Side::Source).is_none() && world.log(Side::Destination).is_none());
+    is_at(&world, Side::Source, "nothing moved");
+}
+
+/// How many messages a whole migration takes.
+fn messages() -> usize {
+    let world = World::new(2, 5);
+    let wire = Wire::new(&world);
+    run(&world, &wire, &order());
+    wire.calls.load(Ordering::SeqCst)
+}
+
+#[test]
+fn a_link_that_breaks_at_any_message_and_comes_back_leaves_one_owner_with_everything() {
+    for (at, after) in (0..messages()).flat_map(|at| [(at, false), (at, true)]) {
+        let world = World::new(2, 5);
+        let wire = Wire::new(&world);
+        *lock(&wire.cut) = Some((at, after));
+        let report = run(&world, &wire, &order());
+        let what = format!("message {at}, {after}: {report:#?}");
+        let owner =
+            if world.guest(Side::Destination) == Guest::Running { Side::Destination } else { Side::Source };
+        is_at(&world, owner, &what);
+        assert_ne!(report.exit, 7, "{what}");
+    }
+}
+
+#[test]
+fn a_destination_agent_that_never_comes_back_leaves_the_guest_paused_or_taken_back_as_ordered() {
+    let mut asked = 0;
+    for (at, on_doubt) in (1..messages()).flat_map(|at| [(at, OnDoubt::Pause), (at, OnDoubt::Resume)]) {
+        let world = World::new(2, 5);
+        let wire = Wire { gone_after_cut: true, ..Wire::new(&world) };
+        *lock(&wire.cut) = Some((at, false));
+        let report = run(&world, &wire, &Order { on_doubt, wait: 0, ..order() });
+        let what = format!("message {at}, {on_doubt:?}: {report:#?}");
+        let marks = world.log(Side::Source).map(|log| crate::migrate::Log::marks(&*log)).unwrap_or_default();
+        match report.exit {
+            7 => {
+                asked += 1;
+                assert_ne!(world.guest(Side::Source), Guest::Running, "{what}");
+                assert!(report.reason.contains("tenure handover"), "{what}");
+                assert!(on_doubt == OnDoubt::Pause || marks.has(Mark::Go), "{what}");
+            }
+            0 => is_at(&world, Side::Destination, &what),
+            _ => is_at(&world, Side::Source, &what),
+        }
+    }
+    assert!(asked > 3, "{asked}");
+}
+
+#[test]
+fn a_guest_that_is_fenced_at_any_message_arrives_or_stays_fenced_and_is_never_restored() {
+    let mut fenced = 0;
+    for at in 0..messages() {
+        let world = World::new(2, 5);
+        let wire = Wire::new(&world);
+        *lock(&wire.meanwhile) = Some(at);
+        let report = run(&world, &wire, &order());
+        let what = format!("message {at}: {report:#?}");
+        assert_eq!(world.owner(), None, "{what}");
+        let running = [Side::Source, Side::Destination].map(|side| world.guest(side) == Guest::Running);
+        assert_eq!(running.iter().filter(|running| **running).count(), 1, "{what}");
+        fenced += usize::from(report.exit == 6);
+    }
+    assert!(fenced > 3, "{fenced}");
+}
+
+/// Kills the agent of `side` at its step `at`, starts it again, and lets both settle.
+fn killed(side: Side, at: usize, fault: Fault) -> Option<(Arc<World>, Report)> {
+    let world = World::new(2, 5);
+    lock(&world.qemus).fault = fault;
+    let index = usize::from(side == Side::Destination);
+    world.kill[index].store(at, Ordering::SeqCst);
+    let wire = Wire::new(&world);
+    let ran = catch_unwind(AssertUnwindSafe(|| run(&world, &wire, &order())));
+    let was_killed = world.steps[index].load(Ordering::SeqCst) > at;
+    world.kill[index].store(usize::MAX, Ordering::SeqCst);
+    let report = match ran {
+        Ok(report) => report,
+        Err(killed) => {
+            assert!(killed.is::<Killed>(), "the source's agent panicked");
+            wire.break_off();
+            let Some(log) = world.log(Side::Source) else {
+                return Some((world, Report::new(Verdict::Failed, "nothing was begun")));
+            };
+            resume(&source(&world), &wire, log, &order(), &Unwatched, false)
+                .expect("the units can be reached")
+        }
+    };
+    was_killed.then_some((world, report))
+}
+
+#[test]
+fn an_agent_killed_at_any_step_and_started_again_leaves_one_owner_with_everything() {
+    let mut count = 0;
+    for fault in [Fault::None, Fault::Fails(At::Switchover), Fault::ContRefused] {
+        for side in [Side::Source, Side::Destination] {
+            for at in 0.. {
+                let Some((world, report)) = killed(side, at, fault) else { break };
+                let what = format!("{side} killed at step {at} with {fault:?}: {report:#?}");
+                let there = world.guest(Side::Destination) == Guest::Running;
+                is_at(&world, if there { Side::Destination } else { Side::Source }, &what);
+                count += 1;
+            }
+        }
+    }
+    println!("{count} crashes");
+    assert!(count > 100, "{count}");
+}

@@ -1,0 +1,653 @@
+//! Two hosts in one process: two QEMUs that migrate a guest, device servers, journals that survive their agent, and a link that
+//! can be cut. Every `cont` checks that the guest runs nowhere else, and that it was not resumed from old memory.
+
+use crate::conduct::{Hands, NotDurable, Report as Reported};
+use crate::incoming::Incoming;
+use crate::migrate::{
+    Begin, CallError, End, Ground, Identity, Last, Leg, Link, Log, Lun, Machine, MachineError, Pace,
+    Settings, Site, Stage, Stopped, Transfer, Trouble, UnitEnd,
+};
+use crate::ownership::{Guest, Mark, Marks};
+use handover::journal::Stage as Entered;
+use handover::{Action, Entry, Outcome, Port, Side, UnitIndex};
+use logical_unit::{ItNexus, LogicalUnit, LunSpec, NexusHandle};
+use peer::message::{Records, Refusal, Reply, Request};
+use peer::sequence::Sequence;
+use scsi::pr::{InAction, Key, ReservationType, request};
+use scsi::{DataPhase, IscsiName, Isid, TransportId};
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+pub(super) const KEY: Key = Key(0x4b);
+pub(super) const UUID: &str = "6a3e94c5-5b4f-4b0e-9a55-0f6f0c2f8d11";
+
+/// What a killed agent unwinds with.
+#[derive(Debug)]
+pub(super) struct Killed;
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where something happens to a QEMU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum At {
+    Memory,
+    BeforeTake,
+    Switchover,
+    Completed,
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    None,
+    /// QEMU's migration fails.
+    Fails(At),
+    /// Somebody else cancels it.
+    CancelledBySomebody,
+    SourceDies(At),
+    DestinationDies(At),
+    /// Pre-switchover comes before our stop.
+    TooFast,
+    ContRefused,
+}
+
+pub(super) struct Qemus {
+    pub(super) guests: [Guest; 2],
+    pub(super) stage: Stage,
+    remaining: u64,
+    pace: Pace,
+    /// QEMU stopped it, and lets it run again on failure.
+    halted: bool,
+    pub(super) fault: Fault,
+    pub(super) ran_at_destination: bool,
+}
+
+pub(super) struct World {
+    pub(super) qemus: Mutex<Qemus>,
+    pub(super) units: Vec<Arc<LogicalUnit>>,
+    pub(super) logs: [Mutex<Option<Arc<Journal>>>; 2],
+    /// The agent of this side dies at its n-th step (a write of its journal, before and after; a message).
+    pub(super) kill: [AtomicUsize; 2],
+    pub(super) steps: [AtomicUsize; 2],
+    tag: AtomicU64,
+    pub(super) obstacle: Mutex<Option<String>>,
+    pub(super) uuid_there: Mutex<String>,
+    pub(super) changed: Mutex<bool>,
+    pub(super) refused_unit: Mutex<Option<usize>>,
+    pub(super) settled: Mutex<Vec<(Side, End)>>,
+}
+
+fn place(side: Side) -> usize {
+    usize::from(side == Side::Destination)
+}
+
+pub(super) fn nexus(side: Side) -> ItNexus {
+    let name = IscsiName::new(&format!("iqn.2026-01.test:{side}")).unwrap();
+    let id = u8::try_from(place(side)).unwrap();
+    ItNexus { initiator: TransportId::iscsi(name, Isid([0, 2, 3, 4, 5, id])), target_port: 1 }
+}
+
+impl World {
+    /// A running guest that holds a reservation of `kind` on each of `count` logical units, or with 0 has nothing.
+    pub(super) fn new(count: usize, kind: u8) -> Arc<Self> {
+        let world = Self {
+            qemus: Mutex::new(Qemus {
+                guests: [Guest::Running, Guest::Loading],
+                stage: Stage::None,
+                remaining: 0,
+                pace: Pace::Held,
+                halted: false,
+                fault: Fault::None,
+                ran_at_destination: false,
+            }),
+            units: (0..count).map(unit).collect(),
+            logs: Default::default(),
+            kill: [AtomicUsize::new(usize::MAX), AtomicUsize::new(usize::MAX)],
+            steps: Default::default(),
+            tag: AtomicU64::new(1),
+            obstacle: Mutex::default(),
+            uuid_there: Mutex::new(UUID.to_owned()),
+            changed: Mutex::default(),
+            refused_unit: Mutex::default(),
+            settled: Mutex::default(),
+        };
+        for unit in 0..count {
+            assert!(world.send(unit, Side::Source, &request::register(Key::NONE, KEY, true)));
+            if kind != 0 {
+                assert!(world.send(unit, Side::Source, &request::reserve(KEY, ReservationType(kind))));
+            }
+        }
+        Arc::new(world)
+    }
+
+    pub(super) fn execute(&self, unit: usize, side: Side, request: &scsi::Request) -> scsi::Completion {
+        self.execute_on(unit, &self.units[unit].attach(&nexus(side)), request)
+    }
+
+    pub(super) fn execute_on(
+        &self,
+        unit: usize,
+        nexus: &NexusHandle,
+        request: &scsi::Request,
+    ) -> scsi::Completion {
+        let unit = &self.units[unit];
+        let task = unit.begin(nexus, self.tag.fetch_add(1, Ordering::Relaxed));
+        let out = match &request.data {
+            DataPhase::Out(data) => data.as_slice(),
+            _ => &[],
+        };
+        unit.execute(nexus, &task, &request.cdb, out)
+    }
+
+    /// Whether it ends GOOD, unit attentions aside.
+    pub(super) fn send(&self, unit: usize, side: Side, request: &scsi::Request) -> bool {
+        (0..8).any(|_| {
+            let completion = self.execute(unit, side, request);
+            completion.status == scsi::Status::GOOD
+        })
+    }
+
+    /// Who is registered on every unit, and on no other side.
+    pub(super) fn owner(&self) -> Option<Side> {
+        let of = |side| {
+            (0..self.units.len()).all(|unit| self.send(unit, side, &request::register(KEY, KEY, true)))
+        };
+        let none = |side| {
+            (0..self.units.len()).all(|unit| !self.send(unit, side, &request::register(KEY, KEY, true)))
+        };
+        match (of(Side::Source) && none(Side::Destination), of(Side::Destination) && none(Side::Source)) {
+            (true, false) => Some(Side::Source),
+            (false, true) => Some(Side::Destination),
+            _ => None,
+        }
+    }
+
+    /// The reservation of every unit is the guest's.
+    pub(super) fn held(&self, owner: Side) -> bool {
+        (0..self.units.len()).all(|unit| {
+            let read = self.execute(unit, owner, &request::read(InAction::READ_RESERVATION, 64));
+            read.data.get(8..16) == Some(&KEY.0.to_be_bytes()[..])
+        })
+    }
+
+    /// Another node fences the guest.
+    pub(super) fn fence(&self) {
+        let name = IscsiName::new("iqn.2026-01.test:other").unwrap();
+        let other = ItNexus { initiator: TransportId::iscsi(name, Isid([0, 2, 3, 4, 5, 9])), target_port: 1 };
+        let key = Key(0xaa);
+        for unit in 0..self.units.len() {
+            let nexus = self.units[unit].attach(&other);
+            let send = |request: &scsi::Request| {
+                (0..4).any(|_| self.execute_on(unit, &nexus, request).status == scsi::Status::GOOD)
+            };
+            assert!(send(&request::register(Key::NONE, key, true)));
+            assert!(send(&request::preempt(key, KEY, ReservationType(5))));
+        }
+    }
+
+    pub(super) fn guest(&self, side: Side) -> Guest {
+        lock(&self.qemus).guests[place(side)]
+    }
+
+    /// One more step of an agent, which may be its last.
+    fn step(&self, side: Side) {
+        let step = self.steps[place(side)].fetch_add(1, Ordering::SeqCst);
+        if step == self.kill[place(side)].load(Ordering::SeqCst) {
+            panic_any(Killed);
+        }
+    }
+
+    pub(super) fn log(&self, side: Side) -> Option<Arc<Journal>> {
+        lock(&self.logs[place(side)]).clone()
+    }
+}
+
+fn unit(number: usize) -> Arc<LogicalUnit> {
+    let unit = LogicalUnit::open(&LunSpec::memory(1 << 20)).unwrap();
+    unit.identify(&format!("iqn.2026-01.test:disk{number}"), &[1]);
+    unit
+}
+
+pub(super) struct Host {
+    pub(super) world: Arc<World>,
+    pub(super) side: Side,
+}
+
+impl Site for Host {
+    fn vm(&self) -> &str {
+        "web"
+    }
+
+    fn machine(&self) -> &dyn Machine {
+        self
+    }
+
+    fn ground(&self, _: u128, _: Side) -> Result<Arc<dyn Ground>, Trouble> {
+        Ok(Arc::new(Self { world: Arc::clone(&self.world), side: self.side }))
+    }
+
+    fn begin(&self, begin: &Begin) -> Result<Arc<dyn Log>, NotDurable> {
+        let log = Arc::new(Journal {
+            begin: begin.clone(),
+            world: Arc::downgrade(&self.world),
+            lines: Mutex::default(),
+        });
+        *lock(&self.world.logs[place(self.side)]) = Some(Arc::clone(&log));
+        Ok(log)
+    }
+}
+
+impl Ground for Host {
+    fn luns(&self) -> Vec<Lun> {
+        (0..self.world.units.len()).map(|unit| self.lun(unit)).collect()
+    }
+
+    fn arrange(&self, offered: &[String]) -> Result<Vec<Lun>, Trouble> {
+        let missing = *lock(&self.world.refused_unit);
+        if let Some(unit) = missing.filter(|_| self.side == Side::Destination) {
+            return Err(Trouble(format!("this host's QEMU has no logical unit disk{unit}")));
+        }
+        Ok((0..offered.len()).map(|unit| self.lun(unit)).collect())
+    }
+
+    fn owed(&self) -> Vec<Vec<Vec<u8>>> {
+        Vec::new()
+    }
+
+    fn hands(&self) -> Box<dyn Hands> {
+        Box::new(Nexuses { world: Arc::clone(&self.world), side: self.side })
+    }
+
+    fn freeze(&self) -> Result<bool, Trouble> {
+        Ok(std::mem::take(&mut *lock(&self.world.changed)))
+    }
+
+    fn settle(&self, end: End, _: &[UnitEnd]) -> Result<(), Trouble> {
+        lock(&self.world.settled).push((self.side, end));
+        Ok(())
+    }
+}
+
+impl Host {
+    fn lun(&self, unit: usize) -> Lun {
+        let nexus = nexus(self.side);
+        let port = Port { initiator: Some(nexus.initiator), target_port: Some(1) };
+        let key = (self.side == Side::Source).then_some(KEY);
+        Lun { name: format!("disk{unit}"), key, ports: vec![port], identity_is_ours: false }
+    }
+}
+
+struct Nexuses {
+    world: Arc<World>,
+    side: Side,
+}
+
+impl Hands for Nexuses {
+    fn carry_out(&mut self, actions: &[(UnitIndex, Action)], _: Instant) -> Vec<Reported> {
+        let one = |(unit, action): &(UnitIndex, Action)| {
+            let Action::Execute { id, path, request } = action else { panic!("{action:?}") };
+            assert_eq!(path.side, self.side, "only its own");
+            let outcome = Outcome::Done(self.world.execute(usize::from(unit.0), self.side, request));
+            Reported { unit: *unit, id: *id, outcome: Some(outcome) }
+        };
+        actions.iter().map(one).collect()
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Line {
+    Entry(Leg, UnitIndex, Entry),
+    Mark(Mark),
+    End(String),
+}
+
+pub(super) struct Journal {
+    begin: Begin,
+    world: std::sync::Weak<World>,
+    lines: Mutex<Vec<Line>>,
+}
+
+impl Journal {
+    fn write(&self, lines: Vec<Line>) {
+        let world = self.world.upgrade().unwrap();
+        world.step(self.begin.side);
+        lock(&self.lines).extend(lines);
+        world.step(self.begin.side);
+    }
+
+    pub(super) fn ended(&self) -> Option<String> {
+        lock(&self.lines).iter().rev().find_map(|line| match line {
+            Line::End(verdict) => Some(verdict.clone()),
+            _ => None,
+        })
+    }
+}
+
+impl Log for Journal {
+    fn entries(&self, _: u64, leg: Leg, entries: &[(UnitIndex, Entry)]) -> Result<(), NotDurable> {
+        self.write(entries.iter().map(|(unit, entry)| Line::Entry(leg, *unit, *entry)).collect());
+        Ok(())
+    }
+
+    fn mark(&self, mark: Mark) -> Result<(), NotDurable> {
+        self.write(vec![Line::Mark(mark)]);
+        Ok(())
+    }
+
+    fn begun(&self) -> &Begin {
+        &self.begin
+    }
+
+    fn marks(&self) -> Marks {
+        let lines = lock(&self.lines);
+        let marks: Marks = lines
+            .iter()
+            .filter_map(|line| if let Line::Mark(mark) = line { Some(*mark) } else { None })
+            .collect();
+        let touched = lines
+            .iter()
+            .any(|line| matches!(line, Line::Entry(_, _, entry) if entry.stage >= Entered::Freeze));
+        if touched { marks.touched() } else { marks }
+    }
+
+    fn last(&self) -> Vec<Option<Last>> {
+        let mut last = vec![None; self.begin.luns.len()];
+        for line in lock(&self.lines).iter() {
+            if let Line::Entry(leg, unit, entry) = line {
+                last[usize::from(unit.0)] = Some(Last { leg: *leg, entry: *entry });
+            }
+        }
+        last
+    }
+
+    fn end(&self, verdict: &str) -> Result<(), NotDurable> {
+        self.write(vec![Line::End(verdict.to_owned())]);
+        Ok(())
+    }
+}
+
+impl Qemus {
+    fn check(&self) {
+        let running = self.guests.iter().filter(|guest| **guest == Guest::Running).count();
+        assert!(running <= 1, "the guest runs on both hosts");
+        assert!(!(self.ran_at_destination && self.guests[0] == Guest::Running), "resumed from old memory");
+    }
+
+    fn strike(&mut self, at: At) {
+        match self.fault {
+            Fault::Fails(when) if when == at => self.fail(),
+            Fault::SourceDies(when) if when == at => {
+                self.guests[0] = Guest::Absent;
+                if at != At::Completed {
+                    self.guests[1] = Guest::Absent;
+                }
+            }
+            Fault::DestinationDies(when) if when == at => {
+                self.guests[1] = Guest::Absent;
+                if at != At::Completed {
+                    self.fail();
+                }
+            }
+            _ => return,
+        }
+        self.fault = Fault::None;
+    }
+
+    fn fail(&mut self) {
+        self.over(Stage::Failed);
+    }
+
+    fn over(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.guests[1] = Guest::Absent;
+        if std::mem::take(&mut self.halted) && self.guests[0] == Guest::Paused {
+            self.guests[0] = Guest::Running;
+        }
+        self.check();
+    }
+
+    fn advance(&mut self) {
+        if self.stage != Stage::Active || self.guests[0] == Guest::Absent {
+            return;
+        }
+        match self.pace {
+            Pace::Held => {}
+            Pace::Full => {
+                self.strike(At::Memory);
+                if self.fault == Fault::CancelledBySomebody {
+                    self.over(Stage::Cancelled);
+                }
+                if self.fault == Fault::TooFast && self.stage == Stage::Active {
+                    self.fault = Fault::None;
+                    (self.stage, self.halted, self.guests[0]) = (Stage::PreSwitchover, true, Guest::Paused);
+                }
+                self.remaining = self.remaining.saturating_sub(40);
+            }
+            Pace::Switch(_) if self.guests[0] == Guest::Paused => {
+                self.stage = Stage::PreSwitchover;
+                self.strike(At::BeforeTake);
+            }
+            Pace::Switch(_) => {}
+        }
+    }
+}
+
+impl Machine for Host {
+    fn identity(&self) -> Result<Identity, MachineError> {
+        let obstacles = lock(&self.world.obstacle).iter().cloned().collect();
+        let uuid = match self.side {
+            Side::Source => UUID.to_owned(),
+            Side::Destination => lock(&self.world.uuid_there).clone(),
+        };
+        Ok(Identity { uuid, obstacles })
+    }
+
+    fn guest(&self) -> Guest {
+        self.world.guest(self.side)
+    }
+
+    fn configure(&self, _: &Settings) -> Result<(), MachineError> {
+        Ok(())
+    }
+
+    fn listen(&self, uri: Option<&str>) -> Result<String, MachineError> {
+        Ok(uri.unwrap_or("tcp:127.0.0.1:4444").to_owned())
+    }
+
+    fn send(&self, _: &str) -> Result<(), MachineError> {
+        let mut qemus = lock(&self.world.qemus);
+        (qemus.stage, qemus.remaining) = (Stage::Active, 100);
+        Ok(())
+    }
+
+    fn transfer(&self) -> Result<Transfer, MachineError> {
+        let mut qemus = lock(&self.world.qemus);
+        if qemus.guests[place(self.side)] == Guest::Absent {
+            return Err(MachineError::Gone("killed".into()));
+        }
+        qemus.advance();
+        let (stage, remaining) = (qemus.stage, qemus.remaining);
+        Ok(Transfer { stage, remaining, total: 100, rate: 100, ..Transfer::default() })
+    }
+
+    fn wait(&self, until: Instant) {
+        std::thread::sleep(until.saturating_duration_since(Instant::now()).min(Duration::from_millis(1)));
+    }
+
+    fn adjust(&self, pace: Pace) -> Result<(), MachineError> {
+        lock(&self.world.qemus).pace = pace;
+        Ok(())
+    }
+
+    fn stop(&self) -> Result<Stopped, MachineError> {
+        let mut qemus = lock(&self.world.qemus);
+        if qemus.halted {
+            return Ok(Stopped::ByMigration);
+        }
+        qemus.guests[0] = Guest::Paused;
+        Ok(Stopped::ByUs)
+    }
+
+    fn switch_over(&self) -> Result<(), MachineError> {
+        let mut qemus = lock(&self.world.qemus);
+        qemus.strike(At::Switchover);
+        if qemus.guests[0] == Guest::Absent {
+            return Err(MachineError::Gone("killed".into()));
+        }
+        if qemus.stage == Stage::PreSwitchover {
+            (qemus.stage, qemus.guests[1]) = (Stage::Completed, Guest::Paused);
+            qemus.strike(At::Completed);
+        }
+        Ok(())
+    }
+
+    fn cancel(&self) -> Result<(), MachineError> {
+        let mut qemus = lock(&self.world.qemus);
+        if !qemus.stage.is_over() {
+            qemus.over(Stage::Cancelled);
+        }
+        Ok(())
+    }
+
+    fn cont(&self) -> Result<(), MachineError> {
+        let mut qemus = lock(&self.world.qemus);
+        if self.side == Side::Destination && qemus.fault == Fault::ContRefused {
+            return Err(MachineError::Refused("no".into()));
+        }
+        match &mut qemus.guests[place(self.side)] {
+            guest @ Guest::Paused => *guest = Guest::Running,
+            Guest::Running => {}
+            _ => return Err(MachineError::Gone("killed".into())),
+        }
+        qemus.ran_at_destination |= self.side == Side::Destination;
+        qemus.check();
+        Ok(())
+    }
+}
+
+/// The link, with the destination's agent at its end.
+pub(super) struct Wire {
+    pub(super) world: Arc<World>,
+    served: Mutex<Option<(Sequence, Option<Incoming>)>>,
+    /// Before, or after, this many messages the link is cut.
+    pub(super) cut: Mutex<Option<(usize, bool)>>,
+    pub(super) calls: AtomicUsize,
+    /// The destination's agent does not come back.
+    pub(super) gone: Mutex<bool>,
+    pub(super) gone_after_cut: bool,
+    /// Something that another node does before this message.
+    pub(super) meanwhile: Mutex<Option<usize>>,
+}
+
+impl Wire {
+    pub(super) fn new(world: &Arc<World>) -> Self {
+        Self {
+            world: Arc::clone(world),
+            served: Mutex::new(Some((Sequence::new(), None))),
+            cut: Mutex::default(),
+            calls: AtomicUsize::new(0),
+            gone: Mutex::default(),
+            gone_after_cut: false,
+            meanwhile: Mutex::default(),
+        }
+    }
+
+    fn host(&self) -> Arc<Host> {
+        Arc::new(Host { world: Arc::clone(&self.world), side: Side::Destination })
+    }
+
+    fn serve(&self, request: &Request) -> Result<Reply, CallError> {
+        let mut served = lock(&self.served);
+        let (sequence, incoming) = served.as_mut().ok_or_else(lost)?;
+        if let Request::State(_) = request {
+            return Ok(self.state());
+        }
+        let answered = catch_unwind(AssertUnwindSafe(|| {
+            sequence.admit(request)?;
+            self.answer(incoming, request)
+        }));
+        match answered {
+            Ok(answer) => Ok(answer?),
+            Err(killed) => {
+                assert!(killed.is::<Killed>(), "the destination's agent panicked");
+                self.world.kill[1].store(usize::MAX, Ordering::SeqCst);
+                *served = None;
+                Err(lost())
+            }
+        }
+    }
+
+    fn answer(&self, incoming: &mut Option<Incoming>, request: &Request) -> Result<Reply, Refusal> {
+        match request {
+            Request::Open(open) => {
+                let (opened, reply) = Incoming::open(self.host(), "a", open)?;
+                *incoming = Some(opened);
+                Ok(reply)
+            }
+            Request::Recover(recover) => {
+                let log =
+                    self.world.log(Side::Destination).ok_or_else(|| Refusal::new("Unknown", "no journal"))?;
+                let (opened, reply) = Incoming::recover(self.host(), log, recover)?;
+                *incoming = Some(opened);
+                Ok(reply)
+            }
+            _ => incoming
+                .as_mut()
+                .ok_or_else(|| Refusal::new("OutOfOrder", "nothing is open"))?
+                .handle(request),
+        }
+    }
+
+    fn state(&self) -> Reply {
+        let log = self.world.log(Side::Destination);
+        let record = log.map(|log| {
+            let id = peer::message::Id(log.begun().handover);
+            crate::migrate::remains::record(&*log, id, &log.begun().luns)
+        });
+        let guest = crate::migrate::talk::word(self.world.guest(Side::Destination)).map(str::to_owned);
+        Reply::State(Records { record, guest })
+    }
+
+    pub(super) fn break_off(&self) {
+        *lock(&self.served) = None;
+    }
+}
+
+fn lost() -> CallError {
+    CallError::Lost("cut".into())
+}
+
+impl Link for Wire {
+    fn call(&self, request: &Request, _: Duration) -> Result<Reply, CallError> {
+        let number = self.calls.fetch_add(1, Ordering::SeqCst);
+        self.world.step(Side::Source);
+        if *lock(&self.meanwhile) == Some(number) {
+            self.world.fence();
+        }
+        let cut = *lock(&self.cut);
+        if cut == Some((number, false)) {
+            self.break_off();
+            *lock(&self.gone) = self.gone_after_cut;
+        }
+        let reply = self.serve(request);
+        if cut == Some((number, true)) {
+            self.break_off();
+            *lock(&self.gone) = self.gone_after_cut;
+            return Err(lost());
+        }
+        self.world.step(Side::Source);
+        reply
+    }
+
+    fn reconnect(&self) -> Result<(), CallError> {
+        if *lock(&self.gone) {
+            return Err(lost());
+        }
+        *lock(&self.served) = Some((Sequence::new(), None));
+        Ok(())
+    }
+}
