@@ -9,11 +9,11 @@ use crate::migrate::leg::{self, Agreed, Entries, SharedHands, Turned};
 use crate::migrate::{
     Begin, End, Ground, Leg, Log, Lun, MachineError, Settings, Site, Trouble, UnitEnd, remains, talk, units,
 };
-use crate::ownership::{Forbidden, Guest, Mark, Marks, Standing, View};
+use crate::ownership::{Decision, Forbidden, Guest, Mark, Marks, OnDoubt, Standing, View};
 use handover::{Group, Phase, Side, Verdict};
 use peer::message::{
-    Aborted, Back, Done, Id, Incoming as Listen, Listening, Open, Opened, Owed, Ran, Records, Recover,
-    Refusal, Reply, Request,
+    Aborted, Back, Done, Id, Incoming as Listen, Listening, Open, Opened, Options, Owed, Ran, Records,
+    Recover, Refusal, Reply, Request,
 };
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -121,6 +121,18 @@ impl Incoming {
         incoming.stay_paused = stay_paused;
         incoming.follow(found.group, found.leg, found.places);
         Ok((incoming, Reply::Opened(opened)))
+    }
+
+    /// What is left of one after the agent was started again.
+    fn left(site: Arc<dyn Site>, log: Arc<dyn Log>) -> Result<Self, Refusal> {
+        let handover = Id(log.begun().handover);
+        let ground = site.ground(handover.0, Side::Destination)?;
+        let names: Vec<_> = log.begun().luns.iter().map(|lun| lun.name.clone()).collect();
+        let luns = ground.arrange(&names)?;
+        let (offers, paths) = (units::offer(&luns)?, units::paths(&luns));
+        let agreed = Agreed { offers, paths, options: Options::default(), luns };
+        let stay_paused = !log.begun().was_running;
+        Ok(Self { stay_paused, ..Self::new(site, ground, handover, agreed, Some(log)) })
     }
 
     fn new(
@@ -340,6 +352,33 @@ impl Incoming {
         let of = |owed: &&Owed| usize::from(owed.unit) == place;
         self.owed.iter().filter(of).flat_map(|owed| owed.sense.iter().map(|sense| sense.0.clone())).collect()
     }
+}
+
+/// What an agent does with an unfinished handover in which its host is the destination: at its start, and when the source told
+/// something new. Only a guest that was given to this host is let run; everything else waits for the source.
+///
+/// # Errors
+/// What does not work here.
+pub fn resume(site: &Arc<dyn Site>, log: &Arc<dyn Log>, source: Option<View>) -> Result<Decision, Refusal> {
+    let own = View { marks: log.marks(), guest: site.machine().guest() };
+    let alone = Standing::alone(Side::Destination, own);
+    let standing = Standing { peer: source, stays_paused: !log.begun().was_running, ..alone };
+    let decision = standing.decide(OnDoubt::Pause);
+    match decision {
+        Decision::Run | Decision::Over(Side::Destination) => {
+            let mut incoming = Incoming::left(Arc::clone(site), Arc::clone(log))?;
+            if decision == Decision::Run {
+                incoming.run().map_err(Trouble)?;
+            }
+            let released = [Mark::Taken, Mark::Go].into_iter().collect();
+            incoming.mark(Mark::Ran, Some(released))?;
+        }
+        Decision::Over(Side::Source) => {
+            Incoming::left(Arc::clone(site), Arc::clone(log))?.close("kept")?;
+        }
+        _ => {}
+    }
+    Ok(decision)
 }
 
 /// Whether the guest that is offered is the one that QEMU here waits for.

@@ -95,7 +95,10 @@ impl Open {
             Request::Settle(advance) => self.settle(request, advance.round),
             Request::Close(_) => return Ok(None),
             Request::Abort(_) => self.give_up(request),
-            Request::Go(_) => self.on(request, &[Course::Moving]).map(|open| open.turn(Course::Gone)),
+            // A recovery may find that everything is there and only `go` is missing.
+            Request::Go(_) => {
+                self.on(request, &[Course::Moving, Course::Recovering]).map(|open| open.turn(Course::Gone))
+            }
             Request::Back(_) => {
                 let open = self.on(request, &[Course::Moving, Course::Undoing, Course::Recovering])?;
                 Ok(Self { round: 0, ..open })

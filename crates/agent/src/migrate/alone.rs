@@ -4,9 +4,11 @@
 use super::leg::{Agreed, Entries, SharedHands, Turned};
 use super::site::{Leg, Log, Trouble};
 use super::source::Fail;
-use super::{leg, units};
+use super::{leg, remains, units};
 use crate::conduct::{Hands, Journal};
-use handover::{Action, CommandId, Ending, Group, GroupStep, Outcome, Settings, Side, UnitIndex};
+use handover::{
+    Action, CommandId, Doubt, Entry, Group, GroupStep, Outcome, Settings, Side, UnitIndex, Verdict,
+};
 use peer::message::{BackUnit, Word};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,68 +19,74 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Whether every registration is this host's afterwards, or nobody's.
 pub(crate) fn take_back(agreed: &Agreed, log: &Arc<dyn Log>, hands: &SharedHands) -> Result<bool, Fail> {
     let places = leg::all(agreed.luns.len());
-    let which: Vec<_> = places
-        .iter()
-        .map(|unit| Ok(BackUnit { unit: *unit, nonce: Word(units::nonce()?) }))
-        .collect::<Result<_, Trouble>>()?;
-    let orders = agreed.back(&**log, &which)?;
+    let Some(group) = remains::without_destination(agreed, &**log)? else { return Ok(true) };
+    let verdicts = run(group, log, hands, Leg::There, places.clone());
+    let of = |place: &u16| verdicts.get(usize::from(*place)).copied().flatten();
+    let away: Vec<_> = places.into_iter().filter(|place| of(place) == Some(Verdict::Moved)).collect();
+    let clear =
+        verdicts.iter().all(|verdict| verdict.is_some_and(|verdict| !matches!(verdict, Verdict::InDoubt(_))));
+    if !clear || away.is_empty() {
+        return Ok(clear);
+    }
+    let one = |unit: &u16| Ok(BackUnit { unit: *unit, nonce: Word(units::nonce()?) });
+    let which: Vec<_> = away.iter().map(one).collect::<Result<_, Trouble>>()?;
     let without = |order| Settings { source_alive: false, allow_absence: true, ..order };
-    let group = Group::new(orders.into_iter().map(without).collect());
-    let Some(group) = group else { return Ok(true) };
-    let mut alone = Alone {
-        group,
-        hands: Turned::new(Arc::clone(hands), Leg::Back, places.clone()),
-        entries: Entries::new(Some(Arc::clone(log)), Leg::Back, places),
+    let orders = agreed.back(&**log, &which)?.into_iter().map(without).collect();
+    let Some(group) = Group::new(orders) else { return Ok(true) };
+    let here = |verdict: &Option<Verdict>| {
+        matches!(verdict, Some(Verdict::Moved | Verdict::Fenced { .. } | Verdict::Lost))
     };
-    let ending = alone.run();
-    let here = |verdict: handover::Verdict| {
-        use handover::verdict::Reason;
-        matches!(
-            verdict,
-            handover::Verdict::Moved
-                | handover::Verdict::Fenced { .. }
-                | handover::Verdict::Lost
-                | handover::Verdict::Refused(Reason::AlreadyThere)
-        )
+    Ok(run(group, log, hands, Leg::Back, away).iter().all(here))
+}
+
+fn run(
+    group: Group,
+    log: &Arc<dyn Log>,
+    hands: &SharedHands,
+    leg: Leg,
+    places: Vec<u16>,
+) -> Vec<Option<Verdict>> {
+    let hands = Turned::new(Arc::clone(hands), leg, places.clone());
+    let entries = Entries::new(Some(Arc::clone(log)), leg, places);
+    let own = match leg {
+        Leg::There => Side::Source,
+        Leg::Back => Side::Destination,
     };
-    let all_here = alone.group.verdicts().all(|(_, verdict)| verdict.is_some_and(here));
-    Ok(all_here && ending != Some(Ending::InDoubt))
+    let mut alone = Alone { group, own, hands, entries };
+    alone.run();
+    alone.group.verdicts().map(|(_, verdict)| verdict).collect()
 }
 
 struct Alone {
     group: Group,
+    /// What this host is in the group.
+    own: Side,
     hands: Turned,
     entries: Entries,
 }
 
 impl Alone {
-    fn run(&mut self) -> Option<Ending> {
+    fn run(&mut self) {
         loop {
             match self.group.poll() {
                 GroupStep::Run(round) => self.round(round.number, &round.journal, &round.actions),
                 GroupStep::PhaseDone(_) => self.group.proceed(),
-                GroupStep::Finished(ending) => return Some(ending),
-                GroupStep::Wait => return None,
+                GroupStep::Finished(_) | GroupStep::Wait => return,
             }
         }
     }
 
-    fn round(
-        &mut self,
-        number: u64,
-        journal: &[(UnitIndex, handover::Entry)],
-        actions: &[(UnitIndex, Action)],
-    ) {
+    fn round(&mut self, number: u64, journal: &[(UnitIndex, Entry)], actions: &[(UnitIndex, Action)]) {
         if !journal.is_empty() && self.entries.append(number, journal).is_err() {
             self.group.journal_failed();
             return;
         }
         let (own, theirs): (Vec<_>, Vec<_>) =
-            actions.iter().cloned().partition(|(_, action)| side(action) == Some(Side::Destination));
+            actions.iter().cloned().partition(|(_, action)| side(action) == Some(self.own));
         for report in self.hands.carry_out(&own, Instant::now() + PATIENCE) {
             match report.outcome {
                 Some(outcome) => self.group.report(report.unit, report.id, outcome),
-                None => self.group.give_up(report.unit, handover::Doubt::DestinationUnreachable),
+                None => self.group.give_up(report.unit, Doubt::SourceUnreachable),
             }
         }
         for (unit, action) in theirs {

@@ -21,6 +21,9 @@ const PROMPT: Duration = Duration::from_secs(30);
 /// Between two looks at the other host.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// Turns of one settlement; each takes a step or waits.
+const MOST_TURNS: usize = 1_000;
+
 /// How one step ended.
 enum Turn {
     Again,
@@ -78,6 +81,7 @@ impl<'a> Run<'a> {
             agreed,
             log: Some(log),
             leader: None,
+            open: false,
             times: Times::default(),
             commands: Vec::new(),
             vouched,
@@ -101,7 +105,7 @@ impl Run<'_> {
     /// Follows the rules of ownership to an end; `verdict` and `why` are for a guest that stays.
     pub(crate) fn settle(mut self, verdict: Verdict, why: &str) -> Report {
         let end = Instant::now() + Duration::from_secs(self.order.wait);
-        loop {
+        for _ in 0..MOST_TURNS {
             let peer = self.ask_peer();
             let turn = match self.standing(peer).decide(self.order.on_doubt) {
                 Decision::RollBack => self.roll_back(peer, why),
@@ -115,12 +119,12 @@ impl Run<'_> {
             };
             match turn {
                 Turn::Over(report) => return *report,
-                Turn::Again if Instant::now() < end => {}
+                Turn::Again => {}
                 Turn::Wait(_) if Instant::now() < end => self.site.machine().wait(Instant::now() + LOOK),
                 Turn::Wait(question) => return self.doubt(why, question),
-                Turn::Again => return self.doubt(why, None),
             }
         }
+        self.doubt(why, None)
     }
 
     /// What the other host says of itself, over a new link if it must be. A new link forgets the replica.
@@ -130,9 +134,14 @@ impl Run<'_> {
             Err(CallError::Refused(_) | CallError::Unfit) => return None,
             Err(CallError::Lost(_)) => {}
         }
-        self.leader = None;
-        self.link.reconnect().ok()?;
+        self.redial().ok()?;
         self.talk().state(self.guest.clone()).ok().map(|records| talk::view(&records))
+    }
+
+    /// A new link, on which nothing is open.
+    fn redial(&mut self) -> Result<(), CallError> {
+        (self.leader, self.open) = (None, false);
+        self.link.reconnect()
     }
 
     /// QEMU's migration is ended where it can be. The guest was stopped by us before anything was changed, so it stays so.
@@ -150,7 +159,11 @@ impl Run<'_> {
     fn roll_back(&mut self, peer: Option<View>, why: &str) -> Turn {
         match self.try_roll_back(peer, why) {
             Ok(turn) => turn,
-            Err(_) => Turn::Wait(None),
+            Err(_) => {
+                // Whatever it was, recovery goes on over a new link.
+                let _ = self.redial();
+                Turn::Wait(Some(Question::RegistrationsAway))
+            }
         }
     }
 
@@ -161,7 +174,7 @@ impl Run<'_> {
             let _ = self.talk().abort(why);
             return Ok(Turn::Again);
         }
-        let undone = match self.leader.is_some() {
+        let undone = match self.open {
             true => self.undo(why)?,
             false => self.recover(why)?,
         };
@@ -174,15 +187,9 @@ impl Run<'_> {
 
     /// Through the replicas as they stand.
     fn undo(&mut self, why: &str) -> Result<bool, Fail> {
-        let Some(leader) = self.leader.as_mut() else { return Ok(false) };
+        let Some(leader) = self.leader.as_mut() else { return Ok(self.talk().abort(why)?) };
         leader.abort();
-        let ending = leader.advance();
-        let Ok(pause) = ending else {
-            // It stands where it stands: recovery goes on over a new link.
-            self.leader = None;
-            self.link.reconnect()?;
-            return self.recover(why);
-        };
+        let pause = leader.advance()?;
         self.note_verdicts();
         if !self.talk().abort(why)? {
             return Ok(false);
@@ -233,22 +240,10 @@ impl Run<'_> {
 
     /// From the journals of both hosts, over a link on which nothing is open.
     fn recover(&mut self, why: &str) -> Result<bool, Fail> {
-        let Some(log) = self.log.clone() else { return Ok(false) };
-        let record = remains::record(&*log, self.handover, &self.agreed.luns);
-        let kept_at_source = log.marks().has(Mark::Back);
-        let recover =
-            Recover { guest: self.guest.clone(), record, prefer_destination: false, kept_at_source };
-        let opened = self.talk().recover(recover.clone())?;
-        let Some(theirs) = opened.record else {
-            return Err(Fail::Failed("the other host has no journal of this handover".into()));
-        };
-        let found = remains::interrupted(&recover, &theirs, &self.agreed.luns)?;
-        self.agreed = found.agreed;
+        let (leg, places) = self.reopen(false)?;
         if !self.talk().abort(why)? {
             return Ok(false);
         }
-        let (leg, places) = (found.leg, found.places);
-        self.lead(found.group, leg, places.clone());
         match self.run_through()? {
             None => Ok(true),
             Some(Ending::InDoubt) => Ok(false),
@@ -257,6 +252,23 @@ impl Run<'_> {
                 self.bring_back(away)
             }
         }
+    }
+
+    /// Both hosts make a recovery of what their journals say.
+    fn reopen(&mut self, prefer_destination: bool) -> Result<(Leg, Vec<u16>), Fail> {
+        let Some(log) = self.log.clone() else { return Err(Fail::Failed("there is no journal".into())) };
+        let record = remains::record(&*log, self.handover, &self.agreed.luns);
+        let kept_at_source = log.marks().has(Mark::Back);
+        let recover = Recover { guest: self.guest.clone(), record, prefer_destination, kept_at_source };
+        let opened = self.talk().recover(recover.clone())?;
+        self.open = true;
+        let Some(theirs) = opened.record else {
+            return Err(Fail::Failed("the other host has no journal of this handover".into()));
+        };
+        let found = remains::interrupted(&recover, &theirs, &self.agreed.luns)?;
+        self.agreed = found.agreed;
+        self.lead(found.group, found.leg, found.places.clone());
+        Ok((found.leg, found.places))
     }
 
     /// The units that are at the destination after a recovery of `places` in `leg`.
@@ -304,10 +316,23 @@ impl Run<'_> {
         if self.site.machine().transfer().is_ok_and(|transfer| transfer.stage == Stage::PreSwitchover) {
             return self.roll_back(Some(taken), why);
         }
-        match self.go() {
+        match self.try_finish() {
             Ok(report) => Turn::Over(Box::new(report)),
-            Err(_) => Turn::Wait(Some(Question::MayRunThere)),
+            Err(_) => {
+                let _ = self.redial();
+                Turn::Wait(Some(Question::MayRunThere))
+            }
         }
+    }
+
+    fn try_finish(&mut self) -> Result<Report, Fail> {
+        if !self.open {
+            self.reopen(true)?;
+            if !matches!(self.run_through()?, None | Some(Ending::Moved | Ending::Nobody)) {
+                return Err(Fail::Failed("the registrations are not at the destination".into()));
+            }
+        }
+        self.go()
     }
 
     /// The registrations are here again: record, then `cont`.
@@ -340,7 +365,12 @@ impl Run<'_> {
         if let Err(trouble) = self.ground.settle(End::Kept, &self.ends()) {
             notes.push(format!("the record here still says handover: {trouble}"));
         }
-        let _ = self.talk().close("kept");
+        if self.clean_up().is_err() {
+            notes.push(
+                "the destination's agent does not answer and may still hold the guest's key; it is removed when the two agents                  meet again"
+                    .into(),
+            );
+        }
         if let Some(log) = self.log.as_ref().filter(|_| notes.len() == 1) {
             notes.extend(log.end("kept").err().map(|error| error.to_string()));
         }
@@ -361,6 +391,19 @@ impl Run<'_> {
             }
         });
         Turn::Over(Box::new(self.report(verdict, &notes.join("; "))))
+    }
+
+    /// The destination forgets the handover, and what it still has of it.
+    fn clean_up(&mut self) -> Result<(), Fail> {
+        if !self.open && self.marks().touched {
+            self.reopen(false)?;
+            self.talk().abort("the guest stays at the source")?;
+            self.run_through()?;
+        }
+        match self.talk().close("kept") {
+            Err(CallError::Lost(why)) if self.marks().touched => Err(Fail::Failed(why)),
+            _ => Ok(()),
+        }
     }
 
     fn any(&self, wanted: impl Fn(&UnitVerdict) -> bool) -> bool {

@@ -121,6 +121,27 @@ fn one(
     })
 }
 
+/// What this host, the source, can find out alone; `None` where there is nothing.
+pub(crate) fn without_destination(agreed: &Agreed, log: &dyn Log) -> Result<Option<Group>, Trouble> {
+    let last = log.last();
+    let of = |(place, (offer, paths)): (usize, (&Offer, &Paths))| {
+        let last = last.get(place).copied().flatten();
+        Ok(Remains {
+            source_entry: last.filter(|last| last.leg == Leg::There).map(|last| last.entry),
+            destination_entry: None,
+            source: units::ports(&offer.ports)?,
+            destination: units::ports(&paths.ports)?,
+            source_alive: true,
+            destination_alive: false,
+            prefer_destination: false,
+            kept_at_source: false,
+            traits: Traits::default(),
+        })
+    };
+    let both = agreed.offers.iter().zip(&agreed.paths).enumerate();
+    Ok(Group::recover(both.map(of).collect::<Result<_, Trouble>>()?))
+}
+
 fn agreed(source: &Record, destination: &Record, luns: &[Lun]) -> Agreed {
     let offer = |lun: &Told| Offer {
         lun: lun.lun.clone(),

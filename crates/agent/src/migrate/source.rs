@@ -12,6 +12,7 @@ use super::{MachineError, units};
 use crate::conduct::{Leader, NotDurable, Patience, Pause, Stop};
 use crate::incoming::GIVEN_UP;
 use crate::ownership::{Forbidden, Guest, Mark, Marks, Standing, View};
+use handover::plan::PlannedCommand;
 use handover::{Ending, Group, Phase, Side};
 use peer::message::{Bytes, Guest as Named, Id, Incoming, Open, Options, Owed};
 use std::sync::{Arc, Mutex};
@@ -114,6 +115,8 @@ pub(crate) struct Run<'a> {
     pub(crate) log: Option<Arc<dyn Log>>,
     /// None where no logical unit has anything to move, or the link to the other replica is gone.
     pub(crate) leader: Option<Lead<'a>>,
+    /// The handover is open on the link.
+    pub(crate) open: bool,
     pub(crate) times: Times,
     pub(crate) luns: Vec<LunReport>,
     pub(crate) commands: Vec<String>,
@@ -187,6 +190,7 @@ impl<'a> Run<'a> {
             agreed,
             log,
             leader: None,
+            open: true,
             times: Times::default(),
             luns: Vec::new(),
             commands: Vec::new(),
@@ -286,9 +290,10 @@ impl<'a> Run<'a> {
             if let Some(plan) = engine.plan() {
                 lun.method = Some(plan.method.to_string());
                 lun.result = format!("can move by {}", plan.method);
-                self.commands.extend(
-                    plan.commands.iter().map(|command| format!("{}: {}", command.path, command.words)),
-                );
+                let words =
+                    |command: &PlannedCommand| format!("{}: {}: {}", lun.lun, command.path, command.words);
+                let sent = plan.commands.iter().filter(|command| command.phase > Phase::Prepare);
+                self.commands.extend(sent.map(words));
             }
         }
         self.note_verdicts();

@@ -2,7 +2,7 @@
 //! can be cut. Every `cont` checks that the guest runs nowhere else, and that it was not resumed from old memory.
 
 use crate::conduct::{Hands, NotDurable, Report as Reported};
-use crate::incoming::Incoming;
+use crate::incoming::{Incoming, resume};
 use crate::migrate::{
     Begin, CallError, End, Ground, Identity, Last, Leg, Link, Log, Lun, Machine, MachineError, Pace,
     Settings, Site, Stage, Stopped, Transfer, Trouble, UnitEnd,
@@ -15,7 +15,7 @@ use peer::message::{Records, Refusal, Reply, Request};
 use peer::sequence::Sequence;
 use scsi::pr::{InAction, Key, ReservationType, request};
 use scsi::{DataPhase, IscsiName, Isid, TransportId};
-use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -166,6 +166,10 @@ impl World {
         }
     }
 
+    pub(super) fn has_all(&self, side: Side) -> bool {
+        (0..self.units.len()).all(|unit| self.send(unit, side, &request::register(KEY, KEY, true)))
+    }
+
     /// The reservation of every unit is the guest's.
     pub(super) fn held(&self, owner: Side) -> bool {
         (0..self.units.len()).all(|unit| {
@@ -196,8 +200,9 @@ impl World {
     /// One more step of an agent, which may be its last.
     fn step(&self, side: Side) {
         let step = self.steps[place(side)].fetch_add(1, Ordering::SeqCst);
-        if step == self.kill[place(side)].load(Ordering::SeqCst) {
-            panic_any(Killed);
+        // All its threads die.
+        if step >= self.kill[place(side)].load(Ordering::SeqCst) {
+            resume_unwind(Box::new(Killed));
         }
     }
 
@@ -612,6 +617,15 @@ impl Wire {
         Reply::State(Records { record, guest })
     }
 
+    /// The destination's agent starts.
+    fn restart(&self) {
+        let site: Arc<dyn Site> = self.host();
+        if let Some(log) = self.world.log(Side::Destination).filter(|log| log.ended().is_none()) {
+            let log: Arc<dyn Log> = log;
+            resume(&site, &log, None).unwrap();
+        }
+    }
+
     pub(super) fn break_off(&self) {
         *lock(&self.served) = None;
     }
@@ -647,7 +661,11 @@ impl Link for Wire {
         if *lock(&self.gone) {
             return Err(lost());
         }
-        *lock(&self.served) = Some((Sequence::new(), None));
+        let mut served = lock(&self.served);
+        if served.is_none() {
+            self.restart();
+        }
+        *served = Some((Sequence::new(), None));
         Ok(())
     }
 }
