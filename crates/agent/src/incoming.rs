@@ -15,6 +15,7 @@ use peer::message::{
     Aborted, Back, Done, Id, Incoming as Listen, Listening, Open, Opened, Options, Owed, Ran, Records,
     Recover, Refusal, Reply, Request,
 };
+use scsi::pr::Key;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,8 @@ pub struct Incoming {
     log: Option<Arc<dyn Log>>,
     /// None where no logical unit has anything to move.
     follower: Option<Follower<Turned, Entries>>,
+    /// The place in the handover of each unit of the follower's group.
+    places: Vec<u16>,
     stay_paused: bool,
     cont_refused: bool,
     owed: Vec<Owed>,
@@ -85,7 +88,7 @@ impl Incoming {
         let paths = units::paths(&luns);
         let log = match open.options.plan_only {
             true => None,
-            false => Some(site.begin(&begin(open, peer, luns.clone()))?),
+            false => Some(site.begin(&begin(open, peer, luns.clone())?)?),
         };
         let (offers, options) = (open.luns.clone(), open.options.clone());
         let agreed = Agreed { offers, paths: paths.clone(), options, luns };
@@ -112,7 +115,7 @@ impl Incoming {
         let names: Vec<_> = log.begun().luns.iter().map(|lun| lun.name.clone()).collect();
         let luns = ground.arrange(&names)?;
         ground.freeze()?;
-        let own = remains::record(&*log, handover, &luns);
+        let own = remains::record(&*log, &luns);
         let found = remains::interrupted(recover, &own, &luns)?;
         let guest = talk::word(site.machine().guest()).map(str::to_owned);
         let opened = Opened { luns: found.agreed.paths.clone(), record: Some(own), guest };
@@ -143,9 +146,9 @@ impl Incoming {
         log: Option<Arc<dyn Log>>,
     ) -> Self {
         let hands = Arc::new(Mutex::new(ground.hands()));
-        let (follower, owed) = (None, Vec::new());
+        let (follower, places, owed) = (None, Vec::new(), Vec::new());
         let (stay_paused, cont_refused) = (false, false);
-        Self { site, handover, ground, hands, agreed, log, follower, stay_paused, cont_refused, owed }
+        Self { site, handover, ground, hands, agreed, log, follower, places, stay_paused, cont_refused, owed }
     }
 
     fn follow(&mut self, group: Option<Group>, leg: Leg, places: Vec<u16>) {
@@ -153,6 +156,7 @@ impl Incoming {
             Leg::There => Side::Destination,
             Leg::Back => Side::Source,
         };
+        self.places.clone_from(&places);
         let hands = Turned::new(Arc::clone(&self.hands), leg, places.clone());
         let entries = Entries::new(self.log.clone(), leg, places);
         self.follower = group.map(|group| Follower::new(group, side, hands, entries, Patience::default()));
@@ -312,7 +316,7 @@ impl Incoming {
     }
 
     fn state(&self) -> Result<Reply, Refusal> {
-        let record = self.log.as_ref().map(|log| remains::record(&**log, self.handover, &self.agreed.luns));
+        let record = self.log.as_ref().map(|log| remains::record(&**log, &self.agreed.luns));
         let guest = talk::word(self.site.machine().guest()).map(str::to_owned);
         Ok(Reply::State(Records { record, guest }))
     }
@@ -341,11 +345,15 @@ impl Incoming {
         let last = self.log.as_ref().map(|log| log.last()).unwrap_or_default();
         let one = |(place, lun): (usize, &Lun)| UnitEnd {
             lun: lun.name.clone(),
-            verdict: verdicts.get(place).and_then(|(_, verdict)| *verdict),
+            verdict: self.unit(place).and_then(|unit| verdicts.get(unit)).and_then(|(_, verdict)| *verdict),
             last: last.get(place).copied().flatten(),
             owed: self.owed_to(place),
         };
         self.agreed.luns.iter().enumerate().map(one).collect()
+    }
+
+    fn unit(&self, place: usize) -> Option<usize> {
+        self.places.iter().position(|other| usize::from(*other) == place)
     }
 
     fn owed_to(&self, place: usize) -> Vec<Vec<u8>> {
@@ -410,15 +418,19 @@ fn welcome(site: &dyn Site, open: &Open) -> Result<Guest, Refusal> {
     }
 }
 
-fn begin(open: &Open, peer: &str, luns: Vec<Lun>) -> Begin {
-    Begin {
+fn begin(open: &Open, peer: &str, luns: Vec<Lun>) -> Result<Begin, Trouble> {
+    let theirs = open.luns.iter().map(|offer| units::ports(&offer.ports)).collect::<Result<_, _>>()?;
+    Ok(Begin {
         handover: open.handover.0,
         uuid: open.guest.uuid.clone(),
         side: Side::Destination,
         peer: peer.to_owned(),
         luns,
+        theirs,
+        options: open.options.clone(),
+        nonces: open.luns.iter().map(|offer| Key(offer.nonce.0)).collect(),
         was_running: !open.options.stay_paused,
-    }
+    })
 }
 
 /// Every unit is here, or nobody's.

@@ -10,6 +10,7 @@ pub mod drive;
 pub mod entry;
 pub mod export;
 pub mod ground;
+pub mod guests;
 pub mod incoming;
 pub mod journal;
 pub mod migrate;

@@ -29,6 +29,8 @@ pub struct Begun {
     pub method: Option<Method>,
     /// The guest's key may be unlisted for one command.
     pub allow_absence: bool,
+    /// The guest was paused when it began, and stays so.
+    pub stays_paused: bool,
 }
 
 /// A logical unit of a handover.
@@ -96,6 +98,8 @@ enum Fields {
         method: Option<String>,
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         allow_absence: bool,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        stays_paused: bool,
     },
     Entries {
         round: u64,
@@ -224,12 +228,13 @@ impl Fields {
             luns: begun.luns.iter().map(LunFields::new).collect(),
             method: begun.method.map(|method| method.name().to_owned()),
             allow_absence: begun.allow_absence,
+            stays_paused: begun.stays_paused,
         }
     }
 
     fn said(self) -> Result<Said, String> {
         Ok(match self {
-            Self::Begin { handover, uuid, side, peer, luns, method, allow_absence } => {
+            Self::Begin { handover, uuid, side, peer, luns, method, allow_absence, stays_paused } => {
                 let handover = HandoverId::from_hex(&handover).ok_or("a handover's id is 32 digits")?;
                 let side = match side {
                     SideName::Source => Side::Source,
@@ -238,7 +243,7 @@ impl Fields {
                 let luns = luns.into_iter().map(LunFields::lun).collect::<Result<_, _>>()?;
                 let method =
                     method.map(|name| name.parse::<Method>()).transpose().map_err(|e| e.to_string())?;
-                Said::Begin(Begun { handover, uuid, side, peer, luns, method, allow_absence })
+                Said::Begin(Begun { handover, uuid, side, peer, luns, method, allow_absence, stays_paused })
             }
             Self::Entries { round, entries } => {
                 let entry = |unit: &UnitFields| {

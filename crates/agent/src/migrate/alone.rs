@@ -22,9 +22,12 @@ pub(crate) fn take_back(agreed: &Agreed, log: &Arc<dyn Log>, hands: &SharedHands
     let Some(group) = remains::without_destination(agreed, &**log)? else { return Ok(true) };
     let verdicts = run(group, log, hands, Leg::There, places.clone());
     let of = |place: &u16| verdicts.get(usize::from(*place)).copied().flatten();
-    let away: Vec<_> = places.into_iter().filter(|place| of(place) == Some(Verdict::Moved)).collect();
-    let clear =
-        verdicts.iter().all(|verdict| verdict.is_some_and(|verdict| !matches!(verdict, Verdict::InDoubt(_))));
+    // In doubt for want of the destination: this host has not the key any more, and the handover below proves whether it is
+    // still there before it takes it.
+    let gone = |verdict| matches!(verdict, Verdict::Moved | Verdict::InDoubt(Doubt::DestinationUnreachable));
+    let away: Vec<_> = places.into_iter().filter(|place| of(place).is_some_and(gone)).collect();
+    let known = |verdict| gone(verdict) || !matches!(verdict, Verdict::InDoubt(_));
+    let clear = verdicts.iter().all(|verdict| verdict.is_some_and(known));
     if !clear || away.is_empty() {
         return Ok(clear);
     }

@@ -12,7 +12,7 @@ use crate::conduct::Pause;
 use crate::ownership::{Decision, Guest, Mark, Marks, Question, View};
 use handover::journal::Stage as Entered;
 use handover::{Ending, Group, Side, Verdict as UnitVerdict};
-use peer::message::{BackUnit, Guest as Named, Id, Options, Recover, Word};
+use peer::message::{BackUnit, Guest as Named, Id, Paths, Recover, Word};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -66,7 +66,12 @@ impl<'a> Run<'a> {
             ground.freeze()?;
         }
         let offers = units::offer(&luns)?;
-        let agreed = Agreed { offers, paths: units::paths(&luns), options: Options::default(), luns };
+        let theirs = |(lun, ports): (&super::Lun, &Vec<handover::Port>)| Paths {
+            lun: lun.name.clone(),
+            ports: ports.iter().map(units::told).collect(),
+        };
+        let paths = luns.iter().zip(&begun.theirs).map(theirs).collect();
+        let agreed = Agreed { offers, paths, options: begun.options.clone(), luns };
         Ok(Self {
             site,
             link,
@@ -81,6 +86,9 @@ impl<'a> Run<'a> {
             agreed,
             log: Some(log),
             leader: None,
+            leg: Leg::There,
+            places: Vec::new(),
+            verdicts: Vec::new(),
             open: false,
             times: Times::default(),
             commands: Vec::new(),
@@ -230,12 +238,14 @@ impl Run<'_> {
 
     fn run_through(&mut self) -> Result<Option<Ending>, Fail> {
         let Some(leader) = self.leader.as_mut() else { return Ok(None) };
-        loop {
+        let ending = loop {
             match leader.advance()? {
                 Pause::Phase(_) => leader.proceed(),
-                Pause::Finished(ending) => return Ok(Some(ending)),
+                Pause::Finished(ending) => break ending,
             }
-        }
+        };
+        self.note_verdicts();
+        Ok(Some(ending))
     }
 
     /// From the journals of both hosts, over a link on which nothing is open.
@@ -257,7 +267,7 @@ impl Run<'_> {
     /// Both hosts make a recovery of what their journals say.
     fn reopen(&mut self, prefer_destination: bool) -> Result<(Leg, Vec<u16>), Fail> {
         let Some(log) = self.log.clone() else { return Err(Fail::Failed("there is no journal".into())) };
-        let record = remains::record(&*log, self.handover, &self.agreed.luns);
+        let record = remains::record(&*log, &self.agreed.luns);
         let kept_at_source = log.marks().has(Mark::Back);
         let recover = Recover { guest: self.guest.clone(), record, prefer_destination, kept_at_source };
         let opened = self.talk().recover(recover.clone())?;
@@ -406,9 +416,8 @@ impl Run<'_> {
         }
     }
 
-    fn any(&self, wanted: impl Fn(&UnitVerdict) -> bool) -> bool {
-        let verdicts = self.leader.iter().flat_map(|leader| leader.group().verdicts());
-        verdicts.filter_map(|(_, verdict)| verdict).any(|verdict| wanted(&verdict))
+    pub(crate) fn any(&self, wanted: impl Fn(&UnitVerdict) -> bool) -> bool {
+        self.verdicts.iter().flatten().any(wanted)
     }
 
     fn broken(&mut self, why: &str, trouble: &str) -> Turn {
@@ -434,12 +443,11 @@ impl Run<'_> {
     }
 
     fn ends(&self) -> Vec<UnitEnd> {
-        let verdicts: Vec<_> = self.leader.iter().flat_map(|leader| leader.group().verdicts()).collect();
         let last = self.log.as_ref().map(|log| log.last()).unwrap_or_default();
         let owed = self.owed();
         let one = |(place, lun): (usize, &super::Lun)| UnitEnd {
             lun: lun.name.clone(),
-            verdict: verdicts.get(place).and_then(|(_, verdict)| *verdict),
+            verdict: self.verdicts.get(place).copied().flatten(),
             last: last.get(place).copied().flatten(),
             owed: owed.get(place).cloned().unwrap_or_default(),
         };

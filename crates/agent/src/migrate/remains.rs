@@ -2,10 +2,10 @@
 //! recovery must be alike.
 
 use super::leg::Agreed;
-use super::site::{Last, Leg, Log, Lun, Trouble};
+use super::site::{Begin, Last, Leg, Log, Lun, Trouble};
 use super::{talk, units};
 use crate::entry::EntryForm;
-use crate::ownership::Mark;
+use crate::ownership::{Mark, Marks};
 use handover::known_targets::Traits;
 use handover::{Entry, Group, Remains, Side};
 use peer::message::Offer;
@@ -34,19 +34,24 @@ pub(crate) struct Interrupted {
 }
 
 /// A host's journal in the words of the messages. `luns` are its logical units as they can be reached now.
-pub(crate) fn record(log: &dyn Log, handover: Id, luns: &[Lun]) -> Record {
-    let (marks, last) = (log.marks(), log.last());
+pub(crate) fn record(log: &dyn Log, luns: &[Lun]) -> Record {
+    let begin = Begin { luns: luns.to_vec(), ..log.begun().clone() };
+    tell(&begin, log.marks(), &log.last(), None)
+}
+
+/// What a journal has of a handover in the words of the messages.
+pub(crate) fn tell(begin: &Begin, marks: Marks, last: &[Option<Last>], verdict: Option<String>) -> Record {
     let lun = |(place, lun): (usize, &Lun)| Told {
         lun: lun.name.clone(),
         ports: lun.ports.iter().map(units::told).collect(),
         entry: last.get(place).copied().flatten().and_then(form),
     };
     Record {
-        handover,
-        led: log.begun().side == Side::Source,
+        handover: Id(begin.handover),
+        led: begin.side == Side::Source,
         marks: Mark::ALL.into_iter().filter(|mark| marks.has(*mark)).map(talk::told).collect(),
-        luns: luns.iter().enumerate().map(lun).collect(),
-        verdict: None,
+        luns: begin.luns.iter().enumerate().map(lun).collect(),
+        verdict,
     }
 }
 

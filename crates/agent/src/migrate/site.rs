@@ -4,7 +4,7 @@ use super::machine::Machine;
 use crate::conduct::{Hands, NotDurable};
 use crate::ownership::{Mark, Marks};
 use handover::{Entry, Port, Side, UnitIndex, Verdict};
-use peer::message::{Refusal, Reply, Request};
+use peer::message::{Options, Refusal, Reply, Request};
 use scsi::pr::Key;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +40,12 @@ pub struct Begin {
     pub peer: String,
     /// The logical units in the order of the handover, with this host's paths.
     pub luns: Vec<Lun>,
+    /// The other host's paths to each of them.
+    pub theirs: Vec<Vec<Port>>,
+    /// What the operator wants.
+    pub options: Options,
+    /// For each of them a key that nobody uses.
+    pub nonces: Vec<Key>,
     /// The guest ran when it began, and is to run when it ends.
     pub was_running: bool,
 }
@@ -51,7 +57,9 @@ pub struct Lun {
     pub name: String,
     /// The guest's key, where this host knows it.
     pub key: Option<Key>,
-    /// The paths.
+    /// The paths, as this host opens them.
+    pub nodes: Vec<String>,
+    /// The paths, as the target knows them.
     pub ports: Vec<Port>,
     /// Name and ISID are this guest's alone, and the session can be closed for good.
     pub identity_is_ours: bool,

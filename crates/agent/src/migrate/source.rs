@@ -13,8 +13,10 @@ use crate::conduct::{Leader, NotDurable, Patience, Pause, Stop};
 use crate::incoming::GIVEN_UP;
 use crate::ownership::{Forbidden, Guest, Mark, Marks, Standing, View};
 use handover::plan::PlannedCommand;
-use handover::{Ending, Group, Phase, Side};
+use handover::verdict::Cause;
+use handover::{Ending, Group, Phase, Side, Verdict as UnitVerdict};
 use peer::message::{Bytes, Guest as Named, Id, Incoming, Open, Options, Owed};
+use scsi::pr::Key;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -115,6 +117,11 @@ pub(crate) struct Run<'a> {
     pub(crate) log: Option<Arc<dyn Log>>,
     /// None where no logical unit has anything to move, or the link to the other replica is gone.
     pub(crate) leader: Option<Lead<'a>>,
+    /// Which way the leader's group goes, and the place in the handover of each of its units.
+    pub(crate) leg: Leg,
+    pub(crate) places: Vec<u16>,
+    /// What became of each unit so far, for the guest that it is moved for: `Moved` is at the destination.
+    pub(crate) verdicts: Vec<Option<UnitVerdict>>,
     /// The handover is open on the link.
     pub(crate) open: bool,
     pub(crate) times: Times,
@@ -165,17 +172,27 @@ impl<'a> Run<'a> {
             other => other.into(),
         })?;
         let agreed = Agreed { offers, paths: opened.luns, options, luns: luns.clone() };
-        let log = match order.plan {
-            true => None,
-            false => Some(site.begin(&Begin {
-                handover: handover.0,
-                uuid: identity.uuid,
-                side: Side::Source,
-                peer: peer.to_owned(),
-                luns,
-                was_running,
-            })?),
-        };
+        let log =
+            match order.plan {
+                true => None,
+                false => Some(
+                    site.begin(&Begin {
+                        handover: handover.0,
+                        uuid: identity.uuid,
+                        side: Side::Source,
+                        peer: peer.to_owned(),
+                        luns,
+                        theirs: agreed
+                            .paths
+                            .iter()
+                            .map(|paths| units::ports(&paths.ports))
+                            .collect::<Result<_, _>>()?,
+                        options: agreed.options.clone(),
+                        nonces: agreed.offers.iter().map(|offer| Key(offer.nonce.0)).collect(),
+                        was_running,
+                    })?,
+                ),
+            };
         let hands = Arc::new(Mutex::new(ground.hands()));
         let mut run = Self {
             site,
@@ -190,6 +207,9 @@ impl<'a> Run<'a> {
             agreed,
             log,
             leader: None,
+            leg: Leg::There,
+            places: Vec::new(),
+            verdicts: Vec::new(),
             open: true,
             times: Times::default(),
             luns: Vec::new(),
@@ -207,6 +227,8 @@ impl<'a> Run<'a> {
             Leg::There => Side::Source,
             Leg::Back => Side::Destination,
         };
+        self.note_verdicts();
+        (self.leg, self.places) = (leg, places.clone());
         let via = Via { link: self.link, handover: self.handover };
         let hands = Turned::new(Arc::clone(&self.hands), leg, places.clone());
         let entries = Entries::new(self.log.clone(), leg, places);
@@ -303,11 +325,20 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Takes in what the leader's group has come to.
     pub(crate) fn note_verdicts(&mut self) {
         let Some(leader) = &self.leader else { return };
+        self.verdicts.resize(self.agreed.luns.len(), None);
         for (unit, verdict) in leader.group().verdicts() {
-            if let (Some(lun), Some(verdict)) = (self.luns.get_mut(usize::from(unit.0)), verdict) {
+            let Some(place) = self.places.get(usize::from(unit.0)).copied().map(usize::from) else {
+                continue;
+            };
+            let Some(verdict) = verdict.map(|verdict| seen_from_source(self.leg, verdict)) else { continue };
+            if let Some(lun) = self.luns.get_mut(place) {
                 lun.result = verdict.to_string();
+            }
+            if let Some(noted) = self.verdicts.get_mut(place) {
+                *noted = Some(verdict);
             }
         }
     }
@@ -492,6 +523,7 @@ impl<'a> Run<'a> {
             None | Some(Ending::Moved | Ending::Nobody) => {}
             Some(_) => return Err(Fail::Failed(self.reasons())),
         }
+        // Those that stand at the end of Verify are there.
         if let Some(leader) = &mut self.leader {
             // The other host's mark is on disk when this is answered.
             leader.sync()?;
@@ -608,14 +640,12 @@ impl<'a> Run<'a> {
     }
 
     fn arrived(&self) -> (Verdict, String) {
-        let verdicts = self.leader.iter().flat_map(|leader| leader.group().verdicts());
-        let verdicts: Vec<_> = verdicts.filter_map(|(_, verdict)| verdict).collect();
-        if verdicts.iter().any(|verdict| matches!(verdict, handover::Verdict::Fenced { .. })) {
+        if self.any(|verdict| matches!(verdict, UnitVerdict::Fenced { .. })) {
             let reason =
                 "the guest is at the destination, and fenced: another node has removed its registration";
             return (Verdict::Fenced, reason.into());
         }
-        if verdicts.iter().any(|verdict| matches!(verdict, handover::Verdict::Lost)) {
+        if self.any(|verdict| *verdict == UnitVerdict::Lost) {
             let reason = "the guest is at the destination, and a target forgot its registrations";
             return (Verdict::Lost, reason.into());
         }
@@ -631,6 +661,17 @@ impl<'a> Run<'a> {
         report.luns.clone_from(&self.luns);
         report.handover = Some(self.handover.to_string());
         report.downtime = self.times.downtime();
+    }
+}
+
+/// On the way back `Moved` is where it was.
+const fn seen_from_source(leg: Leg, verdict: UnitVerdict) -> UnitVerdict {
+    match (leg, verdict) {
+        (Leg::Back, UnitVerdict::Moved) => {
+            UnitVerdict::KeptAtSource { cause: Cause::Aborted, leftover: false }
+        }
+        (Leg::Back, UnitVerdict::KeptAtSource { .. }) => UnitVerdict::Moved,
+        (_, verdict) => verdict,
     }
 }
 

@@ -25,6 +25,7 @@ fn begun(id: u128) -> Begun {
         luns: vec![lun("naa.1"), lun("naa.2")],
         method: None,
         allow_absence: false,
+        stays_paused: false,
     }
 }
 

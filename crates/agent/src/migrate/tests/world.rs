@@ -282,7 +282,13 @@ impl Host {
         let nexus = nexus(self.side);
         let port = Port { initiator: Some(nexus.initiator), target_port: Some(1) };
         let key = (self.side == Side::Source).then_some(KEY);
-        Lun { name: format!("disk{unit}"), key, ports: vec![port], identity_is_ours: false }
+        Lun {
+            name: format!("disk{unit}"),
+            key,
+            nodes: vec!["disk".into()],
+            ports: vec![port],
+            identity_is_ours: false,
+        }
     }
 }
 
@@ -609,10 +615,7 @@ impl Wire {
 
     fn state(&self) -> Reply {
         let log = self.world.log(Side::Destination);
-        let record = log.map(|log| {
-            let id = peer::message::Id(log.begun().handover);
-            crate::migrate::remains::record(&*log, id, &log.begun().luns)
-        });
+        let record = log.map(|log| crate::migrate::remains::record(&*log, &log.begun().luns));
         let guest = crate::migrate::talk::word(self.world.guest(Side::Destination)).map(str::to_owned);
         Reply::State(Records { record, guest })
     }

@@ -1,0 +1,217 @@
+//! One guest on this host: its QEMU by its QMP socket, its logical units by configuration and by what QEMU names, its record in
+//! the ledger, its journal.
+
+use super::log::BookLog;
+use super::machine::QemuMachine;
+use crate::conduct::{Hands, NotDurable};
+use crate::config::Vm;
+use crate::ground::{self, Fate, Place, Way};
+use crate::journal::Journals;
+use crate::migrate::{Begin, End, Ground, Log, Lun, Machine, Site, Trouble, UnitEnd};
+use crate::vmm::{Backing, Role};
+use handover::{Side, UnitIndex, Verdict};
+use ledger::{HandoverId, Ledger, LunId, Owner};
+use pr_helper::opening::LinuxDevices;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// For a login, and for each command.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// For the freeze locks: the guest's last commands end within their own time limit.
+const FREEZE: Duration = Duration::from_secs(10);
+
+/// A guest of this host.
+pub(super) struct Home {
+    vm: Vm,
+    machine: QemuMachine,
+    ledger: Arc<Ledger>,
+    journals: Journals,
+}
+
+impl Home {
+    /// The guest as it is now; its QEMU may be gone.
+    pub(super) fn new(vm: Vm, ledger: Arc<Ledger>, journals: Journals, role: Role) -> Self {
+        let machine = QemuMachine::new(&vm, role);
+        Self { vm, machine, ledger, journals }
+    }
+
+    /// Those of the configuration, and those that QEMU names.
+    fn places(&self) -> Result<Vec<Place>, Trouble> {
+        let mut places =
+            self.vm.devices.iter().map(|unit| self.configured(unit)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(vmm) = self.machine.vmm() {
+            for disk in vmm.disks().map_err(trouble)? {
+                places.extend(self.named(&disk.backing)?.filter(|place| !known(&places, place)));
+            }
+        }
+        Ok(places)
+    }
+
+    fn configured(&self, unit: &crate::config::LogicalUnit) -> Result<Place, Trouble> {
+        let way = match (&unit.node, &unit.url) {
+            (Some(node), _) => self.through_helper(node, unit.helper.as_ref())?,
+            (None, Some(url)) => Way::Own(url.clone()),
+            (None, None) => {
+                return Err(Trouble(format!("vm {}: a device has neither node nor url", self.vm.name)));
+            }
+        };
+        Ok(Place { key: unit.key, lun: unit.lun.clone(), follows: unit.follows, ..Place::new(way) })
+    }
+
+    /// QEMU's own initiator is a nexus that nobody else can address; what stands in for it is configured.
+    fn named(&self, backing: &Backing) -> Result<Option<Place>, Trouble> {
+        match backing {
+            Backing::HostDevice(node) => Ok(Some(Place::new(self.through_helper(node, None)?))),
+            Backing::Iscsi(_) | Backing::Other { .. } => Ok(None),
+        }
+    }
+
+    fn through_helper(
+        &self,
+        node: &std::path::Path,
+        own: Option<&std::path::PathBuf>,
+    ) -> Result<Way, Trouble> {
+        let socket = own.or(self.vm.helper.as_ref()).cloned().ok_or_else(|| {
+            Trouble(format!(
+                "vm {}: {} needs `helper`, the agent socket of its helper",
+                self.vm.name,
+                node.display()
+            ))
+        })?;
+        Ok(Way::Helper { node: node.to_owned(), socket })
+    }
+}
+
+fn known(places: &[Place], place: &Place) -> bool {
+    let node = |place: &Place| match &place.way {
+        Way::Helper { node, .. } => std::fs::canonicalize(node).ok(),
+        Way::Own(_) => None,
+    };
+    let wanted = node(place);
+    wanted.is_some() && places.iter().any(|other| node(other) == wanted)
+}
+
+fn trouble(error: impl std::fmt::Display) -> Trouble {
+    Trouble(error.to_string())
+}
+
+impl Site for Home {
+    fn vm(&self) -> &str {
+        &self.vm.name
+    }
+
+    fn machine(&self) -> &dyn Machine {
+        &self.machine
+    }
+
+    fn ground(&self, handover: u128, side: Side) -> Result<Arc<dyn Ground>, Trouble> {
+        let order = ground::Order {
+            ledger: &self.ledger,
+            owner: Owner(self.vm.record().to_owned()),
+            handover: HandoverId(handover),
+            side,
+            timeout: TIMEOUT,
+            devices: &LinuxDevices::default(),
+        };
+        let ground = ground::Ground::open(&order, &self.places()?).map_err(trouble)?;
+        Ok(Arc::new(HomeGround(Mutex::new(ground))))
+    }
+
+    fn begin(&self, begin: &Begin) -> Result<Arc<dyn Log>, NotDurable> {
+        let failed = |error: crate::journal::Error| NotDurable(error.to_string());
+        let book = self.journals.open(&self.vm.name).map_err(failed)?;
+        Ok(Arc::new(BookLog::begin(book, begin).map_err(failed)?))
+    }
+}
+
+struct HomeGround(Mutex<ground::Ground>);
+
+impl HomeGround {
+    fn ground(&self) -> MutexGuard<'_, ground::Ground> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lun(unit: &ground::Unit) -> Lun {
+    Lun {
+        name: unit.lun.0.clone(),
+        key: unit.key(),
+        nodes: unit.paths.iter().map(|path| path.node.clone()).collect(),
+        ports: unit.ports(),
+        identity_is_ours: unit.follows,
+    }
+}
+
+impl Ground for HomeGround {
+    fn luns(&self) -> Vec<Lun> {
+        self.ground().units().iter().map(lun).collect()
+    }
+
+    fn arrange(&self, offered: &[String]) -> Result<Vec<Lun>, Trouble> {
+        let names: Vec<_> = offered.iter().map(|name| LunId(name.clone())).collect();
+        let mut ground = self.ground();
+        ground.arrange(&names).map_err(trouble)?;
+        Ok(ground.units().iter().map(lun).collect())
+    }
+
+    fn owed(&self) -> Vec<Vec<Vec<u8>>> {
+        let ground = self.ground();
+        let mut owed = vec![Vec::new(); ground.units().len()];
+        for (unit, sense) in ground.owed() {
+            if let Some(of) = owed.get_mut(usize::from(unit.0)) {
+                *of = sense;
+            }
+        }
+        owed
+    }
+
+    fn hands(&self) -> Box<dyn Hands> {
+        Box::new(self.ground().lines())
+    }
+
+    fn freeze(&self) -> Result<bool, Trouble> {
+        self.ground().freeze(Instant::now() + FREEZE).map(|frozen| frozen.changed).map_err(trouble)
+    }
+
+    fn settle(&self, end: End, units: &[UnitEnd]) -> Result<(), Trouble> {
+        let mut ground = self.ground();
+        let ended = match end {
+            End::Arrived => ground.arrive(&ends(units, &Verdict::Moved)?),
+            End::Kept => ground.restore(&kept(units)),
+            End::Departed | End::Refused => ground.depart(),
+        };
+        ended.map_err(trouble)
+    }
+}
+
+/// A unit whose group stands has come as far as `otherwise` says.
+fn ends(units: &[UnitEnd], otherwise: &Verdict) -> Result<Vec<ground::End>, Trouble> {
+    let one = |(place, end): (usize, &UnitEnd)| {
+        let entry = end.last.map(|last| last.entry);
+        let fate = Fate::of(end.verdict.as_ref().unwrap_or(otherwise), entry.as_ref());
+        let unit = UnitIndex(u16::try_from(place).map_err(trouble)?);
+        let fate =
+            fate.ok_or_else(|| Trouble(format!("it is not known what the guest has on {}", end.lun)))?;
+        Ok(ground::End { unit, fate, owed: end.owed.clone() })
+    };
+    units.iter().enumerate().map(one).collect()
+}
+
+/// What came back is as it was; what was fenced or lost is not.
+fn kept(units: &[UnitEnd]) -> Vec<ground::End> {
+    let one = |(place, end): (usize, &UnitEnd)| {
+        let fate = match end.verdict {
+            Some(Verdict::Fenced { .. }) => Fate::Fenced,
+            Some(Verdict::Lost) => Fate::Lost,
+            _ => Fate::AsBefore,
+        };
+        Some(ground::End { unit: UnitIndex(u16::try_from(place).ok()?), fate, owed: end.owed.clone() })
+    };
+    units.iter().enumerate().filter_map(one).collect()
+}
+
+impl std::fmt::Debug for Home {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Home").field("vm", &self.vm.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,146 @@
+//! A guest's QEMU as a migration drives it.
+
+use crate::config::Vm;
+use crate::migrate::{Identity, Machine, MachineError, Pace, Settings, Stage, Stopped, Transfer};
+use crate::ownership::Guest;
+use crate::vmm::{self, Limits, Role, Vmm, VmmError};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// So slow that no guest's memory is through before it was looked at.
+const HELD: u64 = 1 << 20;
+/// QEMU's own where the order says nothing: none.
+const UNLIMITED: u64 = 0;
+
+/// A QEMU, or where one was.
+#[derive(Debug)]
+pub(super) struct QemuMachine {
+    path: PathBuf,
+    vmm: Option<Vmm>,
+    role: Role,
+    uuid: String,
+    incoming: Option<String>,
+    bandwidth: Mutex<u64>,
+}
+
+impl QemuMachine {
+    pub(super) fn new(vm: &Vm, role: Role) -> Self {
+        let vmm = Vmm::connect(&vm.qmp, vmm::PATIENCE).ok();
+        let (path, uuid, incoming) = (vm.qmp.clone(), vm.uuid.as_str().to_owned(), vm.incoming.clone());
+        Self { path, vmm, role, uuid, incoming, bandwidth: Mutex::new(UNLIMITED) }
+    }
+
+    pub(super) const fn vmm(&self) -> Option<&Vmm> {
+        self.vmm.as_ref()
+    }
+
+    fn ask<T>(&self, ask: impl FnOnce(&Vmm) -> Result<T, VmmError>) -> Result<T, MachineError> {
+        let gone = || MachineError::Gone(format!("nobody listens on {}", self.path.display()));
+        Ok(ask(self.vmm.as_ref().ok_or_else(gone)?)?)
+    }
+}
+
+impl From<VmmError> for MachineError {
+    fn from(error: VmmError) -> Self {
+        match error {
+            VmmError::Gone(why) => Self::Gone(why),
+            VmmError::Silent(why) => Self::Silent(why),
+            VmmError::Refused(why) | VmmError::Unfit(why) => Self::Refused(why),
+        }
+    }
+}
+
+impl Machine for QemuMachine {
+    fn identity(&self) -> Result<Identity, MachineError> {
+        let findings = self.ask(|vmm| vmm.findings(self.role, &self.uuid))?;
+        let obstacles = findings.iter().map(ToString::to_string).collect();
+        Ok(Identity { uuid: self.ask(Vmm::uuid)?, obstacles })
+    }
+
+    fn guest(&self) -> Guest {
+        match &self.vmm {
+            Some(vmm) => vmm.guest(),
+            None => Vmm::guest_at(&self.path, Duration::from_secs(2)),
+        }
+    }
+
+    fn configure(&self, settings: &Settings) -> Result<(), MachineError> {
+        let bandwidth = settings.parameters.get("max-bandwidth").and_then(Value::as_u64);
+        *self.bandwidth.lock().unwrap_or_else(PoisonError::into_inner) = bandwidth.unwrap_or(UNLIMITED);
+        self.ask(|vmm| vmm.configure(&settings.capabilities, &settings.parameters))
+    }
+
+    fn listen(&self, uri: Option<&str>) -> Result<String, MachineError> {
+        let uri = uri.or(self.incoming.as_deref()).ok_or_else(|| {
+            MachineError::Refused(
+                "nobody says where QEMU is to wait for the guest: set `incoming` of the vm at the destination, or --uri".into(),
+            )
+        })?;
+        self.ask(|vmm| vmm.listen(uri))
+    }
+
+    fn send(&self, uri: &str) -> Result<(), MachineError> {
+        self.ask(|vmm| vmm.send(uri))
+    }
+
+    fn transfer(&self) -> Result<Transfer, MachineError> {
+        let progress = self.ask(Vmm::progress)?;
+        let stage = match progress.stage {
+            vmm::Stage::None => Stage::None,
+            vmm::Stage::Active => Stage::Active,
+            vmm::Stage::PreSwitchover => Stage::PreSwitchover,
+            vmm::Stage::Device => Stage::Device,
+            vmm::Stage::Completed => Stage::Completed,
+            vmm::Stage::Failed => Stage::Failed,
+            vmm::Stage::Cancelled => Stage::Cancelled,
+        };
+        Ok(Transfer {
+            stage,
+            total: progress.total,
+            remaining: progress.remaining,
+            transferred: progress.transferred,
+            rate: progress.rate,
+            downtime: progress.downtime,
+            reason: progress.reason,
+        })
+    }
+
+    fn wait(&self, until: Instant) {
+        match &self.vmm {
+            Some(vmm) => vmm.wait(until),
+            None => thread::sleep(until.saturating_duration_since(Instant::now())),
+        }
+    }
+
+    fn adjust(&self, pace: Pace) -> Result<(), MachineError> {
+        let full = *self.bandwidth.lock().unwrap_or_else(PoisonError::into_inner);
+        let limits = match pace {
+            Pace::Held => Limits { bandwidth: Some(HELD), downtime: Some(Duration::ZERO) },
+            Pace::Full => Limits { bandwidth: Some(full), downtime: Some(Duration::ZERO) },
+            Pace::Switch(downtime) => Limits { bandwidth: Some(full), downtime },
+        };
+        self.ask(|vmm| vmm.limit(limits))
+    }
+
+    fn stop(&self) -> Result<Stopped, MachineError> {
+        Ok(match self.ask(Vmm::stop)? {
+            vmm::Stopped::ByUs => Stopped::ByUs,
+            vmm::Stopped::ByMigration => Stopped::ByMigration,
+        })
+    }
+
+    fn switch_over(&self) -> Result<(), MachineError> {
+        self.ask(Vmm::switch_over)
+    }
+
+    fn cancel(&self) -> Result<(), MachineError> {
+        self.ask(Vmm::cancel)
+    }
+
+    fn cont(&self) -> Result<(), MachineError> {
+        self.ask(Vmm::cont)
+    }
+}

@@ -1,0 +1,214 @@
+//! This host's guests: what stands behind the agent's doors. Peers' handovers come here as [`Guests`], the operator's commands as
+//! [`Hosted::migrate`] and its like, and at the agent's start [`Hosted::put_in_order`] finishes or undoes what the journals say.
+
+mod dial;
+mod home;
+mod log;
+mod machine;
+
+pub use crate::migrate::CallError;
+
+use crate::config::Vm;
+use crate::daemon::{Guests, Host, Part};
+use crate::incoming::{self, Incoming};
+use crate::journal::{Handover, Journals};
+use crate::migrate::{
+    Link, Log, Order, Report, Site, Unwatched, Verdict, Watch, migrate, remains, resume, talk,
+};
+use crate::ownership::Decision;
+use crate::vmm::{self, Role, Vmm};
+use dial::Dial;
+use handover::Side;
+use home::Home;
+use ledger::Ledger;
+use log::BookLog;
+use peer::HostName;
+use peer::message::{Guest as Named, Id, Open, Record, Records, Recover, Refusal, Reply, Request};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The guests of a host.
+#[derive(Debug)]
+pub struct Hosted {
+    host: Arc<Host>,
+    ledger: Arc<Ledger>,
+    journals: Journals,
+}
+
+/// A part in a handover that a peer leads.
+struct Guest(Incoming);
+
+impl Part for Guest {
+    fn handle(&mut self, request: &Request) -> Result<Reply, Refusal> {
+        self.0.handle(request)
+    }
+}
+
+fn refuse(error: impl std::fmt::Display) -> Refusal {
+    Refusal::new("Refused", error.to_string())
+}
+
+impl Hosted {
+    /// Those of this configuration.
+    ///
+    /// # Errors
+    /// If the state directory cannot be used.
+    pub fn new(host: &Arc<Host>) -> Result<Self, ledger::Error> {
+        let config = host.config();
+        let ledger = Arc::new(Ledger::open(&config.agent.state)?);
+        let journals = Journals::new(&config.agent.state, &config.agent.name.to_string());
+        Ok(Self { host: Arc::clone(host), ledger, journals })
+    }
+
+    fn home(&self, vm: &Vm, role: Role) -> Home {
+        Home::new(vm.clone(), Arc::clone(&self.ledger), self.journals.clone(), role)
+    }
+
+    fn dial(&self, peer: HostName) -> Dial {
+        Dial::new(Arc::clone(self.host.terms()), peer)
+    }
+
+    /// Moves a guest to a peer: the command `migrate`.
+    #[must_use]
+    pub fn migrate(&self, order: &Order, watch: &dyn Watch) -> Report {
+        match self.try_migrate(order, watch) {
+            Ok(report) => report,
+            Err(refusal) => Report::new(Verdict::Refused, refusal.desc),
+        }
+    }
+
+    fn try_migrate(&self, order: &Order, watch: &dyn Watch) -> Result<Report, Refusal> {
+        let config = self.host.config();
+        let vm = config.vm(&order.vm).ok_or_else(|| refuse(format!("there is no vm {} here", order.vm)))?;
+        let peer: HostName = order.to.parse().map_err(refuse)?;
+        vm.may_move(&peer).map_err(refuse)?;
+        let busy = || refuse(format!("a handover of vm {} is under way", vm.name));
+        let _claim = self.host.busy().claim(&vm.name).ok_or_else(busy)?;
+        if let Some(open) = self.last(vm)?.filter(Handover::is_open) {
+            let why = format!("handover {} of vm {} is unfinished", open.begun.handover, vm.name);
+            return Err(refuse(format!("{why}: tenure handover status {}", vm.name)));
+        }
+        let link = self.dial(peer.clone());
+        link.reconnect().map_err(refuse)?;
+        let home = self.home(vm, Role::Source);
+        Ok(migrate(&home, &link, &peer.to_string(), order, watch))
+    }
+
+    /// Finishes or undoes what this host's journals have open, as far as that can be done now; to be asked again while it
+    /// gives anything back.
+    #[must_use]
+    pub fn put_in_order(&self) -> Vec<(String, Report)> {
+        let config = self.host.config();
+        let one = |vm: &Vm| Some((vm.name.clone(), self.settle(vm, false)?));
+        config.vms.iter().filter_map(one).collect()
+    }
+
+    /// The operator's word that the guest did not run at the other host, and will not: the command `handover resume`.
+    ///
+    /// # Errors
+    /// There is no such guest, or nothing to resume.
+    pub fn resume(&self, name: &str, vouched: bool) -> Result<Report, Refusal> {
+        let config = self.host.config();
+        let vm = config.vm(name).ok_or_else(|| refuse(format!("there is no vm {name} here")))?;
+        self.settle(vm, vouched)
+            .ok_or_else(|| refuse(format!("vm {name} has no unfinished handover, or one is under way")))
+    }
+
+    /// `None` if nothing is open, or somebody is at it.
+    fn settle(&self, vm: &Vm, vouched: bool) -> Option<Report> {
+        let open = self.last(vm).ok().flatten().filter(Handover::is_open)?;
+        let _claim = self.host.busy().claim(&vm.name)?;
+        let settled = self.try_settle(vm, &open, vouched);
+        Some(settled.unwrap_or_else(|refusal| Report::new(Verdict::InDoubt, refusal.desc)))
+    }
+
+    fn try_settle(&self, vm: &Vm, open: &Handover, vouched: bool) -> Result<Report, Refusal> {
+        let peer: HostName = open.begun.peer.parse().map_err(refuse)?;
+        let link = self.dial(peer);
+        // Where it cannot be reached the rules know what to do without.
+        let _ = link.reconnect();
+        let book = self.journals.open(&vm.name).map_err(refuse)?;
+        let log: Arc<dyn Log> = Arc::new(BookLog::open(book).ok_or_else(|| refuse("it is over"))?);
+        let order = Order { wait: 5, ..Order::new(&vm.name, &open.begun.peer) };
+        match open.begun.side {
+            Side::Source => {
+                let home = self.home(vm, Role::Source);
+                resume(&home, &link, log, &order, &Unwatched, vouched).map_err(refuse)
+            }
+            Side::Destination => self.settle_arrival(vm, &link, &log),
+        }
+    }
+
+    fn settle_arrival(&self, vm: &Vm, link: &Dial, log: &Arc<dyn Log>) -> Result<Report, Refusal> {
+        let guest = Named { vm: vm.name.clone(), uuid: log.begun().uuid.clone() };
+        let handover = Id(log.begun().handover);
+        let told = talk::Talk { link, handover }.state(guest).ok().map(|records| talk::view(&records));
+        let site: Arc<dyn Site> = Arc::new(self.home(vm, Role::Destination));
+        let (verdict, why) = match incoming::resume(&site, log, told)? {
+            Decision::Run | Decision::Over(Side::Destination) => {
+                (Verdict::Moved, "the guest is here".to_owned())
+            }
+            Decision::Over(Side::Source) => (Verdict::Kept, "the guest stayed at the source".to_owned()),
+            Decision::Ask(question) => (Verdict::InDoubt, question.to_string()),
+            _ => (Verdict::InDoubt, "the source's agent leads: it puts the handover in order".to_owned()),
+        };
+        Ok(Report::new(verdict, why))
+    }
+
+    fn last(&self, vm: &Vm) -> Result<Option<Handover>, Refusal> {
+        let log = self.journals.read(&vm.name).map_err(refuse)?;
+        Ok(log.handovers().last().cloned())
+    }
+
+    fn found(&self, vm: &Vm, wanted: impl Fn(&Handover) -> bool) -> Result<Records, Refusal> {
+        let log = self.journals.read(&vm.name).map_err(refuse)?;
+        let record = log.handovers().iter().rev().find(|handover| wanted(handover)).map(record);
+        let guest = Vmm::guest_at(&vm.qmp, Duration::from_secs(2).min(vmm::PATIENCE));
+        Ok(Records { record, guest: talk::word(guest).map(str::to_owned) })
+    }
+}
+
+/// A handover of a journal in the words of the messages.
+fn record(handover: &Handover) -> Record {
+    let begin = log::from_begun(&handover.begun);
+    let marks = handover.promises();
+    remains::tell(&begin, marks, &log::last(handover), handover.verdict.clone())
+}
+
+impl Guests for Hosted {
+    fn own(&self, vm: &Vm) -> Result<Records, Refusal> {
+        self.found(vm, |_| true)
+    }
+
+    fn records(&self, vm: &Vm, peer: &HostName, handover: Option<Id>) -> Result<Records, Refusal> {
+        let peer = peer.to_string();
+        self.found(vm, |found| {
+            found.begun.peer == peer && handover.is_none_or(|id| id.0 == found.begun.handover.0)
+        })
+    }
+
+    fn open(&self, vm: &Vm, peer: &HostName, open: &Open) -> Result<(Box<dyn Part>, Reply), Refusal> {
+        let site = Arc::new(self.home(vm, Role::Destination));
+        let (incoming, reply) = Incoming::open(site, &peer.to_string(), open)?;
+        Ok((Box::new(Guest(incoming)), reply))
+    }
+
+    fn recover(
+        &self,
+        vm: &Vm,
+        peer: &HostName,
+        recover: &Recover,
+    ) -> Result<(Box<dyn Part>, Reply), Refusal> {
+        let book = self.journals.open(&vm.name).map_err(refuse)?;
+        let unknown = || refuse("this host has no such handover open");
+        let log = BookLog::open(book).ok_or_else(unknown)?;
+        let begun = log.begun();
+        let ours = begun.handover == recover.record.handover.0 && begun.peer == peer.to_string();
+        if !ours || begun.side != Side::Destination {
+            return Err(unknown());
+        }
+        let site = Arc::new(self.home(vm, Role::Destination));
+        let (incoming, reply) = Incoming::recover(site, Arc::new(log), recover)?;
+        Ok((Box::new(Guest(incoming)), reply))
+    }
+}
