@@ -26,6 +26,10 @@ pub struct Console {
     err: Box<dyn Write + Send>,
     verbosity: Verbosity,
     interactive: bool,
+    /// Standard error is one.
+    terminal: bool,
+    /// A line of progress stands there.
+    on_a_line: bool,
 }
 
 impl Console {
@@ -33,13 +37,14 @@ impl Console {
     #[must_use]
     pub fn standard(verbosity: Verbosity) -> Self {
         let interactive = io::stdin().is_terminal() && io::stderr().is_terminal();
-        Self { out: Box::new(anstream::stdout()), err: Box::new(anstream::stderr()), verbosity, interactive }
+        let (out, err) = (Box::new(anstream::stdout()), Box::new(anstream::stderr()));
+        Self { out, err, verbosity, interactive, terminal: io::stderr().is_terminal(), on_a_line: false }
     }
 
     /// Streams of the caller's choice; nobody can be asked anything.
     #[must_use]
     pub fn new(out: Box<dyn Write + Send>, err: Box<dyn Write + Send>, verbosity: Verbosity) -> Self {
-        Self { out, err, verbosity, interactive: false }
+        Self { out, err, verbosity, interactive: false, terminal: false, on_a_line: false }
     }
 
     /// Writes data to standard output and flushes it, so that a waiting reader sees it at once.
@@ -74,6 +79,21 @@ impl Console {
     /// Narration.
     pub fn note(&mut self, text: impl AsRef<str>) {
         self.say(Verbosity::Normal, text.as_ref());
+    }
+
+    /// How far something is: one line that is written over on a terminal, a line each time elsewhere; `None` ends it.
+    pub fn progress(&mut self, text: Option<&str>) {
+        let shown = self.verbosity >= Verbosity::Normal;
+        // Narration that cannot be written must not stop a handover half-way.
+        let _ = match text {
+            Some(text) if shown && self.terminal => {
+                write!(self.err, "\r{text}\x1b[K").and_then(|()| self.err.flush())
+            }
+            Some(text) if shown => writeln!(self.err, "{text}"),
+            None if shown && self.on_a_line => writeln!(self.err),
+            _ => Ok(()),
+        };
+        self.on_a_line = text.is_some() && self.terminal;
     }
 
     /// Detail for `-v`.

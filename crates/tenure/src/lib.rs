@@ -46,6 +46,7 @@ pub fn run(cli: &Cli, console: &mut Console) -> Result<Exit, Failure> {
         Command::Pr(args) => command::pr::run(args, console),
         Command::Target(args) => command::target::run(args, console),
         Command::Handover(args) => command::handover::run(args, console),
+        Command::Migrate(args) => command::migrate::run(args, console),
         Command::Status(args) => command::status::run(args, console),
         Command::Audit(args) => command::audit::run(args, console),
         Command::Certs(args) => command::certs::run(args, console),

@@ -74,12 +74,15 @@ impl Service for Commands {
         admitted
     }
 
-    fn execute(&self, _: &Session, command: &str, arguments: Object) -> Result<Value, CommandError> {
+    fn execute(&self, session: &Session, command: &str, arguments: Object) -> Result<Value, CommandError> {
         match command {
             "query-agent" => self.query_agent(),
             "query-peer" => self.query_peer(&Arguments::read(arguments, &["peer"])?),
             "query-vm" => self.query_vm(&Arguments::read(arguments, &["vm"])?),
-            _ => Err(CommandError::not_found(command)),
+            _ => {
+                let known = self.guests.command(session, command, arguments);
+                known.unwrap_or_else(|| Err(CommandError::not_found(command)))
+            }
         }
     }
 }

@@ -5,7 +5,8 @@ use crate::config::Vm;
 use handover::ENGINE_REVISION;
 use peer::message::{Guest, Id, Open, Records, Recover};
 use peer::{Agreed, HostName, Refusal, Reply, Request, Service, Session, TurnedAway};
-use qmp::CodecError;
+use qmp::{CodecError, CommandError, Object};
+use serde_json::Value;
 use std::sync::Arc;
 
 /// What becomes of this host's guests. Whoever is named here was found to be allowed to ask.
@@ -15,6 +16,16 @@ pub trait Guests: Send + Sync {
     /// # Errors
     /// What the operator is told.
     fn own(&self, vm: &Vm) -> Result<Records, Refusal>;
+
+    /// A command of the operator's on the control socket; `None` if it is not one of the guests'.
+    fn command(
+        &self,
+        _session: &qmp::server::Session,
+        _command: &str,
+        _arguments: Object,
+    ) -> Option<Result<Value, CommandError>> {
+        None
+    }
 
     /// What this host's journal has on a guest, of one handover or of the last one with this peer, and how the guest stands.
     ///

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 /// So slow that no guest's memory is through before it was looked at.
 const HELD: u64 = 1 << 20;
-/// QEMU's own where the order says nothing: none.
+/// What QEMU takes for no limit.
 const UNLIMITED: u64 = 0;
+const BANDWIDTH: &str = "max-bandwidth";
 
 /// A QEMU, or where one was.
 #[derive(Debug)]
@@ -68,9 +69,12 @@ impl Machine for QemuMachine {
     }
 
     fn configure(&self, settings: &Settings) -> Result<(), MachineError> {
-        let bandwidth = settings.parameters.get("max-bandwidth").and_then(Value::as_u64);
+        self.ask(|vmm| vmm.configure(&settings.capabilities, &settings.parameters))?;
+        // What holds then is given back after the migration was held.
+        let set = self.vmm.as_ref().and_then(|vmm| vmm.qemu().parameters().ok());
+        let bandwidth = set.and_then(|set| set.get(BANDWIDTH).and_then(Value::as_u64));
         *self.bandwidth.lock().unwrap_or_else(PoisonError::into_inner) = bandwidth.unwrap_or(UNLIMITED);
-        self.ask(|vmm| vmm.configure(&settings.capabilities, &settings.parameters))
+        Ok(())
     }
 
     fn listen(&self, uri: Option<&str>) -> Result<String, MachineError> {
@@ -127,7 +131,7 @@ impl Machine for QemuMachine {
 
     fn stop(&self) -> Result<Stopped, MachineError> {
         Ok(match self.ask(Vmm::stop)? {
-            vmm::Stopped::ByUs => Stopped::ByUs,
+            vmm::Stopped::ForGood => Stopped::ByUs,
             vmm::Stopped::ByMigration => Stopped::ByMigration,
         })
     }

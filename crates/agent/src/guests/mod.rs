@@ -1,12 +1,14 @@
 //! This host's guests: what stands behind the agent's doors. Peers' handovers come here as [`Guests`], the operator's commands as
 //! [`Hosted::migrate`] and its like, and at the agent's start [`Hosted::put_in_order`] finishes or undoes what the journals say.
 
+mod command;
 mod dial;
 mod home;
 mod log;
 mod machine;
 
 pub use crate::migrate::CallError;
+pub use command::PROGRESS;
 
 use crate::config::Vm;
 use crate::daemon::{Guests, Host, Part};
@@ -17,6 +19,7 @@ use crate::migrate::{
 };
 use crate::ownership::Decision;
 use crate::vmm::{self, Role, Vmm};
+use command::Cancels;
 use dial::Dial;
 use handover::Side;
 use home::Home;
@@ -24,6 +27,9 @@ use ledger::Ledger;
 use log::BookLog;
 use peer::HostName;
 use peer::message::{Guest as Named, Id, Open, Record, Records, Recover, Refusal, Reply, Request};
+use qmp::server::Session;
+use qmp::{CommandError, Object};
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +39,7 @@ pub struct Hosted {
     host: Arc<Host>,
     ledger: Arc<Ledger>,
     journals: Journals,
+    cancels: Cancels,
 }
 
 /// A part in a handover that a peer leads.
@@ -49,15 +56,12 @@ fn refuse(error: impl std::fmt::Display) -> Refusal {
 }
 
 impl Hosted {
-    /// Those of this configuration.
-    ///
-    /// # Errors
-    /// If the state directory cannot be used.
-    pub fn new(host: &Arc<Host>) -> Result<Self, ledger::Error> {
+    /// Those of this host's configuration, with its ledger.
+    #[must_use]
+    pub fn new(host: &Arc<Host>, ledger: Ledger) -> Self {
         let config = host.config();
-        let ledger = Arc::new(Ledger::open(&config.agent.state)?);
         let journals = Journals::new(&config.agent.state, &config.agent.name.to_string());
-        Ok(Self { host: Arc::clone(host), ledger, journals })
+        Self { host: Arc::clone(host), ledger: Arc::new(ledger), journals, cancels: Cancels::default() }
     }
 
     fn home(&self, vm: &Vm, role: Role) -> Home {
@@ -176,6 +180,15 @@ fn record(handover: &Handover) -> Record {
 }
 
 impl Guests for Hosted {
+    fn command(
+        &self,
+        session: &Session,
+        command: &str,
+        arguments: Object,
+    ) -> Option<Result<Value, CommandError>> {
+        self.obey(session, command, arguments)
+    }
+
     fn own(&self, vm: &Vm) -> Result<Records, Refusal> {
         self.found(vm, |_| true)
     }

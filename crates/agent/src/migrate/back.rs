@@ -3,7 +3,7 @@
 
 use super::document::{LunReport, Order, Report, Verdict};
 use super::leg::{self, Agreed};
-use super::machine::{MachineError, Stage};
+use super::machine::{MachineError, Pace, Stage};
 use super::site::{CallError, End, Leg, Link, Log, Site, Trouble, UnitEnd};
 use super::source::{Fail, Run, Watch};
 use super::times::Times;
@@ -162,6 +162,8 @@ impl Run<'_> {
                 machine.wait(Instant::now() + Duration::from_millis(5));
             }
         }
+        // What held it back is not to stay in QEMU.
+        let _ = machine.adjust(Pace::Switch(Some(self.order.downtime_limit())));
     }
 
     fn roll_back(&mut self, peer: Option<View>, why: &str) -> Turn {

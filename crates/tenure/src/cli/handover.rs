@@ -1,6 +1,6 @@
-//! `tenure handover plan|run`.
+//! `tenure handover plan|run|status|resume`.
 
-use super::values;
+use super::{GuestArgs, ResumeArgs, values};
 use agent::drive::Device;
 use clap::{Args, Subcommand};
 use handover::Method;
@@ -12,7 +12,7 @@ use std::time::Duration;
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true)]
 pub struct HandoverArgs {
-    /// Plan or run.
+    /// What to do.
     #[command(subcommand)]
     pub verb: HandoverVerb,
 }
@@ -24,6 +24,10 @@ pub enum HandoverVerb {
     Plan(MoveArgs),
     /// Move the registration; ends with a verdict
     Run(MoveArgs),
+    /// Show what the local agent knows of a guest's last handover between hosts, and how the guest stands
+    Status(GuestArgs),
+    /// Have the local agent finish or undo a guest's unfinished handover between hosts
+    Resume(ResumeArgs),
 }
 
 /// From where to where, and how.

@@ -5,6 +5,7 @@ mod certs;
 mod demo;
 mod doctor;
 mod handover;
+mod migrate;
 mod pr;
 mod status;
 mod target;
@@ -15,6 +16,7 @@ pub use certs::{CertsArgs, CertsVerb, FilesArgs, HostArgs};
 pub use demo::DemoArgs;
 pub use doctor::DoctorArgs;
 pub use handover::{HandoverArgs, HandoverVerb, MoveArgs};
+pub use migrate::{ControlArgs, Doubt, GuestArgs, MigrateArgs, ResumeArgs};
 pub use pr::{ConfirmArgs, PrArgs, PrVerb, PreemptArgs, ReadArgs, RegisterArgs};
 pub use status::StatusArgs;
 pub use target::TargetArgs;
@@ -70,6 +72,8 @@ pub enum Command {
     Target(TargetArgs),
     /// Move one registration, and the reservation it may hold, to another I_T nexus
     Handover(HandoverArgs),
+    /// Move a running guest to another host with its reservations
+    Migrate(MigrateArgs),
     /// Show what each guest of this host has registered and holds
     Status(StatusArgs),
     /// Say what this machine lacks for the helper, and what to do
@@ -88,6 +92,9 @@ impl Command {
             Self::Demo(args) => args.json,
             Self::Pr(args) => args.json,
             Self::Status(args) => args.json,
+            Self::Migrate(args) => args.control.json,
+            Self::Handover(HandoverArgs { verb: HandoverVerb::Status(args) }) => args.control.json,
+            Self::Handover(HandoverArgs { verb: HandoverVerb::Resume(args) }) => args.guest.control.json,
             Self::Target(_) | Self::Certs(_) => false,
             Self::Doctor(args) => args.json,
             Self::Audit(args) => args.json,

@@ -25,6 +25,8 @@ pub fn run(args: &HandoverArgs, console: &mut Console) -> Result<Exit, Failure> 
     match &args.verb {
         HandoverVerb::Plan(args) => plan(args, console),
         HandoverVerb::Run(args) => carry_out(args, console),
+        HandoverVerb::Status(args) => super::migrate::status(args, console),
+        HandoverVerb::Resume(args) => super::migrate::resume(args, console),
     }
 }
 

@@ -1,0 +1,107 @@
+//! The guests' commands on the control socket: `migrate` with its progress, `migrate-cancel`, `handover-resume`.
+
+use super::Hosted;
+use crate::migrate::{Order, Progress, Report, Watch};
+use qmp::server::Session;
+use qmp::{CommandError, Object};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The event that tells how a migration goes.
+pub const PROGRESS: &str = "MIGRATION_PROGRESS";
+
+/// The arguments of `migrate-cancel`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cancel {
+    vm: String,
+}
+
+/// The arguments of `handover-resume`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Resume {
+    vm: String,
+    /// The operator vouches that the guest did not run at the other host and will not.
+    #[serde(default)]
+    vouched: bool,
+}
+
+/// Which migrations are asked to end.
+#[derive(Debug, Default)]
+pub(super) struct Cancels(Mutex<BTreeMap<String, Arc<AtomicBool>>>);
+
+impl Cancels {
+    fn of(&self, vm: &str) -> Arc<AtomicBool> {
+        let mut cancels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(cancels.entry(vm.to_owned()).or_default())
+    }
+}
+
+/// Tells the client that ordered a migration. One that goes away ends nothing.
+struct Told<'a> {
+    session: &'a Session,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Watch for Told<'_> {
+    fn tell(&self, progress: Progress) {
+        if let Ok(Value::Object(data)) = serde_json::to_value(progress) {
+            self.session.emit(PROGRESS, data);
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+fn read<T: DeserializeOwned>(arguments: Object) -> Result<T, CommandError> {
+    serde_json::from_value(Value::Object(arguments)).map_err(|error| CommandError::generic(error.to_string()))
+}
+
+fn told(report: &Report) -> Result<Value, CommandError> {
+    serde_json::to_value(report).map_err(|error| CommandError::generic(error.to_string()))
+}
+
+impl Hosted {
+    /// A command of the guests; `None` if it is not one.
+    pub(super) fn obey(
+        &self,
+        session: &Session,
+        command: &str,
+        arguments: Object,
+    ) -> Option<Result<Value, CommandError>> {
+        Some(match command {
+            "migrate" => self.ordered(session, arguments),
+            "migrate-cancel" => self.cancel(arguments),
+            "handover-resume" => self.resumed(arguments),
+            _ => return None,
+        })
+    }
+
+    fn ordered(&self, session: &Session, arguments: Object) -> Result<Value, CommandError> {
+        let order: Order = read(arguments)?;
+        let cancelled = self.cancels.of(&order.vm);
+        cancelled.store(false, Ordering::Relaxed);
+        told(&self.migrate(&order, &Told { session, cancelled }))
+    }
+
+    fn cancel(&self, arguments: Object) -> Result<Value, CommandError> {
+        let Cancel { vm } = read(arguments)?;
+        if !self.host.busy().has(&vm) {
+            return Err(CommandError::generic(format!("vm {vm} is not being moved")));
+        }
+        self.cancels.of(&vm).store(true, Ordering::Relaxed);
+        Ok(Object::new().into())
+    }
+
+    fn resumed(&self, arguments: Object) -> Result<Value, CommandError> {
+        let Resume { vm, vouched } = read(arguments)?;
+        told(&self.resume(&vm, vouched)?)
+    }
+}
