@@ -380,6 +380,8 @@ pub fn resume(site: &Arc<dyn Site>, log: &Arc<dyn Log>, source: Option<View>) ->
             }
             let released = [Mark::Taken, Mark::Go].into_iter().collect();
             incoming.mark(Mark::Ran, Some(released))?;
+            // The source learns it from the journal when it asks.
+            log.end("moved")?;
         }
         Decision::Over(Side::Source) => {
             Incoming::left(Arc::clone(site), Arc::clone(log))?.close("kept")?;

@@ -40,7 +40,7 @@ impl BookLog {
 }
 
 /// A journal that cannot be written, in the words of a handover.
-fn not_durable(error: Error) -> NotDurable {
+fn not_durable(error: &Error) -> NotDurable {
     NotDurable(error.to_string())
 }
 
@@ -53,13 +53,13 @@ impl Log for BookLog {
         let wrong = |unit: &UnitIndex| there(unit) == (leg == Leg::Back);
         let turned: Vec<_> = entries.iter().map(|(unit, _)| *unit).filter(wrong).collect();
         if !turned.is_empty() {
-            book.turn(turned).map_err(not_durable)?;
+            book.turn(turned).map_err(|error| not_durable(&error))?;
         }
-        book.entries(round, entries.to_vec()).map_err(not_durable)
+        book.entries(round, entries.to_vec()).map_err(|error| not_durable(&error))
     }
 
     fn mark(&self, mark: Mark) -> Result<(), NotDurable> {
-        self.book().mark(mark).map_err(not_durable)
+        self.book().mark(mark).map_err(|error| not_durable(&error))
     }
 
     fn begun(&self) -> &Begin {
@@ -75,7 +75,7 @@ impl Log for BookLog {
     }
 
     fn end(&self, verdict: &str) -> Result<(), NotDurable> {
-        self.book().end(verdict).map_err(not_durable)
+        self.book().end(verdict).map_err(|error| not_durable(&error))
     }
 }
 

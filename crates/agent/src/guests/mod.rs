@@ -31,7 +31,11 @@ use qmp::server::Session;
 use qmp::{CommandError, Object};
 use serde_json::Value;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
+
+/// Between looks at what is unfinished.
+const BETWEEN: Duration = Duration::from_secs(5);
 
 /// The guests of a host.
 #[derive(Debug)]
@@ -96,6 +100,30 @@ impl Hosted {
         link.reconnect().map_err(refuse)?;
         let home = self.home(vm, Role::Source);
         Ok(migrate(&home, &link, &peer.to_string(), order, watch))
+    }
+
+    /// Puts in order whatever is unfinished, now and whenever something becomes so, until this value is dropped.
+    ///
+    /// # Errors
+    /// If the system has no thread for it.
+    pub fn keep_order(hosted: &Arc<Self>) -> std::io::Result<()> {
+        let hosted = Arc::downgrade(hosted);
+        let keep = move || {
+            let mut told = Vec::new();
+            while let Some(hosted) = hosted.upgrade() {
+                let reports = hosted.put_in_order();
+                drop(hosted);
+                if reports != told {
+                    let tell = |(vm, report): &(String, Report)| {
+                        tracing::warn!(vm, verdict = ?report.verdict, reason = report.reason, "unfinished handover");
+                    };
+                    reports.iter().for_each(tell);
+                    told = reports;
+                }
+                thread::sleep(BETWEEN);
+            }
+        };
+        thread::Builder::new().name("order".into()).spawn(keep).map(drop)
     }
 
     /// Finishes or undoes what this host's journals have open, as far as that can be done now; to be asked again while it

@@ -118,7 +118,7 @@ impl Run<'_> {
             let turn = match self.standing(peer).decide(self.order.on_doubt) {
                 Decision::RollBack => self.roll_back(peer, why),
                 Decision::TakeAlone => self.take_alone(),
-                Decision::Finish => self.finish(why),
+                Decision::Finish => self.go_forward(why),
                 Decision::Run => self.resume(verdict, why),
                 Decision::Over(Side::Source) => self.stays(verdict, why),
                 Decision::Over(Side::Destination) => Turn::Over(Box::new(self.gone())),
@@ -323,7 +323,7 @@ impl Run<'_> {
     }
 
     /// Both hosts hold still and the destination has everything: forward is the shorter way.
-    fn finish(&mut self, why: &str) -> Turn {
+    fn go_forward(&mut self, why: &str) -> Turn {
         let taken = View { marks: Marks::new().with(Mark::Taken), guest: Guest::Paused };
         if self.site.machine().transfer().is_ok_and(|transfer| transfer.stage == Stage::PreSwitchover) {
             return self.roll_back(Some(taken), why);

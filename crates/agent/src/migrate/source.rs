@@ -134,7 +134,7 @@ pub(crate) struct Run<'a> {
 pub fn migrate(site: &dyn Site, link: &dyn Link, peer: &str, order: &Order, watch: &dyn Watch) -> Report {
     match Run::open(site, link, peer, order, watch) {
         Ok(run) if order.plan => run.only_plan(),
-        Ok(run) => run.to_the_end(),
+        Ok(run) => run.finish(),
         Err(Fail::Refused(reason)) => Report::new(Verdict::Refused, reason),
         Err(fail) => Report::new(Verdict::Failed, fail.to_string()),
     }
@@ -277,7 +277,7 @@ impl<'a> Run<'a> {
         report
     }
 
-    fn to_the_end(mut self) -> Report {
+    fn finish(mut self) -> Report {
         match self.steps() {
             Ok(report) => report,
             Err(fail) => self.turn_back(&fail),
@@ -628,7 +628,10 @@ impl<'a> Run<'a> {
             notes.extend(leader.advance().err().map(|stop| stop.to_string()));
         }
         self.note_verdicts();
-        notes.extend(self.talk().close("moved").err().map(|error| error.to_string()));
+        // Where it is not open any more the destination ends it by itself: the guest runs there.
+        if self.open {
+            notes.extend(self.talk().close("moved").err().map(|error| error.to_string()));
+        }
         if let Some(log) = self.log.as_ref().filter(|_| notes.is_empty()) {
             notes.extend(log.end("moved").err().map(|error| error.to_string()));
         }
