@@ -16,4 +16,5 @@ pub mod journal;
 pub mod migrate;
 pub mod notify;
 pub mod ownership;
+pub mod recover;
 pub mod vmm;

@@ -9,6 +9,7 @@
 //!
 //! What does I/O is behind three traits: [`Hands`] are this host's nexuses, [`Exchange`] is the link, [`Journal`] the disk.
 
+mod alone;
 mod follower;
 mod leader;
 mod message;
@@ -16,6 +17,7 @@ mod part;
 mod record;
 mod wire;
 
+pub use alone::alone;
 pub use follower::{Follower, Refusal};
 pub use leader::{Leader, Pause, Stop};
 pub use message::{Ask, Decision, Done, Order, Reply, Report};

@@ -133,7 +133,7 @@ struct LunFields {
     key: Option<String>,
     nonce: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    target: Option<TargetFields>,
+    target: Option<TargetForm>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -152,9 +152,11 @@ struct PortFields {
     target_port: Option<u16>,
 }
 
-#[derive(Serialize, Deserialize)]
+/// [`TargetIdentity`] as JSON has it: each byte as the character of the same number, so that nothing is lost of what is not
+/// ASCII.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TargetFields {
+pub struct TargetForm {
     vendor: String,
     product: String,
     revision: String,
@@ -268,7 +270,7 @@ impl LunFields {
             peer: lun.peer.iter().map(PortFields::new).collect(),
             key: lun.key.map(|key| key.to_string()),
             nonce: lun.nonce.to_string(),
-            target: lun.target.as_ref().map(TargetFields::new),
+            target: lun.target.as_ref().map(TargetForm::new),
         }
     }
 
@@ -281,7 +283,7 @@ impl LunFields {
             peer: self.peer.into_iter().map(PortFields::port).collect::<Result<_, _>>()?,
             key: self.key.map(key).transpose()?,
             nonce: key(self.nonce)?,
-            target: self.target.map(TargetFields::target).transpose()?,
+            target: self.target.as_ref().map(TargetForm::target).transpose()?,
         })
     }
 }
@@ -298,9 +300,10 @@ impl PortFields {
     }
 }
 
-/// Each byte as the character of the same number: nothing is lost of what is not ASCII.
-impl TargetFields {
-    fn new(target: &TargetIdentity) -> Self {
+impl TargetForm {
+    /// The form of an identity.
+    #[must_use]
+    pub fn new(target: &TargetIdentity) -> Self {
         let text = |bytes: &[u8]| bytes.iter().map(|byte| char::from(*byte)).collect();
         Self {
             vendor: text(&target.vendor),
@@ -309,7 +312,11 @@ impl TargetFields {
         }
     }
 
-    fn target(self) -> Result<TargetIdentity, String> {
+    /// The identity.
+    ///
+    /// # Errors
+    /// What has not the length that it must have.
+    pub fn target(&self) -> Result<TargetIdentity, String> {
         Ok(TargetIdentity {
             vendor: bytes(&self.vendor)?,
             product: bytes(&self.product)?,

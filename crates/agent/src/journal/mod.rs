@@ -14,5 +14,5 @@ mod log;
 
 pub use book::{Book, Entries, Journals};
 pub use error::Error;
-pub use line::{Begun, Lun, OwnPath};
+pub use line::{Begun, Lun, OwnPath, TargetForm};
 pub use log::{Flaw, Handover, Last, Log, header};

@@ -37,8 +37,10 @@ pub(crate) enum Accident {
     Fault(u16, Fault),
     /// Both hosts die before this round is carried out.
     Crash,
-    /// Both hosts die when the entries of this round are durable on the source alone.
-    HalfJournalled,
+    /// Both hosts die when the entries of this round are durable on this one alone.
+    HalfJournalled(usize),
+    /// Both hosts die after so many actions of this round.
+    CrashAfter(usize),
 }
 
 /// How a run ended.
@@ -64,8 +66,10 @@ pub(crate) struct Duo {
     /// Appends so far.
     pub(crate) appends: u32,
     pub(crate) log: Vec<String>,
+    /// Actions in each round, by its number.
+    pub(crate) sizes: Vec<usize>,
     /// The group's source is the second host.
-    exchanged: bool,
+    pub(crate) exchanged: bool,
 }
 
 impl Duo {
@@ -82,6 +86,7 @@ impl Duo {
             trips_now: 0,
             appends: 0,
             log: Vec::new(),
+            sizes: Vec::new(),
             exchanged: false,
         }
     }
@@ -90,6 +95,11 @@ impl Duo {
     pub(crate) fn of(worlds: Vec<World>, settings: Settings) -> Self {
         let group = Group::new(vec![settings; worlds.len()]).unwrap();
         Self::new(worlds, group)
+    }
+
+    /// Another group on the same worlds, whose source is the second host if `exchanged`; what was to happen has happened.
+    pub(crate) fn again(self, group: Group, exchanged: bool) -> Self {
+        Self { entries: self.entries, log: self.log, exchanged, ..Self::new(self.worlds, group) }
     }
 
     /// A second group for the units that moved, with the sides exchanged; what was to happen has happened.
@@ -157,6 +167,7 @@ impl Duo {
 
     /// Whether the hosts live on.
     fn carry_out(&mut self, round: &Round) -> bool {
+        self.sizes.push(round.actions.len());
         let accidents: Vec<Accident> = self
             .accidents
             .iter()
@@ -171,25 +182,22 @@ impl Duo {
             self.groups.iter_mut().for_each(Group::journal_failed);
             return true;
         }
-        let half = accidents.contains(&Accident::HalfJournalled);
+        let half = [0, 1].into_iter().find(|host| accidents.contains(&Accident::HalfJournalled(*host)));
         self.append(round, half);
-        if half {
+        if half.is_some() || !self.send(round, &accidents) {
             return false;
         }
-        self.send(round, &accidents);
         if accidents.contains(&Accident::Abort) {
             self.groups.iter_mut().for_each(Group::abort);
         }
         true
     }
 
-    fn append(&mut self, round: &Round, half: bool) {
+    fn append(&mut self, round: &Round, half: Option<usize>) {
         self.appends += u32::from(!round.journal.is_empty());
         for (unit, entry) in &round.journal {
-            let entries = &mut self.entries[usize::from(unit.0)];
-            entries[0] = Some(*entry);
-            if !half {
-                entries[1] = Some(*entry);
+            for host in [0, 1].into_iter().filter(|host| half.is_none_or(|half| half == *host)) {
+                self.entries[usize::from(unit.0)][host] = Some(*entry);
             }
             self.log.push(format!(
                 "  {}: unit {} journal {:?} {}",
@@ -198,11 +206,15 @@ impl Duo {
         }
     }
 
-    fn send(&mut self, round: &Round, accidents: &[Accident]) {
+    /// Whether the hosts live on.
+    fn send(&mut self, round: &Round, accidents: &[Accident]) -> bool {
         let mut reports: Vec<(UnitIndex, CommandId, Outcome)> = Vec::new();
         self.trips_now += u32::from(!round.actions.is_empty());
         let mut struck = Vec::new();
-        for (unit, action) in &round.actions {
+        for (done, (unit, action)) in round.actions.iter().enumerate() {
+            if accidents.contains(&Accident::CrashAfter(done)) {
+                return false;
+            }
             let first = !struck.contains(unit);
             struck.push(*unit);
             let faults = if first { self.strike(*unit, accidents) } else { Vec::new() };
@@ -221,6 +233,7 @@ impl Duo {
             let doubt = handover::verdict::Doubt::DestinationUnreachable;
             self.groups.iter_mut().for_each(|group| group.give_up(unit, doubt));
         }
+        !accidents.contains(&Accident::CrashAfter(round.actions.len()))
     }
 
     fn strike(&mut self, unit: UnitIndex, accidents: &[Accident]) -> Vec<Fault> {
