@@ -6,13 +6,15 @@ mod group_pair;
 #[path = "../../handover/tests/pair/mod.rs"]
 mod pair;
 
+use agent::conduct::{self, Hands, Journal, NotDurable, Patience, Report};
 use agent::journal::Last;
 use agent::recover::{Half, HalfUnit, Part, Place, Wishes, parts};
 use group_pair::{Accident, Duo, End};
 use handover::known_targets::KnownTargets;
-use handover::{Ending, Path, Side, UnitIndex, Verdict};
+use handover::{Action, Ending, Path, Side, UnitIndex, Verdict};
 use logical_unit::Profile;
 use pair::{Foreign, K, Role, World, settings, survey};
+use std::time::Instant;
 
 const CASES: [(&str, Role); 5] = [
     ("spc", Role::Holder(5)),
@@ -22,6 +24,7 @@ const CASES: [(&str, Role); 5] = [
     ("keep-self", Role::Registrant),
 ];
 
+#[derive(Clone, Copy)]
 struct Case {
     profile: &'static Profile,
     role: Role,
@@ -120,6 +123,81 @@ fn both_hosts_die_at_any_step_and_recover_together() {
         }
     }
     assert!(deaths > 300, "{deaths}");
+}
+
+/// The nexuses of a host that is alone.
+struct Alone<'a> {
+    worlds: &'a mut [World],
+    side: Side,
+}
+
+impl Hands for Alone<'_> {
+    fn carry_out(&mut self, actions: &[(UnitIndex, Action)], _: Instant) -> Vec<Report> {
+        let act = |(unit, action): &(UnitIndex, Action)| {
+            let Action::Execute { id, path, request } = action else {
+                unreachable!("no method here closes sessions")
+            };
+            assert_eq!(path.side, self.side, "a command for the host that is gone");
+            let outcome = self.worlds[usize::from(unit.0)].execute(0, *path, request, &[]);
+            Report { unit: *unit, id: *id, outcome: Some(outcome) }
+        };
+        actions.iter().map(act).collect()
+    }
+}
+
+/// The journal of a host that is alone.
+struct OwnEntries<'a> {
+    entries: &'a mut [[Option<handover::Entry>; 2]],
+    host: usize,
+}
+
+impl Journal for OwnEntries<'_> {
+    fn append(&mut self, _: u64, entries: &[(UnitIndex, handover::Entry)]) -> Result<(), NotDurable> {
+        for (unit, entry) in entries {
+            self.entries[usize::from(unit.0)][self.host] = Some(*entry);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn one_host_alone_says_only_what_is_true_and_both_together_finish_it() {
+    let mut concluded = [0; 2];
+    for (case, host) in Case::all().flat_map(|case| [(case, 0), (case, 1)]) {
+        for death in case.deaths() {
+            let mut duo = case.duo();
+            duo.accidents = vec![death];
+            if duo.run() != End::Crashed {
+                continue;
+            }
+            let what = format!("{} {:?} {death:?} host {host}", case.profile.name, case.role);
+            let half = case.half(&duo, host, 0);
+            let alone = parts(&half, None, Wishes::default(), &KnownTargets::default()).unwrap();
+            let [part] = alone.as_slice() else { unreachable!("{what}") };
+            let mut group = part.group().unwrap();
+            let mut hands = Alone { worlds: &mut duo.worlds, side: half.side };
+            let mut journal = OwnEntries { entries: &mut duo.entries, host };
+            conduct::alone(&mut group, half.side, &mut hands, &mut journal, Patience::default()).unwrap();
+            let places = part.places(group.verdicts().map(|(_, verdict)| verdict));
+            for ((_, place), world) in places.iter().zip(&duo.worlds) {
+                let story = world.log.join("\n");
+                match place {
+                    Place::Source => assert_eq!(world.key_of(Path::source(0)), K, "{what}\n{story}"),
+                    Place::Destination => {
+                        assert_eq!(world.key_of(Path::destination(0)), K, "{what}\n{story}")
+                    }
+                    Place::Unknown => continue,
+                    other => unreachable!("{other:?} {what}\n{story}"),
+                }
+                concluded[host] += 1;
+            }
+            let part = together(&case, &duo, 0);
+            let mut duo = duo.again(part.group().unwrap(), part.exchanged);
+            assert!(matches!(duo.run(), End::Ending(_)), "{what}");
+            check(&duo, &part, &what);
+        }
+    }
+    assert!(concluded.iter().all(|count| *count > 100), "{concluded:?}");
 }
 
 #[test]
