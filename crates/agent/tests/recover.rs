@@ -1,6 +1,8 @@
 //! Both hosts die at every step of a group's handover, and of its recovery: each logical unit ends where a verdict says that
 //! it is, never at both hosts, and never registered again once another node removed it.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
 #[path = "../../handover/tests/group_pair/mod.rs"]
 mod group_pair;
 #[path = "../../handover/tests/pair/mod.rs"]
