@@ -71,7 +71,8 @@ fn stop_while_active(source: &One, uri: &str) {
     source.vmm.send(uri).unwrap();
     source.reach(Stage::Active);
     assert_eq!(source.vmm.stop().unwrap(), Stopped::ForGood);
-    let through = Limits { bandwidth: Some(1 << 30), downtime: Some(Duration::from_secs(3600)) };
+    // No limit, as QEMU has it.
+    let through = Limits { bandwidth: Some(0), downtime: Some(Duration::from_secs(3600)) };
     source.vmm.limit(through).unwrap();
     source.reach(Stage::PreSwitchover);
 }

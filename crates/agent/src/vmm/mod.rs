@@ -16,12 +16,18 @@ pub use transfer::{Limits, Progress, Stage, Stopped};
 
 use qmp::qemu::{Qemu, QemuError};
 use qmp::{CallError, ConnectError, Events};
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 /// How long QEMU may take to answer a command. It answers from its main loop, which long I/O can hold up.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often, and how long each time, it is looked whether somebody listens after a connection was lost.
+const PROBES: u32 = 20;
+const PROBE: Duration = Duration::from_millis(100);
 
 /// Why QEMU did not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -95,9 +101,26 @@ impl Vmm {
 }
 
 /// A listening socket is closed with its process at the latest, by QEMU with its name; libvirt opens it for QEMU and keeps none.
+/// A process on its way out may have closed a connection and not its socket yet: one that is accepted then ends at once.
 fn nobody_listens(path: &Path) -> bool {
-    use std::os::unix::net::UnixStream;
-    UnixStream::connect(path).is_err_and(|error| is_absence(&error))
+    for _ in 0..PROBES {
+        match UnixStream::connect(path) {
+            Ok(stream) if ends_at_once(&stream) => thread::sleep(PROBE / 10),
+            Ok(_) => return false,
+            Err(error) => return is_absence(&error),
+        }
+    }
+    false
+}
+
+/// QEMU greets or is busy; either is a sign of life.
+fn ends_at_once(mut stream: &UnixStream) -> bool {
+    let limited = stream.set_read_timeout(Some(PROBE)).is_ok();
+    match stream.read(&mut [0]) {
+        _ if !limited => false,
+        Ok(length) => length == 0,
+        Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+    }
 }
 
 fn is_absence(error: &io::Error) -> bool {

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// How often the memory is looked at.
 const TICK: Duration = Duration::from_millis(1);
 
+/// Bytes in a second where the parameter says 0, which is no limit.
+const UNLIMITED: u64 = 1 << 40;
+
 /// Begins. An error: QEMU would have refused at once.
 pub(super) fn begin(machine: &Arc<Machine>, address: Address, descriptor: Option<OwnedFd>) -> Result<()> {
     let mut state = machine.lock();
@@ -74,14 +77,18 @@ impl Source {
     /// Sends what `time` allows for. Whether the rest would take no longer than the limit.
     fn is_through(&self, time: Duration) -> bool {
         let mut state = self.machine.lock();
-        let bandwidth = state.parameter("max-bandwidth");
+        let bandwidth = match state.parameter("max-bandwidth") {
+            0 => UNLIMITED,
+            limit => limit,
+        };
         let bytes = |rate: u64, time: Duration| {
             u64::try_from(u128::from(rate) * time.as_micros() / 1_000_000).unwrap_or(u64::MAX)
         };
         let sent = bytes(bandwidth, time).min(state.migration.remaining);
         let dirtied = if state.is_running() { bytes(self.machine.options.dirty, time) } else { 0 };
         let limit = bytes(bandwidth, Duration::from_millis(state.parameter("downtime-limit")));
-        let remaining = (state.migration.remaining - sent + dirtied).min(self.machine.options.ram);
+        let remaining =
+            (state.migration.remaining - sent).saturating_add(dirtied).min(self.machine.options.ram);
         state.migration.remaining = remaining;
         state.migration.transferred += sent;
         // All memory is sent once, whatever the limit.
