@@ -47,6 +47,12 @@ impl Console {
         Self { out, err, verbosity, interactive: false, terminal: false, on_a_line: false }
     }
 
+    /// How much is said.
+    #[must_use]
+    pub const fn verbosity(&self) -> Verbosity {
+        self.verbosity
+    }
+
     /// Writes data to standard output and flushes it, so that a waiting reader sees it at once.
     ///
     /// # Errors

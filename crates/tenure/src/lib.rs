@@ -49,6 +49,7 @@ pub fn run(cli: &Cli, console: &mut Console) -> Result<Exit, Failure> {
         Command::Migrate(args) => command::migrate::run(args, console),
         Command::Status(args) => command::status::run(args, console),
         Command::Audit(args) => command::audit::run(args, console),
+        Command::Agent(args) => command::agent::run(args, console),
         Command::Certs(args) => command::certs::run(args, console),
         Command::Demo(args) => command::demo::run(args, console),
         Command::Doctor(args) => command::doctor::run(args, console),

@@ -1,5 +1,6 @@
 //! The command tree. Only words live here; what a command does is in the module of its name.
 
+mod agent;
 mod audit;
 mod certs;
 mod demo;
@@ -11,6 +12,7 @@ mod status;
 mod target;
 mod values;
 
+pub use agent::AgentArgs;
 pub use audit::AuditArgs;
 pub use certs::{CertsArgs, CertsVerb, FilesArgs, HostArgs};
 pub use demo::DemoArgs;
@@ -80,6 +82,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Show which reservation commands guests sent through tenure-pr-helper
     Audit(AuditArgs),
+    /// Run the daemon of this host that moves guests to other hosts and takes theirs
+    Agent(AgentArgs),
     /// Make certificates for the agents, for people who have no authority of their own
     Certs(CertsArgs),
 }
@@ -95,7 +99,7 @@ impl Command {
             Self::Migrate(args) => args.control.json,
             Self::Handover(HandoverArgs { verb: HandoverVerb::Status(args) }) => args.control.json,
             Self::Handover(HandoverArgs { verb: HandoverVerb::Resume(args) }) => args.guest.control.json,
-            Self::Target(_) | Self::Certs(_) => false,
+            Self::Target(_) | Self::Agent(_) | Self::Certs(_) => false,
             Self::Doctor(args) => args.json,
             Self::Audit(args) => args.json,
             Self::Handover(HandoverArgs { verb: HandoverVerb::Plan(args) | HandoverVerb::Run(args) }) => {

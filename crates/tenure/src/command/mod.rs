@@ -1,5 +1,6 @@
 //! What each command does.
 
+pub mod agent;
 pub mod audit;
 pub mod certs;
 pub mod demo;
