@@ -13,7 +13,7 @@ use agent::journal::Last;
 use agent::recover::{Half, HalfUnit, Part, Place, Wishes, parts};
 use group_pair::{Accident, Duo, End};
 use handover::known_targets::KnownTargets;
-use handover::{Action, Ending, Path, Side, UnitIndex, Verdict};
+use handover::{Action, Ending, Entry, Path, Side, UnitIndex, Verdict};
 use logical_unit::Profile;
 use pair::{Foreign, K, Role, World, settings, survey};
 use std::time::Instant;
@@ -41,17 +41,21 @@ impl Case {
         Duo::of(vec![World::new(self.profile, self.role, false, true); 2], settings(self.profile, None))
     }
 
-    fn half(&self, duo: &Duo, host: usize, turn: u16) -> Half {
+    fn half(&self, duo: &Duo, host: usize, before: &[[Option<Entry>; 2]]) -> Half {
         let settings = settings(self.profile, None);
-        let unit = |entries: &[Option<handover::Entry>; 2]| HalfUnit {
+        let there = |unit: usize| {
+            before.get(unit).and_then(|entries| entries[host]).map(|entry| Last { turn: 0, entry })
+        };
+        let turn = u16::from(!before.is_empty());
+        let unit = |(unit, entries): (usize, &[Option<Entry>; 2])| HalfUnit {
             lun: "naa.1".into(),
             own: if host == 0 { settings.source.clone() } else { settings.destination.clone() },
             peer: if host == 0 { settings.destination.clone() } else { settings.source.clone() },
-            last: entries[host].map(|entry| Last { turn, entry }),
+            last: entries[host].map(|entry| Last { turn, entry }).or_else(|| there(unit)),
             target: Some(survey(self.profile).target),
         };
         let side = if host == 0 { Side::Source } else { Side::Destination };
-        Half { side, alive: true, units: duo.entries.iter().map(unit).collect() }
+        Half { side, alive: true, units: duo.entries.iter().enumerate().map(unit).collect() }
     }
 
     /// Every way to die in a handover; each once.
@@ -69,8 +73,8 @@ impl Case {
 }
 
 /// Both hosts, from both journals.
-fn together(case: &Case, duo: &Duo, turn: u16) -> Part {
-    let halves = [0, 1].map(|host| case.half(duo, host, turn));
+fn together(case: &Case, duo: &Duo, before: &[[Option<Entry>; 2]]) -> Part {
+    let halves = [0, 1].map(|host| case.half(duo, host, before));
     let table = KnownTargets::default();
     let own = parts(&halves[0], Some(&halves[1]), Wishes::default(), &table).unwrap();
     // The other host makes the same of what travelled.
@@ -117,7 +121,7 @@ fn both_hosts_die_at_any_step_and_recover_together() {
                 continue;
             }
             deaths += 1;
-            let part = together(&case, &duo, 0);
+            let part = together(&case, &duo, &[]);
             let mut duo = duo.again(part.group().unwrap(), part.exchanged);
             let what = format!("{} {:?} {death:?}", case.profile.name, case.role);
             assert!(matches!(duo.run(), End::Ending(_)), "{what}");
@@ -149,12 +153,12 @@ impl Hands for Alone<'_> {
 
 /// The journal of a host that is alone.
 struct OwnEntries<'a> {
-    entries: &'a mut [[Option<handover::Entry>; 2]],
+    entries: &'a mut [[Option<Entry>; 2]],
     host: usize,
 }
 
 impl Journal for OwnEntries<'_> {
-    fn append(&mut self, _: u64, entries: &[(UnitIndex, handover::Entry)]) -> Result<(), NotDurable> {
+    fn append(&mut self, _: u64, entries: &[(UnitIndex, Entry)]) -> Result<(), NotDurable> {
         for (unit, entry) in entries {
             self.entries[usize::from(unit.0)][self.host] = Some(*entry);
         }
@@ -173,7 +177,7 @@ fn one_host_alone_says_only_what_is_true_and_both_together_finish_it() {
                 continue;
             }
             let what = format!("{} {:?} {death:?} host {host}", case.profile.name, case.role);
-            let half = case.half(&duo, host, 0);
+            let half = case.half(&duo, host, &[]);
             let alone = parts(&half, None, Wishes::default(), &KnownTargets::default()).unwrap();
             let [part] = alone.as_slice() else { unreachable!("{what}") };
             let mut group = part.group().unwrap();
@@ -193,7 +197,7 @@ fn one_host_alone_says_only_what_is_true_and_both_together_finish_it() {
                 }
                 concluded[host] += 1;
             }
-            let part = together(&case, &duo, 0);
+            let part = together(&case, &duo, &[]);
             let mut duo = duo.again(part.group().unwrap(), part.exchanged);
             assert!(matches!(duo.run(), End::Ending(_)), "{what}");
             check(&duo, &part, &what);
@@ -212,7 +216,7 @@ fn a_guest_that_is_fenced_before_the_recovery_stays_fenced() {
                 continue;
             }
             duo.worlds[0].intervene(Foreign::PreemptGuest);
-            let part = together(&case, &duo, 0);
+            let part = together(&case, &duo, &[]);
             let touched = duo.entries[0].iter().all(Option::is_some);
             let mut duo = duo.again(part.group().unwrap(), part.exchanged);
             let what = format!("{} {:?} {death:?}", case.profile.name, case.role);
@@ -238,14 +242,14 @@ fn they_die_again_at_any_step_of_the_recovery() {
                 if duo.run() != End::Crashed {
                     continue;
                 }
-                let part = together(&case, &duo, 0);
+                let part = together(&case, &duo, &[]);
                 let mut duo = duo.again(part.group().unwrap(), part.exchanged);
                 duo.accidents =
                     vec![(again, Accident::CrashAfter(1)), (again + 1, Accident::HalfJournalled(1))];
                 let what = format!("{} {:?} {death:?}, again {again}", case.profile.name, case.role);
                 if duo.run() == End::Crashed {
                     deaths += 1;
-                    let part = together(&case, &duo, 0);
+                    let part = together(&case, &duo, &[]);
                     duo = duo.again(part.group().unwrap(), part.exchanged);
                     assert!(matches!(duo.run(), End::Ending(_)), "{what}");
                 }
@@ -263,6 +267,7 @@ fn they_die_at_any_step_of_the_way_back() {
         for death in case.deaths() {
             let mut duo = case.duo();
             duo.run();
+            let before = duo.entries.clone();
             let order = settings(case.profile, None);
             let mut duo = duo.way_back(&order, Some(K));
             duo.accidents = vec![death];
@@ -270,13 +275,9 @@ fn they_die_at_any_step_of_the_way_back() {
                 continue;
             }
             deaths += 1;
-            let part = together(&case, &duo, 1);
-            // Before the first entry of the way back the last one says that they moved.
-            let began = duo.entries.iter().flatten().any(Option::is_some);
-            assert_eq!(part.exchanged, began);
-            if !began {
-                continue;
-            }
+            let part = together(&case, &duo, &before);
+            // Until both have an entry of the way back the last one says that they moved.
+            assert_eq!(part.exchanged, duo.entries.iter().flatten().all(Option::is_some));
             let mut duo = duo.again(part.group().unwrap(), part.exchanged);
             let what = format!("{} {:?} back {death:?}", case.profile.name, case.role);
             assert!(matches!(duo.run(), End::Ending(_)), "{what}");
@@ -293,7 +294,7 @@ fn what_a_peer_says_of_another_handover_ends_the_recovery() {
     let mut duo = case.duo();
     duo.accidents = vec![(9, Accident::Crash)];
     assert_eq!(duo.run(), End::Crashed);
-    let (own, good) = (case.half(&duo, 0, 0), case.half(&duo, 1, 0));
+    let (own, good) = (case.half(&duo, 0, &[]), case.half(&duo, 1, &[]));
     let with = |change: fn(&mut Half)| {
         let mut theirs = good.clone();
         change(&mut theirs);

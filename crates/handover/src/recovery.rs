@@ -2,12 +2,13 @@
 //! finishes, undoes, or says what happened. It concludes from probes and from the journal alone, and journals before it
 //! brings about what these could not tell, so that a crash during recovery is like any other crash.
 
-use crate::action::{Event, Procedure, Step};
+use crate::action::{Event, Procedure, Side, Step};
 use crate::engine::course::{At, Course};
 use crate::journal::{Entry, Stage};
 use crate::known_targets::{KnownTargets, Traits};
 use crate::settings::{Port, Settings};
 use crate::verdict::{Cause, Doubt, Verdict};
+use scsi::AdditionalSense;
 
 /// What a recovery is given.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -67,6 +68,12 @@ impl Recovery {
     #[must_use]
     pub const fn aptpl_may_have_changed(&self) -> bool {
         self.course.terms.aptpl_doubt
+    }
+
+    /// See [`Engine::attentions_at`](crate::Engine::attentions_at).
+    #[must_use]
+    pub fn attentions_at(&self, owner: Side) -> Vec<AdditionalSense> {
+        self.course.attentions.owed(owner)
     }
 
     /// Subtracts `by` from every PRGENERATION in the state, for searches that keep it relative.

@@ -148,3 +148,42 @@ fn a_group_of_none_or_of_too_many_is_none() {
     let many = vec![settings(spc(), None); handover::group::MOST_UNITS + 1];
     assert_eq!(Group::new(many), None);
 }
+
+#[test]
+fn unit_attentions_that_a_recovery_or_a_stopped_round_took_are_told() {
+    use handover::GroupStep;
+    use handover::{Action, Outcome, Remains, Side};
+    let capacity = scsi::AdditionalSense::CAPACITY_CHANGED;
+    let mut duo = duo(1);
+    duo.accidents = vec![(9, Accident::Crash)];
+    duo.run();
+    let order = settings(spc(), None);
+    let remains = Remains {
+        source_entry: duo.entries[0][0],
+        destination_entry: duo.entries[0][1],
+        source: order.source,
+        destination: order.destination,
+        source_alive: true,
+        destination_alive: true,
+        prefer_destination: false,
+        kept_at_source: false,
+        traits: handover::known_targets::Traits::default(),
+    };
+    let mut group = Group::recover(vec![remains]).unwrap();
+    let attention = scsi::Completion::check(&scsi::Sense::new(scsi::SenseKey::UNIT_ATTENTION, capacity));
+    while let GroupStep::Run(round) = group.poll() {
+        for (unit, action) in round.actions {
+            let Action::Execute { id, path, request } = action else { continue };
+            if path.side == Side::Source {
+                // The other host's reports never come.
+                group.report(unit, id, Outcome::Done(attention.clone()));
+                group.stop();
+                let told: Vec<_> = group.attentions(Side::Source).map(|(_, codes)| codes).collect();
+                assert_eq!(told, [vec![capacity]]);
+                return;
+            }
+            group.report(unit, id, duo.worlds[0].execute(0, path, &request, &[]));
+        }
+    }
+    panic!("the source is asked");
+}

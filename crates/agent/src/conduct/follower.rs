@@ -103,7 +103,10 @@ impl<H: Hands, J: Journal> Follower<H, J> {
             return Err(Refusal::Stopped);
         }
         let done = self.obey(order);
-        self.stopped = done.is_err();
+        if done.is_err() {
+            self.stopped = true;
+            self.group.stop();
+        }
         Ok(Reply { round: order.round, done: done?, wants_out: self.wants_out })
     }
 

@@ -129,7 +129,10 @@ impl<E: Exchange, H: Hands, J: Journal> Leader<E, H, J> {
         }
         self.record.run();
         let pause = self.advance_to_pause();
-        self.stopped = pause.is_err();
+        if pause.is_err() {
+            self.stopped = true;
+            self.group.stop();
+        }
         self.record.pause();
         pause
     }
@@ -158,8 +161,8 @@ impl<E: Exchange, H: Hands, J: Journal> Leader<E, H, J> {
     /// [`Stop`], like [`Leader::advance`].
     pub fn sync(&mut self) -> Result<(), Stop> {
         let digest = self.group.digest();
-        let (done, _) = self.order(Ask::Stand, digest, |_, _| ())?;
-        if done == Done::Standing { Ok(()) } else { Err(Stop::Unfit("it was asked to stand")) }
+        let (done, _) = self.order(Ask::Stand, digest, |_, _| ());
+        if done? == Done::Standing { Ok(()) } else { Err(Stop::Unfit("it was asked to stand")) }
     }
 
     fn round(&mut self, round: &Round) -> Result<(), Stop> {
@@ -178,9 +181,9 @@ impl<E: Exchange, H: Hands, J: Journal> Leader<E, H, J> {
     fn write(&mut self, round: &Round) -> Result<bool, Stop> {
         let started = Instant::now();
         let append = |_: &mut H, journal: &mut J| journal.append(round.number, &round.journal).is_ok();
-        let (done, mine) = self.order(Ask::Journal, round.digest, append)?;
+        let (done, mine) = self.order(Ask::Journal, round.digest, append);
         self.record.append(started);
-        match done {
+        match done? {
             Done::Journalled => Ok(mine == Some(true)),
             Done::JournalFailed => Ok(false),
             _ => Err(Stop::Unfit("it was asked to write entries")),
@@ -193,9 +196,12 @@ impl<E: Exchange, H: Hands, J: Journal> Leader<E, H, J> {
         let (own, theirs) = (part::of(round, self.side), part::of(round, self.side.other()));
         let deadline = started + self.patience.commands;
         let act = |hands: &mut H, _: &mut J| act(hands, &own, deadline);
-        let (done, mine) = self.order(Ask::Round, round.digest, act)?;
+        let (done, mine) = self.order(Ask::Round, round.digest, act);
         // Hands that died may have sent anything.
         let mine = mine.unwrap_or_else(|| part::completed(Vec::new(), &own));
+        // Told first: they count for the guest, wherever the handover ends.
+        part::tell(&mut self.group, self.side, &mine);
+        let done = done?;
         self.record.round_trip(started);
         let Done::Reports(reports) = done else {
             return Err(Stop::Unfit("it was asked to carry out its part"));
@@ -203,7 +209,6 @@ impl<E: Exchange, H: Hands, J: Journal> Leader<E, H, J> {
         if !part::are_complete(&reports, &theirs) {
             return Err(Stop::Unfit("it reported what it was not asked for, or not all"));
         }
-        part::tell(&mut self.group, self.side, &mine);
         part::tell(&mut self.group, self.side.other(), &reports);
         Ok(mine)
     }
@@ -214,7 +219,7 @@ impl<E: Exchange, H: Hands, J: Journal> Leader<E, H, J> {
         ask: Ask,
         digest: u64,
         work: impl FnOnce(&mut H, &mut J) -> T + Send,
-    ) -> Result<(Done, Option<T>), Stop> {
+    ) -> (Result<Done, Stop>, Option<T>) {
         let order = Order {
             ask,
             round: self.group.rounds(),
@@ -226,12 +231,16 @@ impl<E: Exchange, H: Hands, J: Journal> Leader<E, H, J> {
         let (exchange, hands, journal) = (&mut self.exchange, &mut self.hands, &mut self.journal);
         let (called, worked) = at_once(|| exchange.call(&order, patience), move || work(hands, journal));
         self.record.message();
-        let reply: Reply = called??;
-        if reply.round != order.round {
+        (self.take_reply(called, order.round), worked)
+    }
+
+    fn take_reply(&mut self, called: Result<Result<Reply, Refusal>, Lost>, round: u64) -> Result<Done, Stop> {
+        let reply = called??;
+        if reply.round != round {
             return Err(Stop::Unfit("it answers another order"));
         }
         self.wanted_out |= reply.wants_out;
-        Ok((reply.done, worked))
+        Ok(reply.done)
     }
 }
 

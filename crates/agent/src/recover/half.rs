@@ -5,10 +5,9 @@ use super::Unfit;
 use crate::entry::EntryForm;
 use crate::journal::{Handover, Last, Lun, TargetForm};
 use handover::known_targets::TargetIdentity;
-use handover::{Entry, Port, Side, UnitIndex};
+use handover::{Port, Side, UnitIndex};
 use peer::message;
 use scsi::TransportId;
-use scsi::pr::Key;
 use serde::{Deserialize, Serialize};
 
 /// One host's half of what is left.
@@ -112,14 +111,6 @@ impl Half {
         if names(self) != names(theirs) {
             return Err(Unfit::OtherUnits);
         }
-        let pairs = (0u16..).map(UnitIndex).zip(self.units.iter().zip(&theirs.units));
-        for (unit, (own, theirs)) in pairs {
-            // Of what only one of them wrote nothing comes.
-            let both = own.last.zip(theirs.last);
-            if both.is_some_and(|(own, theirs)| !own.agrees(&theirs)) {
-                return Err(Unfit::OtherKeys(unit));
-            }
-        }
         Ok(())
     }
 
@@ -127,31 +118,9 @@ impl Half {
         self.units.get(usize::from(unit.0))
     }
 
-    pub(super) fn turn(&self, unit: UnitIndex) -> u16 {
-        self.unit(unit).and_then(|unit| unit.last).map_or(0, |last| last.turn)
-    }
-
-    pub(super) fn entry(&self, unit: UnitIndex, turn: u16) -> Option<Entry> {
-        self.unit(unit)?.last.filter(|last| last.turn == turn).map(|last| last.entry)
-    }
-
-    /// It has an entry of this turn, or cannot be asked.
-    pub(super) fn knows(&self, unit: UnitIndex, turn: u16) -> bool {
-        !self.alive || self.entry(unit, turn).is_some()
-    }
-
     /// Of a unit with an entry: the peer hears of no other.
     pub(super) fn target(&self, unit: UnitIndex) -> Option<TargetIdentity> {
         self.unit(unit).and_then(|unit| unit.last.and(unit.target))
-    }
-}
-
-impl Last {
-    /// The two can be of one handover: where they are of the same turn, about the same keys; else about the same guest's.
-    fn agrees(&self, other: &Self) -> bool {
-        let keys = |entry: &Entry| -> (Key, Key) { (entry.key, entry.nonce) };
-        let same_turn = self.turn == other.turn;
-        self.entry.key == other.entry.key && (!same_turn || keys(&self.entry) == keys(&other.entry))
     }
 }
 

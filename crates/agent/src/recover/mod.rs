@@ -8,8 +8,10 @@
 //! know, and no key that this host did not know: a peer that lies can end a recovery, and make this host send nothing.
 
 mod half;
+mod merge;
 
 pub use half::{Half, HalfUnit};
+pub use merge::{Merged, Mismatch, merge};
 
 use handover::known_targets::KnownTargets;
 use handover::{Group, Port, Remains, Side, UnitIndex, Verdict};
@@ -80,14 +82,18 @@ pub fn parts(
     }
     let nobody = own.unreachable();
     let other = theirs.unwrap_or(&nobody);
-    let case = match own.side {
-        Side::Source => Case { source: own, destination: other, wishes, targets },
-        Side::Destination => Case { source: other, destination: own, wishes, targets },
+    let (source, destination) = match own.side {
+        Side::Source => (own, other),
+        Side::Destination => (other, own),
     };
-    let all = (0u16..).map(UnitIndex).take(own.units.len());
-    let (back, forth): (Vec<_>, Vec<_>) = all.partition(|unit| case.turn(*unit) % 2 == 1);
-    let parts = [(false, forth), (true, back)].into_iter().filter(|(_, units)| !units.is_empty());
-    Ok(parts.map(|(exchanged, units)| case.part(exchanged, units)).collect())
+    let case = Case { source, destination, wishes, targets };
+    let merged = case.merge()?;
+    let of = |exchanged: bool| {
+        let counts = move |merged: &Merged| (merged.turn % 2 == 1) == exchanged;
+        let all = (0u16..).map(UnitIndex).zip(&merged);
+        case.part(exchanged, all.filter(|(_, merged)| counts(merged)).collect())
+    };
+    Ok([of(false), of(true)].into_iter().filter(|part| !part.units.is_empty()).collect())
 }
 
 /// Both halves, by their sides in the handover.
@@ -99,28 +105,32 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// How often the unit had been turned round when the last entry that counts was written.
-    fn turn(&self, unit: UnitIndex) -> u16 {
-        self.source.turn(unit).max(self.destination.turn(unit))
+    fn merge(&self) -> Result<Vec<Merged>, Unfit> {
+        let units = (0u16..).map(UnitIndex).zip(self.source.units.iter().zip(&self.destination.units));
+        let merged = |(unit, (source, destination)): (UnitIndex, (&HalfUnit, &HalfUnit))| {
+            let last = |half: &Half, unit: &HalfUnit| half.alive.then_some(unit.last);
+            let merged = merge(last(self.source, source), last(self.destination, destination));
+            merged.map_err(|Mismatch| Unfit::OtherKeys(unit))
+        };
+        units.map(merged).collect()
     }
 
-    fn part(&self, exchanged: bool, units: Vec<UnitIndex>) -> Part {
-        let remains = units.iter().map(|unit| self.remains(*unit, exchanged)).collect();
-        Part { exchanged, units, remains }
+    fn part(&self, exchanged: bool, units: Vec<(UnitIndex, &Merged)>) -> Part {
+        let remains = units.iter().map(|(unit, merged)| self.remains(*unit, merged, exchanged)).collect();
+        Part { exchanged, units: units.into_iter().map(|(unit, _)| unit).collect(), remains }
     }
 
-    fn remains(&self, unit: UnitIndex, exchanged: bool) -> Remains {
+    fn remains(&self, unit: UnitIndex, merged: &Merged, exchanged: bool) -> Remains {
         let (source, destination) =
             if exchanged { (self.destination, self.source) } else { (self.source, self.destination) };
-        let turn = self.turn(unit);
-        // What only one host wrote was never acted upon. A host that cannot be asked may have written it.
-        let both = source.knows(unit, turn) && destination.knows(unit, turn);
-        let entry = |half: &Half| half.entry(unit, turn).filter(|_| both);
+        let [at_source, at_destination] = merged.entries;
+        let (source_entry, destination_entry) =
+            if exchanged { (at_destination, at_source) } else { (at_source, at_destination) };
         let target = self.source.target(unit).or(self.destination.target(unit));
         let Wishes { prefer_destination, kept_at_source } = self.wishes;
         Remains {
-            source_entry: entry(source),
-            destination_entry: entry(destination),
+            source_entry,
+            destination_entry,
             source: ports(source, destination, unit),
             destination: ports(destination, source, unit),
             source_alive: source.alive,

@@ -67,7 +67,12 @@ impl Engine {
     /// Unit attentions that own commands took from the guest's nexus and that the guest must be given once, at its owner.
     #[must_use]
     pub fn attentions(&self) -> Vec<AdditionalSense> {
-        let owner = if self.committed() { Side::Destination } else { Side::Source };
+        self.attentions_at(if self.committed() { Side::Destination } else { Side::Source })
+    }
+
+    /// [`Engine::attentions`] if the guest goes on at `owner`, wherever its registration is.
+    #[must_use]
+    pub fn attentions_at(&self, owner: Side) -> Vec<AdditionalSense> {
         self.course.attentions.owed(owner)
     }
 

@@ -17,13 +17,14 @@
 mod digest;
 mod unit;
 
-use crate::action::{Action, CommandId, Outcome, Phase};
+use crate::action::{Action, CommandId, Outcome, Phase, Side};
 use crate::engine::Engine;
 use crate::journal::Entry;
 use crate::recovery::{Recovery, Remains};
 use crate::settings::Settings;
 use crate::verdict::{Doubt, Verdict};
 use digest::Digest;
+use scsi::AdditionalSense;
 use unit::{Member, Unit};
 
 /// The behaviour of the engine and of the group, as a number: two hosts run a handover together only if theirs are equal.
@@ -294,6 +295,17 @@ impl Group {
     /// The engine of each unit, for its plan and what it learnt; a recovery has none.
     pub fn engines(&self) -> impl Iterator<Item = (UnitIndex, &Engine)> {
         self.numbered().filter_map(|(index, unit)| Some((index, unit.engine()?)))
+    }
+
+    /// The unit attentions that own commands took from each unit's nexuses and that the guest is to be told once if it goes
+    /// on at `owner`. A group that ends before every report of its round is there must have [`Group::stop`] called first.
+    pub fn attentions(&self, owner: Side) -> impl Iterator<Item = (UnitIndex, Vec<AdditionalSense>)> {
+        self.numbered().map(move |(index, unit)| (index, unit.attentions_at(owner)))
+    }
+
+    /// The group is dropped as it stands: takes in the reports that there are, for what they tell beside the handover.
+    pub fn stop(&mut self) {
+        self.units.iter_mut().for_each(Unit::take_reports);
     }
 
     fn numbered(&self) -> impl Iterator<Item = (UnitIndex, &Unit)> {

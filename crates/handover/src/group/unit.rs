@@ -1,11 +1,12 @@
 //! One logical unit of a group: its procedure, what it wants in the next round, and the reports that it waits for.
 
 use super::digest::Digest;
-use crate::action::{Action, CommandId, Event, Outcome, Phase, Procedure, Step};
+use crate::action::{Action, CommandId, Event, Outcome, Phase, Procedure, Side, Step};
 use crate::engine::Engine;
 use crate::journal::Entry;
 use crate::recovery::Recovery;
 use crate::verdict::Verdict;
+use scsi::AdditionalSense;
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -174,6 +175,13 @@ impl Unit {
         match &self.member {
             Member::Engine(engine) => Some(engine),
             Member::Recovery(_) => None,
+        }
+    }
+
+    pub(super) fn attentions_at(&self, owner: Side) -> Vec<AdditionalSense> {
+        match &self.member {
+            Member::Engine(engine) => engine.attentions_at(owner),
+            Member::Recovery(recovery) => recovery.attentions_at(owner),
         }
     }
 
