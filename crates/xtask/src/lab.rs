@@ -1,15 +1,14 @@
 //! Trials in the lab's VM: `cargo xtask lab …`.
 
 use crate::report::{Done, Report};
-use crate::{shell, tools};
-use ::lab::hosts::{Course, Hosts, Target};
+use crate::{shell, tools, two_hosts};
 use ::lab::qemu::Front;
 use ::lab::table::Policy;
 use ::lab::trial::{INCUMBENT, Lab};
 use anyhow::Result;
 use clap::Subcommand;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Kills of the helper in a run of everything.
 const KILLS: u32 = 25;
@@ -55,74 +54,54 @@ pub(crate) enum Trial {
         seed: u64,
     },
     /// Boot two hosts with a disk in common, and say how long it took
-    Hosts {
-        /// Whose target serves the disk
-        #[arg(long, default_value = "lio")]
-        target: Target,
-        /// Let a guest move between them so often, without a reservation
-        #[arg(long, default_value_t = 2)]
-        moves: u32,
-        /// Where the programs are; without it they are built
-        #[arg(long)]
-        programs: Option<PathBuf>,
-    },
+    Hosts(two_hosts::Boot),
     /// Move a guest with a reservation between two hosts while it writes, watched by a third initiator, and judge it
-    Migrate {
-        /// Whose target serves the disk
-        #[arg(long, default_value = "lio")]
-        target: Target,
-        #[command(flatten)]
-        course: Course,
-        /// Where the programs are; without it they are built
-        #[arg(long)]
-        programs: Option<PathBuf>,
-    },
+    Migrate(two_hosts::Migrate),
     /// Compare our helper with QEMU's own over the whole table, through scsi-block and scsi-generic, under both policies
     Compare,
 }
 
-/// Runs one trial, or all.
+/// Runs one trial, or all; with `full` more of two hosts.
 ///
 /// # Errors
 /// If something cannot be installed, or a trial fails.
-pub(crate) fn run(trial: Option<&Trial>) -> Result<()> {
-    let Some(trial) = trial else {
-        let mut report = Report::new(true);
-        steps(&mut report);
-        return report.finish();
-    };
-    if let Trial::Hosts { target, moves, programs } = trial {
-        println!("{}", hosts(*target, *moves, programs.as_deref())?);
-        return Ok(());
-    }
-    if let Trial::Migrate { target, course, programs } = trial {
-        let mut hosts = two_hosts(*target, programs.as_deref())?;
-        println!("{}", hosts.run_course(course)?);
-        return Ok(());
-    }
-    tools::ensure(tools::LAB)?;
-    let mut lab = start()?;
-    let told = match trial {
-        Trial::Hosts { .. } | Trial::Migrate { .. } => return Ok(()),
-        Trial::Run { argv } => {
-            let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
-            lab.vm().run(&argv, Duration::from_secs(3600))?.good()?
+pub(crate) fn run(trial: Option<&Trial>, full: bool) -> Result<()> {
+    match trial {
+        None => {
+            let mut report = Report::new(true);
+            steps(&mut report, full);
+            report.finish()
         }
-        Trial::Kills { kills, of_qemu, seed } => lab.kills(*kills, *of_qemu, *seed)?,
-        Trial::Resets { seed } => lab.resets(*seed)?,
-        Trial::Record { helper, front } => serde_json::to_string_pretty(&lab.record(helper, *front)?)?,
-        Trial::Compare => compare(&mut lab)?,
-    };
-    println!("{}", told.trim_end());
+        Some(Trial::Hosts(boot)) => boot.run(),
+        Some(Trial::Migrate(migrate)) => migrate.run(),
+        Some(Trial::Run { argv }) => {
+            let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+            alone(|lab| lab.vm().run(&argv, Duration::from_secs(3600))?.good())
+        }
+        Some(Trial::Kills { kills, of_qemu, seed }) => alone(|lab| lab.kills(*kills, *of_qemu, *seed)),
+        Some(Trial::Resets { seed }) => alone(|lab| lab.resets(*seed)),
+        Some(Trial::Record { helper, front }) => {
+            alone(|lab| Ok(serde_json::to_string_pretty(&lab.record(helper, *front)?)?))
+        }
+        Some(Trial::Compare) => alone(compare),
+    }
+}
+
+/// Runs one trial in a VM of its own, and prints what it told.
+fn alone(trial: impl FnOnce(&mut Lab) -> Result<String>) -> Result<()> {
+    tools::ensure(tools::LAB)?;
+    println!("{}", trial(&mut start()?)?.trim_end());
     Ok(())
 }
 
-/// All trials, in one VM.
-pub(crate) fn steps(report: &mut Report) {
+/// All trials: in one VM, and of two hosts.
+pub(crate) fn steps(report: &mut Report, full: bool) {
     let mut lab = None;
     report.step("lab: compare", || within(&mut lab, compare));
     report.step("lab: kills", || within(&mut lab, |lab| lab.kills(KILLS, KILLS_OF_QEMU, SEED)));
     report.step("lab: resets", || within(&mut lab, |lab| lab.resets(SEED)));
+    drop(lab);
+    two_hosts::steps(report, full);
 }
 
 fn within(lab: &mut Option<Lab>, trial: impl FnOnce(&mut Lab) -> Result<String>) -> Result<Done> {
@@ -146,23 +125,6 @@ fn compare(lab: &mut Lab) -> Result<String> {
     Ok(told.join("; "))
 }
 
-/// Boots two hosts, lets every initiator see the disk, and a guest move.
-fn hosts(target: Target, moves: u32, programs: Option<&Path>) -> Result<String> {
-    let begun = Instant::now();
-    let mut hosts = two_hosts(target, programs)?;
-    let ready = begun.elapsed().as_secs_f64();
-    let seen = hosts.look_around()?;
-    Ok(format!("{seen}, ready in {ready:.1} s; {}", hosts.move_plainly(moves)?))
-}
-
-/// Boots two hosts on a target, with this workspace's programs.
-fn two_hosts(target: Target, programs: Option<&Path>) -> Result<Hosts> {
-    tools::ensure(tools::LAB)?;
-    tools::ensure(tools::HOSTS)?;
-    let built = build(&["tenure", "tenure-lab", "tenure-pr-helper"], programs)?;
-    Hosts::start(&cache()?, &built, target)
-}
-
 /// Boots the VM with this workspace's release programs in it.
 fn start() -> Result<Lab> {
     let programs = build(&["tenure-lab", "tenure-pr-helper"], None)?;
@@ -170,7 +132,7 @@ fn start() -> Result<Lab> {
 }
 
 /// Builds the packages' programs, unless somebody did, and tells where they are.
-fn build(packages: &[&str], built: Option<&Path>) -> Result<PathBuf> {
+pub(crate) fn build(packages: &[&str], built: Option<&Path>) -> Result<PathBuf> {
     if let Some(built) = built {
         return Ok(built.to_path_buf());
     }

@@ -11,6 +11,7 @@ mod report;
 mod shell;
 mod suite;
 mod tools;
+mod two_hosts;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -50,8 +51,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Real QEMU and the kernel's own target in a VM: one trial, or all; as root it installs the packages it needs
+    /// Real QEMU and the kernel's own target in VMs: one trial, or all; as root it installs the packages it needs
     Lab {
+        /// Every reservation type and every scenario between two hosts, too
+        #[arg(long)]
+        full: bool,
         #[command(subcommand)]
         trial: Option<lab::Trial>,
     },
@@ -76,7 +80,7 @@ fn main() -> ExitCode {
         Task::Explore { args } => {
             shell::cargo(&["run", "--release", "-q", "-p", "tenure-explorer", "--"], &args)
         }
-        Task::Lab { trial } => lab::run(trial.as_ref()),
+        Task::Lab { trial, full } => lab::run(trial.as_ref(), full),
         Task::Bench { part } => bench::run(part),
         Task::Man { out } => manual::write(&out),
     };

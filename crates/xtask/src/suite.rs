@@ -35,7 +35,7 @@ pub(crate) fn test(no_skip: bool) -> Result<()> {
     report.step("explore", explore);
     TYPES.iter().for_each(|kind| report.step(&format!("demo --type {kind}"), || demo(kind)));
     interop::steps(&mut report);
-    lab::steps(&mut report);
+    lab::steps(&mut report, false);
     fuzz::steps(&mut report, 10);
     report.finish()
 }

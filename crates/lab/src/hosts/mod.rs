@@ -12,7 +12,7 @@ mod plain;
 mod scenario;
 
 pub use agents::Daemons;
-pub use course::{Course, Way};
+pub use course::{Course, Ran, Way};
 pub use guest::{DIRECTORY, Seat};
 pub use scenario::{Fate, Scenario};
 

@@ -61,6 +61,20 @@ pub enum Fate {
 }
 
 impl Scenario {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Holder,
+        Self::Member,
+        Self::MemberForAll,
+        Self::KeyOnly,
+        Self::SharedKey,
+        Self::WrongKey,
+        Self::WrongType,
+        Self::Attention,
+        Self::Occupied,
+        Self::Fenced,
+    ];
+
     /// What must become of a move.
     #[must_use]
     pub const fn fate(self) -> Fate {
