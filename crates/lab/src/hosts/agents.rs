@@ -9,6 +9,8 @@ use std::process::Command;
 /// Where the guest's helper listens.
 pub(super) const HELPER: &str = "/run/tenure/guest.sock";
 const AGENT_SOCKET: &str = "/run/tenure/guest-agent.sock";
+/// The agent's control socket.
+const CONTROL: &str = "/run/tenure/agent.sock";
 /// Configuration, certificates and state of a host outlive a reset of its VM.
 const KEEP: &str = "/lab/keep/tenure";
 /// The guest's name.
@@ -74,9 +76,8 @@ impl Hosts {
     /// # Errors
     /// If it does not end with status 0.
     pub(super) fn migrate(&mut self, from: Name) -> Result<()> {
-        let socket = format!("{KEEP}/agent.sock");
         let to = from.other().as_str();
-        let argv = ["/lab/programs/tenure", "-q", "migrate", VM, "--to", to, "--json", "--socket", &socket];
+        let argv = ["/lab/programs/tenure", "-q", "migrate", VM, "--to", to, "--json", "--control", CONTROL];
         let ended = self.host(from).vm.run(&argv, PATIENCE)?;
         let log = |host: &Host| std::fs::read_to_string(host.vm.keep().join("agent.log")).unwrap_or_default();
         let logs = self.hosts.each_ref().map(log).join("\n");
@@ -115,7 +116,7 @@ impl Host {
         let config = format!("{KEEP}/tenure.toml");
         let argv = ["/lab/programs/tenure", "agent", "--config", &config];
         let agent = self.vm.start(&argv, Path::new("/lab/keep/agent.log"))?;
-        self.wait_socket(agent, &format!("{KEEP}/agent.sock"), "agent.log")?;
+        self.wait_socket(agent, CONTROL, "agent.log")?;
         Ok(agent)
     }
 
@@ -145,7 +146,7 @@ impl Host {
 [agent]
 name = "{own}"
 state = "{KEEP}/state"
-socket = "{KEEP}/agent.sock"
+socket = "{CONTROL}"
 listen = "0.0.0.0:4434"
 
 [agent.certificates]

@@ -158,7 +158,7 @@ impl Hosts {
         let (to, kind) = (from.other(), course.kind);
         self.pr(to, &["register", "--new-key", "0xa1", "--aptpl"])?;
         if !course.scenario.holds(kind) {
-            return self.pr(from, &["register", "--key", "0xa1", "--new-key", "0x0"]);
+            return self.pr(from, &["register", "--key", "0xa1", "--new-key", "0x0", "--aptpl"]);
         }
         self.pr(from, &["register", "--key", "0xa1", "--new-key", "0x77", "--aptpl"])?;
         self.pr(to, &["preempt", "--key", "0xa1", "--victim", "0x77", "--type", &kind.0.to_string(), "--yes"])
@@ -186,9 +186,9 @@ impl Course {
         let sights: u64 = seen.iter().flatten().map(|sight| sight.times).sum();
         let blocks = guest.diaries.iter().flatten().filter(|entry| guest::is_write(entry)).count();
         let each = took.as_secs_f64() / f64::from(self.moves.max(1));
-        let Self { scenario, kind, moves, .. } = self;
-        format!(
-            "{scenario:?}, {kind}: {moves} moves, {each:.1} s each, {blocks} writes, {sights} looks, every promise kept"
-        )
+        let Self { scenario, moves, .. } = self;
+        let kind =
+            scenario.kind(self.kind).map_or_else(|| "no reservation".to_owned(), |kind| kind.to_string());
+        format!("{scenario:?}, {kind}: {moves} moves, {each:.1} s each, {blocks} writes, {sights} looks")
     }
 }
