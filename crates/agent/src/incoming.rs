@@ -4,7 +4,7 @@
 //! once it has journalled `abort` it never does ([`ownership`](crate::ownership)). When the link breaks it is dropped:
 //! journal, record and QEMU stay as they are, and the guest stays paused until the two hosts have spoken again.
 
-use crate::conduct::{Follower, NotDurable, Order, Patience};
+use crate::conduct::{Ask, Follower, NotDurable, Order, Patience};
 use crate::migrate::leg::{self, Agreed, Entries, SharedHands, Turned};
 use crate::migrate::{
     Begin, End, Ground, Leg, Log, Lun, MachineError, Settings, Site, Trouble, UnitEnd, remains, talk, units,
@@ -42,6 +42,8 @@ pub struct Incoming {
     places: Vec<u16>,
     stay_paused: bool,
     cont_refused: bool,
+    /// The record says `handover` and is locked.
+    frozen: bool,
     owed: Vec<Owed>,
 }
 
@@ -114,15 +116,21 @@ impl Incoming {
         let ground = site.ground(handover.0, Side::Destination)?;
         let names: Vec<_> = log.begun().luns.iter().map(|lun| lun.name.clone()).collect();
         let luns = ground.arrange(&names)?;
-        ground.freeze()?;
         let own = remains::record(&*log, &luns);
         let found = remains::interrupted(recover, &own, &luns)?;
         let guest = talk::word(site.machine().guest()).map(str::to_owned);
         let opened = Opened { luns: found.agreed.paths.clone(), record: Some(own), guest };
         let stay_paused = !log.begun().was_running;
+        let marks = log.marks();
+        let here = marks.has(Mark::Go) && !marks.has(Mark::Abort);
+        let runs = marks.has(Mark::Ran) || (here && site.machine().guest() != Guest::Paused);
         let mut incoming = Self::new(site, ground, handover, found.agreed, Some(log));
         incoming.stay_paused = stay_paused;
-        incoming.follow(found.group, found.leg, found.places);
+        // A guest that runs here, or may, is not frozen under its feet: the record that is answered says that it is over.
+        if !runs {
+            incoming.freeze_ground()?;
+            incoming.follow(found.group, found.leg, found.places);
+        }
         Ok((incoming, Reply::Opened(opened)))
     }
 
@@ -147,8 +155,21 @@ impl Incoming {
     ) -> Self {
         let hands = Arc::new(Mutex::new(ground.hands()));
         let (follower, places, owed) = (None, Vec::new(), Vec::new());
-        let (stay_paused, cont_refused) = (false, false);
-        Self { site, handover, ground, hands, agreed, log, follower, places, stay_paused, cont_refused, owed }
+        let (stay_paused, cont_refused, frozen) = (false, false, false);
+        Self {
+            site,
+            handover,
+            ground,
+            hands,
+            agreed,
+            log,
+            follower,
+            places,
+            stay_paused,
+            cont_refused,
+            frozen,
+            owed,
+        }
     }
 
     fn follow(&mut self, group: Option<Group>, leg: Leg, places: Vec<u16>) {
@@ -188,6 +209,9 @@ impl Incoming {
     }
 
     fn obey(&mut self, order: &Order) -> Result<Reply, Refusal> {
+        if order.ask == Ask::Journal && !self.frozen {
+            return Err(Refusal::new("OutOfOrder", "nothing is changed before freeze was said"));
+        }
         let follower = self.follower.as_mut().ok_or_else(|| Trouble("no handover is under way".into()))?;
         let reply = follower.handle(order)?.into_answer(order.digest)?;
         if matches!(reply, Reply::Standing(_)) && is_taken(follower.group()) && !self.marks().has(Mark::Abort)
@@ -217,12 +241,21 @@ impl Incoming {
         Ok(())
     }
 
-    fn freeze(&self) -> Result<Reply, Refusal> {
-        self.ground.freeze()?;
+    fn freeze(&mut self) -> Result<Reply, Refusal> {
+        self.freeze_ground()?;
         if self.follower.is_none() {
             self.mark(Mark::Taken, None)?;
         }
         Ok(Reply::Done(Done {}))
+    }
+
+    /// Once: the locks are this process's own already then.
+    fn freeze_ground(&mut self) -> Result<(), Trouble> {
+        if !self.frozen {
+            self.ground.freeze()?;
+            self.frozen = true;
+        }
+        Ok(())
     }
 
     fn listen(&self, incoming: &Listen) -> Result<Reply, Refusal> {
@@ -310,6 +343,8 @@ impl Incoming {
         if !log.marks().has(Mark::Abort) {
             return Err(Refusal::new("OutOfOrder", "nothing goes back before abort was said"));
         }
+        // Where the guest had arrived the record was ended already.
+        self.freeze_ground()?;
         let group = Group::new(self.agreed.back(&*log, &back.units)?);
         self.follow(group, Leg::Back, back.units.iter().map(|unit| unit.unit).collect());
         Ok(Reply::Done(Done {}))
@@ -335,8 +370,10 @@ impl Incoming {
         Ok(Reply::Done(Done {}))
     }
 
-    fn settle(&self, end: End) -> Result<(), Trouble> {
-        self.ground.settle(end, &self.ends())
+    fn settle(&mut self, end: End) -> Result<(), Trouble> {
+        self.ground.settle(end, &self.ends())?;
+        self.frozen = false;
+        Ok(())
     }
 
     fn ends(&self) -> Vec<UnitEnd> {

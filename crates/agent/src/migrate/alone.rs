@@ -6,6 +6,7 @@ use super::site::{Leg, Log, Trouble};
 use super::source::Fail;
 use super::{leg, remains, units};
 use crate::conduct::{Hands, Journal};
+use handover::journal::Stage;
 use handover::{
     Action, CommandId, Doubt, Entry, Group, GroupStep, Outcome, Settings, Side, UnitIndex, Verdict,
 };
@@ -18,14 +19,28 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Whether every registration is this host's afterwards, or nobody's.
 pub(crate) fn take_back(agreed: &Agreed, log: &Arc<dyn Log>, hands: &SharedHands) -> Result<bool, Fail> {
-    let places = leg::all(agreed.luns.len());
-    let Some(group) = remains::without_destination(agreed, &**log)? else { return Ok(true) };
-    let verdicts = run(group, log, hands, Leg::There, places.clone());
-    let of = |place: &u16| verdicts.get(usize::from(*place)).copied().flatten();
+    let last = log.last();
+    // What had begun to come back was at the destination, unless it came.
+    let turned = |place: &u16| {
+        let last = last.get(usize::from(*place)).copied().flatten();
+        last.filter(|last| last.leg == Leg::Back).map(|last| last.entry.stage)
+    };
+    let (back, places): (Vec<_>, Vec<_>) =
+        leg::all(agreed.luns.len()).into_iter().partition(|place| turned(place).is_some());
+    let coming = back.into_iter().filter(|place| turned(place) != Some(Stage::Moved));
+    let verdicts = match remains::without_destination(agreed, &**log, &places)? {
+        Some(group) => run(group, log, hands, Leg::There, places.clone()),
+        None => Vec::new(),
+    };
+    let of = |place: &u16| {
+        let unit = places.iter().position(|other| other == place)?;
+        verdicts.get(unit).copied().flatten()
+    };
     // In doubt for want of the destination: this host has not the key any more, and the handover below proves whether it is
     // still there before it takes it.
     let gone = |verdict| matches!(verdict, Verdict::Moved | Verdict::InDoubt(Doubt::DestinationUnreachable));
-    let away: Vec<_> = places.into_iter().filter(|place| of(place).is_some_and(gone)).collect();
+    let gone_there = places.iter().copied().filter(|place| of(place).is_some_and(gone));
+    let away: Vec<_> = gone_there.chain(coming).collect();
     let known = |verdict| gone(verdict) || !matches!(verdict, Verdict::InDoubt(_));
     let clear = verdicts.iter().all(|verdict| verdict.is_some_and(known));
     if !clear || away.is_empty() {

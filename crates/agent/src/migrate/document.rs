@@ -50,8 +50,9 @@ const fn usual_downtime_limit() -> u64 {
     300
 }
 
+/// Longer than a peer waits for a link that was cut without a word, and keeps the guest to itself.
 const fn usual_wait() -> u64 {
-    30
+    90
 }
 
 impl Order {

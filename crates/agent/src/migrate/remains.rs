@@ -126,9 +126,15 @@ fn one(
     })
 }
 
-/// What this host, the source, can find out alone; `None` where there is nothing.
-pub(crate) fn without_destination(agreed: &Agreed, log: &dyn Log) -> Result<Option<Group>, Trouble> {
+/// What this host, the source, can find out alone about these units; `None` where there is nothing. None of them was on its
+/// way back.
+pub(crate) fn without_destination(
+    agreed: &Agreed,
+    log: &dyn Log,
+    places: &[u16],
+) -> Result<Option<Group>, Trouble> {
     let last = log.last();
+    let asked = |place: &usize| places.iter().any(|other| usize::from(*other) == *place);
     let of = |(place, (offer, paths)): (usize, (&Offer, &Paths))| {
         let last = last.get(place).copied().flatten();
         Ok(Remains {
@@ -143,7 +149,7 @@ pub(crate) fn without_destination(agreed: &Agreed, log: &dyn Log) -> Result<Opti
             traits: Traits::default(),
         })
     };
-    let both = agreed.offers.iter().zip(&agreed.paths).enumerate();
+    let both = agreed.offers.iter().zip(&agreed.paths).enumerate().filter(|(place, _)| asked(place));
     Ok(Group::recover(both.map(of).collect::<Result<_, Trouble>>()?))
 }
 

@@ -2,7 +2,7 @@
 
 use super::document::{LunReport, Order, Progress, Report, Verdict};
 use super::leg::{self, Agreed, Entries, SharedHands, Turned};
-use super::machine::{Pace, Settings, Stage, Stopped};
+use super::machine::{Pace, Settings, Stage, Stopped, Transfer};
 use super::pace::{Next, Pacer};
 use super::site::{Begin, CallError, Ground, Leg, Link, Log, Site, Trouble};
 use super::talk::{self, Talk};
@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 
 /// How long the destination may take from `go` to the guest running.
 const ARRIVAL: Duration = Duration::from_secs(60);
+/// Bytes of memory that are not worth waiting for.
+const SMALL: u64 = 16 << 20;
 /// How long QEMU may take to begin.
 const BEGINNING: Duration = Duration::from_secs(30);
 /// Between looks at QEMU while something short is waited for.
@@ -388,10 +390,13 @@ impl<'a> Run<'a> {
         machine.configure(&Settings { capabilities, parameters })?;
         machine.adjust(Pace::Held)?;
         machine.send(&uri)?;
-        self.begun()?;
+        let begun = self.begun()?;
         if self.times.stopped.is_none() {
-            machine.adjust(Pace::Full)?;
-            self.until_it_fits()?;
+            // So little is through before it could be looked at again, and within any limit.
+            if begun.remaining > SMALL {
+                machine.adjust(Pace::Full)?;
+                self.until_it_fits()?;
+            }
             self.stop()?;
         }
         machine.adjust(Pace::Switch(self.was_running.then(|| self.order.downtime_limit())))?;
@@ -402,12 +407,15 @@ impl<'a> Run<'a> {
     }
 
     /// QEMU has looked at the memory.
-    fn begun(&self) -> Result<(), Fail> {
+    fn begun(&self) -> Result<Transfer, Fail> {
         let end = Instant::now() + BEGINNING;
         loop {
             let transfer = self.look()?;
+            if transfer.stage == Stage::PreSwitchover && self.times.stopped.is_none() {
+                return Err(Fail::TooFast);
+            }
             if transfer.total > 0 || transfer.stage == Stage::PreSwitchover {
-                return Ok(());
+                return Ok(transfer);
             }
             if Instant::now() >= end {
                 return Err(Fail::Failed("QEMU's migration does not begin".into()));
@@ -416,7 +424,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn look(&self) -> Result<super::Transfer, Fail> {
+    fn look(&self) -> Result<Transfer, Fail> {
         if self.watch.cancelled() {
             return Err(Fail::Cancelled);
         }

@@ -59,15 +59,18 @@ impl fmt::Display for Question {
         f.write_str(match self {
             Self::RegistrationsAway => {
                 "the destination's agent does not answer and may hold the registrations; the guest does not run there. \
-                 Start that agent, or take the registrations back without it: tenure handover resume VM"
+                 Start that agent; or, if the guest's QEMU there is gone and nobody starts it again, take the registrations \
+                 back without it: tenure handover resume VM --vouch"
             }
             Self::MayRunThere => {
                 "the destination's agent does not answer, and the guest may run there. Start that agent; only if the guest \
-                 certainly never ran there: tenure handover resume VM"
+                 certainly never ran there, its QEMU there is gone (host off, process killed) and nobody starts it again: \
+                 tenure handover resume VM --vouch"
             }
             Self::MayRunAtSource => {
-                "the source's agent does not answer and has not let the guest go. Start that agent; only if the guest \
-                 certainly does not run there any more: tenure handover resume VM"
+                "the source's agent does not answer and has not let the guest go. Start that agent; only if the guest's \
+                 QEMU at the source is gone (host off, process killed) and nobody starts it again: \
+                 tenure handover resume VM --vouch"
             }
             Self::QemuSilent => {
                 "QEMU does not answer on its QMP socket. Look whether it lives; then: tenure handover status VM"
@@ -127,7 +130,10 @@ impl Standing {
 
     const fn going_back(&self, on_doubt: OnDoubt) -> Decision {
         if self.may_run() {
+            let given_away = self.told(Mark::Go) && !self.told(Mark::Abort) && !self.has(Mark::Go);
             return match self.own.guest {
+                // By a word that was not true: the guest may run on both hosts.
+                Guest::Paused | Guest::Running if given_away => Decision::Ask(Question::RunsAgainstTheRules),
                 Guest::Absent | Guest::Loading => Decision::Over(Side::Source),
                 Guest::Unknown => Decision::Ask(Question::QemuSilent),
                 Guest::Paused if self.stays_paused => Decision::Over(Side::Source),
@@ -204,10 +210,19 @@ impl Standing {
     /// The guest is this host's. Where it is gone it may have run before it went, so nobody else gets it.
     const fn arrived(&self) -> Decision {
         match self.own.guest {
+            _ if self.runs_there() => Decision::Ask(Question::RunsAgainstTheRules),
             Guest::Paused if self.stays_paused => Decision::Over(Side::Destination),
             Guest::Paused | Guest::Running => Decision::Run,
             Guest::Unknown => Decision::Ask(Question::QemuSilent),
             Guest::Absent | Guest::Loading => Decision::Over(Side::Destination),
+        }
+    }
+
+    /// The source took the guest back and runs it.
+    const fn runs_there(&self) -> bool {
+        match self.peer {
+            Some(peer) => peer.marks.has(Mark::Back) && matches!(peer.guest, Guest::Running),
+            None => false,
         }
     }
 

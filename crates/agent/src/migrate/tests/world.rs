@@ -436,7 +436,7 @@ impl Qemus {
                     self.fault = Fault::None;
                     (self.stage, self.halted, self.guests[0]) = (Stage::PreSwitchover, true, Guest::Paused);
                 }
-                self.remaining = self.remaining.saturating_sub(40);
+                self.remaining = self.remaining.saturating_sub(40 << 20);
             }
             Pace::Switch(_) if self.guests[0] == Guest::Paused => {
                 self.stage = Stage::PreSwitchover;
@@ -471,7 +471,7 @@ impl Machine for Host {
 
     fn send(&self, _: &str) -> Result<(), MachineError> {
         let mut qemus = lock(&self.world.qemus);
-        (qemus.stage, qemus.remaining) = (Stage::Active, 100);
+        (qemus.stage, qemus.remaining) = (Stage::Active, 100 << 20);
         Ok(())
     }
 
@@ -482,7 +482,7 @@ impl Machine for Host {
         }
         qemus.advance();
         let (stage, remaining) = (qemus.stage, qemus.remaining);
-        Ok(Transfer { stage, remaining, total: 100, rate: 100, ..Transfer::default() })
+        Ok(Transfer { stage, remaining, total: 100 << 20, rate: 100 << 20, ..Transfer::default() })
     }
 
     fn wait(&self, until: Instant) {
