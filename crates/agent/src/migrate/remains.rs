@@ -5,7 +5,9 @@ use super::leg::Agreed;
 use super::site::{Begin, Last, Leg, Log, Lun, Trouble};
 use super::{talk, units};
 use crate::entry::EntryForm;
+use crate::journal;
 use crate::ownership::{Mark, Marks};
+use crate::recover::{Merged, merge};
 use handover::known_targets::Traits;
 use handover::{Entry, Group, Remains, Side};
 use peer::message::Offer;
@@ -80,13 +82,14 @@ pub(crate) fn interrupted(
     }
     let lasts = |record: &Record| record.luns.iter().map(last).collect::<Result<Vec<_>, _>>();
     let (from, to) = (lasts(source)?, lasts(destination)?);
-    let back = from.iter().chain(&to).flatten().any(|last| last.leg == Leg::Back);
+    let merged = from.iter().zip(&to).map(|(from, to)| merge(Some(from.map(turned)), Some(to.map(turned))));
+    let merged = merged.collect::<Result<Vec<_>, _>>().map_err(|error| Trouble(error.to_string()))?;
+    let back = merged.iter().any(|merged| leg_of(merged) == Leg::Back);
     let leg = if back { Leg::Back } else { Leg::There };
     let (mut remains, mut places) = (Vec::new(), Vec::new());
-    for (place, (at_source, at_destination)) in (0u16..).zip(from.iter().zip(&to)) {
-        let of = |last: &Option<Last>| last.filter(|last| last.leg == leg).map(|last| last.entry);
-        let entries = [of(at_source), of(at_destination)];
-        if leg == Leg::There || entries.iter().any(Option::is_some) {
+    for (place, merged) in (0u16..).zip(&merged) {
+        let entries = merged.entries;
+        if leg_of(merged) == leg {
             let (Some(from), Some(to)) =
                 (source.luns.get(usize::from(place)), destination.luns.get(usize::from(place)))
             else {
@@ -98,6 +101,15 @@ pub(crate) fn interrupted(
     }
     let group = if remains.is_empty() { None } else { Group::recover(remains) };
     Ok(Interrupted { agreed: agreed(source, destination, luns), leg, places, group })
+}
+
+/// A last entry as the journal has it.
+fn turned(last: Last) -> journal::Last {
+    journal::Last { turn: u16::from(last.leg == Leg::Back), entry: last.entry }
+}
+
+const fn leg_of(merged: &Merged) -> Leg {
+    if merged.turn % 2 == 1 { Leg::Back } else { Leg::There }
 }
 
 fn one(
@@ -167,5 +179,55 @@ fn agreed(source: &Record, destination: &Record, luns: &[Lun]) -> Agreed {
         paths: destination.luns.iter().map(paths).collect(),
         options: Options::default(),
         luns: luns.to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use handover::journal::Stage;
+    use handover::{Ending, GroupStep, Method, Role};
+    use peer::message::Guest;
+    use scsi::pr::Key;
+
+    fn entry(key: u64) -> Entry {
+        Entry {
+            stage: Stage::Freeze,
+            method: Method::SourceNonce,
+            key: Key(key),
+            nonce: Key(2),
+            role: Role::Registrant,
+            aptpl: false,
+            generation: 0,
+            source_paths: 1,
+            holder: None,
+            destination_had: 0,
+            sharers: 0,
+        }
+    }
+
+    /// What comes of a source that says this key, and a destination whose journal has that one, if any.
+    fn interrupted_with(theirs: u64, own: Option<u64>) -> Result<Interrupted, Trouble> {
+        let record = |led, key: Option<u64>| {
+            let entry = key.and_then(|key| form(Last { leg: Leg::There, entry: entry(key) }));
+            let told = Told { lun: "naa.1".into(), ports: Vec::new(), entry };
+            Record { handover: Id(1), led, marks: Vec::new(), luns: vec![told], verdict: None }
+        };
+        let recover = Recover {
+            guest: Guest { vm: "vm".into(), uuid: "u".into() },
+            record: record(true, Some(theirs)),
+            prefer_destination: false,
+            kept_at_source: false,
+        };
+        interrupted(&recover, &record(false, own), &[])
+    }
+
+    #[test]
+    fn a_peer_that_names_another_guests_key_brings_about_no_command() {
+        assert!(interrupted_with(9, Some(1)).is_err());
+        assert!(interrupted_with(1, Some(1)).is_ok());
+        // Without an entry of its own this host did nothing, whatever the peer says.
+        let mut group = interrupted_with(9, None).unwrap().group.unwrap();
+        assert_eq!(group.poll(), GroupStep::Finished(Ending::Kept));
     }
 }
