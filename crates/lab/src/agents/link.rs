@@ -6,6 +6,8 @@ use super::site::{PATIENCE, Site};
 use agent::conduct::{Follower, Order, Patience};
 use agent::drive::Lines;
 use agent::ground::{End, Fate, Ground, Unit};
+use agent::journal::Entries;
+use agent::ownership::Mark;
 use anyhow::{Context, Result};
 use handover::{ENGINE_REVISION, Group, Side};
 use peer::certs::{self, Issued};
@@ -32,14 +34,14 @@ pub(super) struct Follows(Mutex<Option<Following>>);
 struct Following {
     ground: Ground,
     log: Log,
-    follower: Follower<Lines, Log>,
+    follower: Follower<Lines, Entries>,
 }
 
 impl Follows {
-    pub(super) fn new(mut destination: Site, group: Group) -> Self {
-        let (lines, log) = (destination.ground.lines(), destination.log.clone());
-        let follower = Follower::new(group, Side::Destination, lines, log, Patience::default());
-        let Site { ground, log } = destination;
+    pub(super) fn new(mut destination: Site, group: Group, entries: Entries) -> Self {
+        let lines = destination.ground.lines();
+        let follower = Follower::new(group, Side::Destination, lines, entries, Patience::default());
+        let Site { ground, log, .. } = destination;
         Self(Mutex::new(Some(Following { ground, log, follower })))
     }
 }
@@ -84,7 +86,7 @@ impl Following {
     }
 
     fn arrive(&mut self) -> Result<()> {
-        self.log.mark("go")?;
+        self.log.mark(Mark::Go)?;
         let verdicts = self.follower.group().verdicts();
         let ends = verdicts.map(|(unit, verdict)| {
             let entry = self.log.last(unit);

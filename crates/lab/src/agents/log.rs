@@ -1,50 +1,60 @@
-//! Where the entries and marks of a handover go: a file, with one write and one fdatasync each time.
+//! The journal of the handover on one host, as its agent keeps it.
 
-use agent::conduct::{Journal, NotDurable};
-use agent::entry::EntryForm;
+use super::site::{ID, Site};
+use super::{NONCE, UUID};
+use agent::ground::Unit;
+use agent::journal::{Begun, Book, Entries, Journals, Lun, OwnPath};
+use agent::ownership::Mark;
 use anyhow::Result;
-use handover::{Entry, UnitIndex};
-use serde_json::json;
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Write};
+use handover::{Entry, Side, UnitIndex};
+use ledger::HandoverId;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// One host's.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
-    file: Arc<File>,
-    last: Arc<Mutex<BTreeMap<UnitIndex, Entry>>>,
+    book: Arc<Mutex<Book>>,
 }
 
 impl Log {
-    pub(super) fn create(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: Arc::new(File::create(path)?), last: Arc::default() })
+    pub(super) fn open(state: &Path, host: &str) -> Result<Self> {
+        Ok(Self { book: Arc::new(Mutex::new(Journals::new(state, host).open("guest")?)) })
     }
 
     /// Makes a mark durable.
-    pub(super) fn mark(&self, name: &str) -> Result<()> {
-        Ok(self.write(&json!({ "mark": name }).to_string())?)
+    pub(super) fn mark(&self, mark: Mark) -> Result<()> {
+        Ok(self.book().mark(mark)?)
     }
 
     /// The last entry of a unit.
     pub(super) fn last(&self, unit: UnitIndex) -> Option<Entry> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).get(&unit).copied()
+        Some(self.book().open_handover()?.last.get(&unit)?.entry)
     }
 
-    fn write(&self, line: &str) -> io::Result<()> {
-        (&*self.file).write_all(format!("{line}\n").as_bytes())?;
-        self.file.sync_data()
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Journal for Log {
-    fn append(&mut self, round: u64, entries: &[(UnitIndex, Entry)]) -> Result<(), NotDurable> {
-        let forms: Vec<_> = entries.iter().map(|(unit, entry)| (unit.0, EntryForm::new(entry))).collect();
-        let line = json!({ "round": round, "entries": forms }).to_string();
-        self.write(&line).map_err(|error| NotDurable(error.to_string()))?;
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).extend(entries.iter().copied());
-        Ok(())
+impl Site {
+    /// The handover begins in this host's journal. What the group writes goes there.
+    pub(super) fn begin(&self, side: Side, other: &Self) -> Result<Entries> {
+        let pairs = self.ground.units().iter().zip(other.ground.units());
+        let luns: Vec<_> = pairs.map(|(unit, other)| lun(unit, other)).collect();
+        let units = (0u16..).map(UnitIndex).take(luns.len()).collect();
+        let handover = HandoverId(ID.0);
+        let (uuid, peer) = (UUID.to_owned(), other.name.clone());
+        let begun = Begun { handover, uuid, side, peer, luns, method: None, allow_absence: false };
+        self.log.book().begin(begun)?;
+        Ok(Entries::new(Arc::clone(&self.log.book), units))
     }
+}
+
+fn lun(unit: &Unit, other: &Unit) -> Lun {
+    let path =
+        |path: &agent::ground::UnitPath| OwnPath { device: path.node.clone(), port: path.port.clone() };
+    let own = unit.paths.iter().map(path).collect();
+    let (lun, peer, key) = (unit.lun.0.clone(), other.ports(), unit.key());
+    Lun { lun, own, peer, key, nonce: NONCE, target: None }
 }

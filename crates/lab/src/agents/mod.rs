@@ -10,12 +10,13 @@ use crate::served::Served;
 use crate::states::good;
 use agent::conduct::{Leader, Patience, Pause, PeerExchange, Span};
 use agent::drive::Lines;
+use agent::journal::Entries;
+use agent::ownership::Mark;
 use anyhow::{Context, Result, bail, ensure};
 use handover::group::Ending;
 use handover::{Group, Method, Phase, Settings, Side, UnitIndex};
 use iscsi::initiator::{IscsiUrl, Session};
 use link::Follows;
-use log::Log;
 use peer::Link;
 use peer::message::{About, Close, Guest, Open, Options, Request};
 use scsi::pr::{Key, ReservationType, request};
@@ -73,8 +74,10 @@ pub fn conduct(served: &Served, disks: u16, state: &Path, method: Option<Method>
     let offered: Vec<_> = source.ground.units().iter().map(|unit| unit.lun.clone()).collect();
     destination.ground.arrange(&offered)?;
     let group = group(&source, &destination, method)?;
-    let (_listener, link) = link::open(Follows::new(destination, group.clone()))?;
-    let conducted = Conduct::new(source, group, &link)?.run()?;
+    let mine = source.begin(Side::Source, &destination)?;
+    let theirs = destination.begin(Side::Destination, &source)?;
+    let (_listener, link) = link::open(Follows::new(destination, group.clone(), theirs))?;
+    let conducted = Conduct::new(source, group, mine, &link)?.run()?;
     check(served, disks)?;
     Ok(conducted)
 }
@@ -91,20 +94,20 @@ fn group(source: &Site, destination: &Site, method: Option<Method>) -> Result<Gr
 
 /// The source's half.
 struct Conduct<'a> {
-    leader: Leader<PeerExchange<'a>, Lines, Log>,
+    leader: Leader<PeerExchange<'a>, Lines, Entries>,
     source: Site,
     link: &'a Link,
 }
 
 impl<'a> Conduct<'a> {
-    fn new(mut source: Site, group: Group, link: &'a Link) -> Result<Self> {
+    fn new(mut source: Site, group: Group, entries: Entries, link: &'a Link) -> Result<Self> {
         let guest = Guest { vm: "guest".into(), uuid: UUID.into() };
         let luns = source.ground.units().iter().map(link::offer).collect();
         link.call(&Request::Open(Open { handover: ID, guest, luns, options: Options::default() }), PATIENCE)?;
         let exchange = PeerExchange { link, handover: ID };
-        let (mut lines, log) = (source.ground.lines(), source.log.clone());
+        let mut lines = source.ground.lines();
         use_them(&mut lines)?;
-        let leader = Leader::new(group, Side::Source, exchange, lines, log, Patience::default());
+        let leader = Leader::new(group, Side::Source, exchange, lines, entries, Patience::default());
         Ok(Self { leader, source, link })
     }
 
@@ -149,8 +152,8 @@ impl<'a> Conduct<'a> {
 
     /// From here on the guest is the destination's.
     fn give_up_the_guest(&self) -> Result<()> {
-        self.source.log.mark("taken")?;
-        self.source.log.mark("go")?;
+        self.source.log.mark(Mark::Taken)?;
+        self.source.log.mark(Mark::Go)?;
         self.link.call(&Request::Go(About { handover: ID }), PATIENCE)?;
         Ok(())
     }

@@ -22,6 +22,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
 pub(super) struct Site {
+    pub(super) name: String,
     pub(super) ground: Ground,
     pub(super) log: Log,
 }
@@ -43,7 +44,7 @@ impl Site {
             devices: &NoNodes,
         };
         let ground = Ground::open(&order, &places)?;
-        Ok(Self { ground, log: Log::create(&directory.join("handover.log"))? })
+        Ok(Self { name: name.to_owned(), ground, log: Log::open(&directory, name)? })
     }
 }
 
