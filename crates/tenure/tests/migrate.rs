@@ -1,6 +1,6 @@
 //! A guest moves between two agents of one machine and back: two scripted QEMUs, `tenure target`, the agents' own doors, and
 //! `tenure migrate` as the operator types it.
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use agent::config::Config;
 use agent::daemon::{Daemon, Guests, Host};

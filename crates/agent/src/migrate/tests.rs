@@ -200,6 +200,27 @@ fn a_destination_agent_that_never_comes_back_leaves_the_guest_paused_or_taken_ba
 }
 
 #[test]
+fn a_guest_taken_back_alone_after_a_broken_way_back_never_runs_without_its_registrations() {
+    let mut alone = 0;
+    for at in 1..messages() + 20 {
+        let world = World::new(2, 5);
+        lock(&world.qemus).fault = Fault::DestinationDies(At::Completed);
+        let mut wire = Wire::new(&world);
+        wire.gone_after_cut = true;
+        *lock(&wire.cut) = Some((at, true));
+        let report = run(&world, &wire, &Order { on_doubt: OnDoubt::Resume, wait: 0, ..order() });
+        let what = format!("message {at}: {report:#?}");
+        if world.guest(Side::Source) == Guest::Running {
+            assert!(world.has_all(Side::Source) && world.held(Side::Source), "{what}");
+            alone += usize::from(*lock(&wire.gone));
+        } else {
+            assert_eq!(report.exit, 7, "{what}");
+        }
+    }
+    assert!(alone > 3, "{alone}");
+}
+
+#[test]
 fn a_guest_that_is_fenced_at_any_message_arrives_or_stays_fenced_and_is_never_restored() {
     let mut fenced = 0;
     for at in 0..messages() {

@@ -365,6 +365,19 @@ fn a_guest_whose_devices_were_never_touched_is_resumed_without_the_other_host() 
 }
 
 #[test]
+fn two_hosts_that_both_run_the_guest_by_a_false_word_say_so_when_they_meet() {
+    let at_source = View { marks: [Mark::Abort, Mark::Back].into_iter().collect(), guest: Guest::Running };
+    let at_destination =
+        View { marks: [Mark::Taken, Mark::Go, Mark::Ran].into_iter().collect(), guest: Guest::Running };
+    let alarm = Decision::Ask(Question::RunsAgainstTheRules);
+    let source = Standing::alone(Side::Source, at_source).with_peer(at_destination);
+    assert_eq!(source.decide(OnDoubt::Pause), alarm);
+    let arrived = View { marks: [Mark::Taken, Mark::Go].into_iter().collect(), ..at_destination };
+    let destination = Standing::alone(Side::Destination, arrived).with_peer(at_source);
+    assert_eq!(destination.decide(OnDoubt::Pause), alarm);
+}
+
+#[test]
 fn marks_travel_as_json_and_unknown_ones_are_noticed() {
     let marks = Marks::new().with(Mark::Go).touched();
     let text = serde_json::to_string(&View { marks, guest: Guest::Paused }).expect("serialises");

@@ -85,6 +85,20 @@ fn a_whole_handover_is_in_order() {
 }
 
 #[test]
+fn a_recovery_that_finds_everything_there_may_say_go() {
+    let record = crate::message::Record {
+        handover: OURS,
+        led: true,
+        marks: Vec::new(),
+        luns: Vec::new(),
+        verdict: None,
+    };
+    let guest = Guest { vm: "web".into(), uuid: "u".into() };
+    let recover = crate::message::Recover { guest, record, prefer_destination: true, kept_at_source: false };
+    after(&[Request::Recover(recover), round(1), settle(1), go(), close()]);
+}
+
+#[test]
 fn a_replayed_round_is_refused() {
     let (class, desc) = refused(&[open(false), round(1), round(2)], &round(2));
     assert_eq!(class, "OutOfOrder");
