@@ -43,6 +43,9 @@ impl Host {
         // Its sockets, and what a course before this one left.
         self.vm.run(&["rm", "-rf", DIRECTORY], PATIENCE)?.good()?;
         let qemu = self.vm.start(&argv, Path::new("/run/qemu-start.log"))?;
+        let socket = format!("{DIRECTORY}/qmp");
+        let listens = || self.vm.run(&["test", "-S", &socket], PATIENCE).ok().filter(|ended| ended.code == 0);
+        wait_for(PATIENCE, listens).context("QEMU does not start")?;
         let [diary, orders] = ["diary", "orders"].map(|kind| format!("{kind}-{tag}"));
         for file in [&diary, &orders] {
             std::fs::write(self.vm.keep().join(file), "")?;
