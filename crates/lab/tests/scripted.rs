@@ -213,3 +213,14 @@ fn the_newer_release_says_that_it_fails_before_it_has_failed() {
     let end = ["MIGRATION device", "MIGRATION failing", "RESUME", "MIGRATION failed"];
     assert_eq!(events[events.len() - 4..], end);
 }
+
+#[test]
+fn a_guest_that_is_told_to_quit_runs_no_more() {
+    let directory = TempDir::new().unwrap();
+    let mut machine = Machine::start(Kind::Scripted("7.2"), directory.path(), "source", &[]);
+    let diary_path = directory.path().join("diary");
+    assert!(diary::runs_now(&diary::read(&diary_path).unwrap()).is_some());
+    let _ = machine.qemu.quit();
+    assert!(machine.process.wait().unwrap().success());
+    assert_eq!(diary::runs_now(&diary::read(&diary_path).unwrap()), None);
+}

@@ -196,7 +196,10 @@ impl Machine {
         Ok(())
     }
 
+    /// Ends the server, and with it the process; the guest does not run any more from now on.
     pub(super) fn quit(&self) {
+        // Without a diary there is nothing to be said; a full disk keeps nobody from going.
+        let _ = self.halt(&mut self.lock(), RunState::SHUTDOWN);
         self.stop.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
