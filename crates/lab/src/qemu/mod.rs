@@ -149,9 +149,10 @@ fn command(machine: &Machine) -> Result<Command> {
     let at = |name: &str| directory.join(name).display().to_string();
     let socket = |name: &str| format!("unix:{},server=on,wait=off", at(name));
     let manager = if helper.is_some() { ",pr-manager=helper" } else { "" };
-    let disk =
-        format!("driver=host_device,node-name=disk,filename={},cache.direct=on{manager}", device.display());
-    let sharing = if *front == Front::Block { ",share-rw=on" } else { "" };
+    // Two hosts share a block device, so nothing may stay in one's page cache; a generic one has none, and refuses O_DIRECT.
+    let (direct, sharing) =
+        if *front == Front::Block { (",cache.direct=on", ",share-rw=on") } else { ("", "") };
+    let disk = format!("driver=host_device,node-name=disk,filename={}{direct}{manager}", device.display());
     let mut command = Command::new("qemu-system-x86_64");
     command.args("-M pc -accel tcg -m 64 -nodefaults -no-user-config -display none".split(' '));
     command.args(["-bios", &at("halt.rom"), "-uuid", uuid, "-qtest", &socket("qtest")]);
