@@ -102,6 +102,16 @@ impl From<Stop> for Fail {
     }
 }
 
+impl Fail {
+    /// What the other host refuses before anything was begun is a refusal.
+    fn of_opening(error: CallError) -> Self {
+        match error {
+            CallError::Refused(refusal) => Self::Refused(refusal.desc),
+            other => other.into(),
+        }
+    }
+}
+
 pub(crate) type Lead<'a> = Leader<Via<'a>, Turned, Entries>;
 
 /// One migration, or what is left of one.
@@ -169,32 +179,23 @@ impl<'a> Run<'a> {
         let offers = units::offer(&luns)?;
         let open = Open { handover, guest: guest.clone(), luns: offers.clone(), options: options.clone() };
         let talk = Talk { link, handover };
-        let opened = talk.open(open).map_err(|error| match error {
-            CallError::Refused(refusal) => Fail::Refused(refusal.desc),
-            other => other.into(),
-        })?;
+        let opened = talk.open(open).map_err(Fail::of_opening)?;
         let agreed = Agreed { offers, paths: opened.luns, options, luns: luns.clone() };
-        let log =
-            match order.plan {
-                true => None,
-                false => Some(
-                    site.begin(&Begin {
-                        handover: handover.0,
-                        uuid: identity.uuid,
-                        side: Side::Source,
-                        peer: peer.to_owned(),
-                        luns,
-                        theirs: agreed
-                            .paths
-                            .iter()
-                            .map(|paths| units::ports(&paths.ports))
-                            .collect::<Result<_, _>>()?,
-                        options: agreed.options.clone(),
-                        nonces: agreed.offers.iter().map(|offer| Key(offer.nonce.0)).collect(),
-                        was_running,
-                    })?,
-                ),
-            };
+        let begin = |agreed: &Agreed| {
+            let theirs = agreed.paths.iter().map(|paths| units::ports(&paths.ports));
+            Ok::<_, Fail>(site.begin(&Begin {
+                handover: handover.0,
+                uuid: identity.uuid,
+                side: Side::Source,
+                peer: peer.to_owned(),
+                luns,
+                theirs: theirs.collect::<Result<_, _>>()?,
+                options: agreed.options.clone(),
+                nonces: agreed.offers.iter().map(|offer| Key(offer.nonce.0)).collect(),
+                was_running,
+            })?)
+        };
+        let log = if order.plan { None } else { Some(begin(&agreed)?) };
         let hands = Arc::new(Mutex::new(ground.hands()));
         let mut run = Self {
             site,
