@@ -1,7 +1,7 @@
 //! A guest's QEMU as a migration drives it.
 
 use crate::config::Vm;
-use crate::migrate::{Identity, Machine, MachineError, Pace, Settings, Stage, Stopped, Transfer};
+use crate::migrate::{Identity, Machine, MachineError, Pace, Settings, Stopped, Transfer};
 use crate::ownership::Guest;
 use crate::vmm::{self, Limits, Role, Vmm, VmmError};
 use serde_json::Value;
@@ -91,25 +91,7 @@ impl Machine for QemuMachine {
     }
 
     fn transfer(&self) -> Result<Transfer, MachineError> {
-        let progress = self.ask(Vmm::progress)?;
-        let stage = match progress.stage {
-            vmm::Stage::None => Stage::None,
-            vmm::Stage::Active => Stage::Active,
-            vmm::Stage::PreSwitchover => Stage::PreSwitchover,
-            vmm::Stage::Device => Stage::Device,
-            vmm::Stage::Completed => Stage::Completed,
-            vmm::Stage::Failed => Stage::Failed,
-            vmm::Stage::Cancelled => Stage::Cancelled,
-        };
-        Ok(Transfer {
-            stage,
-            total: progress.total,
-            remaining: progress.remaining,
-            transferred: progress.transferred,
-            rate: progress.rate,
-            downtime: progress.downtime,
-            reason: progress.reason,
-        })
+        self.ask(Vmm::progress)
     }
 
     fn wait(&self, until: Instant) {

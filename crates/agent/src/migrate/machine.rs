@@ -1,6 +1,7 @@
 //! What a migration asks of this host's QEMU. `agent::vmm` does it over QMP.
 
 use crate::ownership::Guest;
+pub use crate::vmm::{Progress as Transfer, Stage};
 use serde_json::{Map, Value};
 use std::time::{Duration, Instant};
 
@@ -100,53 +101,6 @@ pub enum Pace {
     Full,
     /// The same with the downtime limit of the order, or none: the guest is stopped.
     Switch(Option<Duration>),
-}
-
-/// Where a migration stands.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Transfer {
-    /// How far.
-    pub stage: Stage,
-    /// Bytes of the guest's memory.
-    pub total: u64,
-    /// Of these, not sent yet.
-    pub remaining: u64,
-    /// Bytes sent.
-    pub transferred: u64,
-    /// Bytes in a second, as QEMU measured it; 0 where it has not.
-    pub rate: u64,
-    /// How long QEMU says that the guest stood still, of one that is over.
-    pub downtime: Option<Duration>,
-    /// Why it failed, in QEMU's words.
-    pub reason: Option<String>,
-}
-
-/// How far a migration is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Stage {
-    /// There is none.
-    #[default]
-    None,
-    /// It begins, sends memory, or does what this program does not know.
-    Active,
-    /// The guest is stopped; QEMU waits for [`Machine::switch_over`].
-    PreSwitchover,
-    /// The switchover.
-    Device,
-    /// The destination has everything.
-    Completed,
-    /// It has failed.
-    Failed,
-    /// It was cancelled.
-    Cancelled,
-}
-
-impl Stage {
-    /// Nothing is under way.
-    #[must_use]
-    pub const fn is_over(self) -> bool {
-        matches!(self, Self::None | Self::Completed | Self::Failed | Self::Cancelled)
-    }
 }
 
 /// What a [`Machine::stop`] found.

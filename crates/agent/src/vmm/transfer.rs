@@ -50,6 +50,12 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// Nothing is under way.
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::None | Self::Completed | Self::Failed | Self::Cancelled)
+    }
+
     fn of(status: &MigrationStatus) -> Self {
         [
             (MigrationStatus::NONE, Self::None),
