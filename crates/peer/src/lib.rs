@@ -27,7 +27,7 @@ pub use credentials::{Credentials, CredentialsError, Files};
 pub use hello::{Agreed, HelloError};
 pub use host_name::{HostName, HostNameError};
 pub use link::{CallError, ConnectError, Link, Lost};
-pub use listener::{Listener, Service, Session, TurnedAway};
+pub use listener::{LinkEnd, Listener, Service, Session, TurnedAway};
 pub use message::{Refusal, Reply, Request};
 pub use terms::{Local, Patience, Peer, SharedTerms, Terms};
 pub use trust::Distrust;

@@ -22,12 +22,13 @@ mod accept;
 mod guests;
 
 pub use accept::{BindError, Listener};
+pub use guests::LinkEnd;
 use guests::{Guest, Guests};
 
 /// Who is served.
 pub trait Service: Send + Sync + 'static {
-    /// A peer has a link: its requests go to the session, one after the other.
-    fn session(&self, peer: &Agreed) -> Box<dyn Session>;
+    /// A peer has a link: its requests go to the session, one after the other. `link` ends it.
+    fn session(&self, peer: &Agreed, link: LinkEnd) -> Box<dyn Session>;
 
     /// Somebody was not let in, for the log. Many may come.
     fn turned_away(&self, from: &str, why: &TurnedAway);
@@ -102,7 +103,7 @@ fn serve(fresh: Fresh, terms: &Terms, service: &dyn Service, guest: &mut Guest) 
     if matches!(seen, Seen::Local) && !guest.admit(&agreed.host) {
         return Err(TurnedAway::TooMany);
     }
-    let mut session = service.session(&agreed);
+    let mut session = service.session(&agreed, guest.end());
     let ended = converse(&mut channel, terms, session.as_mut());
     session.ended(ended.err().as_ref());
     channel.stream_mut().close(FAREWELL);

@@ -34,7 +34,8 @@ pub struct Patience {
     pub connect: Duration,
     /// From the connection to the end of the negotiation.
     pub hello: Duration,
-    /// For the next request; a link on which nothing comes for so long has nobody at its other end.
+    /// For the next request; a link on which nothing comes for so long has nobody at its other end. Shorter than a source
+    /// waits for a lost peer, because a handover that was open on the old link keeps its guest until then.
     pub idle: Duration,
     /// After so long without a request the caller sends a ping, and waits as long for the answer.
     pub ping: Duration,
@@ -43,7 +44,7 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { connect: seconds(5), hello: seconds(10), idle: seconds(60), ping: seconds(15) }
+        Self { connect: seconds(5), hello: seconds(10), idle: seconds(20), ping: seconds(5) }
     }
 }
 

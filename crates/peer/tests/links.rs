@@ -375,7 +375,7 @@ fn the_socket_of_a_killed_agent_is_replaced_and_that_of_a_living_one_is_not() {
     let terms = std::sync::Arc::new(peer::SharedTerms::new(pair.terms_of_a()));
     struct Nobody;
     impl peer::Service for Nobody {
-        fn session(&self, _: &peer::Agreed) -> Box<dyn peer::Session> {
+        fn session(&self, _: &peer::Agreed, _: peer::LinkEnd) -> Box<dyn peer::Session> {
             unreachable!("it is not served")
         }
         fn turned_away(&self, _: &str, _: &peer::TurnedAway) {}

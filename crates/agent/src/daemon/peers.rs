@@ -4,10 +4,15 @@ use super::{Claim, Host};
 use crate::config::Vm;
 use handover::ENGINE_REVISION;
 use peer::message::{Guest, Id, Open, Records, Recover};
-use peer::{Agreed, HostName, Refusal, Reply, Request, Service, Session, TurnedAway};
+use peer::{Agreed, HostName, LinkEnd, Refusal, Reply, Request, Service, Session, TurnedAway};
 use qmp::{CodecError, CommandError, Object};
 use serde_json::Value;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long commands under way on a link that its peer has given up may take to end; less than the peer waits for an answer.
+const TAKE_OVER: Duration = Duration::from_secs(8);
 
 /// What becomes of this host's guests. Whoever is named here was found to be allowed to ask.
 pub trait Guests: Send + Sync {
@@ -61,18 +66,26 @@ pub trait Part: Send {
 pub(super) struct Welcome {
     host: Arc<Host>,
     guests: Arc<dyn Guests>,
+    held: Arc<Mutex<HashMap<String, Held>>>,
+}
+
+/// The link on which a handover of a guest is open.
+struct Held {
+    peer: HostName,
+    handover: Id,
+    link: LinkEnd,
 }
 
 impl Welcome {
     pub(super) fn new(host: Arc<Host>, guests: Arc<dyn Guests>) -> Self {
-        Self { host, guests }
+        Self { host, guests, held: Arc::default() }
     }
 }
 
 impl Service for Welcome {
-    fn session(&self, peer: &Agreed) -> Box<dyn Session> {
+    fn session(&self, peer: &Agreed, link: LinkEnd) -> Box<dyn Session> {
         tracing::info!(peer = %peer.host, version = peer.program, "link");
-        Box::new(PeerSession { door: self.clone(), peer: peer.clone(), part: None })
+        Box::new(PeerSession { door: self.clone(), peer: peer.clone(), link, part: None })
     }
 
     fn turned_away(&self, from: &str, why: &TurnedAway) {
@@ -84,6 +97,7 @@ impl Service for Welcome {
 struct PeerSession {
     door: Welcome,
     peer: Agreed,
+    link: LinkEnd,
     part: Option<(Box<dyn Part>, Claim)>,
 }
 
@@ -141,6 +155,7 @@ impl PeerSession {
         self.same_engine()?;
         let claim = self.claim(&vm)?;
         let (part, reply) = self.door.guests.open(&vm, &self.peer.host, open)?;
+        self.hold(&vm, open.handover);
         self.part = Some((part, claim));
         Ok(reply)
     }
@@ -149,10 +164,29 @@ impl PeerSession {
     fn recover(&mut self, recover: &Recover) -> Result<Reply, Refusal> {
         let vm = self.guest(&recover.guest)?;
         self.same_engine()?;
-        let claim = self.claim(&vm)?;
+        let handover = recover.record.handover;
+        let claim = self.claim(&vm).or_else(|refusal| self.take_over(&vm, handover).ok_or(refusal))?;
         let (part, reply) = self.door.guests.recover(&vm, &self.peer.host, recover)?;
+        self.hold(&vm, handover);
         self.part = Some((part, claim));
         Ok(reply)
+    }
+
+    /// Remembers on which link the guest's handover is open now.
+    fn hold(&self, vm: &Vm, handover: Id) {
+        let held = Held { peer: self.peer.host.clone(), handover, link: self.link.clone() };
+        self.door.held.lock().unwrap_or_else(PoisonError::into_inner).insert(vm.name.clone(), held);
+    }
+
+    /// The peer puts in order what it had open on a link that it has lost, which this end may not know yet: ends that one, and
+    /// waits until what was under way on it has ended.
+    fn take_over(&self, vm: &Vm, handover: Id) -> Option<Claim> {
+        let held = self.door.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |held: &&Held| held.peer == self.peer.host && held.handover == handover;
+        let link = held.get(&vm.name).filter(same).map(|held| held.link.clone());
+        drop(held);
+        link?.end();
+        self.door.host.busy.claim_within(&vm.name, TAKE_OVER)
     }
 
     fn same_engine(&self) -> Result<(), Refusal> {

@@ -174,6 +174,24 @@ fn a_peer_with_another_engine_is_refused_before_anything_is_planned() {
 }
 
 #[test]
+fn a_peer_that_lost_its_link_recovers_at_once_and_another_handover_does_not() {
+    let place = Place::new();
+    let _b = place.start();
+    let (lost, new) = (place.link(handover::ENGINE_REVISION), place.link(handover::ENGINE_REVISION));
+    lost.call(&open("web", UUID), LONG).unwrap();
+    let recover = |handover: u128| {
+        let (marks, luns) = (Vec::new(), Vec::new());
+        let record = Record { handover: Id(handover), led: true, marks, luns, verdict: None };
+        let guest = guest("web", UUID);
+        Request::Recover(Recover { guest, record, prefer_destination: false, kept_at_source: false })
+    };
+    assert_eq!(refused(&new, &recover(8)).0, "Busy");
+    lost.call(&Request::Freeze(About { handover: Id(7) }), LONG).unwrap();
+    new.call(&recover(7), LONG).unwrap();
+    assert!(lost.call(&Request::Freeze(About { handover: Id(7) }), LONG).is_err());
+}
+
+#[test]
 fn a_guest_is_in_one_handover_at_a_time_until_its_link_is_gone() {
     let place = Place::new();
     let b = place.start();

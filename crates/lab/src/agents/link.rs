@@ -13,8 +13,8 @@ use handover::{ENGINE_REVISION, Group, Side};
 use peer::certs::{self, Issued};
 use peer::message::{Done, Offer, Opened, Paths, Port, Ran, Word};
 use peer::{
-    Address, Agreed, Credentials, Files, HostName, Link, Listener, Local, Peer, Refusal, Reply, Request,
-    Service, Session, SharedTerms, Terms, TurnedAway,
+    Address, Agreed, Credentials, Files, HostName, Link, LinkEnd, Listener, Local, Peer, Refusal, Reply,
+    Request, Service, Session, SharedTerms, Terms, TurnedAway,
 };
 use qmp::CodecError;
 use std::fs;
@@ -47,7 +47,7 @@ impl Follows {
 }
 
 impl Service for Follows {
-    fn session(&self, _: &Agreed) -> Box<dyn Session> {
+    fn session(&self, _: &Agreed, _: LinkEnd) -> Box<dyn Session> {
         let following = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         following.map_or_else(|| Box::new(Nobody) as Box<dyn Session>, |following| Box::new(following))
     }

@@ -4,7 +4,7 @@ use crate::HostName;
 use std::collections::HashMap;
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Connections whose other end has not proved its name yet.
 const MOST_STRANGERS: usize = 32;
@@ -27,10 +27,29 @@ impl Hold {
     }
 }
 
+/// Ends one link from elsewhere: a service that learns that its peer has given it up.
+#[derive(Clone)]
+pub struct LinkEnd(Weak<Hold>);
+
+impl std::fmt::Debug for LinkEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LinkEnd")
+    }
+}
+
+impl LinkEnd {
+    /// Ends it: its session hears of that after the request under way.
+    pub fn end(&self) {
+        if let Some(hold) = self.0.upgrade() {
+            hold.end();
+        }
+    }
+}
+
 #[derive(Default)]
 struct Known {
     next: u64,
-    all: HashMap<u64, (Hold, Option<HostName>)>,
+    all: HashMap<u64, (Arc<Hold>, Option<HostName>)>,
 }
 
 /// Everybody who is connected.
@@ -50,8 +69,10 @@ impl Guests {
         }
         known.next += 1;
         let number = known.next;
+        let hold = Arc::new(hold);
+        let end = LinkEnd(Arc::downgrade(&hold));
         known.all.insert(number, (hold, None));
-        Some(Guest { guests: self.clone(), number })
+        Some(Guest { guests: self.clone(), number, end })
     }
 
     /// Ends every connection.
@@ -64,9 +85,15 @@ impl Guests {
 pub(super) struct Guest {
     guests: Guests,
     number: u64,
+    end: LinkEnd,
 }
 
 impl Guest {
+    /// The way to end its connection.
+    pub(super) fn end(&self) -> LinkEnd {
+        self.end.clone()
+    }
+
     /// It is this peer, unless that has too many links.
     pub(super) fn admit(&self, name: &HostName) -> bool {
         let mut known = self.guests.lock();

@@ -1,7 +1,8 @@
 //! The limits of what a message may hold, beside its length.
 
 use super::parts::{Guest, Port, Record};
-use super::{Advance, Attentions, Incoming, Open, Opened, Recover, Reply, Request};
+use super::{Advance, Attentions, Back, Incoming, Open, Opened, Recover, Reply, Request};
+use std::collections::HashSet;
 
 /// Logical units of a guest.
 pub const MOST_LUNS: usize = 256;
@@ -48,7 +49,7 @@ impl Request {
         match self {
             Self::Open(open) => check_open(open),
             Self::Journal(advance) | Self::Round(advance) | Self::Settle(advance) => check_advance(advance),
-            Self::Back(back) => at_most("units", back.units.len(), MOST_LUNS),
+            Self::Back(back) => check_back(back),
             Self::Attentions(attentions) => check_attentions(attentions),
             Self::Incoming(incoming) => check_incoming(incoming),
             Self::Abort(abort) => at_most("why", abort.why.len(), MOST_NAME),
@@ -87,6 +88,12 @@ fn check_opened(opened: &Opened) -> Checked {
     opened.record.as_ref().map_or(Ok(()), check_record)
 }
 
+fn check_back(back: &Back) -> Checked {
+    at_most("units", back.units.len(), MOST_LUNS)?;
+    let mut seen = HashSet::new();
+    if back.units.iter().all(|unit| seen.insert(unit.unit)) { Ok(()) } else { Err(CheckError::Twice) }
+}
+
 fn check_recover(recover: &Recover) -> Checked {
     check_guest(&recover.guest)?;
     check_record(&recover.record)
@@ -99,7 +106,7 @@ fn check_record(record: &Record) -> Checked {
 
 fn check_luns<'a>(luns: impl ExactSizeIterator<Item = (&'a str, &'a [Port])>) -> Checked {
     at_most("luns", luns.len(), MOST_LUNS)?;
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for (lun, ports) in luns {
         name("lun", lun)?;
         at_most("ports", ports.len(), MOST_PORTS)?;

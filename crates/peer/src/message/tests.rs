@@ -119,7 +119,8 @@ fn any_about() -> impl Strategy<Value = About> {
 }
 
 fn any_request() -> impl Strategy<Value = Request> {
-    let back = vec((any::<u16>(), any_word()).prop_map(|(unit, nonce)| BackUnit { unit, nonce }), 0..4);
+    let units = |nonces: Vec<Word>| (0..).zip(nonces).map(|(unit, nonce)| BackUnit { unit, nonce }).collect();
+    let back = vec(any_word(), 0..4).prop_map(units);
     prop_oneof![
         Just(Request::Ping),
         any_open().prop_map(Request::Open),
@@ -280,6 +281,14 @@ fn one_logical_unit_twice_is_refused() {
     let guest = json!({ "vm": "web", "uuid": "u" });
     let open = json!({ "handover": Id(1), "guest": guest, "luns": [lun, lun] });
     assert_eq!(desc("open", open), "open: a logical unit is named twice");
+}
+
+#[test]
+fn one_unit_handed_back_twice_is_refused() {
+    let unit = |unit: u16| json!({ "unit": unit, "nonce": Word(u64::from(unit)) });
+    let back = |units: Value| json!({ "handover": Id(1), "units": units });
+    assert!(Request::parse("back", arguments(Some(back(json!([unit(1), unit(2)]))))).is_ok());
+    assert_eq!(desc("back", back(json!([unit(1), unit(2), unit(1)]))), "back: a logical unit is named twice");
 }
 
 #[test]

@@ -71,7 +71,7 @@ pub(crate) enum Heard {
 pub(crate) struct Recorder(Sender<Heard>);
 
 impl Service for Recorder {
-    fn session(&self, peer: &Agreed) -> Box<dyn Session> {
+    fn session(&self, peer: &Agreed, _: peer::LinkEnd) -> Box<dyn Session> {
         self.0.send(Heard::Session(peer.clone())).unwrap();
         Box::new(Recorded(self.0.clone()))
     }
