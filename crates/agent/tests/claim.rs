@@ -9,11 +9,12 @@
 
 mod host;
 
-use agent::claim::{Claim, Error, Order, Policy, claim};
+use agent::claim::{Claim, Error, Interrupted, Order, Policy, claim, resume};
 use agent::conduct::{Journal, NotDurable};
 use agent::export::{Document, Export, Exported};
+use handover::journal::Stage;
 use handover::known_targets::KnownTargets;
-use handover::{Entry, Side, UnitIndex};
+use handover::{Entry, Port, Side, UnitIndex};
 use host::*;
 use ledger::{Change, HandoverId, LunId, State};
 use logical_unit::LogicalUnit;
@@ -246,4 +247,65 @@ fn where_nothing_may_be_claimed_nothing_is_asked() {
     assert_eq!(scene.hosts[0].record(0).state, State::Moved);
     let missing = [Exported { lun: LunId("naa.7".into()), ..document.luns[0].clone() }];
     assert!(matches!(scene.claim(0, &missing, Policy::Own), Err(Error::Ground(_))));
+}
+
+/// The entry of a take-over before its commands, and the logical unit as they left it when the host died: the nonce is
+/// registered, and the guest's key preempted or not.
+fn interrupted(preempted: bool) -> (Scene, Document, Interrupted) {
+    let entry = {
+        let scene = scene(1);
+        let mut journal = Paper::default();
+        scene.claim_with(1, &scene.export(0).luns, Policy::TakeOver, &mut journal).unwrap();
+        let take = journal.entries.iter().rev().find(|(_, entry)| entry.stage == Stage::Take);
+        take.expect("a take-over is journalled before it").1
+    };
+    let scene = scene(1);
+    let document = scene.export(0);
+    let mut dying = scene.hosts[1].lines[0].clone();
+    assert_eq!(dying.insist(&request::register(Key::NONE, NONCE, false)), Status::GOOD);
+    if preempted {
+        assert_eq!(dying.insist(&request::preempt(NONCE, KEY, KIND)), Status::GOOD);
+    }
+    let source = document.luns[0].ports.iter();
+    let source = source.map(|port| Port { initiator: Some(port.clone()), target_port: None }).collect();
+    (scene, document, Interrupted { lun: lun(0), source, entry: Some(entry) })
+}
+
+/// Puts the claim in order; whether it could be. If not, nobody may run the guest, and the record says so.
+fn put_in_order(scene: &Scene, left: Interrupted) -> bool {
+    let mut ground = scene.hosts[1].ground(Side::Destination, HandoverId(5)).unwrap();
+    match resume(&mut ground, &[left], &mut Paper::default(), PATIENCE, PATIENCE) {
+        Ok(()) => true,
+        Err(Error::InDoubt { .. }) => {
+            assert_eq!(scene.hosts[1].record(0).state, State::Handover);
+            false
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_claim_whose_host_died_half_way_is_put_in_order_or_left_in_doubt_and_never_lost() {
+    for preempted in [false, true] {
+        let (mut scene, document, left) = interrupted(preempted);
+        if put_in_order(&scene, left) {
+            assert_eq!(scene.cluster.sees(0), (vec![KEY, OTHER], Some(KEY)), "no nonce is left");
+            let claimed = scene.claim(1, &document.luns, Policy::TakeOver).unwrap();
+            assert!(matches!(claimed[..], [Claim::Proved | Claim::TakenOver]), "{claimed:?}");
+            scene.holds(1, 0);
+        } else {
+            let held = scene.cluster.sees(0).1;
+            assert!(matches!(held, Some(KEY | NONCE)), "the guest's reservation is still there: {held:?}");
+        }
+    }
+}
+
+#[test]
+fn a_guest_that_was_fenced_while_its_claim_was_interrupted_stays_so() {
+    let (mut scene, document, left) = interrupted(false);
+    scene.cluster.fence(0);
+    if put_in_order(&scene, left) {
+        assert_eq!(scene.claim(1, &document.luns, Policy::TakeOver).unwrap(), [Claim::Fenced]);
+    }
+    assert!(!scene.cluster.sees(0).0.contains(&KEY));
 }

@@ -50,6 +50,8 @@ pub fn run(cli: &Cli, console: &mut Console) -> Result<Exit, Failure> {
         Command::Status(args) => command::status::run(args, console),
         Command::Audit(args) => command::audit::run(args, console),
         Command::Agent(args) => command::agent::run(args, console),
+        Command::Export(args) => command::export::run(args, console),
+        Command::Import(args) => command::import::run(args, console),
         Command::Certs(args) => command::certs::run(args, console),
         Command::Demo(args) => command::demo::run(args, console),
         Command::Doctor(args) => command::doctor::run(args, console),

@@ -21,8 +21,8 @@ use crate::export::Exported;
 use crate::ground::{self, End, Fate, Ground, sense};
 use ask::Found;
 use handover::group::Ending;
-use handover::known_targets::KnownTargets;
-use handover::{Entry, Group, Port, Settings, UnitIndex, Verdict};
+use handover::known_targets::{KnownTargets, Traits};
+use handover::{Entry, Group, Port, Remains, Settings, UnitIndex, Verdict};
 use ledger::{LunId, State};
 use scsi::pr::Key;
 use scsi::{Completion, TransportId};
@@ -152,6 +152,64 @@ pub fn claim(
     }
     let named = |(unit, (claim, _)): (&Exported, (Claim, End))| (unit.lun.clone(), claim);
     Ok(order.known.iter().zip(claimed?).map(named).collect())
+}
+
+/// A logical unit of a claim that was interrupted.
+#[derive(Clone, Debug)]
+pub struct Interrupted {
+    /// Which.
+    pub lun: LunId,
+    /// Where it was claimed from.
+    pub source: Vec<Port>,
+    /// The last entry; `None`: nothing was changed.
+    pub entry: Option<Entry>,
+}
+
+/// Puts an interrupted claim in order: finishes it or undoes it, as far as that can be told without the host where the guest
+/// was. The guest is not here yet even if it was finished: it is
+/// to be claimed again, and what was taken over is then found on this host's own nexus. `ground`: opened for the
+/// destination with the handover of that claim.
+///
+/// # Errors
+/// [`Error`]: the guest must not run, and the records say `handover`.
+pub fn resume(
+    ground: &mut Ground,
+    interrupted: &[Interrupted],
+    journal: &mut dyn Journal,
+    wait: Duration,
+    patience: Duration,
+) -> Result<(), Error> {
+    ground.arrange(&interrupted.iter().map(|unit| unit.lun.clone()).collect::<Vec<_>>())?;
+    ground.freeze(Instant::now() + wait)?;
+    let mut lines = ground.lines();
+    let begun = (0..).map(UnitIndex).zip(interrupted).filter(|(_, unit)| unit.entry.is_some());
+    let (units, begun): (Vec<_>, Vec<_>) = begun.unzip();
+    let remains = units.iter().zip(&begun).map(|(unit, begun)| remains(ground, *unit, begun));
+    if let Some(mut group) = Group::recover(remains.collect()) {
+        let (ending, _) = run(&mut group, &mut lines, journal, &units, patience)?;
+        let doubt = group.verdicts().find_map(|(unit, verdict)| {
+            let why = verdict.filter(|verdict| matches!(verdict, Verdict::InDoubt(_)))?;
+            Some((begun.get(usize::from(unit.0))?.lun.clone(), why))
+        });
+        if let (Ending::InDoubt, Some((lun, why))) = (ending, doubt) {
+            return Err(Error::InDoubt { lun, why });
+        }
+    }
+    Ok(ground.depart()?)
+}
+
+fn remains(ground: &Ground, unit: UnitIndex, begun: &Interrupted) -> Remains {
+    Remains {
+        source_entry: None,
+        destination_entry: begun.entry,
+        source: begun.source.clone(),
+        destination: ground.unit(unit).map(crate::ground::Unit::ports).unwrap_or_default(),
+        source_alive: false,
+        destination_alive: true,
+        prefer_destination: true,
+        kept_at_source: false,
+        traits: Traits::default(),
+    }
 }
 
 fn decide(

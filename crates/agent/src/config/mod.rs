@@ -13,7 +13,9 @@ mod words;
 pub use check::{ConfigError, Trouble};
 pub use words::{Switch, Uuid};
 
+use crate::claim::Policy;
 use crate::drive::Device;
+use crate::ground::{Place, Way};
 use ledger::LunId;
 use peer::{Address, HostName};
 use scsi::pr::Key;
@@ -110,6 +112,9 @@ pub struct Vm {
     /// Whether it may leave and come at all.
     #[serde(default)]
     pub migrate: Switch,
+    /// What it may claim when it is started here without a handover.
+    #[serde(default)]
+    pub reclaim: Policy,
     /// The agent socket of its helper, for devices that do not name one.
     pub helper: Option<PathBuf>,
     /// Where its QEMU waits for it, in QEMU's form; `tcp:` and the address at which the peer reached this host if absent.
@@ -177,6 +182,23 @@ impl Vm {
     #[must_use]
     pub fn record(&self) -> &str {
         self.record.as_deref().unwrap_or(&self.name)
+    }
+
+    /// Where its configured logical units are; those of unknown kind are left out, which checking has excluded.
+    #[must_use]
+    pub fn places(&self) -> Vec<Place> {
+        let way = |unit: &LogicalUnit| match (&unit.node, &unit.url) {
+            (Some(node), _) => {
+                let socket = unit.helper.clone().or_else(|| self.helper.clone())?;
+                Some(Way::Helper { node: node.clone(), socket })
+            }
+            (None, url) => url.clone().map(Way::Own),
+        };
+        let place = |unit: &LogicalUnit| {
+            let way = way(unit)?;
+            Some(Place { key: unit.key, lun: unit.lun.clone(), follows: unit.follows, ..Place::new(way) })
+        };
+        self.devices.iter().filter_map(place).collect()
     }
 
     /// Whether it may go to, or come from, that host.

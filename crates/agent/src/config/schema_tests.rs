@@ -51,7 +51,7 @@ fn full() -> Value {
             "certificates": { "authority": "/1", "certificate": "/2", "key": "/3" } },
         "peer": [{ "name": "b", "address": "b:1" }],
         "vm": [{ "name": "v", "uuid": "6a3e94c5-5b4f-4b0e-9a55-0f6f0c2f8d11", "qmp": "/q", "record": "r",
-            "peers": ["b"], "migrate": "off", "helper": "/h", "incoming": "tcp:a:0",
+            "peers": ["b"], "migrate": "off", "reclaim": "take-over", "helper": "/h", "incoming": "tcp:a:0",
             "device": [{ "node": "/dev/sda", "url": "iscsi://a/iqn.2026-01.org.example:d/0", "helper": "/h",
                 "key": "0x1", "lun": "naa.1", "follows": true }] }],
     })

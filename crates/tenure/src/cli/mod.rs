@@ -5,6 +5,7 @@ mod audit;
 mod certs;
 mod demo;
 mod doctor;
+mod export;
 mod handover;
 mod migrate;
 mod pr;
@@ -17,6 +18,7 @@ pub use audit::AuditArgs;
 pub use certs::{CertsArgs, CertsVerb, FilesArgs, HostArgs};
 pub use demo::DemoArgs;
 pub use doctor::DoctorArgs;
+pub use export::{ExportArgs, ImportArgs};
 pub use handover::{HandoverArgs, HandoverVerb, MoveArgs};
 pub use migrate::{ControlArgs, Doubt, GuestArgs, MigrateArgs, ResumeArgs};
 pub use pr::{ConfirmArgs, PrArgs, PrVerb, PreemptArgs, ReadArgs, RegisterArgs};
@@ -84,6 +86,10 @@ pub enum Command {
     Audit(AuditArgs),
     /// Run the daemon of this host that moves guests to other hosts and takes theirs
     Agent(AgentArgs),
+    /// Write down what a stopped guest has, to be imported where it is started again
+    Export(ExportArgs),
+    /// Claim what a guest had where it was last, before it is started here
+    Import(ImportArgs),
     /// Make certificates for the agents, for people who have no authority of their own
     Certs(CertsArgs),
 }
@@ -99,7 +105,8 @@ impl Command {
             Self::Migrate(args) => args.control.json,
             Self::Handover(HandoverArgs { verb: HandoverVerb::Status(args) }) => args.control.json,
             Self::Handover(HandoverArgs { verb: HandoverVerb::Resume(args) }) => args.guest.control.json,
-            Self::Target(_) | Self::Agent(_) | Self::Certs(_) => false,
+            Self::Target(_) | Self::Agent(_) | Self::Certs(_) | Self::Export(_) => false,
+            Self::Import(args) => args.json,
             Self::Doctor(args) => args.json,
             Self::Audit(args) => args.json,
             Self::Handover(HandoverArgs { verb: HandoverVerb::Plan(args) | HandoverVerb::Run(args) }) => {
