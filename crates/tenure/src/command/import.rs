@@ -188,6 +188,7 @@ impl<'a> Import<'a> {
             luns,
             method: None,
             allow_absence: true,
+            stays_paused: false,
         };
         self.book().begin(begun).map_err(|error| Failure::from(anyhow::Error::from(error)))
     }
