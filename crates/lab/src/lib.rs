@@ -18,6 +18,7 @@ pub mod qemu;
 mod random;
 pub mod scripted;
 pub mod served;
+pub mod stage;
 pub mod states;
 pub mod table;
 pub mod tenure;

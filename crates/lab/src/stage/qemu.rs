@@ -1,0 +1,163 @@
+//! The QEMUs of a stage: stand-ins, as processes that can be killed, or, where no program of theirs was built, as threads.
+
+use super::{Host, Stage, locked};
+use crate::process::{Background, DEADLINE, wait_for};
+use crate::scripted::{self, Options};
+use anyhow::{Context, Result, bail, ensure};
+use qmp::qemu::{Qemu as Client, RunState};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How long a QEMU may take for a command.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the QEMUs of a stage are.
+#[derive(Clone, Debug)]
+pub enum Qemus {
+    /// Processes of this program, `scripted-qemu`.
+    Processes(PathBuf),
+    /// Threads of this process, which cannot be killed.
+    Threads,
+}
+
+/// What a QEMU is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Its guest runs from the beginning.
+    Runs,
+    /// It has a guest, which does not run.
+    Paused,
+    /// It waits for a guest that comes.
+    Waits,
+}
+
+impl Life {
+    const fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Runs => &[],
+            Self::Paused => &["-S"],
+            Self::Waits => &["--incoming", "-S"],
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Qemu {
+    Process(Background),
+    Thread(Option<JoinHandle<Result<()>>>, PathBuf),
+}
+
+impl Qemu {
+    fn start(qemus: &Qemus, words: Vec<String>, socket: &Path) -> Result<Self> {
+        match qemus {
+            Qemus::Processes(program) => {
+                let mut command = Command::new(program);
+                command.args(words).stderr(Stdio::null());
+                Ok(Self::Process(Background::start_and_read_line(&mut command)?.0))
+            }
+            Qemus::Threads => {
+                let words = ["scripted-qemu".to_owned()].into_iter().chain(words);
+                let options = <Options as clap::Parser>::try_parse_from(words)?;
+                let thread = thread::spawn(move || scripted::run(options));
+                let answers = || UnixStream::connect(socket).is_ok().then_some(());
+                wait_for(DEADLINE, answers)
+                    .with_context(|| format!("nobody listens on {}", socket.display()))?;
+                Ok(Self::Thread(Some(thread), socket.to_owned()))
+            }
+        }
+    }
+
+    fn is_gone(&mut self) -> bool {
+        match self {
+            Self::Process(process) => !process.is_running(),
+            Self::Thread(thread, _) => thread.as_ref().is_none_or(JoinHandle::is_finished),
+        }
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        if let Self::Thread(thread, socket) = self {
+            let _ = Client::connect(socket, PATIENCE).map(|client| client.quit());
+            let _ = thread.take().map(JoinHandle::join);
+        }
+    }
+}
+
+impl Stage {
+    /// The QMP socket of a guest's QEMU.
+    #[must_use]
+    pub fn qmp(&self, name: &str, host: Host) -> PathBuf {
+        self.path(&format!("{name}.{}.qmp", host.name()))
+    }
+
+    /// Starts a guest's QEMU on a host, with further arguments (`--fault` and such), and waits until it answers.
+    ///
+    /// # Errors
+    /// If there is no such guest, one runs already, or it does not start.
+    pub fn start_qemu(&self, name: &str, host: Host, life: Life, more: &[&str]) -> Result<()> {
+        let guest = self.guest(name)?;
+        let socket = self.qmp(name, host);
+        let (uuid, qmp) = (guest.uuid(), socket.display().to_string());
+        let diary = self.diary_path(name).display().to_string();
+        let own = ["--uuid", &uuid, "--name", host.name(), "--qmp", &qmp, "--diary", &diary];
+        let words = own.iter().chain(life.words()).chain(more).map(|word| (*word).to_owned()).collect();
+        let mut running = locked(&self.running);
+        let at = (name.to_owned(), host);
+        ensure!(
+            running.get_mut(&at).is_none_or(Qemu::is_gone),
+            "{name} has a QEMU on {} already",
+            host.name()
+        );
+        running.insert(at, Qemu::start(&self.qemus, words, &socket)?);
+        Ok(())
+    }
+
+    /// Has a guest's QEMU end, as an operator would, and waits for it. One that is gone is no fault.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub fn quit_qemu(&self, name: &str, host: Host) -> Result<()> {
+        let Some(mut qemu) = locked(&self.running).remove(&(name.to_owned(), host)) else { return Ok(()) };
+        if qemu.is_gone() {
+            return Ok(());
+        }
+        // It may end before it has answered.
+        let _ = self.client(name, host).map(|client| client.quit());
+        wait_for(DEADLINE, || qemu.is_gone().then_some(())).context("QEMU does not end")
+    }
+
+    /// Kills a guest's QEMU.
+    ///
+    /// # Errors
+    /// If there is none, or it is a thread.
+    pub fn kill_qemu(&self, name: &str, host: Host) -> Result<()> {
+        match locked(&self.running).get_mut(&(name.to_owned(), host)) {
+            Some(Qemu::Process(process)) => {
+                process.kill();
+                Ok(())
+            }
+            _ => bail!("no process of {name} on {}", host.name()),
+        }
+    }
+
+    /// How a guest stands on a host; `None`: its QEMU is gone.
+    ///
+    /// # Errors
+    /// If a QEMU that is there does not answer.
+    pub fn run_state(&self, name: &str, host: Host) -> Result<Option<RunState>> {
+        let mut running = locked(&self.running);
+        if running.get_mut(&(name.to_owned(), host)).is_none_or(Qemu::is_gone) {
+            return Ok(None);
+        }
+        drop(running);
+        Ok(Some(self.client(name, host)?.status()?.status))
+    }
+
+    fn client(&self, name: &str, host: Host) -> Result<Client> {
+        Ok(Client::connect(&self.qmp(name, host), PATIENCE)?)
+    }
+}
