@@ -17,4 +17,5 @@ pub mod migrate;
 pub mod notify;
 pub mod ownership;
 pub mod recover;
+pub mod steps;
 pub mod vmm;

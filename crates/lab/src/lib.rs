@@ -11,6 +11,7 @@ pub mod guest;
 mod helper;
 pub mod hosts;
 pub mod judge;
+pub mod leash;
 pub mod lio;
 pub mod moves;
 pub mod process;

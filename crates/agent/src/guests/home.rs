@@ -8,6 +8,7 @@ use crate::config::Vm;
 use crate::ground::{self, Fate, Place, Way};
 use crate::journal::Journals;
 use crate::migrate::{Begin, End, Ground, Log, Lun, Machine, Site, Trouble, UnitEnd};
+use crate::steps::{Step, Steps};
 use crate::vmm::{Backing, Role};
 use handover::{Side, UnitIndex, Verdict};
 use ledger::{HandoverId, Ledger, LunId, Owner};
@@ -26,13 +27,14 @@ pub(super) struct Home {
     machine: QemuMachine,
     ledger: Arc<Ledger>,
     journals: Journals,
+    steps: Steps,
 }
 
 impl Home {
     /// The guest as it is now; its QEMU may be gone.
-    pub(super) fn new(vm: Vm, ledger: Arc<Ledger>, journals: Journals, role: Role) -> Self {
-        let machine = QemuMachine::new(&vm, role);
-        Self { vm, machine, ledger, journals }
+    pub(super) fn new(vm: Vm, ledger: Arc<Ledger>, journals: Journals, role: Role, steps: Steps) -> Self {
+        let machine = QemuMachine::new(&vm, role, steps.clone());
+        Self { vm, machine, ledger, journals, steps }
     }
 
     /// Those of the configuration, and those that QEMU names.
@@ -114,7 +116,7 @@ impl Site for Home {
             devices: &LinuxDevices::default(),
         };
         let ground = ground::Ground::open(&order, &self.places()?).map_err(trouble)?;
-        Ok(Arc::new(HomeGround(Mutex::new(ground))))
+        Ok(Arc::new(HomeGround { ground: Mutex::new(ground), steps: self.steps.clone() }))
     }
 
     fn begin(&self, begin: &Begin) -> Result<Arc<dyn Log>, NotDurable> {
@@ -124,11 +126,14 @@ impl Site for Home {
     }
 }
 
-struct HomeGround(Mutex<ground::Ground>);
+struct HomeGround {
+    ground: Mutex<ground::Ground>,
+    steps: Steps,
+}
 
 impl HomeGround {
     fn ground(&self) -> MutexGuard<'_, ground::Ground> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ground.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -166,21 +171,24 @@ impl Ground for HomeGround {
     }
 
     fn hands(&self) -> Box<dyn Hands> {
-        Box::new(self.ground().lines())
+        self.steps.hands(Box::new(self.ground().lines()))
     }
 
     fn freeze(&self) -> Result<bool, Trouble> {
-        self.ground().freeze(Instant::now() + FREEZE).map(|frozen| frozen.changed).map_err(trouble)
+        let freeze = || self.ground().freeze(Instant::now() + FREEZE);
+        self.steps.take(Step::Freeze, freeze).map(|frozen| frozen.changed).map_err(trouble)
     }
 
     fn settle(&self, end: End, units: &[UnitEnd]) -> Result<(), Trouble> {
-        let mut ground = self.ground();
-        let ended = match end {
-            End::Arrived => ground.arrive(&ends(units, &Verdict::Moved)?),
-            End::Kept => ground.restore(&kept(units)),
-            End::Departed | End::Refused => ground.depart(),
-        };
-        ended.map_err(trouble)
+        self.steps.take(Step::Settle(end), || {
+            let mut ground = self.ground();
+            let ended = match end {
+                End::Arrived => ground.arrive(&ends(units, &Verdict::Moved)?),
+                End::Kept => ground.restore(&kept(units)),
+                End::Departed | End::Refused => ground.depart(),
+            };
+            ended.map_err(trouble)
+        })
     }
 }
 

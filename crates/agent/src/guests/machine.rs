@@ -3,6 +3,7 @@
 use crate::config::Vm;
 use crate::migrate::{Identity, Machine, MachineError, Pace, Settings, Stopped, Transfer};
 use crate::ownership::Guest;
+use crate::steps::{Step, Steps, Told};
 use crate::vmm::{self, Limits, Role, Vmm, VmmError};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -25,17 +26,23 @@ pub(super) struct QemuMachine {
     uuid: String,
     incoming: Option<String>,
     bandwidth: Mutex<u64>,
+    steps: Steps,
 }
 
 impl QemuMachine {
-    pub(super) fn new(vm: &Vm, role: Role) -> Self {
+    pub(super) fn new(vm: &Vm, role: Role, steps: Steps) -> Self {
         let vmm = Vmm::connect(&vm.qmp, vmm::PATIENCE).ok();
         let (path, uuid, incoming) = (vm.qmp.clone(), vm.uuid.as_str().to_owned(), vm.incoming.clone());
-        Self { path, vmm, role, uuid, incoming, bandwidth: Mutex::new(UNLIMITED) }
+        Self { path, vmm, role, uuid, incoming, bandwidth: Mutex::new(UNLIMITED), steps }
     }
 
     pub(super) const fn vmm(&self) -> Option<&Vmm> {
         self.vmm.as_ref()
+    }
+
+    /// What changes QEMU is a step.
+    fn tell<T>(&self, told: Told, tell: impl FnOnce(&Vmm) -> Result<T, VmmError>) -> Result<T, MachineError> {
+        self.steps.take(Step::Qemu(told), || self.ask(tell))
     }
 
     fn ask<T>(&self, ask: impl FnOnce(&Vmm) -> Result<T, VmmError>) -> Result<T, MachineError> {
@@ -83,11 +90,11 @@ impl Machine for QemuMachine {
                 "nobody says where QEMU is to wait for the guest: set `incoming` of the vm at the destination, or --uri".into(),
             )
         })?;
-        self.ask(|vmm| vmm.listen(uri))
+        self.tell(Told::Listen, |vmm| vmm.listen(uri))
     }
 
     fn send(&self, uri: &str) -> Result<(), MachineError> {
-        self.ask(|vmm| vmm.send(uri))
+        self.tell(Told::Send, |vmm| vmm.send(uri))
     }
 
     fn transfer(&self) -> Result<Transfer, MachineError> {
@@ -112,21 +119,21 @@ impl Machine for QemuMachine {
     }
 
     fn stop(&self) -> Result<Stopped, MachineError> {
-        Ok(match self.ask(Vmm::stop)? {
+        Ok(match self.tell(Told::Stop, Vmm::stop)? {
             vmm::Stopped::ForGood => Stopped::ByUs,
             vmm::Stopped::ByMigration => Stopped::ByMigration,
         })
     }
 
     fn switch_over(&self) -> Result<(), MachineError> {
-        self.ask(Vmm::switch_over)
+        self.tell(Told::SwitchOver, Vmm::switch_over)
     }
 
     fn cancel(&self) -> Result<(), MachineError> {
-        self.ask(Vmm::cancel)
+        self.tell(Told::Cancel, Vmm::cancel)
     }
 
     fn cont(&self) -> Result<(), MachineError> {
-        self.ask(Vmm::cont)
+        self.tell(Told::Cont, Vmm::cont)
     }
 }

@@ -18,6 +18,7 @@ use crate::migrate::{
     Link, Log, Order, Report, Site, Unwatched, Verdict, Watch, migrate, remains, resume, talk,
 };
 use crate::ownership::Decision;
+use crate::steps::{Observer, Steps};
 use crate::vmm::{self, Role, Vmm};
 use command::Cancels;
 use dial::Dial;
@@ -38,12 +39,18 @@ use std::time::Duration;
 const BETWEEN: Duration = Duration::from_secs(5);
 
 /// The guests of a host.
-#[derive(Debug)]
 pub struct Hosted {
     host: Arc<Host>,
     ledger: Arc<Ledger>,
     journals: Journals,
     cancels: Cancels,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+impl std::fmt::Debug for Hosted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hosted").field("host", &self.host).finish_non_exhaustive()
+    }
 }
 
 /// A part in a handover that a peer leads.
@@ -63,13 +70,22 @@ impl Hosted {
     /// Those of this host's configuration, with its ledger.
     #[must_use]
     pub fn new(host: &Arc<Host>, ledger: Ledger) -> Self {
+        Self::observed(host, ledger, None)
+    }
+
+    /// The same, with somebody who is told of each step of their handovers.
+    #[must_use]
+    pub fn observed(host: &Arc<Host>, ledger: Ledger, observer: Option<Arc<dyn Observer>>) -> Self {
         let config = host.config();
         let journals = Journals::new(&config.agent.state, &config.agent.name.to_string());
-        Self { host: Arc::clone(host), ledger: Arc::new(ledger), journals, cancels: Cancels::default() }
+        let journals = journals.observed(observer.clone());
+        let (host, ledger) = (Arc::clone(host), Arc::new(ledger));
+        Self { host, ledger, journals, cancels: Cancels::default(), observer }
     }
 
     fn home(&self, vm: &Vm, role: Role) -> Home {
-        Home::new(vm.clone(), Arc::clone(&self.ledger), self.journals.clone(), role)
+        let steps = Steps::observed(self.observer.clone(), &vm.name);
+        Home::new(vm.clone(), Arc::clone(&self.ledger), self.journals.clone(), role, steps)
     }
 
     fn dial(&self, peer: HostName) -> Dial {

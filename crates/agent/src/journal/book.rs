@@ -5,6 +5,7 @@ use super::line::{Begun, Said};
 use super::log::{Handover, Log, header};
 use crate::conduct::{self, NotDurable};
 use crate::ownership::Mark;
+use crate::steps::{Observer, Step, Steps};
 use handover::{Entry, UnitIndex};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -20,17 +21,30 @@ const LARGE: u64 = 1 << 20;
 const KEPT: usize = 8;
 
 /// The journals of a host's guests.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Journals {
     directory: PathBuf,
     host: String,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+impl std::fmt::Debug for Journals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journals").field("directory", &self.directory).finish_non_exhaustive()
+    }
 }
 
 impl Journals {
     /// Those in this state directory, of this host, by the name that its agent has.
     #[must_use]
     pub fn new(state: &Path, host: &str) -> Self {
-        Self { directory: state.join("handovers"), host: host.to_owned() }
+        Self { directory: state.join("handovers"), host: host.to_owned(), observer: None }
+    }
+
+    /// The same, with somebody who is told of each line that is written.
+    #[must_use]
+    pub fn observed(self, observer: Option<Arc<dyn Observer>>) -> Self {
+        Self { observer, ..self }
     }
 
     /// Opens a guest's journal, creating it where it is absent, for its user alone.
@@ -45,8 +59,9 @@ impl Journals {
         let file = open_file(&path, true).map_err(Error::io("open", &path))?;
         // The name itself must survive a power loss as well.
         sync_directory(&self.directory).map_err(Error::io("sync", &self.directory))?;
-        let mut book =
-            Book { path, file, log: Log::default(), host: self.host.clone(), vm: vm.to_owned(), _lock: lock };
+        let steps = Steps::observed(self.observer.clone(), vm);
+        let (host, vm) = (self.host.clone(), vm.to_owned());
+        let mut book = Book { path, file, log: Log::default(), host, vm, steps, _lock: lock };
         book.settle()?;
         Ok(book)
     }
@@ -96,6 +111,7 @@ pub struct Book {
     log: Log,
     host: String,
     vm: String,
+    steps: Steps,
     _lock: File,
 }
 
@@ -169,7 +185,9 @@ impl Book {
             return Err(full("a journal has at most 64 MiB"));
         }
         self.log.admits(&said).map_err(|_| Error::NoneOpen)?;
-        append(&mut self.file, self.log.length(), line.as_bytes()).map_err(Error::io("write", &self.path))?;
+        let (file, written) = (&mut self.file, self.log.length());
+        let write = || append(file, written, line.as_bytes());
+        self.steps.take(step(&said), write).map_err(Error::io("write", &self.path))?;
         self.log.take(said, length).map_err(|_| Error::NoneOpen)
     }
 
@@ -205,6 +223,17 @@ impl Book {
         io::copy(&mut Read::by_ref(&mut self.file).take(self.log.length().saturating_sub(start)), &mut kept)?;
         kept.sync_all()?;
         Ok(kept)
+    }
+}
+
+/// What a line is to whoever observes.
+const fn step(said: &Said) -> Step {
+    match said {
+        Said::Begin(_) => Step::Begin,
+        Said::Entries { round, .. } => Step::Entries(*round),
+        Said::Turn(_) => Step::Turn,
+        Said::Mark(mark) => Step::Mark(*mark),
+        Said::End { .. } => Step::End,
     }
 }
 

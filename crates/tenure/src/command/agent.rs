@@ -7,6 +7,7 @@ use ::agent::config::{Config, ConfigError};
 use ::agent::daemon::{Daemon, Guests, Host, StartError, check};
 use ::agent::guests::Hosted;
 use ::agent::notify::{Manager, watchdog};
+use ::agent::steps::Observer;
 use anyhow::Context;
 use ledger::Ledger;
 use serde::Serialize;
@@ -38,6 +39,18 @@ struct Ready {
 /// # Errors
 /// A configuration that makes no sense ([`Exit::Usage`]), or with which nothing can be served.
 pub fn run(args: &AgentArgs, console: &mut Console) -> Result<Exit, Failure> {
+    run_observed(args, console, None)
+}
+
+/// The same, with somebody who is told of each step of the guests' handovers.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_observed(
+    args: &AgentArgs,
+    console: &mut Console,
+    observer: Option<Arc<dyn Observer>>,
+) -> Result<Exit, Failure> {
     let config = Config::load(&args.config).map_err(wrong)?;
     if args.check {
         return look(&config, console);
@@ -50,7 +63,7 @@ pub fn run(args: &AgentArgs, console: &mut Console) -> Result<Exit, Failure> {
         console.warning(format!("NOTIFY_SOCKET: {error}"));
         Manager::default()
     });
-    let daemon = start(config)?;
+    let daemon = start(config, observer)?;
     tell_ready(&daemon, console)?;
     told(manager.ready(), console);
     serve(&daemon, args, &signals, &manager, console);
@@ -59,12 +72,12 @@ pub fn run(args: &AgentArgs, console: &mut Console) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn start(config: Config) -> Result<Daemon, Failure> {
+fn start(config: Config, observer: Option<Arc<dyn Observer>>) -> Result<Daemon, Failure> {
     let state = config.agent.state.clone();
     let ledger = Ledger::open(&state).with_context(|| state.display().to_string())?;
     let mut hosted = None;
     let guests = |host: &Arc<Host>| {
-        let made = Arc::new(Hosted::new(host, ledger));
+        let made = Arc::new(Hosted::observed(host, ledger, observer));
         hosted = Some(Arc::clone(&made));
         made as Arc<dyn Guests>
     };

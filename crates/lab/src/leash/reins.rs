@@ -1,0 +1,173 @@
+//! Whoever holds the leash of an agent.
+
+use super::{Said, When};
+use crate::process::DEADLINE;
+use anyhow::{Context, Result};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// An agent that stands at a step until this is dropped. The agent may be killed meanwhile.
+#[derive(Debug)]
+pub struct Held {
+    /// What it told.
+    pub said: Said,
+    go: Option<UnixStream>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(mut go) = self.go.take() {
+            // It may be dead.
+            let _ = go.write_all(b"go\n");
+        }
+    }
+}
+
+/// Where an agent is to be stopped: at the `nth` time, from 1, that it tells this.
+#[derive(Debug)]
+struct Wanted {
+    when: When,
+    step: String,
+    nth: usize,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    told: Vec<Said>,
+    wanted: Option<Wanted>,
+}
+
+/// Holds the leashes of all agents that were started with one socket, one after the other.
+#[derive(Debug)]
+pub struct Reins {
+    book: Arc<Mutex<Book>>,
+    held: Receiver<Held>,
+}
+
+impl Reins {
+    /// Listens there.
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub fn hold(socket: &Path) -> Result<Self> {
+        let listener = UnixListener::bind(socket).with_context(|| socket.display().to_string())?;
+        let book = Arc::new(Mutex::new(Book::default()));
+        let (send, held) = channel();
+        let shared = Arc::clone(&book);
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let (book, send) = (Arc::clone(&shared), send.clone());
+                thread::spawn(move || follow(stream, &book, &send));
+            }
+        });
+        Ok(Self { book, held })
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops the agent at the `nth` time, from 1 and from now, that it tells this step.
+    pub fn stop_at(&self, when: When, step: &str, nth: usize) {
+        let mut book = self.book();
+        book.told.clear();
+        book.wanted = Some(Wanted { when, step: step.to_owned(), nth });
+    }
+
+    /// Stops it nowhere any more.
+    pub fn let_go(&self) {
+        self.book().wanted = None;
+    }
+
+    /// Waits until the agent stands where it was to be stopped; `None`: not in this time.
+    #[must_use]
+    pub fn wait(&self, patience: Duration, over: impl Fn() -> bool) -> Option<Held> {
+        let end = Instant::now() + patience.min(2 * DEADLINE);
+        loop {
+            match self.held.recv_timeout(Duration::from_millis(10)) {
+                Ok(held) => return Some(held),
+                Err(RecvTimeoutError::Timeout) if !over() && Instant::now() < end => {}
+                Err(_) => return self.held.try_recv().ok(),
+            }
+        }
+    }
+
+    /// Everything that was told since the agent was last to be stopped.
+    #[must_use]
+    pub fn told(&self) -> Vec<Said> {
+        self.book().told.clone()
+    }
+}
+
+fn follow(stream: UnixStream, book: &Mutex<Book>, held: &Sender<Held>) {
+    let Ok(back) = stream.try_clone() else { return };
+    for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        let (Ok(said), Ok(go)) = (serde_json::from_str::<Said>(&line), back.try_clone()) else { return };
+        let stop = note(&mut book.lock().unwrap_or_else(PoisonError::into_inner), &said);
+        let stands = Held { said, go: Some(go) };
+        if stop {
+            // Where nobody waits for it any more, it goes on.
+            let _ = held.send(stands);
+        }
+    }
+}
+
+/// Writes it down; whether the agent is to stand there.
+fn note(book: &mut Book, said: &Said) -> bool {
+    book.told.push(said.clone());
+    let Some(wanted) = &book.wanted else { return false };
+    let same = |told: &&Said| told.when == wanted.when && told.step == wanted.step;
+    let stop = same(&said) && book.told.iter().filter(same).count() == wanted.nth;
+    if stop {
+        book.wanted = None;
+    }
+    stop
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Leash;
+    use super::*;
+    use agent::ownership::Mark;
+    use agent::steps::{Observer, Step};
+    use tempfile::TempDir;
+
+    #[test]
+    fn an_agent_stands_at_the_step_until_it_is_told_to_go_on() {
+        let directory = TempDir::new().unwrap();
+        let socket = directory.path().join("leash");
+        let reins = Reins::hold(&socket).unwrap();
+        reins.stop_at(When::After, "mark-go", 2);
+        let (send, done) = channel();
+        let agent = thread::spawn(move || {
+            let leash = Leash::connect(&socket).unwrap();
+            for turn in 0..2 {
+                leash.before("web", &Step::Mark(Mark::Go));
+                leash.after("web", &Step::Mark(Mark::Go));
+                send.send(turn).unwrap();
+            }
+        });
+        let held = reins.wait(DEADLINE, || false).unwrap();
+        assert_eq!((held.said.when, held.said.step.as_str()), (When::After, "mark-go"));
+        assert_eq!(done.try_iter().collect::<Vec<_>>(), [0]);
+        assert_eq!(reins.told().len(), 4);
+        drop(held);
+        agent.join().unwrap();
+        assert_eq!(done.recv().unwrap(), 1);
+    }
+
+    #[test]
+    fn an_agent_that_nobody_holds_goes_on() {
+        let directory = TempDir::new().unwrap();
+        let socket = directory.path().join("leash");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let leash = Leash::connect(&socket).unwrap();
+        drop(listener.accept().unwrap());
+        leash.before("web", &Step::Begin);
+    }
+}
