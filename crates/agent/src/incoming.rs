@@ -44,6 +44,8 @@ pub struct Incoming {
     cont_refused: bool,
     /// The record says `handover` and is locked.
     frozen: bool,
+    /// The source said that the guest stands still.
+    still: bool,
     owed: Vec<Owed>,
 }
 
@@ -81,24 +83,25 @@ impl Incoming {
     /// A handover begins: looks whether the guest can come here. That this peer may ask for this guest was checked before.
     ///
     /// # Errors
-    /// Why it cannot; nothing was changed.
+    /// Why it cannot; nothing was changed, or it was given back.
     pub fn open(site: Arc<dyn Site>, peer: &str, open: &Open) -> Result<(Self, Reply), Refusal> {
         let guest = welcome(&*site, open)?;
         let ground = site.ground(open.handover.0, Side::Destination)?;
         let names: Vec<_> = open.luns.iter().map(|offer| offer.lun.clone()).collect();
         let luns = ground.arrange(&names)?;
         let paths = units::paths(&luns);
+        let (offers, options) = (open.luns.clone(), open.options.clone());
+        let agreed = Agreed { offers, paths: paths.clone(), options, luns: luns.clone() };
+        let group = Group::new(agreed.there()?);
         let log = match open.options.plan_only {
             true => None,
-            false => Some(site.begin(&begin(open, peer, luns.clone())?)?),
+            false => Some(site.begin(&begin(open, peer, luns)?)?),
         };
-        let (offers, options) = (open.luns.clone(), open.options.clone());
-        let agreed = Agreed { offers, paths: paths.clone(), options, luns };
-        let group = Group::new(agreed.there()?);
         let mut incoming = Self::new(site, ground, open.handover, agreed, log);
         incoming.stay_paused = open.options.stay_paused;
         let places = leg::all(open.luns.len());
         incoming.follow(group, Leg::There, places);
+        incoming.enter()?;
         let guest = talk::word(guest).map(str::to_owned);
         Ok((incoming, Reply::Opened(Opened { luns: paths, record: None, guest })))
     }
@@ -129,6 +132,7 @@ impl Incoming {
         // A guest that runs here, or may, is not frozen under its feet: the record that is answered says that it is over.
         if !runs {
             incoming.freeze_ground()?;
+            incoming.still = true;
             incoming.follow(found.group, found.leg, found.places);
         }
         Ok((incoming, Reply::Opened(opened)))
@@ -155,7 +159,7 @@ impl Incoming {
     ) -> Self {
         let hands = Arc::new(Mutex::new(ground.hands()));
         let (follower, places, owed) = (None, Vec::new(), Vec::new());
-        let (stay_paused, cont_refused, frozen) = (false, false, false);
+        let (stay_paused, cont_refused, frozen, still) = (false, false, false, false);
         Self {
             site,
             handover,
@@ -168,6 +172,7 @@ impl Incoming {
             stay_paused,
             cont_refused,
             frozen,
+            still,
             owed,
         }
     }
@@ -209,7 +214,7 @@ impl Incoming {
     }
 
     fn obey(&mut self, order: &Order) -> Result<Reply, Refusal> {
-        if order.ask == Ask::Journal && !self.frozen {
+        if order.ask == Ask::Journal && !self.still {
             return Err(Refusal::new("OutOfOrder", "nothing is changed before freeze was said"));
         }
         let follower = self.follower.as_mut().ok_or_else(|| Trouble("no handover is under way".into()))?;
@@ -241,8 +246,21 @@ impl Incoming {
         Ok(())
     }
 
+    /// Nobody runs here, so the record says `handover` as long as the handover is open: the helper sends nothing that changes
+    /// the device before, and to look whether this host's nexuses have the key already is such a command.
+    fn enter(&mut self) -> Result<(), Refusal> {
+        if self.log.is_none() {
+            return Ok(());
+        }
+        self.freeze_ground().or_else(|trouble| {
+            self.close("refused")?;
+            Err(trouble.into())
+        })
+    }
+
     fn freeze(&mut self) -> Result<Reply, Refusal> {
-        self.freeze_ground()?;
+        self.ground.freeze()?;
+        self.still = true;
         if self.follower.is_none() {
             self.mark(Mark::Taken, None)?;
         }
@@ -345,6 +363,7 @@ impl Incoming {
         }
         // Where the guest had arrived the record was ended already.
         self.freeze_ground()?;
+        self.still = true;
         let group = Group::new(self.agreed.back(&*log, &back.units)?);
         self.follow(group, Leg::Back, back.units.iter().map(|unit| unit.unit).collect());
         Ok(Reply::Done(Done {}))

@@ -13,7 +13,7 @@ use agent::conduct::Hands;
 use agent::drive::Lines;
 use agent::ground::{End, Error, Fate, Ground, nodes_of, sense};
 use handover::group::Ending;
-use handover::{Group, GroupStep, Phase, Settings, Side, Tracked, UnitIndex};
+use handover::{Group, GroupStep, Phase, Port, Settings, Side, Tracked, UnitIndex};
 use host::*;
 use ledger::{Change, HandoverId, LunId, State};
 use scsi::pr::{Key, request};
@@ -109,6 +109,42 @@ fn a_guest_is_moved_through_both_helpers_and_each_says_where_it_is() {
         );
         assert!(source.record(index).paths.iter().all(|path| path.tracked == Tracked::default()));
     }
+}
+
+/// As with the kernel's own iSCSI initiator, whose ISID it does not tell.
+fn nameless(source: &Ground, destination: &Ground) -> Group {
+    let settings = source.units().iter().zip(destination.units());
+    let settings =
+        settings.map(|(from, _)| Settings::new(from.key(), NONCE, Port::default(), Port::default()));
+    Group::new(settings.collect()).unwrap()
+}
+
+#[test]
+fn a_destination_that_is_frozen_from_the_beginning_may_be_asked_whether_it_has_the_key_and_others_may_not() {
+    let (source, destination) = hosts(1);
+    let (mut from, mut to) = grounds(&source, &destination);
+    let mut lines = [from.lines(), to.lines()];
+    let ended = run(&mut nameless(&from, &to), &mut lines, Some(Phase::Prepare));
+    assert!(ended.is_some(), "the helper sends no change before the record says handover");
+    freeze(&mut to).unwrap();
+    let mut group = nameless(&from, &to);
+    assert_eq!(run(&mut group, &mut lines, Some(Phase::Prepare)), None);
+    assert_eq!(source.guest(0, &refresh()).status, Status::GOOD, "the guest runs while all is prepared");
+    freeze(&mut from).unwrap();
+    group.proceed();
+    assert_eq!(run(&mut group, &mut lines, None), Some(Ending::Moved));
+}
+
+#[test]
+fn what_is_frozen_is_not_recorded_again_but_read_again() {
+    let (source, destination) = hosts(1);
+    let (_, mut to) = grounds(&source, &destination);
+    freeze(&mut to).unwrap();
+    let before = destination.record(0);
+    assert!(!freeze(&mut to).unwrap());
+    assert_eq!(destination.record(0).history.len(), before.history.len());
+    to.depart().unwrap();
+    assert_eq!(destination.record(0).state, State::Moved);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! A guest's logical units on one host, for one handover: where they are, what the ledger knows of them, the freeze, and what
 //! is recorded when the guest's registrations have left or arrived.
 //!
-//! Both hosts have one. While it is frozen every record says `handover`: that is written first, with one append for all
+//! Both hosts have one, and the destination's is frozen as long as the handover is open: its helper lets nothing that
+//! changes the device pass before. While it is frozen every record says `handover`: that is written first, with one append for all
 //! logical units, then each freeze lock is taken alone, then the records are read again. Whatever ends it is one append as
 //! well, and the locks are given back after it. An agent that dies in between leaves records that say `handover`, and the
 //! guest's PERSISTENT RESERVE OUT is answered BUSY until recovery has opened the same handover again and ended it.
@@ -191,20 +192,29 @@ impl Ground {
         self.timeout
     }
 
-    /// The guest is stopped: from now on its PERSISTENT RESERVE OUT waits, and then gets BUSY. Recovery does the same.
+    /// From now on the guest's PERSISTENT RESERVE OUT waits, and then gets BUSY: at the source when it is stopped, at the
+    /// destination, where nobody runs, from the beginning. Recovery does the same. Once it is frozen the records are only
+    /// read again.
     ///
     /// # Errors
     /// [`Error::Replan`] if the guest has other keys than when the ground was opened; [`Error::Ledger`], also if a command
     /// of the guest is not over by the deadline. The records may say `handover` then: end it with [`Self::restore`].
     pub fn freeze(&mut self, deadline: Instant) -> Result<Frozen, Error> {
+        if self.locks.is_empty() {
+            self.enter(deadline)?;
+        }
+        self.guest.refresh()?;
+        self.look_again()
+    }
+
+    fn enter(&mut self, deadline: Instant) -> Result<(), Error> {
         let enter = Change::State { state: State::Handover, handover: Some(self.handover), why: None };
         let all = || self.units.iter().chain(&self.resting);
         let changes: Vec<_> = all().map(|unit| (unit.lun.clone(), enter.clone())).collect();
         self.guest.append(&changes)?;
         let locks = all().map(|unit| self.guest.freeze(&unit.lun, deadline)).collect::<Result<_, _>>()?;
         self.locks = locks;
-        self.guest.refresh()?;
-        self.look_again()
+        Ok(())
     }
 
     fn look_again(&mut self) -> Result<Frozen, Error> {

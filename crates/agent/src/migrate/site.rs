@@ -121,8 +121,9 @@ pub trait Ground: Send + Sync {
     fn owed(&self) -> Vec<Vec<Vec<u8>>>;
     /// The nexuses to these. They are handed out once.
     fn hands(&self) -> Box<dyn Hands>;
-    /// The guest is stopped: writes the handover into the record and locks it. Says whether the guest changed something
-    /// since the ground was opened.
+    /// Writes the handover into the record and locks it: at the source when the guest is stopped, at the destination when the
+    /// handover is opened. Once that is done the record is only read again. Says whether the guest changed something since
+    /// the ground was opened, or looked at last.
     ///
     /// # Errors
     /// [`Trouble`].

@@ -195,7 +195,12 @@ impl<'a> Run<'a> {
                 was_running,
             })?)
         };
-        let log = if order.plan { None } else { Some(begin(&agreed)?) };
+        let begin = || {
+            let settings = agreed.there()?;
+            Ok::<_, Fail>((settings, if order.plan { None } else { Some(begin(&agreed)?) }))
+        };
+        // The other host has begun, and this one's journal will not speak of it.
+        let (settings, log) = begin().inspect_err(|_| drop(talk.close("refused")))?;
         let hands = Arc::new(Mutex::new(ground.hands()));
         let mut run = Self {
             site,
@@ -219,9 +224,8 @@ impl<'a> Run<'a> {
             commands: Vec::new(),
             vouched: false,
         };
-        let group = Group::new(run.agreed.there()?);
         let places = leg::all(run.agreed.luns.len());
-        run.lead(group, Leg::There, places);
+        run.lead(Group::new(settings), Leg::There, places);
         Ok(run)
     }
 

@@ -132,11 +132,46 @@ fn a_guest_that_cannot_move_is_refused_with_the_reason_and_nothing_is_begun() {
 }
 
 #[test]
+fn a_guest_moves_between_ports_that_the_kernel_does_not_tell_as_the_helper_allows() {
+    for kind in [0, 1, 5, 7] {
+        let world = World::new(2, kind);
+        world.nameless.store(true, Ordering::SeqCst);
+        let report = run(&world, &Wire::new(&world), &order());
+        assert_eq!((report.verdict, report.exit), (Verdict::Moved, 0), "type {kind}: {report:#?}");
+        assert_eq!(world.owner(), Some(Side::Destination), "type {kind}");
+    }
+}
+
+#[test]
+fn whatever_ends_a_handover_gives_the_destinations_record_back() {
+    let nothing: fn(&World) = |_| ();
+    let fenced: fn(&World) = World::fence;
+    let locked: fn(&World) = |world| *lock(&world.unfreezable) = true;
+    for (prepare, fault, exit) in [
+        (nothing, Fault::None, 0),
+        (nothing, Fault::Fails(At::Memory), 5),
+        (nothing, Fault::Fails(At::Switchover), 5),
+        (fenced, Fault::None, 6),
+        (locked, Fault::None, 4),
+    ] {
+        let world = World::new(2, 5);
+        prepare(&world);
+        lock(&world.qemus).fault = fault;
+        let report = run(&world, &Wire::new(&world), &order());
+        let what = format!("{fault:?}: {report:#?}");
+        assert_eq!(report.exit, exit, "{what}");
+        assert!(!world.is_frozen(Side::Destination) && !world.is_frozen(Side::Source), "{what}");
+        assert!(world.log(Side::Destination).is_some_and(|log| log.ended().is_some()), "{what}");
+    }
+}
+
+#[test]
 fn a_plan_says_how_and_changes_nothing() {
     let world = World::new(2, 5);
     let report = run(&world, &Wire::new(&world), &Order { plan: true, ..order() });
     assert_eq!((report.verdict, report.exit), (Verdict::Possible, 0), "{report:#?}");
     assert!(report.method.is_some() && report.luns.len() == 2 && !report.commands.is_empty(), "{report:#?}");
+    assert!(lock(&world.settled).is_empty() && !world.is_frozen(Side::Destination), "nothing was frozen");
     assert!(world.log(Side::Source).is_none() && world.log(Side::Destination).is_none());
     is_at(&world, Side::Source, "nothing moved");
 }

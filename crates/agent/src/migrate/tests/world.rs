@@ -16,7 +16,7 @@ use peer::sequence::Sequence;
 use scsi::pr::{InAction, Key, ReservationType, request};
 use scsi::{DataPhase, IscsiName, Isid, TransportId};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -79,6 +79,12 @@ pub(super) struct World {
     pub(super) changed: Mutex<bool>,
     pub(super) refused_unit: Mutex<Option<usize>>,
     pub(super) settled: Mutex<Vec<(Side, End)>>,
+    /// The record of each host says `handover`.
+    frozen: [AtomicBool; 2],
+    /// The kernel does not tell the ports of this host, so that READ FULL STATUS says nothing of them.
+    pub(super) nameless: AtomicBool,
+    /// The destination's lock is not to be had the next time.
+    pub(super) unfreezable: Mutex<bool>,
 }
 
 fn place(side: Side) -> usize {
@@ -114,6 +120,9 @@ impl World {
             changed: Mutex::default(),
             refused_unit: Mutex::default(),
             settled: Mutex::default(),
+            frozen: Default::default(),
+            nameless: AtomicBool::default(),
+            unfreezable: Mutex::default(),
         };
         for unit in 0..count {
             assert!(world.send(unit, Side::Source, &request::register(Key::NONE, KEY, true)));
@@ -193,6 +202,15 @@ impl World {
         }
     }
 
+    pub(super) fn is_frozen(&self, side: Side) -> bool {
+        self.frozen[place(side)].load(Ordering::SeqCst)
+    }
+
+    /// As the helper: what changes the device is sent only while the record says `handover`.
+    fn helper_passes(&self, side: Side, request: &scsi::Request) -> bool {
+        !matches!(request.data, DataPhase::Out(_)) || self.is_frozen(side)
+    }
+
     pub(super) fn guest(&self, side: Side) -> Guest {
         lock(&self.qemus).guests[place(side)]
     }
@@ -268,11 +286,16 @@ impl Ground for Host {
     }
 
     fn freeze(&self) -> Result<bool, Trouble> {
+        if std::mem::take(&mut *lock(&self.world.unfreezable)) && self.side == Side::Destination {
+            return Err(Trouble("a command does not end".into()));
+        }
+        self.world.frozen[place(self.side)].store(true, Ordering::SeqCst);
         Ok(std::mem::take(&mut *lock(&self.world.changed)))
     }
 
     fn settle(&self, end: End, _: &[UnitEnd]) -> Result<(), Trouble> {
         lock(&self.world.settled).push((self.side, end));
+        self.world.frozen[place(self.side)].store(false, Ordering::SeqCst);
         Ok(())
     }
 }
@@ -280,7 +303,8 @@ impl Ground for Host {
 impl Host {
     fn lun(&self, unit: usize) -> Lun {
         let nexus = nexus(self.side);
-        let port = Port { initiator: Some(nexus.initiator), target_port: Some(1) };
+        let nameless = self.world.nameless.load(Ordering::SeqCst);
+        let port = Port { initiator: Some(nexus.initiator).filter(|_| !nameless), target_port: Some(1) };
         let key = (self.side == Side::Source).then_some(KEY);
         Lun {
             name: format!("disk{unit}"),
@@ -302,7 +326,10 @@ impl Hands for Nexuses {
         let one = |(unit, action): &(UnitIndex, Action)| {
             let Action::Execute { id, path, request } = action else { panic!("{action:?}") };
             assert_eq!(path.side, self.side, "only its own");
-            let outcome = Outcome::Done(self.world.execute(usize::from(unit.0), self.side, request));
+            let outcome = match self.world.helper_passes(self.side, request) {
+                true => Outcome::Done(self.world.execute(usize::from(unit.0), self.side, request)),
+                false => Outcome::NotSent,
+            };
             Reported { unit: *unit, id: *id, outcome: Some(outcome) }
         };
         actions.iter().map(one).collect()
