@@ -125,6 +125,7 @@ impl Facts {
             move_reported: self.survey.move_reported,
             holder_known: paths == 1 || self.full_status.is_some_and(|status| status.source.holder.is_some()),
             role_sure: self.full_status.is_some(),
+            port_proved: true,
             excluded: 0,
         }
     }

@@ -89,6 +89,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) move_reported: Known,
     /// READ FULL STATUS showed the source's nexus as the holder.
     pub(crate) role_sure: bool,
+    /// The source itself saw that the port it would move to is the destination's; before the pause that is still to be seen.
+    pub(crate) port_proved: bool,
     /// The nexus that acts for a source with several paths is known to be the holder, or there is only one.
     pub(crate) holder_known: bool,
     /// Bit per method that this target rejected just now.
@@ -169,7 +171,8 @@ impl Situation<'_> {
         demand(usable, Reason::MoveUnusable)?;
         let port = self.settings.destination.first();
         let known = port.is_some_and(|port| port.initiator.is_some() && port.target_port.is_some());
-        demand(known, Reason::PortUnknown)
+        demand(known, Reason::PortUnknown)?;
+        demand(self.port_proved, Reason::PortUnproved)
     }
 
     fn fits_own_key(&self) -> Result<(), Reason> {

@@ -27,7 +27,8 @@ pub struct Remains {
     pub destination_alive: bool,
     /// The guest cannot be resumed at the source any more (its process is gone): rather finish than undo.
     pub prefer_destination: bool,
-    /// The guest was given back to the source since the last entry and may run there: it is never moved then.
+    /// The guest was given back to the source since the last entry and may run there: it is never moved then, and nothing is
+    /// asked of its nexus, which is the guest's alone. What it has there by now is not for this recovery to say.
     pub kept_at_source: bool,
     /// What is known of the target.
     pub traits: Traits,
@@ -55,11 +56,12 @@ impl Recovery {
         if remains.kept_at_source && entry.stage < Stage::UndoProved {
             entry.stage = Stage::UndoProved;
         }
-        let (traits, prefer, alive) = (remains.traits, remains.prefer_destination, remains.destination_alive);
+        let Remains { traits, prefer_destination, destination_alive, kept_at_source, .. } = remains;
         let mut course = Course::recover(remains.settings(&entry), &entry);
         course.terms.traits = traits;
-        course.terms.prefer_destination = prefer;
-        course.terms.destination_alive = alive;
+        course.terms.prefer_destination = prefer_destination;
+        course.terms.destination_alive = destination_alive;
+        course.terms.given_back = kept_at_source;
         course.begin_recovery(entry.stage);
         Self { course }
     }

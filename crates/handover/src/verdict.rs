@@ -109,6 +109,8 @@ pub enum Reason {
     MoveUnusable,
     /// The destination's TransportID or relative target port is not known.
     PortUnknown,
+    /// The source does not see that the port which the destination gives as its own is.
+    PortUnproved,
     /// The identity is not the guest's alone, or the source's session is not ours to close.
     IdentityNotOurs,
     /// On this target a registration does not survive a new login, even under the same name and ISID.
@@ -222,6 +224,9 @@ impl fmt::Display for Reason {
                 "REGISTER AND MOVE is not reported as supported or is known to be broken here"
             }
             Self::PortUnknown => "the destination's TransportID or relative target port is not known",
+            Self::PortUnproved => {
+                "the source does not see the destination register where the registration would be moved to"
+            }
             Self::IdentityNotOurs => "the initiator name and ISID do not belong to this guest alone",
             Self::IdentityNotKept => "this target loses a registration when its initiator logs in again",
             Self::SourceNeeded => "this method needs the source",

@@ -258,23 +258,7 @@ fn recovery(world: &World) -> Recovery {
 
 /// A recovery on what the journals say, with these sides alive.
 fn recovery_with(world: &World, alive: [bool; 2]) -> Recovery {
-    Recovery::new(remains(world, alive))
-}
-
-fn remains(world: &World, alive: [bool; 2]) -> Remains {
-    Remains {
-        source_entry: world.entries[0],
-        destination_entry: world.entries[1],
-        source: (0..world.paths).map(|index| port(Path::source(index))).collect(),
-        destination: (0..world.paths).map(|index| port(Path::destination(index))).collect(),
-        source_alive: alive[0],
-        destination_alive: alive[1],
-        prefer_destination: false,
-        kept_at_source: false,
-        traits: settings(world.unit.profile(), None)
-            .targets
-            .traits(&pair::survey(world.unit.profile()).target),
-    }
+    Recovery::new(world.remains(alive))
 }
 
 /// The last entry tells the method.
@@ -475,7 +459,7 @@ fn a_guest_that_was_given_back_is_not_moved_by_a_later_recovery() {
                 world.good(id(Path::source(0)), &gone);
                 // Where the closing entry could not be written, who runs the guest knows it.
                 world.entries = if kept_at_source { last } else { world.entries };
-                let remains = Remains { kept_at_source, ..remains(&world, [true, true]) };
+                let remains = Remains { kept_at_source, ..world.remains([true, true]) };
                 let second = world.run(&mut Recovery::new(remains));
                 assert_ne!(second, End::Verdict(Verdict::Moved), "{}", world.log.join("\n"));
             }

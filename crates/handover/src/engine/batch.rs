@@ -349,6 +349,14 @@ impl Answers {
         })
     }
 
+    /// The READ FULL STATUS reply on `path`, where it is of use.
+    pub(crate) fn full_status_on(&self, path: Path) -> Option<(Key, FullStatusDigest)> {
+        match self.find(|at, order| at == path && order == Order::FullStatus) {
+            Answer::FullStatus(status) => *status,
+            _ => None,
+        }
+    }
+
     /// The paths whose answer to `order` satisfies `wanted`, as a bit mask.
     pub(crate) fn mask_of(&self, order: Order, wanted: impl Fn(&Answer) -> bool) -> u8 {
         let jobs = self.jobs.iter().filter(|(_, sent, answer)| *sent == order && wanted(answer));

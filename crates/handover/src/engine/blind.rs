@@ -65,6 +65,7 @@ impl Course {
         let nonce = self.settings.nonce;
         // A listed key may be that of a node that registered it just now; only READ FULL STATUS knows.
         let status = answers.full_status().map(|(_, status)| status);
+        let back = self.terms.recovering && !self.terms.prefer_destination;
         let victim = status.is_some_and(|status| status.source.with_key != 0);
         let sources = status.map_or(self.terms.source_paths, |status| status.source.with_key);
         let listed = keys.keys.iter().filter(|key| Some(**key) == self.terms.key).count();
@@ -90,6 +91,8 @@ impl Course {
             self.act();
         } else if victim && self.terms.shared {
             self.undo(Cause::NoSafeMethod(Reason::KeyShared));
+        } else if victim && back || status.is_none() && self.still_holds(executed, listed) {
+            self.undo(Cause::Recovered);
         } else if let Some(status) = status.filter(|_| victim && self.terms.attempts < MAX_ATTEMPTS) {
             if status.kind != read.reservation.map(|held| held.kind) {
                 return self.look_at_result(executed);
@@ -102,6 +105,13 @@ impl Course {
         } else {
             self.not_taken(executed);
         }
+    }
+
+    /// The nonce is registered and holds nothing, while a key like the guest's is listed: of a single holder that shows, after
+    /// a crash and without READ FULL STATUS too, that the PREEMPT was not executed.
+    fn still_holds(&self, executed: Option<bool>, listed: usize) -> bool {
+        let unknown = self.terms.recovering && executed.is_none();
+        unknown && listed != 0 && matches!(self.terms.role, Role::Holder(_))
     }
 
     /// Whether more was counted since the last look than our PREEMPT; without its answer it may be among that.

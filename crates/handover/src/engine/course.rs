@@ -99,6 +99,10 @@ pub(crate) struct Terms {
     pub(crate) seen: Option<u32>,
     /// The target forgot what was registered before the last look.
     pub(crate) forgot: bool,
+    /// The source itself saw, before the pause, that the destination's first port had not the guest's key.
+    pub(crate) port_vacant: bool,
+    /// The source itself saw it registered there since: that port is the destination's.
+    pub(crate) port_proved: bool,
     /// The destination's further paths may have been registered by us.
     pub(crate) others_begun: bool,
     /// The destination's further paths that are not registered yet.
@@ -107,6 +111,8 @@ pub(crate) struct Terms {
     pub(crate) others_lost: u8,
     /// This is a recovery: what an earlier process sent is not known.
     pub(crate) recovering: bool,
+    /// This is a recovery, and the guest may run at the source, whose nexus is not to be asked then.
+    pub(crate) given_back: bool,
     pub(crate) sharers: u16,
     pub(crate) shared: bool,
     pub(crate) traits: Traits,
@@ -446,6 +452,11 @@ impl Course {
         self.terms.destination_had & 1 != 0
     }
 
+    /// Whether the source's nexuses may be asked.
+    pub(crate) fn source_speaks(&self) -> bool {
+        self.settings.source_alive && !self.terms.given_back
+    }
+
     /// The path that acts for the source alone.
     pub(crate) fn holder(&self) -> Path {
         Path::source(self.terms.holder.unwrap_or(0))
@@ -495,10 +506,13 @@ impl Terms {
             destination_had: 0,
             seen: None,
             forgot: false,
+            port_vacant: false,
+            port_proved: false,
             others_begun: false,
             others_open: 0,
             others_lost: 0,
             recovering: false,
+            given_back: false,
             sharers: 0,
             shared: false,
             traits: Traits::default(),

@@ -8,6 +8,7 @@
 use super::batch::{Answer, Answers};
 use super::course::{At, Course, Held, MAX_ATTEMPTS, lost};
 use super::order::{Name, Order};
+use super::prepare::WITNESS;
 use crate::action::{Path, Phase, Side};
 use crate::facts::{FullStatusDigest, RoleEvidence};
 use crate::journal::Stage;
@@ -15,7 +16,7 @@ use crate::method::Method;
 use crate::plan::Situation;
 use crate::role::Role;
 use crate::verdict::{Cause, Reason, Verdict};
-use scsi::pr::ReadReservation;
+use scsi::pr::{Key, ReadReservation};
 
 const DESTINATION: Path = Path::destination(0);
 const PROBE: Order = Order::Register(Name::Guest, Name::Guest);
@@ -114,7 +115,9 @@ impl Course {
     fn inspection(&self) -> Vec<(Path, Order)> {
         let reads = [Order::Capabilities, Order::Reservation, Order::Keys, Order::FullStatus];
         let usable = |order: &Order| *order != Order::FullStatus || self.terms.full_status;
-        reads.into_iter().filter(usable).map(|order| (DESTINATION, order)).collect()
+        let reads = reads.into_iter().filter(usable).map(|order| (DESTINATION, order));
+        let looks = self.terms.port_vacant && self.terms.method == Method::RegisterAndMove;
+        reads.chain(looks.then_some((WITNESS, Order::FullStatus))).collect()
     }
 
     /// PRGENERATION can prove that nothing foreign happened: the target counts as it should, and everything since the
@@ -136,7 +139,9 @@ impl Course {
             return self.undo(Cause::DestinationUnreachable);
         };
         self.learn_aptpl(answers);
-        let status = answers.full_status().map(|(_, status)| status);
+        let status = answers.full_status_on(DESTINATION).map(|(_, status)| status);
+        let seen = |(_, status): (Key, FullStatusDigest)| status.destination.with_key & 1 != 0;
+        self.terms.port_proved = self.terms.port_vacant && answers.full_status_on(WITNESS).is_some_and(seen);
         if status.is_some_and(|status| self.disagree(&status, held, keys.generation, answers.counted(true)))
             && self.terms.attempts < MAX_ATTEMPTS
         {
@@ -145,7 +150,7 @@ impl Course {
             let reads = self.inspection();
             return self.run(At::Inspect, reads);
         }
-        let probed = answers.iter().any(|(path, _, _)| path.side == Side::Source);
+        let probed = answers.iter().any(|(_, order, _)| *order == PROBE);
         if probed && !self.source_proved(answers) {
             return;
         }
@@ -213,17 +218,18 @@ impl Course {
 
     /// Whether the source proved its registration; if not, the course has turned away.
     fn source_proved(&mut self, answers: &Answers) -> bool {
-        let good = answers.mask(Side::Source, Answer::is_good);
+        let good = answers.mask_of(PROBE, Answer::is_good);
+        let silent = answers.mask_of(PROBE, Answer::is_lost);
         if good != 0 {
             // A path whose answer was lost may be registered, and must not be forgotten.
-            let kept = good | answers.mask(Side::Source, Answer::is_lost);
+            let kept = good | silent;
             self.terms.source_paths = kept;
             self.beliefs.key = kept;
             return true;
         }
-        if lost(answers, Side::Source, self.terms.source_paths) {
+        if silent & self.terms.source_paths != 0 {
             self.undo(Cause::SourceUnreachable);
-        } else if answers.mask(Side::Source, |answer| *answer == Answer::Conflict) != 0 {
+        } else if answers.mask_of(PROBE, |answer| *answer == Answer::Conflict) != 0 {
             self.beliefs.key = 0;
             self.fence();
         } else {
@@ -242,6 +248,7 @@ impl Course {
             move_reported: self.terms.move_reported,
             holder_known: self.terms.holder.is_some() || self.terms.source_paths.count_ones() == 1,
             role_sure: self.terms.role_sure,
+            port_proved: self.terms.port_proved,
             excluded: self.terms.excluded | Method::Identity.bit(),
         };
         let method = match situation.choose() {
@@ -253,6 +260,7 @@ impl Course {
             return self.undo(Cause::NoSafeMethod(Reason::SourceNeeded));
         }
         self.terms.method = method;
+        (self.terms.port_vacant, self.terms.port_proved) = (false, false);
         if self.terms.aborted {
             self.undo(Cause::Aborted);
         } else if self.terms.taking {

@@ -17,13 +17,13 @@ impl Course {
     pub(crate) fn locate(&mut self, purpose: Purpose) {
         self.terms.purpose = purpose;
         let mut orders = Vec::new();
-        if self.settings.source_alive {
+        if self.source_speaks() {
             orders.extend(Self::on_source(self.terms.source_paths, KEY));
         }
         if self.terms.destination_alive {
             orders.push((DESTINATION, KEY));
         }
-        self.beliefs.source_lost = !self.settings.source_alive;
+        self.beliefs.source_lost = !self.source_speaks();
         self.beliefs.destination_lost = !self.terms.destination_alive;
         self.run(At::Locate, orders);
     }

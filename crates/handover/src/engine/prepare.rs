@@ -1,13 +1,15 @@
 //! Phases Plan and Prepare: reads while the guest runs. Nothing is changed, and the guest's nexus is asked nothing that
-//! would take a unit attention from it (INQUIRY takes none), unless the destination has no session of its own, or the
-//! reservation keeps it from asking whether REGISTER AND MOVE is supported.
+//! would take a unit attention from it (INQUIRY takes none), unless the destination has no session of its own, the
+//! reservation keeps it from asking whether REGISTER AND MOVE is supported, or that is the method: then the source sees for
+//! itself that the port it is to move to has not the guest's key yet.
 
 use super::batch::{Answer, Answers};
 use super::course::{At, Course, all_paths};
 use super::order::{Name, Order};
 use crate::action::{MAX_PATHS, Path, Phase};
-use crate::facts::{Facts, SameUnit, Survey};
+use crate::facts::{Facts, FullStatusDigest, SameUnit, Survey};
 use crate::known_targets::{Known, TargetIdentity};
+use crate::method::Method;
 use crate::plan;
 use crate::settings::{Port, Settings};
 use crate::survey;
@@ -15,6 +17,8 @@ use crate::verdict::{Reason, Verdict};
 use scsi::pr::Key;
 
 const PROBE: Order = Order::Register(Name::Guest, Name::Guest);
+/// The source's path that looks where a MOVE would go: no word of the destination's decides that.
+pub(super) const WITNESS: Path = Path::source(0);
 
 impl Course {
     /// The first batch: what does not change.
@@ -48,6 +52,9 @@ impl Course {
         let mut orders = vec![(reader, Order::Reservation)];
         if !self.terms.traits.full_status.is_no() {
             orders.push((reader, Order::FullStatus));
+            if phase == Phase::Prepare && self.terms.method == Method::RegisterAndMove {
+                orders.push((WITNESS, Order::FullStatus));
+            }
         }
         self.run(At::Look(phase), orders);
     }
@@ -103,11 +110,14 @@ impl Course {
     }
 
     fn looked(&mut self, phase: Phase, answers: &Answers) {
-        if answers.iter().any(|(_, _, answer)| answer.is_lost()) {
+        let reader = self.reader();
+        if answers.iter().any(|(path, _, answer)| *path == reader && answer.is_lost()) {
             return self.refuse(Reason::Unreachable);
         }
         let Some(held) = answers.reservation() else { return self.refuse(Reason::NotSupported) };
-        let status = answers.full_status();
+        let status = answers.full_status_on(reader);
+        let vacant = |(_, status): (Key, FullStatusDigest)| status.destination.with_key & 1 == 0;
+        self.terms.port_vacant = answers.full_status_on(WITNESS).is_some_and(vacant);
         // A guest that is there after all has registered again.
         self.terms.forgot &= status.is_none_or(|(_, status)| status.source.with_key == 0);
         if let Some((key, _)) = status {
@@ -131,7 +141,6 @@ impl Course {
         self.terms.aptpl_doubt = false;
         self.attentions.reset_lately = false;
         self.terms.destination_had = 0;
-        let reader = self.reader();
         self.run(At::Aptpl(phase), [(reader, Order::Capabilities)]);
     }
 
@@ -203,7 +212,7 @@ impl Course {
     }
 
     /// Takes over from the facts what the pause will need.
-    fn agree(&mut self, phase: Phase, method: crate::method::Method) {
+    fn agree(&mut self, phase: Phase, method: Method) {
         let Some(facts) = &self.facts else { return };
         let situation = facts.situation(&self.settings);
         let terms = &mut self.terms;

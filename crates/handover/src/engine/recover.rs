@@ -54,6 +54,8 @@ impl Course {
             self.doubt(Doubt::SourceUnreachable);
         } else if self.terms.method == Method::Identity {
             self.recover_identity(stage);
+        } else if self.terms.given_back && !self.terms.destination_alive {
+            self.leave_to_running_guest();
         } else {
             self.recover_look();
         }
@@ -81,6 +83,9 @@ impl Course {
                 return self.doubt(doubt);
             }
             self.terms.destination_alive = false;
+            if self.terms.given_back {
+                return self.leave_to_running_guest();
+            }
             return self.recover_look();
         }
         if answers.find(|_, order| order == Order::Keys) == &Answer::Conflict {
@@ -135,8 +140,7 @@ impl Course {
         let beliefs = self.beliefs;
         let intact = beliefs.nonce == 0 && beliefs.key == self.terms.source_paths;
         if beliefs.destination_lost {
-            self.terms.leftover = !self.adopted();
-            return if intact { self.keep() } else { self.doubt(Doubt::DestinationUnreachable) };
+            return self.recover_take_without_destination(intact);
         }
         if beliefs.source_lost {
             self.terms.full_status = !self.terms.traits.full_status.is_no();
@@ -148,6 +152,20 @@ impl Course {
         } else {
             self.terms.attempts = 0;
             self.go_on_from_beliefs();
+        }
+    }
+
+    /// A source that has nothing but the nonce takes its key back if the device itself shows that the destination still has it.
+    fn recover_take_without_destination(&mut self, intact: bool) {
+        let beliefs = self.beliefs;
+        if intact {
+            self.terms.leftover = !self.adopted();
+            self.keep();
+        } else if !beliefs.source_lost && beliefs.nonce != 0 && beliefs.nonce == self.terms.source_paths {
+            self.terms.full_status = !self.terms.traits.full_status.is_no();
+            self.undo(Cause::Recovered);
+        } else {
+            self.doubt(Doubt::DestinationUnreachable);
         }
     }
 
@@ -168,6 +186,9 @@ impl Course {
 
     fn recover_proved_undo(&mut self) {
         let beliefs = self.beliefs;
+        if beliefs.destination_lost && self.terms.given_back {
+            return self.leave_to_running_guest();
+        }
         if beliefs.destination_lost && beliefs.key != 0 {
             self.terms.leftover = !self.adopted();
             return self.keep();
@@ -175,10 +196,19 @@ impl Course {
         if beliefs.source_lost || beliefs.key != 0 { self.undo(Cause::Recovered) } else { self.fence() }
     }
 
+    /// The guest runs at the source, and what the destination has of it cannot be removed now. Nothing is asked of the
+    /// guest's own nexus, which may have another key by now, or none.
+    fn leave_to_running_guest(&mut self) {
+        self.terms.leftover = !self.adopted();
+        let verdict = Verdict::KeptAtSource { cause: self.terms.cause, leftover: self.terms.leftover };
+        self.finish(Stage::UndoProved, verdict);
+    }
+
     /// The destination has the nonce, the key or nothing. If the source lives after all, it goes on there.
     fn recover_blind(&mut self) {
         self.terms.taking = true;
         self.terms.attempts = 0;
+        self.terms.full_status = !self.terms.traits.full_status.is_no();
         match self.beliefs.destination {
             _ if self.beliefs.destination_lost => self.doubt(Doubt::DestinationUnreachable),
             _ if self.beliefs.key != 0 => self.undo(Cause::Recovered),

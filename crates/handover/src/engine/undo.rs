@@ -195,7 +195,7 @@ impl Course {
 
     /// Whether the source still has what it is left with.
     pub(crate) fn confirm(&mut self) {
-        if !self.settings.source_alive {
+        if !self.source_speaks() {
             return self.keep();
         }
         self.run(At::UndoConfirm, Self::on_source(self.terms.source_paths, PROBE));
@@ -215,7 +215,7 @@ impl Course {
 
     /// Ends with the source. What may be left at the destination keeps the journal open.
     pub(crate) fn keep(&mut self) {
-        let reader = if self.settings.source_alive { Path::source(0) } else { DESTINATION };
+        let reader = if self.source_speaks() { Path::source(0) } else { DESTINATION };
         self.run(At::UndoCount, [(reader, Order::Keys)]);
     }
 

@@ -77,6 +77,9 @@ fn freeze(preview: &mut Preview<'_>, method: Method, facts: &Facts, sources: &[u
     if facts.full_status.is_some() {
         preview.add(Phase::Freeze, destination, Order::FullStatus);
     }
+    if method == Method::RegisterAndMove {
+        preview.add(Phase::Freeze, Path::source(0), Order::FullStatus);
+    }
     let reckons = facts.full_status.is_some_and(|status| status.generation == facts.generation)
         && facts.traits.counts_registrations.is_yes()
         && !facts.traits.keeps_identity.is_no();

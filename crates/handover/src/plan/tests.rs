@@ -37,6 +37,7 @@ fn holder(settings: &Settings) -> Situation<'_> {
         shared: false,
         move_reported: Known::Yes,
         role_sure: true,
+        port_proved: true,
         holder_known: true,
         excluded: 0,
     }
@@ -104,8 +105,11 @@ fn each_condition_refuses_its_method() {
 }
 
 #[test]
-fn the_move_needs_the_destinations_names() {
+fn the_move_needs_the_destinations_names_and_that_the_source_sees_it_there() {
     let mut settings = settings();
+    let unproved = Situation { port_proved: false, ..holder(&settings) };
+    assert_eq!(chosen(&unproved), Ok(Method::PreemptOwnKey));
+    assert_eq!(unproved.fits(Method::RegisterAndMove), Err(Reason::PortUnproved));
     settings.destination[0].target_port = None;
     assert_eq!(holder(&settings).fits(Method::RegisterAndMove), Err(Reason::PortUnknown));
     settings.destination[0].target_port = Some(1);

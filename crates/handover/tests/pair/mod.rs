@@ -12,7 +12,8 @@ use handover::facts::{SameUnit, Survey};
 use handover::journal::Entry;
 use handover::known_targets::{Known, KnownTargets, TargetIdentity};
 use handover::{
-    Action, CommandId, Event, Method, Outcome, Path, Phase, Port, Procedure, Settings, Side, Step, Verdict,
+    Action, CommandId, Event, Method, Outcome, Path, Phase, Port, Procedure, Remains, Settings, Side, Step,
+    Verdict,
 };
 use logical_unit::{Directory, ItNexus, NexusId, PrUnit, Profile};
 use scsi::pr::{Key, ReservationType, request};
@@ -443,6 +444,23 @@ impl World {
     }
 }
 
+impl World {
+    /// What is left of a handover when these sides are alive.
+    pub(crate) fn remains(&self, alive: [bool; 2]) -> Remains {
+        Remains {
+            source_entry: self.entries[0],
+            destination_entry: self.entries[1],
+            source: (0..self.paths).map(|index| port(Path::source(index))).collect(),
+            destination: (0..self.paths).map(|index| port(Path::destination(index))).collect(),
+            source_alive: alive[0],
+            destination_alive: alive[1],
+            prefer_destination: false,
+            kept_at_source: false,
+            traits: settings(self.unit.profile(), None).targets.traits(&survey(self.unit.profile()).target),
+        }
+    }
+}
+
 fn next(phase: Phase) -> Phase {
     match phase {
         Phase::Plan => Phase::Prepare,
@@ -497,10 +515,14 @@ pub(crate) fn survey(profile: &'static Profile) -> Survey {
     Survey { same_unit: SameUnit::Same, target, move_reported }
 }
 
-/// A port by its handle.
+/// A path's port.
 pub(crate) fn port(path: Path) -> Port {
-    let nexus = nexus(u8::try_from(id(path).0).unwrap());
-    Port { initiator: Some(nexus.initiator), target_port: Some(1) }
+    port_of(id(path))
+}
+
+/// A port by its handle.
+pub(crate) fn port_of(handle: NexusId) -> Port {
+    Port { initiator: Some(nexus(u8::try_from(handle.0).unwrap()).initiator), target_port: Some(1) }
 }
 
 /// The order for a handover of `K` on `profile`.
