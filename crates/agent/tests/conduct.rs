@@ -5,10 +5,11 @@ mod rig;
 use agent::conduct::{Ask, Decision, Done, Order, Refusal, Reply, Stop};
 use handover::known_targets::KnownTargets;
 use handover::verdict::Cause;
-use handover::{Ending, Phase, UnitIndex, Verdict};
+use handover::{Ending, Method, Path, Phase, UnitIndex, Verdict};
 use logical_unit::Profile;
-use rig::pair::{Foreign, Role, World, settings};
+use rig::pair::{Foreign, K, N, Role, World, settings};
 use rig::{Ran, Rig, Trouble};
+use scsi::pr::Key;
 
 #[expect(clippy::unwrap_used, reason = "not itself marked as a test")]
 fn spc() -> &'static Profile {
@@ -31,11 +32,8 @@ fn every_role_on_every_target_moves_with_one_unit_with_two_and_with_64() {
             assert_eq!(ran.end, Ok(Ending::Moved), "{what}");
             rig.check(&ran.verdicts(), &what);
             let (trips, _, appends) = ran.pause();
-            let nonce = ran
-                .leader
-                .group()
-                .engines()
-                .any(|(_, engine)| engine.method() == handover::Method::SourceNonce);
+            let nonce =
+                ran.leader.group().engines().any(|(_, engine)| engine.method() == Method::SourceNonce);
             assert!(trips <= 4 + u32::from(nonce), "{what}: {trips} round trips in the pause");
             assert_eq!(appends, 3, "{what}");
         }
@@ -184,6 +182,29 @@ fn a_leader_that_lies_is_refused_and_nothing_is_sent_for_it() {
         }
     }
     assert!(refused > 9 * 8, "{refused} refused");
+}
+
+#[test]
+fn the_leader_begins_no_change_to_which_the_follower_has_not_agreed() {
+    let rig = || {
+        Rig::new(
+            vec![World::new(spc(), Role::Member(5), false, true)],
+            vec![settings(spc(), Some(Method::SourceNonce))],
+        )
+    };
+    let orders = rig().run().orders;
+    let lie: Lie<Order> = |order| order.digest ^= 1;
+    let left = (1..=orders).map(|at| {
+        let mut rig = rig();
+        rig.trouble = Some(Trouble::LeaderLies(at, lie));
+        assert!(matches!(rig.run().end, Err(Stop::Refused(Refusal::Disagree(_)))), "{at}");
+        rig.worlds[0].lock().unwrap().key_of(Path::source(0))
+    });
+    let left: Vec<_> = left.collect();
+    let with = |key| left.iter().filter(|left| **left == key).count();
+    // Refused are the round in which it changes to the nonce, agreed before with its entry, and that in which it drops it.
+    assert_eq!(with(N), 2, "{left:?}");
+    assert!(with(K) > 2 && with(Key::NONE) > 0, "{left:?}");
 }
 
 #[test]

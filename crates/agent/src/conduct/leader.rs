@@ -1,4 +1,5 @@
-//! The leader: decides, orders, and carries out its own part while the follower carries out the other.
+//! The leader: decides, orders, and carries out its own part while the follower carries out the other. What changes something
+//! it begins only when the follower has come to the same round.
 
 use super::follower::Refusal;
 use super::message::{Ask, Decision, Done, Order, Reply, Report};
@@ -190,13 +191,20 @@ impl<E: Exchange, H: Hands, J: Journal> Leader<E, H, J> {
         }
     }
 
-    /// Both parts at once; gives the reports of its own.
+    /// Both parts, at once where the follower has agreed to the round with its entries, or where nothing of the leader's
+    /// part changes anything; gives the reports of its own.
     fn carry_out(&mut self, round: &Round) -> Result<Vec<Report>, Stop> {
         let started = Instant::now();
         let (own, theirs) = (part::of(round, self.side), part::of(round, self.side.other()));
-        let deadline = started + self.patience.commands;
-        let act = |hands: &mut H, _: &mut J| act(hands, &own, deadline);
-        let (done, mine) = self.order(Ask::Round, round.digest, act);
+        let patience = self.patience.commands;
+        let agreed = !round.journal.is_empty() || part::only_asks(&own);
+        let work = |hands: &mut H| act(hands, &own, Instant::now() + patience);
+        let (done, mine) = if agreed {
+            self.order(Ask::Round, round.digest, |hands, _| work(hands))
+        } else {
+            let done = self.order(Ask::Round, round.digest, |_, _| ()).0?;
+            (Ok(done), at_once(|| (), || work(&mut self.hands)).1)
+        };
         // Hands that died may have sent anything.
         let mine = mine.unwrap_or_else(|| part::completed(Vec::new(), &own));
         // Told first: they count for the guest, wherever the handover ends.

@@ -3,11 +3,29 @@
 use super::message::Report;
 use handover::verdict::Doubt;
 use handover::{Action, CommandId, Group, Round, Side, UnitIndex};
+use scsi::pr::{BasicParameters, OutAction, PrOutCdb};
+use scsi::{DataPhase, Request};
 
 /// The actions of a round that one side carries out.
 pub(super) fn of(round: &Round, side: Side) -> Vec<(UnitIndex, Action)> {
     let own = |(_, action): &&(UnitIndex, Action)| place(action).is_some_and(|(_, at)| at == side);
     round.actions.iter().filter(own).cloned().collect()
+}
+
+/// Nothing of these changes what is registered, reserved, or whose session it is. REGISTER of a key to itself asks whether
+/// it is there.
+pub(super) fn only_asks(part: &[(UnitIndex, Action)]) -> bool {
+    part.iter().all(|(_, action)| match action {
+        Action::Execute { request, .. } => asks(request),
+        Action::CloseSession { .. } | Action::OpenSession { .. } | Action::Journal(_) => false,
+    })
+}
+
+fn asks(request: &Request) -> bool {
+    let DataPhase::Out(list) = &request.data else { return true };
+    let cdb = PrOutCdb::parse(&request.cdb).ok().filter(|cdb| cdb.action == OutAction::REGISTER);
+    let keys = cdb.and_then(|_| BasicParameters::parse(list).ok());
+    keys.is_some_and(|keys| keys.reservation_key == keys.service_action_key)
 }
 
 /// Tells the group what came of a side's part.
