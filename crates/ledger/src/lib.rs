@@ -9,6 +9,7 @@
 mod change;
 mod directory;
 mod error;
+pub mod frame;
 mod guest;
 mod line;
 mod lock;

@@ -4,6 +4,7 @@
 //! A change is kept as it was read, so that what a newer program added to it survives compaction.
 
 use crate::change::{Change, Intended};
+use crate::frame::{checked, framed};
 use crate::names::{HandoverId, LunId, PathId};
 use crate::record::State;
 use handover::Tracked;
@@ -184,7 +185,7 @@ impl Line {
 
     /// Reads a line, without its end: every change in it, of which there is at least one.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Self>, Wrong> {
-        let json = checked(bytes)?;
+        let json = checked(bytes, LONGEST).map_err(|damage| Wrong::Damaged(damage.to_string()))?;
         if !json.starts_with('[') {
             return Ok(vec![Self::read(json)?]);
         }
@@ -250,23 +251,6 @@ impl Line {
 
 fn newer(error: &serde_json::Error) -> Wrong {
     Wrong::Newer(error.to_string())
-}
-
-/// Checksum, text and end.
-fn framed(json: &str) -> String {
-    format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes()))
-}
-
-/// The JSON text of a line whose checksum is right.
-fn checked(bytes: &[u8]) -> Result<&str, Wrong> {
-    let damaged = |what: &str| Wrong::Damaged(what.to_owned());
-    if bytes.len() >= LONGEST {
-        return Err(damaged("too long"));
-    }
-    let text = std::str::from_utf8(bytes).map_err(|_| damaged("not UTF-8"))?;
-    let (sum, json) = text.split_once(' ').ok_or_else(|| damaged("no checksum"))?;
-    let expected = format!("{:08x}", crc32c::crc32c(json.as_bytes()));
-    if sum == expected { Ok(json) } else { Err(damaged("wrong checksum")) }
 }
 
 impl Fields {

@@ -5,6 +5,7 @@
 //! keeps the lines that still count, as they were read, so that [`Log::compacted`] loses nothing that a newer version wrote.
 
 use crate::change::Change;
+use crate::frame::cut;
 use crate::line::{Line, Said, Wrong};
 use crate::names::{LunId, Owner, PathId};
 use crate::record::{MOST_HISTORY, MOST_OWED, Record};
@@ -251,13 +252,6 @@ impl Unit {
             Arc::make_mut(&mut self.record).paths.retain(|known| known.path != *path);
         }
     }
-}
-
-/// The first line without its end, and what follows it.
-fn cut(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = bytes.iter().position(|byte| *byte == b'\n')?;
-    let (line, rest) = bytes.split_at_checked(end)?;
-    Some((line, rest.get(1..)?))
 }
 
 fn read_header(line: &[u8]) -> Result<Owner, Flaw> {

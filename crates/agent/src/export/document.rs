@@ -7,6 +7,7 @@
 //! It is believed only as far as a device bears it out: keys are looked for, never registered on its word.
 
 use handover::Tracked;
+use ledger::frame::{checked, framed};
 use ledger::{HandoverId, LunId, MOST_OWED, Record, State};
 use scsi::TransportId;
 use scsi::pr::{Key, ReservationType};
@@ -93,7 +94,7 @@ impl Document {
         let whole = Whole { vm: self.vm.clone(), handover: self.handover.to_string(), luns };
         // Strings and numbers always have a form in JSON.
         let json = serde_json::to_string(&whole).unwrap_or_default();
-        format!("{MAGIC} {VERSION}\n{:08x} {json}\n", crc32c::crc32c(json.as_bytes()))
+        format!("{MAGIC} {VERSION}\n{}", framed(&json))
     }
 
     /// Reads a document.
@@ -108,11 +109,8 @@ impl Document {
         let (header, rest) = text.split_once('\n').ok_or_else(|| damaged("not a guest's document"))?;
         check_header(header)?;
         let line = rest.strip_suffix('\n').filter(|line| !line.contains('\n'));
-        let (sum, json) =
-            line.and_then(|line| line.split_once(' ')).ok_or_else(|| damaged("it is not whole"))?;
-        if sum != format!("{:08x}", crc32c::crc32c(json.as_bytes())) {
-            return Err(damaged("wrong checksum"));
-        }
+        let line = line.ok_or_else(|| damaged("it is not whole"))?;
+        let json = checked(line.as_bytes(), LONGEST).map_err(|damage| damaged(&damage.to_string()))?;
         // What is whole and says what this version does not know was written by another one.
         let whole: Whole = serde_json::from_str(json).map_err(|error| Flaw::Newer(error.to_string()))?;
         whole.document().ok_or_else(|| Flaw::Newer("a value that this version does not know".to_owned()))

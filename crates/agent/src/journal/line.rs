@@ -5,6 +5,7 @@ use crate::ownership::Mark;
 use handover::known_targets::TargetIdentity;
 use handover::{Entry, Method, Port, Side, UnitIndex};
 use ledger::HandoverId;
+use ledger::frame::{checked, framed};
 use scsi::TransportId;
 use scsi::pr::Key;
 use serde::{Deserialize, Serialize};
@@ -178,27 +179,10 @@ impl Said {
 
     /// Reads a line, without its end.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Wrong> {
-        let json = checked(bytes)?;
+        let json = checked(bytes, LONGEST).map_err(|damage| Wrong::Damaged(damage.to_string()))?;
         let fields: Fields = serde_json::from_str(json).map_err(|error| Wrong::Newer(error.to_string()))?;
         fields.said().map_err(Wrong::Newer)
     }
-}
-
-/// Checksum, text and end.
-fn framed(json: &str) -> String {
-    format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes()))
-}
-
-/// The JSON text of a line whose checksum is right.
-fn checked(bytes: &[u8]) -> Result<&str, Wrong> {
-    let damaged = |what: &str| Wrong::Damaged(what.to_owned());
-    if bytes.len() >= LONGEST {
-        return Err(damaged("too long"));
-    }
-    let text = std::str::from_utf8(bytes).map_err(|_| damaged("not UTF-8"))?;
-    let (sum, json) = text.split_once(' ').ok_or_else(|| damaged("no checksum"))?;
-    let expected = format!("{:08x}", crc32c::crc32c(json.as_bytes()));
-    if sum == expected { Ok(json) } else { Err(damaged("wrong checksum")) }
 }
 
 impl Fields {

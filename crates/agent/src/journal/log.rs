@@ -3,6 +3,7 @@
 use super::line::{Begun, Said, Wrong};
 use crate::ownership::{Mark, Marks};
 use handover::{Entry, UnitIndex};
+use ledger::frame::cut;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -209,13 +210,6 @@ impl Log {
         self.length = self.length.saturating_add(bytes);
         Ok(())
     }
-}
-
-/// The first line without its end, and what follows it.
-fn cut(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = bytes.iter().position(|byte| *byte == b'\n')?;
-    let (line, rest) = bytes.split_at_checked(end)?;
-    Some((line, rest.get(1..)?))
 }
 
 fn length(bytes: &[u8]) -> u64 {
