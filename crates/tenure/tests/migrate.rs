@@ -48,7 +48,10 @@ fn ended(migrated: &Migrated, exit: i32, verdict: Verdict) {
 fn a_guest_moves_there_and_back_with_its_reservations() {
     let (_served, stage) = set(2);
     stage.start_qemu("web", Host::Beta, Life::Waits, &[]).unwrap();
-    ended(&stage.migrate("web", Host::Alpha, &["--plan"]).unwrap(), 0, Verdict::Possible);
+    let planned = stage.migrate("web", Host::Alpha, &["--plan"]).unwrap();
+    ended(&planned, 0, Verdict::Possible);
+    let luns = planned.report.unwrap().luns;
+    assert!(luns.iter().all(|lun| lun.key.as_deref() == Some("0x000000000000004b")), "{luns:?}");
     for from in [Host::Alpha, Host::Beta, Host::Alpha] {
         let migrated = stage.migrate("web", from, &[]).unwrap();
         ended(&migrated, 0, Verdict::Moved);

@@ -82,7 +82,7 @@ impl<'a> Run<'a> {
             was_running: begun.was_running,
             hands: Arc::new(Mutex::new(ground.hands())),
             ground,
-            luns: begun.luns.iter().map(|lun| LunReport::new(&lun.name)).collect(),
+            luns: begun.luns.iter().map(LunReport::of).collect(),
             agreed,
             log: Some(log),
             leader: None,

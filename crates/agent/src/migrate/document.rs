@@ -1,6 +1,7 @@
 //! What a migration is ordered with, what it tells while it runs, and what it ends with: the forms on the control socket and
 //! of `tenure migrate --json`. Times are in microseconds, memory in bytes.
 
+use super::site::Lun;
 use crate::ownership::OnDoubt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -171,7 +172,7 @@ pub struct LunReport {
     /// The method of its handover.
     #[serde(default)]
     pub method: Option<String>,
-    /// The guest's key.
+    /// The guest's key (`0x` and 16 hexadecimal digits), where it is known.
     #[serde(default)]
     pub key: Option<String>,
     /// What became of it, or would, in words.
@@ -224,5 +225,10 @@ impl LunReport {
     #[must_use]
     pub fn new(lun: &str) -> Self {
         Self { lun: lun.to_owned(), method: None, key: None, result: "not looked at".into() }
+    }
+
+    /// Of one that this host reaches.
+    pub(crate) fn of(lun: &Lun) -> Self {
+        Self { key: lun.key.map(|key| key.to_string()), ..Self::new(&lun.name) }
     }
 }

@@ -311,11 +311,13 @@ impl<'a> Run<'a> {
     /// Reads both hosts' devices and chooses; nothing is changed.
     fn plan(&mut self) -> Result<(), Fail> {
         self.step("plan");
-        self.luns = self.agreed.luns.iter().map(|lun| LunReport::new(&lun.name)).collect();
+        self.luns = self.agreed.luns.iter().map(LunReport::of).collect();
         let Some(leader) = self.leader.as_mut() else { return Ok(()) };
         let pause = leader.advance()?;
         for (unit, engine) in leader.group().engines() {
             let Some(lun) = self.luns.get_mut(usize::from(unit.0)) else { continue };
+            // The device may have told what no record knew.
+            lun.key = engine.facts().map(|facts| facts.key.to_string()).or(lun.key.take());
             if let Some(plan) = engine.plan() {
                 lun.method = Some(plan.method.to_string());
                 lun.result = format!("can move by {}", plan.method);
