@@ -447,6 +447,23 @@ pub fn resume(site: &Arc<dyn Site>, log: &Arc<dyn Log>, source: Option<View>) ->
     Ok(decision)
 }
 
+/// The operator gives an unfinished handover up at its destination: from here on the guest never runs here by it. Where nothing
+/// was begun here it is over with that; the rest is the source's, which asks when it is there.
+///
+/// # Errors
+/// The guest is this host's already, or may have run; or what does not work here.
+pub fn give_up(site: &Arc<dyn Site>, log: &Arc<dyn Log>, source: Option<View>) -> Result<(), Refusal> {
+    let untouched = !log.marks().touched;
+    let mut incoming = Incoming::left(Arc::clone(site), Arc::clone(log))?;
+    let own = View { marks: log.marks(), guest: site.machine().guest() };
+    let standing = Standing { peer: source, ..Standing::alone(Side::Destination, own) };
+    standing.allows(Mark::Abort)?;
+    if !log.marks().has(Mark::Abort) {
+        log.mark(Mark::Abort)?;
+    }
+    if untouched { incoming.close("kept").map(drop) } else { Ok(()) }
+}
+
 /// Whether the guest that is offered is the one that QEMU here waits for.
 fn welcome(site: &dyn Site, open: &Open) -> Result<Guest, Refusal> {
     let identity = site.machine().identity()?;

@@ -9,12 +9,14 @@
 //! What a migration needs of its host is behind traits: [`Machine`] is QEMU, [`Site`] the guest's place here with [`Ground`] and
 //! [`Log`], [`Link`] the other agent, [`Watch`] whoever ordered it.
 
+mod abort;
 mod alone;
 mod back;
 mod document;
 pub(crate) mod leg;
 mod machine;
 mod pace;
+mod release;
 pub(crate) mod remains;
 mod site;
 mod source;
@@ -25,8 +27,10 @@ mod times;
 pub(crate) mod units;
 mod via;
 
+pub use abort::abort;
 pub use back::resume;
 pub use document::{Downtime, LunReport, Order, Progress, Report, Verdict};
 pub use machine::{Identity, Machine, MachineError, Pace, Settings, Stage, Stopped, Transfer};
+pub use release::release;
 pub use site::{Begin, CallError, End, Ground, Last, Leg, Link, Log, Lun, Site, Trouble, UnitEnd};
 pub use source::{Unwatched, Watch, migrate};

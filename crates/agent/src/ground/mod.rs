@@ -104,7 +104,8 @@ impl Fate {
 
 /// What a journal entry says the guest has. A holder that may be a sharer is left open: the device is asked before the
 /// guest's next command in any case.
-const fn tracked(entry: &Entry) -> Tracked {
+#[must_use]
+pub const fn tracked(entry: &Entry) -> Tracked {
     let held = match entry.role {
         Role::Holder(kind) | Role::AllRegistrants(kind) => Some(kind),
         _ => None,
@@ -218,8 +219,9 @@ impl Ground {
     }
 
     fn look_again(&mut self) -> Result<Frozen, Error> {
-        let mut changed = false;
-        for unit in self.units.iter_mut().chain(&mut self.resting) {
+        let (mut changed, mut arises) = (false, None);
+        let handed_over = self.units.len();
+        for (place, unit) in self.units.iter_mut().chain(&mut self.resting).enumerate() {
             let before = (unit.key(), unit.standing(), unit.content());
             unit.read(&self.guest);
             let after = (unit.key(), unit.standing(), unit.content());
@@ -228,13 +230,12 @@ impl Ground {
             if before.0 != after.0 && !matches!(after.1, Standing::Fenced | Standing::Lost) {
                 return Err(Error::Replan(unit.lun.clone()));
             }
+            let had_nothing = before.1 == Standing::Unregistered && after.1 != Standing::Unregistered;
+            if place >= handed_over && self.side == Side::Source && had_nothing {
+                arises = Some(unit.lun.clone());
+            }
         }
-        let arises = self.side == Side::Source
-            && self.resting.iter().any(|unit| unit.standing() != Standing::Unregistered);
-        match self.resting.first().filter(|_| arises) {
-            Some(unit) => Err(Error::Replan(unit.lun.clone())),
-            None => Ok(Frozen { changed }),
-        }
+        arises.map_or(Ok(Frozen { changed }), |lun| Err(Error::Replan(lun)))
     }
 
     /// Sense data of unit attentions that the guest is owed here; it takes them along.
@@ -288,10 +289,24 @@ impl Ground {
     /// # Errors
     /// [`Error::Ledger`]: the records still say `handover`.
     pub fn depart(&mut self) -> Result<(), Error> {
+        self.depart_with(&[])
+    }
+
+    /// The same, of a guest of which this is known to have gone with it: the record remembers it, for a guest that is started
+    /// here again some day.
+    ///
+    /// # Errors
+    /// As [`Self::depart`].
+    pub fn depart_with(&mut self, had: &[(UnitIndex, Tracked)]) -> Result<(), Error> {
         let mut changes = Vec::new();
-        for unit in self.units.iter().chain(&self.resting) {
+        for (index, unit) in self.numbered() {
+            let had = had.iter().find(|(of, _)| *of == index).map(|(_, tracked)| *tracked);
             unit.forget_owed(&mut changes);
-            unit.leave(self.handover, &mut changes);
+            unit.leave(had, self.handover, &mut changes);
+        }
+        for unit in &self.resting {
+            unit.forget_owed(&mut changes);
+            unit.leave(None, self.handover, &mut changes);
         }
         self.end(&changes)
     }

@@ -194,7 +194,17 @@ impl Unit {
         self.enter(state, handover, why, changes);
     }
 
-    pub(super) fn leave(&self, handover: HandoverId, changes: &mut Vec<(LunId, Change)>) {
+    /// `had`: what goes with the guest, as far as it is known.
+    pub(super) fn leave(
+        &self,
+        had: Option<Tracked>,
+        handover: HandoverId,
+        changes: &mut Vec<(LunId, Change)>,
+    ) {
+        if let Some((path, tracked)) = self.paths.first().zip(had) {
+            let path = path.path.clone();
+            changes.push((self.lun.clone(), Change::Commit { path, tracked, generation: None }));
+        }
         self.commit(Tracked::default(), changes);
         self.enter(State::Moved, handover, None, changes);
     }

@@ -1,4 +1,4 @@
-//! The guests' commands on the control socket: `migrate` with its progress, `migrate-cancel`, `handover-resume`.
+//! The guests' commands on the control socket: `migrate` with its progress, `migrate-cancel`, `handover-resume`, `handover-abort`.
 
 use super::Hosted;
 use crate::migrate::{Order, Progress, Report, Watch};
@@ -31,11 +31,26 @@ struct Resume {
     vouched: bool,
 }
 
+/// The arguments of `handover-abort`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Abort {
+    vm: String,
+    /// Give up what is left on this host as well.
+    #[serde(default)]
+    release: bool,
+}
+
 /// Which migrations are asked to end.
 #[derive(Debug, Default)]
 pub(super) struct Cancels(Mutex<BTreeMap<String, Arc<AtomicBool>>>);
 
 impl Cancels {
+    /// Asks the migration of this guest to end, if there is one.
+    pub(super) fn request(&self, vm: &str) {
+        self.of(vm).store(true, Ordering::Relaxed);
+    }
+
     fn of(&self, vm: &str) -> Arc<AtomicBool> {
         let mut cancels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(cancels.entry(vm.to_owned()).or_default())
@@ -80,6 +95,7 @@ impl Hosted {
             "migrate" => self.ordered(session, arguments),
             "migrate-cancel" => self.cancel(arguments),
             "handover-resume" => self.resumed(arguments),
+            "handover-abort" => self.aborted(arguments),
             _ => return None,
         })
     }
@@ -96,8 +112,13 @@ impl Hosted {
         if !self.host.busy().has(&vm) {
             return Err(CommandError::generic(format!("vm {vm} is not being moved")));
         }
-        self.cancels.of(&vm).store(true, Ordering::Relaxed);
+        self.cancels.request(&vm);
         Ok(Object::new().into())
+    }
+
+    fn aborted(&self, arguments: Object) -> Result<Value, CommandError> {
+        let Abort { vm, release } = read(arguments)?;
+        told(&self.abort(&vm, release)?)
     }
 
     fn resumed(&self, arguments: Object) -> Result<Value, CommandError> {

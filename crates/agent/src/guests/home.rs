@@ -10,7 +10,7 @@ use crate::journal::Journals;
 use crate::migrate::{Begin, End, Ground, Log, Lun, Machine, Site, Trouble, UnitEnd};
 use crate::steps::{Step, Steps};
 use crate::vmm::{Backing, Role};
-use handover::{Side, UnitIndex, Verdict};
+use handover::{Side, Tracked, UnitIndex, Verdict};
 use ledger::{HandoverId, Ledger, LunId, Owner};
 use pr_helper::opening::LinuxDevices;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -185,7 +185,8 @@ impl Ground for HomeGround {
             let ended = match end {
                 End::Arrived => ground.arrive(&ends(units, &Verdict::Moved)?),
                 End::Kept => ground.restore(&kept(units)),
-                End::Departed | End::Refused => ground.depart(),
+                End::Departed => ground.depart_with(&gone(units)),
+                End::Refused => ground.depart(),
             };
             ended.map_err(trouble)
         })
@@ -203,6 +204,16 @@ fn ends(units: &[UnitEnd], otherwise: &Verdict) -> Result<Vec<ground::End>, Trou
         Ok(ground::End { unit, fate, owed: end.owed.clone() })
     };
     units.iter().enumerate().map(one).collect()
+}
+
+/// What went with the guest, as the last entries say it; of what was fenced or lost nothing did.
+fn gone(units: &[UnitEnd]) -> Vec<(UnitIndex, Tracked)> {
+    let one = |(place, end): (usize, &UnitEnd)| {
+        let there = matches!(end.verdict, None | Some(Verdict::Moved));
+        let last = end.last.filter(|_| there)?;
+        Some((UnitIndex(u16::try_from(place).ok()?), ground::tracked(&last.entry)))
+    };
+    units.iter().enumerate().filter_map(one).collect()
 }
 
 /// What came back is as it was; what was fenced or lost is not.

@@ -30,6 +30,12 @@ impl BookLog {
         Some(Self { book: Mutex::new(book), begin })
     }
 
+    /// The last handover of a journal, also one that has ended.
+    pub(super) fn last(book: Book) -> Option<Self> {
+        let begin = book.handovers().last().map(|handover| from_begun(&handover.begun))?;
+        Some(Self { book: Mutex::new(book), begin })
+    }
+
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }

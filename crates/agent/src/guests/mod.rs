@@ -1,6 +1,7 @@
 //! This host's guests: what stands behind the agent's doors. Peers' handovers come here as [`Guests`], the operator's commands as
 //! [`Hosted::migrate`] and its like, and at the agent's start [`Hosted::put_in_order`] finishes or undoes what the journals say.
 
+mod abort;
 mod command;
 mod dial;
 mod home;
@@ -17,7 +18,7 @@ use crate::journal::{Handover, Journals};
 use crate::migrate::{
     Link, Log, Order, Report, Site, Unwatched, Verdict, Watch, migrate, remains, resume, talk,
 };
-use crate::ownership::Decision;
+use crate::ownership::{Decision, View};
 use crate::steps::{Observer, Steps};
 use crate::vmm::{self, Role, Vmm};
 use command::Cancels;
@@ -165,6 +166,10 @@ impl Hosted {
     /// `None` if nothing is open, or somebody is at it.
     fn settle(&self, vm: &Vm, vouched: bool) -> Option<Report> {
         let open = self.last(vm).ok().flatten().filter(Handover::is_open)?;
+        // An import's has no other host; the import itself finishes or undoes it.
+        if open.begun.peer.is_empty() {
+            return None;
+        }
         let _claim = self.host.busy().claim(&vm.name)?;
         let settled = self.try_settle(vm, &open, vouched);
         Some(settled.unwrap_or_else(|refusal| Report::new(Verdict::InDoubt, refusal.desc)))
@@ -188,9 +193,7 @@ impl Hosted {
     }
 
     fn settle_arrival(&self, vm: &Vm, link: &Dial, log: &Arc<dyn Log>) -> Result<Report, Refusal> {
-        let guest = Named { vm: vm.name.clone(), uuid: log.begun().uuid.clone() };
-        let handover = Id(log.begun().handover);
-        let told = talk::Talk { link, handover }.state(guest).ok().map(|records| talk::view(&records));
+        let told = Self::ask_source(vm, link, &**log);
         let site: Arc<dyn Site> = Arc::new(self.home(vm, Role::Destination));
         let (verdict, why) = match incoming::resume(&site, log, told)? {
             Decision::Run | Decision::Over(Side::Destination) => {
@@ -201,6 +204,13 @@ impl Hosted {
             _ => (Verdict::InDoubt, "the source's agent leads: it puts the handover in order".to_owned()),
         };
         Ok(Report::new(verdict, why))
+    }
+
+    /// What the source tells of a handover in which this host is the destination.
+    fn ask_source(vm: &Vm, link: &dyn Link, log: &dyn Log) -> Option<View> {
+        let guest = Named { vm: vm.name.clone(), uuid: log.begun().uuid.clone() };
+        let handover = Id(log.begun().handover);
+        talk::Talk { link, handover }.state(guest).ok().map(|records| talk::view(&records))
     }
 
     fn last(&self, vm: &Vm) -> Result<Option<Handover>, Refusal> {

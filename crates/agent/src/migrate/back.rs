@@ -12,7 +12,7 @@ use crate::conduct::Pause;
 use crate::ownership::{Decision, Guest, Mark, Marks, Question, View};
 use handover::journal::Stage as Entered;
 use handover::{Ending, Group, Side, Verdict as UnitVerdict};
-use peer::message::{BackUnit, Guest as Named, Id, Paths, Recover, Word};
+use peer::message::{BackUnit, Guest as Named, Id, Paths, Records, Recover, Word};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,7 @@ pub fn resume(
 }
 
 impl<'a> Run<'a> {
-    fn left(
+    pub(super) fn left(
         site: &'a dyn Site,
         link: &'a dyn Link,
         log: Arc<dyn Log>,
@@ -93,6 +93,7 @@ impl<'a> Run<'a> {
             times: Times::default(),
             commands: Vec::new(),
             vouched,
+            peer_ended: false,
         })
     }
 }
@@ -136,14 +137,20 @@ impl Run<'_> {
     }
 
     /// What the other host says of itself, over a new link if it must be. A new link forgets the replica.
-    fn ask_peer(&mut self) -> Option<View> {
+    pub(super) fn ask_peer(&mut self) -> Option<View> {
         match self.talk().state(self.guest.clone()) {
-            Ok(records) => return Some(talk::view(&records)),
+            Ok(records) => return Some(self.heard(&records)),
             Err(CallError::Refused(_) | CallError::Unfit) => return None,
             Err(CallError::Lost(_)) => {}
         }
         self.redial().ok()?;
-        self.talk().state(self.guest.clone()).ok().map(|records| talk::view(&records))
+        let records = self.talk().state(self.guest.clone()).ok()?;
+        Some(self.heard(&records))
+    }
+
+    fn heard(&mut self, records: &Records) -> View {
+        self.peer_ended = records.record.as_ref().is_some_and(|record| record.verdict.is_some());
+        talk::view(records)
     }
 
     /// A new link, on which nothing is open.
@@ -153,7 +160,7 @@ impl Run<'_> {
     }
 
     /// QEMU's migration is ended where it can be. The guest was stopped by us before anything was changed, so it stays so.
-    fn end_transfer(&self) {
+    pub(super) fn end_transfer(&self) {
         let machine = self.site.machine();
         let end = Instant::now() + PROMPT;
         let over = || machine.transfer().map_or(true, |transfer| transfer.stage.is_over());
@@ -186,6 +193,8 @@ impl Run<'_> {
         }
         let undone = match self.open {
             true => self.undo(why)?,
+            // It has promised never to run the guest, and closed its journal: it does nothing any more.
+            false if self.peer_ended => self.alone()?,
             false => self.recover(why)?,
         };
         if !undone {
@@ -314,12 +323,16 @@ impl Run<'_> {
 
     fn try_take_alone(&mut self) -> Result<bool, Fail> {
         self.mark(Mark::Abort, None)?;
-        let Some(log) = self.log.clone() else { return Ok(false) };
-        let back = super::alone::take_back(&self.agreed, &log, &self.hands)?;
+        let back = self.alone()?;
         if back {
             self.mark(Mark::Back, None)?;
         }
         Ok(back)
+    }
+
+    fn alone(&self) -> Result<bool, Fail> {
+        let Some(log) = self.log.clone() else { return Ok(false) };
+        super::alone::take_back(&self.agreed, &log, &self.hands)
     }
 
     /// Both hosts hold still and the destination has everything: forward is the shorter way.
@@ -379,7 +392,7 @@ impl Run<'_> {
         }
         if self.clean_up().is_err() {
             notes.push(
-                "the destination's agent does not answer and may still hold the guest's key; it is removed when the two agents                  meet again"
+                "the destination's agent does not answer and may still hold the guest's key; it is removed when the two agents meet again"
                     .into(),
             );
         }
@@ -407,7 +420,7 @@ impl Run<'_> {
 
     /// The destination forgets the handover, and what it still has of it.
     fn clean_up(&mut self) -> Result<(), Fail> {
-        if !self.open && self.marks().touched {
+        if !self.open && self.marks().touched && !self.peer_ended {
             self.reopen(false)?;
             self.talk().abort("the guest stays at the source")?;
             self.run_through()?;
@@ -444,7 +457,7 @@ impl Run<'_> {
         self.report(Verdict::InDoubt, &format!("{why}; the guest stays paused: {asked}"))
     }
 
-    fn ends(&self) -> Vec<UnitEnd> {
+    pub(super) fn ends(&self) -> Vec<UnitEnd> {
         let last = self.log.as_ref().map(|log| log.last()).unwrap_or_default();
         let owed = self.owed();
         let one = |(place, lun): (usize, &super::Lun)| UnitEnd {
@@ -456,7 +469,7 @@ impl Run<'_> {
         self.agreed.luns.iter().enumerate().map(one).collect()
     }
 
-    fn report(&self, verdict: Verdict, reason: &str) -> Report {
+    pub(super) fn report(&self, verdict: Verdict, reason: &str) -> Report {
         let mut report = Report::new(verdict, reason);
         self.fill(&mut report);
         report

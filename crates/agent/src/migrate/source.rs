@@ -140,6 +140,8 @@ pub(crate) struct Run<'a> {
     pub(crate) luns: Vec<LunReport>,
     pub(crate) commands: Vec<String>,
     pub(crate) vouched: bool,
+    /// The other host has closed its journal of it.
+    pub(crate) peer_ended: bool,
 }
 
 /// Moves a guest, or says why not. It ends with the guest running on one of the two hosts or with a word to the operator.
@@ -223,6 +225,7 @@ impl<'a> Run<'a> {
             luns: Vec::new(),
             commands: Vec::new(),
             vouched: false,
+            peer_ended: false,
         };
         let places = leg::all(run.agreed.luns.len());
         run.lead(Group::new(settings), Leg::There, places);
@@ -633,7 +636,7 @@ impl<'a> Run<'a> {
         if let Err(fail) = self.mark(Mark::Ran, Some(ran)) {
             notes.push(fail.to_string());
         }
-        if let Err(trouble) = self.ground.settle(super::End::Departed, &[]) {
+        if let Err(trouble) = self.ground.settle(super::End::Departed, &self.ends()) {
             notes.push(format!("the record here still says handover: {trouble}"));
         }
         if let Some(leader) =

@@ -16,6 +16,9 @@ pub struct ExportArgs {
     /// The state directory of the helpers and the agent
     #[arg(long, value_name = "DIR", default_value = "/var/lib/tenure")]
     pub state: PathBuf,
+    /// The agent's configuration, if there is one: a guest whose QEMU runs is not exported
+    #[arg(long, value_name = "FILE", default_value = agent::config::DEFAULT_PATH)]
+    pub config: PathBuf,
 }
 
 /// Arguments of `tenure import`.

@@ -1,6 +1,6 @@
-//! `tenure handover plan|run|status|resume`.
+//! `tenure handover plan|run|status|resume|abort`.
 
-use super::{GuestArgs, ResumeArgs, values};
+use super::{AbortArgs, GuestArgs, ResumeArgs, values};
 use agent::drive::Device;
 use clap::{Args, Subcommand};
 use handover::Method;
@@ -28,6 +28,8 @@ pub enum HandoverVerb {
     Status(GuestArgs),
     /// Have the local agent finish or undo a guest's unfinished handover between hosts
     Resume(ResumeArgs),
+    /// Have the local agent end a guest's unfinished handover between hosts, and undo it
+    Abort(AbortArgs),
 }
 
 /// From where to where, and how.

@@ -103,6 +103,33 @@ pub struct ResumeArgs {
     pub yes: bool,
 }
 
+/// Arguments of `tenure handover abort`.
+#[derive(Debug, Args)]
+#[command(after_long_help = ABORT)]
+pub struct AbortArgs {
+    /// The guest
+    #[command(flatten)]
+    pub guest: GuestArgs,
+    /// Give up what is left registered on this host as well: a nonce of the handover, and the guest's key where the guest is not
+    /// this host's
+    #[arg(long)]
+    pub release: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+const ABORT: &str = "\
+At the source: what came to the destination is taken back, together with its agent or, if that does not
+answer, without it (the key is unlisted for one command); then the guest runs on here. A migration that
+is under way is cancelled. A guest that was given away is not taken back (exit status 4).
+At the destination: this host promises never to run the guest by this handover; the source's agent takes
+back what came here when it is there (exit status 7 until then).
+Nothing of it restores a registration that another node removed.
+
+--release only ever removes registrations of this host's own nexuses. Use it where the other host will
+never be back, or where a nonce was left of a guest that was fenced in the handover.";
+
 /// A number or a truth value where it looks like one, as QEMU wants it; else a string.
 fn parameter(text: &str) -> Result<(String, serde_json::Value), String> {
     let (name, value) = text.split_once('=').ok_or("a parameter is KEY=VALUE")?;

@@ -3,7 +3,10 @@
 use crate::cli::ExportArgs;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
+use agent::config::Config;
 use agent::export::{Error, Export};
+use agent::ownership::Guest;
+use agent::vmm::Vmm;
 use anyhow::{Context, Result};
 use ledger::{HandoverId, Ledger, Owner};
 use std::fs::{self, File, OpenOptions};
@@ -20,6 +23,9 @@ const WAIT: Duration = Duration::from_secs(10);
 /// # Errors
 /// [`Exit::Refused`] if the guest cannot be exported or the file is there already; the guest stays then.
 pub fn run(args: &ExportArgs, console: &mut Console) -> Result<Exit, Failure> {
+    if runs_here(args)? {
+        return Err(Failure::refused(format!("{} runs here: stop it first", args.vm)));
+    }
     let ledger = Ledger::open(&args.state).map_err(anyhow::Error::from)?;
     let guest = ledger.guest(&Owner(args.vm.clone())).map_err(anyhow::Error::from)?;
     let export = Export::begin(&guest, id()?, Instant::now() + WAIT).map_err(failure)?;
@@ -34,6 +40,16 @@ pub fn run(args: &ExportArgs, console: &mut Console) -> Result<Exit, Failure> {
         args.file.display()
     ));
     Ok(Exit::Done)
+}
+
+/// Whoever imports a guest that runs on would run it twice. Where no agent is configured the operator knows.
+fn runs_here(args: &ExportArgs) -> Result<bool, Failure> {
+    if !args.config.exists() {
+        return Ok(false);
+    }
+    let config = Config::load(&args.config).map_err(Failure::usage)?;
+    let vm = config.vms.iter().find(|vm| vm.record() == args.vm || vm.name == args.vm);
+    Ok(vm.is_some_and(|vm| Vmm::guest_at(&vm.qmp, WAIT) == Guest::Running))
 }
 
 /// A handover that nobody else has.
@@ -79,7 +95,8 @@ mod tests {
     use scsi::pr::Key;
 
     fn args(state: &Path, file: &str) -> ExportArgs {
-        ExportArgs { vm: "db".into(), file: state.join(file), state: state.to_owned() }
+        let config = state.join("tenure.toml");
+        ExportArgs { vm: "db".into(), file: state.join(file), state: state.to_owned(), config }
     }
 
     #[test]

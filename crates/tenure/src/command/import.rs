@@ -102,7 +102,17 @@ impl<'a> Import<'a> {
                 record.lun.0, self.vm.name
             )));
         }
-        Ok(records.iter().map(Exported::remembered).collect())
+        let known: Vec<_> = records.iter().map(Exported::remembered).collect();
+        let away = !records.is_empty() && records.iter().all(|record| record.state.is_away());
+        // No device could tell that it is not where it went.
+        if away && known.iter().all(|unit| unit.tracked.key.is_none()) {
+            return Err(Failure::refused(format!(
+                "{} went to another host and had nothing registered: nothing tells that it does not run there. If it does \
+                 not and never will again: tenure export there, and import that file here",
+                self.vm.name
+            )));
+        }
+        Ok(known)
     }
 
     fn claim(&self, known: &[Exported], policy: Policy) -> Result<Vec<(LunId, Claim)>, Failure> {

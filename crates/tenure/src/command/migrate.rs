@@ -1,6 +1,6 @@
-//! `tenure migrate` and `tenure handover status|resume`: orders for the local agent, and what it tells while it carries them out.
+//! `tenure migrate` and `tenure handover status|resume|abort`: orders for the local agent, and what it tells while it carries them out.
 
-use crate::cli::{ControlArgs, GuestArgs, MigrateArgs, ResumeArgs};
+use crate::cli::{AbortArgs, ControlArgs, GuestArgs, MigrateArgs, ResumeArgs};
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use agent::guests::PROGRESS;
@@ -65,6 +65,37 @@ pub fn resume(args: &ResumeArgs, console: &mut Console) -> Result<Exit, Failure>
     arguments.insert("vouched".into(), args.vouch.into());
     let answer = client.execute("handover-resume", arguments, Instant::now() + LONGEST);
     end(answer, &args.guest.control, console)
+}
+
+/// `tenure handover abort`.
+///
+/// # Errors
+/// If the agent cannot be asked, or has nothing to end; or the operator does not confirm.
+pub fn abort(args: &AbortArgs, console: &mut Console) -> Result<Exit, Failure> {
+    if !args.yes {
+        console.confirm(&question(args))?;
+    }
+    let client = connect(&args.guest.control)?;
+    let mut arguments = Object::new();
+    arguments.insert("vm".into(), args.guest.vm.clone().into());
+    arguments.insert("release".into(), args.release.into());
+    match client.execute("handover-abort", arguments, Instant::now() + LONGEST) {
+        Err(CallError::Refused { error, .. }) => Err(Failure::refused(error.desc)),
+        answer => end(answer, &args.guest.control, console),
+    }
+}
+
+fn question(args: &AbortArgs) -> String {
+    let vm = &args.guest.vm;
+    match args.release {
+        false => format!(
+            "The unfinished handover of {vm} is undone; without the other host its key is unlisted for a moment."
+        ),
+        true => format!(
+            "What the handover of {vm} left registered on this host is removed. Where the guest has nothing else it is \
+             out of its cluster then."
+        ),
+    }
 }
 
 /// `tenure handover status`.
@@ -198,7 +229,8 @@ fn end(
     } else {
         console.data(&text(&report))?;
     }
-    Ok(exit(report.verdict))
+    // To have it undone may be what was asked for.
+    Ok(if report.exit == 0 { Exit::Done } else { exit(report.verdict) })
 }
 
 const fn exit(verdict: Verdict) -> Exit {

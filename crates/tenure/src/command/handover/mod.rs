@@ -27,6 +27,7 @@ pub fn run(args: &HandoverArgs, console: &mut Console) -> Result<Exit, Failure> 
         HandoverVerb::Run(args) => carry_out(args, console),
         HandoverVerb::Status(args) => super::migrate::status(args, console),
         HandoverVerb::Resume(args) => super::migrate::resume(args, console),
+        HandoverVerb::Abort(args) => super::migrate::abort(args, console),
     }
 }
 

@@ -89,7 +89,8 @@ fn exported(target: &Target) -> (Host, PathBuf) {
     let guest = ground_of.ledger.guest(&ground_of.owner).unwrap();
     guest.append(&[(lun, Change::Commit { path, tracked, generation: None })]).unwrap();
     let file = a.state.path().join("db.tenure");
-    let args = ExportArgs { vm: "db".into(), file: file.clone(), state: a.state.path().to_owned() };
+    let (state, config) = (a.state.path().to_owned(), a.state.path().join("tenure.toml"));
+    let args = ExportArgs { vm: "db".into(), file: file.clone(), state, config };
     assert_eq!(export::run(&args, &mut Console::standard(Verbosity::Quiet)).unwrap(), Exit::Done);
     a.link = Link::connect(url(target, "a").parse::<Device>().unwrap(), TIMEOUT).unwrap();
     (a, file)

@@ -1,0 +1,165 @@
+//! The operator ends an unfinished handover: `handover-abort`, and with `release` what is left registered on this host's nexuses
+//! goes too. Nothing of it makes a registration that another node removed.
+
+use super::log::BookLog;
+use super::{Hosted, refuse};
+use crate::config::Vm;
+use crate::daemon::Claim;
+use crate::incoming;
+use crate::journal::Handover;
+use crate::migrate::{self, Link, Log, Report, Site, Unwatched, Verdict};
+use crate::ownership::Mark;
+use crate::vmm::Role;
+use handover::Side;
+use peer::HostName;
+use peer::message::Refusal;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a migration that is asked to end may take, or whoever puts the journal in order.
+const UNDER_WAY: Duration = Duration::from_secs(60);
+/// How long the source's agent may take to put in order what this host has given up.
+const SOURCE: Duration = Duration::from_secs(20);
+/// Between looks at this host's journal.
+const LOOK: Duration = Duration::from_millis(200);
+
+impl Hosted {
+    /// Ends what is unfinished of a guest's handover; `release`: gives up what is left on this host as well.
+    ///
+    /// # Errors
+    /// There is no such guest, or nothing to end.
+    pub fn abort(&self, name: &str, release: bool) -> Result<Report, Refusal> {
+        let config = self.host.config();
+        let vm = config.vm(name).ok_or_else(|| refuse(format!("there is no vm {name} here")))?;
+        let under_way = self.host.busy().has(name);
+        let claim = self.interrupt(vm)?;
+        let Some(last) = self.last(vm)? else { return Err(refuse(nothing(vm))) };
+        let report = match last.is_open() {
+            true => self.end(vm, &last, claim)?,
+            false if under_way || release => {
+                drop(claim);
+                ended(&last)
+            }
+            false => return Err(refuse(nothing(vm))),
+        };
+        if release && report.verdict != Verdict::Refused { self.release(vm, report) } else { Ok(report) }
+    }
+
+    /// Asks a migration of this host's to end, and waits until it has.
+    fn interrupt(&self, vm: &Vm) -> Result<Claim, Refusal> {
+        self.cancels.request(&vm.name);
+        let claim = self.host.busy().claim_within(&vm.name, UNDER_WAY);
+        claim.ok_or_else(|| {
+            refuse(format!(
+                "a handover of vm {} is under way and does not end: abort it where it was begun",
+                vm.name
+            ))
+        })
+    }
+
+    fn end(&self, vm: &Vm, open: &Handover, claim: Claim) -> Result<Report, Refusal> {
+        if open.begun.peer.is_empty() {
+            let again = "an import was interrupted: the same `tenure import` again finishes or undoes it";
+            return Err(refuse(again));
+        }
+        let peer: HostName = open.begun.peer.parse().map_err(refuse)?;
+        let link = self.dial(peer);
+        // Where it cannot be reached this host goes on alone.
+        let _ = link.reconnect();
+        let report = match open.begun.side {
+            Side::Source => {
+                let home = self.home(vm, Role::Source);
+                migrate::abort(&home, &link, &self.open_log(vm)?, &Unwatched).map_err(refuse)?
+            }
+            Side::Destination => self.give_up(vm, &link, claim)?,
+        };
+        Ok(undone(report))
+    }
+
+    /// This host promises never to run the guest. The source's agent, which leads, then takes back what came here.
+    fn give_up(&self, vm: &Vm, link: &dyn Link, claim: Claim) -> Result<Report, Refusal> {
+        let site: Arc<dyn Site> = Arc::new(self.home(vm, Role::Destination));
+        let log = self.open_log(vm)?;
+        let told = Self::ask_source(vm, link, &*log);
+        if let Err(forbidden) = incoming::give_up(&site, &log, told) {
+            let why = format!("{forbidden}: the guest is this host's, or runs here");
+            return Ok(Report::new(Verdict::Refused, why));
+        }
+        drop((site, log, claim));
+        let end = Instant::now() + if told.is_some() { SOURCE } else { Duration::ZERO };
+        loop {
+            let last = self.last(vm)?;
+            match last.filter(|last| !last.is_open()) {
+                Some(last) => return Ok(ended(&last)),
+                None if Instant::now() >= end => return Ok(waiting(vm)),
+                None => thread::sleep(LOOK),
+            }
+        }
+    }
+
+    /// What is left here of the last handover, which has ended or was given up.
+    fn release(&self, vm: &Vm, report: Report) -> Result<Report, Refusal> {
+        let _claim = self.interrupt(vm)?;
+        let Some(last) = self.last(vm)? else { return Ok(report) };
+        let here = is_here(&last);
+        let home = self.home(vm, if here { Role::Source } else { Role::Destination });
+        if !here && home.machine().guest() == crate::ownership::Guest::Running {
+            return Err(refuse("the guest runs here: stop it first"));
+        }
+        let book = self.journals.open(&vm.name).map_err(refuse)?;
+        let Some(log) = BookLog::last(book) else { return Ok(report) };
+        let count = migrate::release(&home, &log, here).map_err(refuse)?;
+        if last.is_open() {
+            log.end("released").map_err(refuse)?;
+        }
+        let verdict = if report.verdict == Verdict::InDoubt { Verdict::Kept } else { report.verdict };
+        let reason = format!("{}; {count} registration(s) of the handover given up here", report.reason);
+        Ok(undone(Report { verdict, exit: verdict.exit(), reason, ..report }))
+    }
+
+    fn open_log(&self, vm: &Vm) -> Result<Arc<dyn Log>, Refusal> {
+        let book = self.journals.open(&vm.name).map_err(refuse)?;
+        Ok(Arc::new(BookLog::open(book).ok_or_else(|| refuse("it is over"))?))
+    }
+}
+
+/// The guest is this host's after a handover that ended so, or that this host gave up.
+fn is_here(last: &Handover) -> bool {
+    let (marks, verdict) = (last.promises(), last.verdict.as_deref());
+    match last.begun.side {
+        // Where it is open, or was released, the operator has given up what is here.
+        Side::Source => verdict == Some("kept"),
+        Side::Destination => matches!(verdict, Some("moved" | "claimed")) || marks.has(Mark::Ran),
+    }
+}
+
+fn nothing(vm: &Vm) -> String {
+    format!("vm {} has no unfinished handover on this host", vm.name)
+}
+
+fn ended(last: &Handover) -> Report {
+    let verdict = last.verdict.as_deref().unwrap_or_default();
+    let here = match (is_here(last), last.begun.side) {
+        (true, _) => "the guest is this host's",
+        (false, Side::Source) => "the guest is at the destination",
+        (false, Side::Destination) => "the guest is not this host's",
+    };
+    let report = Report::new(if verdict == "moved" { Verdict::Moved } else { Verdict::Kept }, here);
+    Report { handover: Some(last.begun.handover.to_string()), ..undone(report) }
+}
+
+fn waiting(vm: &Vm) -> Report {
+    let name = &vm.name;
+    let why = format!(
+        "this host has promised never to run the guest by this handover, and what came here is still registered. The source's \
+         agent takes it back when it is there; if it never will be: tenure handover abort {name} --release"
+    );
+    Report::new(Verdict::InDoubt, why)
+}
+
+/// What was to be undone is.
+fn undone(report: Report) -> Report {
+    let exit = if report.verdict == Verdict::Kept { 0 } else { report.exit };
+    Report { exit, ..report }
+}

@@ -1,0 +1,160 @@
+//! `tenure handover abort`: the operator ends what agents left unfinished, with the other host and without it, as processes.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use agent::journal::{Begun, Handover, Journals};
+use agent::ownership::Mark;
+use handover::journal::Stage as Entered;
+use handover::{Entry, Side, UnitIndex};
+use lab::served::Served;
+use lab::stage::{Disk, Guest, Host, Life, Qemus, Stage, has_key, insist};
+use lab::tenure::{Ran, Tenure};
+use ledger::HandoverId;
+use scsi::Status;
+use scsi::pr::{Key, ReservationType, request};
+use std::path::Path;
+
+const KEY: Key = Key(0x4b);
+const NONCE: Key = Key(0x1234_5678_9abc);
+
+/// A guest that went from alpha to beta, and runs there; no agent runs.
+fn moved() -> (Served, Stage) {
+    let tenure = Tenure::at(Path::new(env!("CARGO_BIN_EXE_tenure")));
+    let served = tenure.target(&["memory=1M"]).unwrap();
+    let disks = vec![Disk::of(&served, 0).with_key(KEY)];
+    let stage = Stage::open(&tenure, Qemus::Threads, vec![Guest::new("web", disks)]).unwrap();
+    register(&stage, Host::Alpha, KEY);
+    let reserve = request::reserve(KEY, ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY);
+    assert_eq!(insist(device(&stage, Host::Alpha), &reserve).unwrap().status, Status::GOOD);
+    stage.start_qemu("web", Host::Alpha, Life::Runs, &[]).unwrap();
+    stage.start_qemu("web", Host::Beta, Life::Waits, &[]).unwrap();
+    assert_eq!(stage.migrate("web", Host::Alpha, &[]).unwrap().ran.exit, 0);
+    Host::BOTH.into_iter().for_each(|host| stage.kill_agent(host).unwrap());
+    (served, stage)
+}
+
+fn device(stage: &Stage, host: Host) -> &str {
+    stage.guest("web").unwrap().disks.first().unwrap().at(host)
+}
+
+fn register(stage: &Stage, host: Host, key: Key) {
+    let command = request::register(Key::NONE, key, false);
+    assert_eq!(insist(device(stage, host), &command).unwrap().status, Status::GOOD);
+}
+
+fn has(stage: &Stage, host: Host, key: Key) -> bool {
+    has_key(device(stage, host), key, false).unwrap()
+}
+
+fn last(stage: &Stage, host: Host) -> Handover {
+    let log = Journals::new(&stage.state(host), host.name()).read("web").unwrap();
+    log.handovers().last().unwrap().clone()
+}
+
+/// The journal of a handover from beta to alpha that was interrupted when alpha had registered; at `host`.
+fn interrupted(stage: &Stage, host: Host, change: impl Fn(&mut Entry)) {
+    let before = last(stage, host);
+    let mut entry = before.last.values().next().unwrap().entry;
+    (entry.stage, entry.nonce, entry.destination_had) = (Entered::Freeze, NONCE, 0);
+    change(&mut entry);
+    let mut luns = before.begun.luns.clone();
+    luns.iter_mut().for_each(|lun| lun.nonce = NONCE);
+    let side = if host == Host::Beta { Side::Source } else { Side::Destination };
+    let begun = Begun { handover: HandoverId(77), side, luns, stays_paused: true, ..before.begun };
+    let mut book = Journals::new(&stage.state(host), host.name()).open("web").unwrap();
+    book.begin(begun).unwrap();
+    book.entries(1, vec![(UnitIndex(0), entry)]).unwrap();
+}
+
+fn abort(stage: &Stage, host: Host, more: &[&str]) -> Ran {
+    let control = stage.control(host).display().to_string();
+    let tenure = Tenure::at(Path::new(env!("CARGO_BIN_EXE_tenure")));
+    tenure.run(&[&["handover", "abort", "web", "--control", &control, "--json"], more].concat()).unwrap()
+}
+
+#[test]
+fn a_destination_gives_up_and_leaves_what_it_has_to_the_source_or_removes_it_by_the_operators_word() {
+    let (_served, stage) = moved();
+    register(&stage, Host::Alpha, KEY);
+    interrupted(&stage, Host::Alpha, |_| {});
+    stage.start_agent(Host::Alpha).unwrap();
+    let asked = abort(&stage, Host::Alpha, &[]);
+    assert_eq!(asked.exit, 4, "nobody was there to confirm: {asked:?}");
+    assert!(last(&stage, Host::Alpha).marks.is_empty(), "and nothing was done");
+    let without_source = abort(&stage, Host::Alpha, &["--yes"]);
+    assert_eq!(without_source.exit, 7, "{without_source:?}");
+    assert!(last(&stage, Host::Alpha).marks.contains(&Mark::Abort));
+    assert!(has(&stage, Host::Alpha, KEY), "it may be the only one");
+    let released = abort(&stage, Host::Alpha, &["--yes", "--release"]);
+    assert_eq!(released.exit, 0, "{released:?}");
+    assert!(!has(&stage, Host::Alpha, KEY) && has(&stage, Host::Beta, KEY), "{released:?}");
+    assert!(!last(&stage, Host::Alpha).is_open());
+    let again = abort(&stage, Host::Alpha, &["--yes"]);
+    assert_eq!(again.exit, 4, "nothing is unfinished: {again:?}");
+}
+
+#[test]
+fn what_the_destination_had_before_is_another_guests_and_stays() {
+    let (_served, stage) = moved();
+    register(&stage, Host::Alpha, KEY);
+    interrupted(&stage, Host::Alpha, |entry| entry.destination_had = 1);
+    stage.start_agent(Host::Alpha).unwrap();
+    assert_eq!(abort(&stage, Host::Alpha, &["--yes", "--release"]).exit, 0);
+    assert!(has(&stage, Host::Alpha, KEY));
+}
+
+#[test]
+fn a_source_takes_everything_back_without_a_destination_that_does_not_answer() {
+    let (_served, stage) = moved();
+    register(&stage, Host::Alpha, KEY);
+    interrupted(&stage, Host::Beta, |_| {});
+    stage.start_agent(Host::Beta).unwrap();
+    let aborted = abort(&stage, Host::Beta, &["--yes"]);
+    assert_eq!(aborted.exit, 0, "{aborted:?}");
+    assert!(has(&stage, Host::Beta, KEY), "{aborted:?}");
+    assert!(last(&stage, Host::Beta).marks.contains(&Mark::Back));
+}
+
+#[test]
+fn both_hosts_end_it_together_when_either_is_told_to() {
+    for told in Host::BOTH {
+        let (_served, stage) = moved();
+        register(&stage, Host::Alpha, KEY);
+        Host::BOTH.into_iter().for_each(|host| interrupted(&stage, host, |_| {}));
+        stage.start_agent(Host::Alpha).unwrap();
+        stage.start_agent(Host::Beta).unwrap();
+        let aborted = abort(&stage, told, &["--yes"]);
+        // The two may have put it in order by themselves before they were told.
+        assert!([0, 4].contains(&aborted.exit), "{told:?}: {aborted:?}");
+        assert!(has(&stage, Host::Beta, KEY) && !has(&stage, Host::Alpha, KEY), "{told:?}: {aborted:?}");
+        assert!(Host::BOTH.into_iter().all(|host| !last(&stage, host).is_open()), "{told:?}: {aborted:?}");
+    }
+}
+
+#[test]
+fn a_guest_that_was_given_away_is_not_taken_back() {
+    let (_served, stage) = moved();
+    interrupted(&stage, Host::Beta, |entry| entry.stage = Entered::Moved);
+    let mut book = Journals::new(&stage.state(Host::Beta), "beta").open("web").unwrap();
+    [Mark::Taken, Mark::Go].into_iter().for_each(|mark| book.mark(mark).unwrap());
+    drop(book);
+    stage.start_agent(Host::Beta).unwrap();
+    let refused = abort(&stage, Host::Beta, &["--yes"]);
+    assert_eq!(refused.exit, 4, "{refused:?}");
+    assert!(!last(&stage, Host::Beta).marks.contains(&Mark::Abort));
+}
+
+#[test]
+fn the_nonce_of_a_guest_that_was_fenced_is_removed_and_the_guest_is_not_restored() {
+    let (_served, stage) = moved();
+    let command = request::register(KEY, NONCE, false);
+    assert_eq!(insist(device(&stage, Host::Beta), &command).unwrap().status, Status::GOOD);
+    interrupted(&stage, Host::Beta, |entry| entry.stage = Entered::FencedWithNonce);
+    let mut book = Journals::new(&stage.state(Host::Beta), "beta").open("web").unwrap();
+    [Mark::Abort, Mark::Back].into_iter().for_each(|mark| book.mark(mark).unwrap());
+    book.end("kept").unwrap();
+    drop(book);
+    stage.start_agent(Host::Beta).unwrap();
+    let released = abort(&stage, Host::Beta, &["--yes", "--release"]);
+    assert_eq!(released.exit, 0, "{released:?}");
+    assert!(!has(&stage, Host::Beta, NONCE) && !has(&stage, Host::Beta, KEY), "{released:?}");
+}
