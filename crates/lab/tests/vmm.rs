@@ -4,7 +4,7 @@
 mod support;
 
 use agent::ownership::Guest;
-use agent::vmm::{Backing, Finding, Limits, MigratePr, Role, Stage, Stopped, Vmm, VmmError};
+use agent::vmm::{Backing, Finding, HELD, Limits, MigratePr, Role, Stage, Stopped, Vmm, VmmError};
 use lab::process::{Background, DEADLINE, wait_for};
 use lab::scripted::diary;
 use qmp::Object;
@@ -66,7 +66,7 @@ fn pair(kind: Kind, directory: &TempDir, faults: [&[&str]; 2]) -> (One, One, Str
 
 /// Held back, stopped while memory is sent, and on to the pause.
 fn stop_while_active(source: &One, uri: &str) {
-    let held = Limits { bandwidth: Some(20_000), downtime: Some(Duration::ZERO) };
+    let held = Limits { bandwidth: Some(HELD), downtime: Some(Duration::ZERO) };
     source.vmm.limit(held).unwrap();
     source.vmm.send(uri).unwrap();
     source.reach(Stage::Active);
@@ -104,6 +104,23 @@ fn a_guest_moves_and_runs_where_it_is_told_to_and_not_before() {
         assert_eq!(destination.vmm.guest(), Guest::Running, "{kind:?}");
         let lines = diary::read(&directory.path().join("diary")).unwrap();
         assert_eq!(diary::ran_twice(&lines), None);
+    }
+}
+
+/// QEMU 7.2 ends at a cancelled destination, so that there is no second try.
+#[test]
+fn a_guest_whose_memory_is_all_zeros_is_held_until_a_busy_host_has_looked_at_it() {
+    for kind in kinds() {
+        let directory = TempDir::new().unwrap();
+        let (source, _destination, uri) = pair(kind, &directory, [&[], &[]]);
+        source.vmm.limit(Limits { bandwidth: Some(HELD), downtime: Some(Duration::ZERO) }).unwrap();
+        source.vmm.send(&uri).unwrap();
+        source.reach(Stage::Active);
+        let end = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < end {
+            assert_eq!(source.vmm.progress().unwrap().stage, Stage::Active, "{kind:?}");
+            source.vmm.wait(end);
+        }
     }
 }
 

@@ -11,8 +11,6 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// So slow that no guest's memory is through before it was looked at.
-const HELD: u64 = 1 << 20;
 /// What QEMU takes for no limit.
 const UNLIMITED: u64 = 0;
 const BANDWIDTH: &str = "max-bandwidth";
@@ -111,7 +109,7 @@ impl Machine for QemuMachine {
     fn adjust(&self, pace: Pace) -> Result<(), MachineError> {
         let full = *self.bandwidth.lock().unwrap_or_else(PoisonError::into_inner);
         let limits = match pace {
-            Pace::Held => Limits { bandwidth: Some(HELD), downtime: Some(Duration::ZERO) },
+            Pace::Held => Limits { bandwidth: Some(vmm::HELD), downtime: Some(Duration::ZERO) },
             Pace::Full => Limits { bandwidth: Some(full), downtime: Some(Duration::ZERO) },
             Pace::Switch(downtime) => Limits { bandwidth: Some(full), downtime },
         };

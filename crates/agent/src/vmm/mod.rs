@@ -12,7 +12,7 @@ mod transfer;
 
 pub use disks::{Backing, Disk, MigratePr};
 pub use findings::{Finding, Role};
-pub use transfer::{Limits, Progress, Stage, Stopped};
+pub use transfer::{HELD, Limits, Progress, Stage, Stopped};
 
 use qmp::qemu::{Qemu, QemuError};
 use qmp::{CallError, ConnectError, Events};

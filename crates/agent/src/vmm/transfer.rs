@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 /// The longest that QEMU takes for a limit.
 const LONGEST: Duration = Duration::from_secs(2000);
+/// Bytes per second, so slow that no guest's memory is through before it was looked at, on a busy host neither. QEMU sends
+/// a tenth of it every 100 ms, and a page of zeros costs nine bytes: 64 MiB of them take half a minute.
+pub const HELD: u64 = 4096;
 
 /// Where a migration stands.
 #[derive(Clone, Debug, Default, PartialEq)]
