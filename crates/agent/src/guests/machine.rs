@@ -110,6 +110,10 @@ impl Machine for QemuMachine {
         let full = *self.bandwidth.lock().unwrap_or_else(PoisonError::into_inner);
         let limits = match pace {
             Pace::Held => Limits { bandwidth: Some(vmm::HELD), downtime: Some(Duration::ZERO) },
+            Pace::Limited(rate) => {
+                let rate = if full == UNLIMITED { rate } else { rate.min(full) };
+                Limits { bandwidth: Some(rate), downtime: Some(Duration::ZERO) }
+            }
             Pace::Full => Limits { bandwidth: Some(full), downtime: Some(Duration::ZERO) },
             Pace::Switch(downtime) => Limits { bandwidth: Some(full), downtime },
         };

@@ -97,6 +97,8 @@ pub struct Settings {
 pub enum Pace {
     /// So slow that no guest is through before it was looked at.
     Held,
+    /// No more bytes per second than these, with the smallest downtime limit.
+    Limited(u64),
     /// As fast as the order wants it, with the smallest downtime limit: QEMU goes on sending what the guest changes.
     Full,
     /// The same with the downtime limit of the order, or none: the guest is stopped.

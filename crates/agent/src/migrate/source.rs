@@ -12,6 +12,7 @@ use super::{MachineError, units};
 use crate::conduct::{Leader, NotDurable, Patience, Pause, Stop};
 use crate::incoming::GIVEN_UP;
 use crate::ownership::{Forbidden, Guest, Mark, Marks, Standing, View};
+use crate::vmm::HELD;
 use handover::plan::PlannedCommand;
 use handover::verdict::Cause;
 use handover::{Ending, Group, Phase, Side, Verdict as UnitVerdict};
@@ -404,7 +405,6 @@ impl<'a> Run<'a> {
         if self.times.stopped.is_none() {
             // So little is through before it could be looked at again, and within any limit.
             if begun.remaining > SMALL {
-                machine.adjust(Pace::Full)?;
                 self.until_it_fits()?;
             }
             self.stop()?;
@@ -450,7 +450,7 @@ impl<'a> Run<'a> {
 
     fn until_it_fits(&self) -> Result<(), Fail> {
         let (begun, limit) = (Instant::now(), self.order.timeout.map(Duration::from_secs));
-        let mut pacer = Pacer::new(self.order.downtime_limit());
+        let mut pacer = Pacer::new(self.order.downtime_limit(), HELD);
         let mut told = begun;
         loop {
             let transfer = self.look()?;
@@ -462,15 +462,19 @@ impl<'a> Run<'a> {
                 let (total, remaining, rate) = (transfer.total, transfer.remaining, transfer.rate);
                 self.watch.tell(Progress::Memory { total, remaining, rate });
             }
-            match pacer.look(begun.elapsed(), &transfer) {
+            let wait = match pacer.look(begun.elapsed(), &transfer) {
                 Next::Stop => return Ok(()),
-                Next::Look(_) if limit.is_some_and(|limit| begun.elapsed() >= limit) => {
-                    return Err(Fail::Failed(
-                        "the memory did not get through in time; raise --downtime-limit".into(),
-                    ));
+                Next::Faster(rate, time) => {
+                    self.site.machine().adjust(rate.map_or(Pace::Full, Pace::Limited))?;
+                    time
                 }
-                Next::Look(time) => self.site.machine().wait(Instant::now() + time),
+                Next::Look(time) => time,
+            };
+            if limit.is_some_and(|limit| begun.elapsed() >= limit) {
+                let why = "the memory did not get through in time; raise --downtime-limit";
+                return Err(Fail::Failed(why.into()));
             }
+            self.site.machine().wait(Instant::now() + wait);
         }
     }
 
