@@ -419,29 +419,44 @@ impl Incoming {
 }
 
 /// What an agent does with an unfinished handover in which its host is the destination: at its start, and when the source told
-/// something new. Only a guest that was given to this host is let run; everything else waits for the source.
+/// something new. Only a guest that was given to this host is let run. A handover of which nothing is left here ends; everything
+/// else waits for the source.
 ///
 /// # Errors
 /// What does not work here.
-pub fn resume(site: &Arc<dyn Site>, log: &Arc<dyn Log>, source: Option<View>) -> Result<Decision, Refusal> {
+pub fn resume(
+    site: &Arc<dyn Site>,
+    log: &Arc<dyn Log>,
+    source: Option<&Records>,
+) -> Result<Decision, Refusal> {
     let own = View { marks: log.marks(), guest: site.machine().guest() };
     let alone = Standing::alone(Side::Destination, own);
-    let standing = Standing { peer: source, stays_paused: !log.begun().was_running, ..alone };
+    let standing = Standing { peer: source.map(talk::view), stays_paused: !log.begun().was_running, ..alone };
     let decision = standing.decide(OnDoubt::Pause);
     match decision {
         Decision::Run | Decision::Over(Side::Destination) => {
             let mut incoming = Incoming::left(Arc::clone(site), Arc::clone(log))?;
-            if decision == Decision::Run {
-                incoming.run().map_err(Trouble)?;
+            match decision {
+                Decision::Run => drop(incoming.run().map_err(Trouble)?),
+                // Its QEMU went before the record was written: whoever starts the guest again here needs it.
+                _ if !own.marks.has(Mark::Ran) => incoming.settle(End::Arrived)?,
+                _ => {}
             }
             let released = [Mark::Taken, Mark::Go].into_iter().collect();
             incoming.mark(Mark::Ran, Some(released))?;
             // The source learns it from the journal when it asks.
             log.end("moved")?;
         }
-        Decision::Over(Side::Source) => {
-            Incoming::left(Arc::clone(site), Arc::clone(log))?.close("kept")?;
+        Decision::Over(Side::Source) | Decision::RollBack | Decision::StayPaused
+            if source.is_some_and(|source| nothing_is_left(log.marks(), source)) =>
+        {
+            let mut incoming = Incoming::left(Arc::clone(site), Arc::clone(log))?;
+            incoming.mark(Mark::Abort, source.map(|source| talk::view(source).marks))?;
+            incoming.close("kept")?;
+            return Ok(Decision::Over(Side::Source));
         }
+        // The source has still to look after what this host may have registered.
+        Decision::Over(Side::Source) => return Ok(Decision::RollBack),
         _ => {}
     }
     Ok(decision)
@@ -462,6 +477,14 @@ pub fn give_up(site: &Arc<dyn Site>, log: &Arc<dyn Log>, source: Option<View>) -
         log.mark(Mark::Abort)?;
     }
     if untouched { incoming.close("kept").map(drop) } else { Ok(()) }
+}
+
+/// The guest stays at the source, and nothing of the handover is left at this host: the source has not even begun it, or changed
+/// nothing, or has put an end to it, which it does only after this host was looked after.
+fn nothing_is_left(own: Marks, source: &Records) -> bool {
+    let Some(record) = &source.record else { return !own.touched };
+    let marks = talk::marks(record);
+    marks.has(Mark::Back) && (record.verdict.is_some() || !marks.touched)
 }
 
 /// Whether the guest that is offered is the one that QEMU here waits for.

@@ -17,8 +17,8 @@ use std::time::Instant;
 pub enum Step {
     /// A handover begins in the journal.
     Begin,
-    /// Entries of a round.
-    Entries(u64),
+    /// Entries of a round, of all its units together.
+    Entries,
     /// Units go the other way from here on.
     Turn,
     /// A promise of this host's.
@@ -56,7 +56,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Begin => f.write_str("begin"),
-            Self::Entries(round) => write!(f, "entries-{round}"),
+            Self::Entries => f.write_str("entries"),
             Self::Turn => f.write_str("turn"),
             Self::Mark(mark) => write!(f, "mark-{mark}"),
             Self::End => f.write_str("end"),

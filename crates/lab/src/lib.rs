@@ -13,6 +13,7 @@ pub mod hosts;
 pub mod judge;
 pub mod leash;
 pub mod lio;
+pub mod matrix;
 pub mod moves;
 pub mod process;
 pub mod qemu;

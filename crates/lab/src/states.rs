@@ -44,7 +44,8 @@ impl Standing {
         ReservationType::ALL.into_iter().map(Self::Holder).chain([Self::Member, Self::Registrant]).collect()
     }
 
-    const fn kind(self) -> Option<ReservationType> {
+    /// The reservation that it means for the logical unit.
+    pub(crate) const fn kind(self) -> Option<ReservationType> {
         match self {
             Self::Holder(kind) => Some(kind),
             Self::Member => Some(ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY),

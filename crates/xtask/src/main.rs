@@ -3,6 +3,7 @@
 //! `cargo xtask test` is everything that must pass; it ends non-zero if anything did not.
 
 mod bench;
+mod crash;
 mod fuzz;
 mod interop;
 mod lab;
@@ -59,6 +60,8 @@ enum Task {
         #[command(subcommand)]
         trial: Option<lab::Trial>,
     },
+    /// A migration between two hosts that are processes, in which somebody dies at each step once
+    Crash(crash::CrashArgs),
     /// Compare with tgt, qemu-pr-helper and QEMU's migrate-pr in one run, and print the ratios
     Bench {
         /// Only this part
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
             shell::cargo(&["run", "--release", "-q", "-p", "tenure-explorer", "--"], &args)
         }
         Task::Lab { trial, full } => lab::run(trial.as_ref(), full),
+        Task::Crash(args) => crash::run(&args),
         Task::Bench { part } => bench::run(part),
         Task::Man { out } => manual::write(&out),
     };

@@ -7,7 +7,7 @@ use crate::config::Vm;
 use crate::daemon::Claim;
 use crate::incoming;
 use crate::journal::Handover;
-use crate::migrate::{self, Link, Log, Report, Site, Unwatched, Verdict};
+use crate::migrate::{self, Link, Log, Report, Site, Unwatched, Verdict, talk};
 use crate::ownership::Mark;
 use crate::vmm::Role;
 use handover::Side;
@@ -81,7 +81,7 @@ impl Hosted {
     fn give_up(&self, vm: &Vm, link: &dyn Link, claim: Claim) -> Result<Report, Refusal> {
         let site: Arc<dyn Site> = Arc::new(self.home(vm, Role::Destination));
         let log = self.open_log(vm)?;
-        let told = Self::ask_source(vm, link, &*log);
+        let told = Self::ask_source(vm, link, &*log).map(|records| talk::view(&records));
         if let Err(forbidden) = incoming::give_up(&site, &log, told) {
             let why = format!("{forbidden}: the guest is this host's, or runs here");
             return Ok(Report::new(Verdict::Refused, why));

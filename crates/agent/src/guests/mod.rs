@@ -18,7 +18,7 @@ use crate::journal::{Handover, Journals};
 use crate::migrate::{
     Link, Log, Order, Report, Site, Unwatched, Verdict, Watch, migrate, remains, resume, talk,
 };
-use crate::ownership::{Decision, View};
+use crate::ownership::Decision;
 use crate::steps::{Observer, Steps};
 use crate::vmm::{self, Role, Vmm};
 use command::Cancels;
@@ -195,7 +195,7 @@ impl Hosted {
     fn settle_arrival(&self, vm: &Vm, link: &Dial, log: &Arc<dyn Log>) -> Result<Report, Refusal> {
         let told = Self::ask_source(vm, link, &**log);
         let site: Arc<dyn Site> = Arc::new(self.home(vm, Role::Destination));
-        let (verdict, why) = match incoming::resume(&site, log, told)? {
+        let (verdict, why) = match incoming::resume(&site, log, told.as_ref())? {
             Decision::Run | Decision::Over(Side::Destination) => {
                 (Verdict::Moved, "the guest is here".to_owned())
             }
@@ -207,10 +207,10 @@ impl Hosted {
     }
 
     /// What the source tells of a handover in which this host is the destination.
-    fn ask_source(vm: &Vm, link: &dyn Link, log: &dyn Log) -> Option<View> {
+    fn ask_source(vm: &Vm, link: &dyn Link, log: &dyn Log) -> Option<Records> {
         let guest = Named { vm: vm.name.clone(), uuid: log.begun().uuid.clone() };
         let handover = Id(log.begun().handover);
-        talk::Talk { link, handover }.state(guest).ok().map(|records| talk::view(&records))
+        talk::Talk { link, handover }.state(guest).ok()
     }
 
     fn last(&self, vm: &Vm) -> Result<Option<Handover>, Refusal> {

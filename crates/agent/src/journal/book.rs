@@ -230,7 +230,7 @@ impl Book {
 const fn step(said: &Said) -> Step {
     match said {
         Said::Begin(_) => Step::Begin,
-        Said::Entries { round, .. } => Step::Entries(*round),
+        Said::Entries { .. } => Step::Entries,
         Said::Turn(_) => Step::Turn,
         Said::Mark(mark) => Step::Mark(*mark),
         Said::End { .. } => Step::End,

@@ -274,7 +274,10 @@ fn a_guest_that_is_fenced_at_any_message_arrives_or_stays_fenced_and_is_never_re
 
 /// Kills the agent of `side` at its step `at`, starts it again, and lets both settle.
 fn killed(side: Side, at: usize, fault: Fault) -> Option<(Arc<World>, Report)> {
-    let world = World::new(2, 5);
+    killed_in(World::new(2, 5), side, at, fault)
+}
+
+fn killed_in(world: Arc<World>, side: Side, at: usize, fault: Fault) -> Option<(Arc<World>, Report)> {
     lock(&world.qemus).fault = fault;
     let index = usize::from(side == Side::Destination);
     world.kill[index].store(at, Ordering::SeqCst);
@@ -288,12 +291,25 @@ fn killed(side: Side, at: usize, fault: Fault) -> Option<(Arc<World>, Report)> {
             assert!(killed.is::<Killed>(), "the source's agent panicked");
             wire.break_off();
             let Some(log) = world.log(Side::Source) else {
+                wire.ask_source();
+                assert!(world.log(Side::Destination).is_none_or(|log| log.ended().is_some()), "{at}");
                 return Some((world, Report::new(Verdict::Failed, "nothing was begun")));
             };
             resume(&source(&world), &wire, log, &order(), &Unwatched, false)
                 .expect("the units can be reached")
         }
     };
+    // Both agents look again from time to time at what is open.
+    wire.ask_source();
+    if let Some(log) = world.log(Side::Source).filter(|log| log.ended().is_none()) {
+        let settled = resume(&source(&world), &wire, log, &order(), &Unwatched, false);
+        settled.expect("the units can be reached");
+    }
+    for side in [Side::Source, Side::Destination] {
+        let open = world.log(side).is_some_and(|log| log.ended().is_none());
+        assert!(!open, "{side} killed at {at} with {fault:?}: the {side}'s journal is open: {report:#?}");
+        assert!(!world.is_frozen(side), "killed at {at} with {fault:?}: the {side}'s record says handover");
+    }
     was_killed.then_some((world, report))
 }
 
@@ -315,4 +331,23 @@ fn an_agent_killed_at_any_step_and_started_again_leaves_one_owner_with_everythin
     }
     println!("{count} crashes");
     assert!(count > 100, "{count}");
+}
+
+#[test]
+fn a_destination_host_that_dies_as_a_whole_at_any_step_is_where_the_guest_is_or_is_not() {
+    let mut there = 0;
+    for at in 0.. {
+        let world = World::new(2, 5);
+        world.whole_host.store(true, Ordering::SeqCst);
+        let Some((world, report)) = killed_in(world, Side::Destination, at, Fault::None) else { break };
+        let what = format!("killed at step {at}: {report:#?}");
+        match world.owner() {
+            Some(Side::Destination) => there += 1,
+            owner => {
+                assert_eq!(owner, Some(Side::Source), "{what}");
+                assert_eq!(world.guest(Side::Source), Guest::Running, "{what}");
+            }
+        }
+    }
+    assert!(there > 0, "it died after go as well");
 }

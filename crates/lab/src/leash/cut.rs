@@ -1,5 +1,6 @@
 //! A way between two agents that can be cut.
 
+use super::Listening;
 use anyhow::{Context, Result};
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -11,7 +12,14 @@ use std::thread;
 #[derive(Debug, Default)]
 struct Open {
     cut: bool,
+    refused: usize,
     streams: Vec<UnixStream>,
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        self.ways.cut();
+    }
 }
 
 /// What was connected through it, and whether it is open: shared with whoever cuts it.
@@ -26,10 +34,16 @@ impl Ways {
     /// Nothing passes any more, and every connection ends on both sides, whatever is under way in it.
     pub fn cut(&self) {
         let mut open = self.open();
-        open.cut = true;
+        (open.cut, open.refused) = (true, 0);
         for stream in open.streams.drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
+    }
+
+    /// How many came to it since it was cut.
+    #[must_use]
+    pub fn refused(&self) -> usize {
+        self.open().refused
     }
 
     /// New connections pass again.
@@ -41,6 +55,7 @@ impl Ways {
     fn admit(&self, near: &UnixStream, far: &UnixStream) -> Option<()> {
         let mut open = self.open();
         if open.cut {
+            open.refused += 1;
             return None;
         }
         let pair = [near.try_clone().ok()?, far.try_clone().ok()?];
@@ -53,6 +68,7 @@ impl Ways {
 #[derive(Debug)]
 pub struct Cut {
     ways: Ways,
+    _listening: Listening,
 }
 
 impl Cut {
@@ -63,13 +79,14 @@ impl Cut {
     /// If it cannot listen.
     pub fn between(near: &Path, far: &Path, ways: &Ways) -> Result<Self> {
         let listener = UnixListener::bind(near).with_context(|| near.display().to_string())?;
+        let listening = Listening::of(&listener)?;
         let (far, own) = (far.to_owned(), ways.clone());
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let _ = pass(&stream, &far, &own);
             }
         });
-        Ok(Self { ways: ways.clone() })
+        Ok(Self { ways: ways.clone(), _listening: listening })
     }
 
     /// Its ways.

@@ -13,7 +13,9 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
@@ -58,6 +60,23 @@ pub struct Said {
     pub when: When,
     /// The step in words.
     pub step: String,
+}
+
+/// A listener that ends, and with it the thread that serves it, when this is dropped.
+#[derive(Debug)]
+struct Listening(UnixStream);
+
+impl Listening {
+    fn of(listener: &UnixListener) -> Result<Self> {
+        // The call that wakes an accept(2) is the same for listeners and streams.
+        Ok(Self(UnixStream::from(OwnedFd::from(listener.try_clone()?))))
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
 }
 
 /// The agent's end.

@@ -1,6 +1,6 @@
 //! Whoever holds the leash of an agent.
 
-use super::{Said, When};
+use super::{Listening, Said, When};
 use crate::process::DEADLINE;
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader, Write};
@@ -46,26 +46,28 @@ struct Book {
 #[derive(Debug)]
 pub struct Reins {
     book: Arc<Mutex<Book>>,
-    held: Receiver<Held>,
+    held: Mutex<Receiver<Held>>,
+    _listening: Listening,
 }
 
 impl Reins {
-    /// Listens there.
+    /// Listens there. `look` is called at each step, while the agent stands.
     ///
     /// # Errors
     /// If it cannot.
-    pub fn hold(socket: &Path) -> Result<Self> {
+    pub fn hold(socket: &Path, look: impl Fn(&Said) + Send + Sync + 'static) -> Result<Self> {
         let listener = UnixListener::bind(socket).with_context(|| socket.display().to_string())?;
+        let listening = Listening::of(&listener)?;
         let book = Arc::new(Mutex::new(Book::default()));
         let (send, held) = channel();
-        let shared = Arc::clone(&book);
+        let (shared, look) = (Arc::clone(&book), Arc::new(look));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (book, send) = (Arc::clone(&shared), send.clone());
-                thread::spawn(move || follow(stream, &book, &send));
+                let (book, send, look) = (Arc::clone(&shared), send.clone(), Arc::clone(&look));
+                thread::spawn(move || follow(stream, &book, &send, &*look));
             }
         });
-        Ok(Self { book, held })
+        Ok(Self { book, held: Mutex::new(held), _listening: listening })
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -88,11 +90,12 @@ impl Reins {
     #[must_use]
     pub fn wait(&self, patience: Duration, over: impl Fn() -> bool) -> Option<Held> {
         let end = Instant::now() + patience.min(2 * DEADLINE);
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            match self.held.recv_timeout(Duration::from_millis(10)) {
+            match held.recv_timeout(Duration::from_millis(10)) {
                 Ok(held) => return Some(held),
                 Err(RecvTimeoutError::Timeout) if !over() && Instant::now() < end => {}
-                Err(_) => return self.held.try_recv().ok(),
+                Err(_) => return held.try_recv().ok(),
             }
         }
     }
@@ -104,10 +107,11 @@ impl Reins {
     }
 }
 
-fn follow(stream: UnixStream, book: &Mutex<Book>, held: &Sender<Held>) {
+fn follow(stream: UnixStream, book: &Mutex<Book>, held: &Sender<Held>, look: &dyn Fn(&Said)) {
     let Ok(back) = stream.try_clone() else { return };
     for line in BufReader::new(stream).lines().map_while(Result::ok) {
         let (Ok(said), Ok(go)) = (serde_json::from_str::<Said>(&line), back.try_clone()) else { return };
+        look(&said);
         let stop = note(&mut book.lock().unwrap_or_else(PoisonError::into_inner), &said);
         let stands = Held { said, go: Some(go) };
         if stop {
@@ -141,7 +145,7 @@ mod tests {
     fn an_agent_stands_at_the_step_until_it_is_told_to_go_on() {
         let directory = TempDir::new().unwrap();
         let socket = directory.path().join("leash");
-        let reins = Reins::hold(&socket).unwrap();
+        let reins = Reins::hold(&socket, |_| {}).unwrap();
         reins.stop_at(When::After, "mark-go", 2);
         let (send, done) = channel();
         let agent = thread::spawn(move || {

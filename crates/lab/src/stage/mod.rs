@@ -24,7 +24,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::path::PathBuf;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -186,11 +186,18 @@ impl Stage {
     /// # Errors
     /// If it runs already, or does not get ready.
     pub fn start_agent(&self, host: Host) -> Result<()> {
+        self.start_agent_as(host, &mut self.tenure.command(&["agent"]))
+    }
+
+    /// The same, as this program, which has `tenure agent`'s arguments and prints its line.
+    ///
+    /// # Errors
+    /// If it runs already, or does not get ready.
+    pub fn start_agent_as(&self, host: Host, command: &mut Command) -> Result<()> {
         let mut agents = locked(&self.agents);
         ensure!(!agents.contains_key(&host), "the agent of {} runs already", host.name());
         std::fs::write(self.config(host), config::text(self, host))?;
-        let config = self.config(host).display().to_string();
-        let mut command = self.tenure.command(&["agent", "--config", &config]);
+        command.arg("--config").arg(self.config(host));
         let (agent, _) = Background::start_and_read_line(command.stderr(self.log_file(host)?))?;
         agents.insert(host, agent);
         Ok(())

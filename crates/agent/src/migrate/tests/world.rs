@@ -85,6 +85,8 @@ pub(super) struct World {
     pub(super) nameless: AtomicBool,
     /// The destination's lock is not to be had the next time.
     pub(super) unfreezable: Mutex<bool>,
+    /// Where the destination's agent is killed, its whole host is.
+    pub(super) whole_host: AtomicBool,
 }
 
 fn place(side: Side) -> usize {
@@ -123,6 +125,7 @@ impl World {
             frozen: Default::default(),
             nameless: AtomicBool::default(),
             unfreezable: Mutex::default(),
+            whole_host: AtomicBool::default(),
         };
         for unit in 0..count {
             assert!(world.send(unit, Side::Source, &request::register(Key::NONE, KEY, true)));
@@ -618,6 +621,9 @@ impl Wire {
             Err(killed) => {
                 assert!(killed.is::<Killed>(), "the destination's agent panicked");
                 self.world.kill[1].store(usize::MAX, Ordering::SeqCst);
+                if self.world.whole_host.load(Ordering::SeqCst) {
+                    lock(&self.world.qemus).guests[1] = Guest::Absent;
+                }
                 *served = None;
                 Err(lost())
             }
@@ -659,6 +665,19 @@ impl Wire {
             let log: Arc<dyn Log> = log;
             resume(&site, &log, None).unwrap();
         }
+    }
+
+    /// The destination's agent asks what the source's has of a handover that it has open itself, and does what it can.
+    pub(super) fn ask_source(&self) {
+        let site: Arc<dyn Site> = self.host();
+        let Some(log) = self.world.log(Side::Destination).filter(|log| log.ended().is_none()) else { return };
+        let source = self.world.log(Side::Source);
+        let record = source.map(|log| crate::migrate::remains::record(&*log, &log.begun().luns));
+        let verdict = self.world.log(Side::Source).and_then(|log| log.ended());
+        let record = record.map(|record| peer::message::Record { verdict, ..record });
+        let guest = crate::migrate::talk::word(self.world.guest(Side::Source)).map(str::to_owned);
+        let log: Arc<dyn Log> = log;
+        resume(&site, &log, Some(&Records { record, guest })).unwrap();
     }
 
     pub(super) fn break_off(&self) {

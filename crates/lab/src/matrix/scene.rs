@@ -1,0 +1,229 @@
+//! One case on its stage: everything is new for it, and gone after it.
+
+use super::case::{Case, Victim};
+use super::judge;
+use super::sight::Sight;
+use super::situation::Situation;
+use crate::leash::{Cut, Held, Reins, Said, Ways};
+use crate::process::{DEADLINE, wait_for};
+use crate::served::Served;
+use crate::stage::{Disk, Guest, Host, Life, Qemus, Stage};
+use crate::states::{GUEST, Nodes, Standing};
+use crate::tenure::Tenure;
+use agent::migrate::{Order, Report};
+use anyhow::{Context, Result, bail};
+use qmp::{Client, Object, Opening};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The guest.
+pub(super) const VM: &str = "web";
+/// How long a migration with everything that goes wrong in it may take.
+const LONG: Duration = Duration::from_secs(60);
+/// How long the recovery may take once everybody is there again.
+const RECOVERY: Duration = Duration::from_secs(25);
+
+/// The programs of a scene.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// `tenure`.
+    pub tenure: Tenure,
+    /// `agent-on-a-leash`.
+    pub agent: PathBuf,
+    /// `scripted-qemu`.
+    pub qemu: PathBuf,
+}
+
+impl Programs {
+    /// Those that were built there.
+    #[must_use]
+    pub fn below(directory: &Path) -> Self {
+        Self {
+            tenure: Tenure::at(&directory.join("tenure")),
+            agent: directory.join("agent-on-a-leash"),
+            qemu: directory.join("scripted-qemu"),
+        }
+    }
+}
+
+/// How it went.
+#[derive(Clone, Debug)]
+pub(super) struct Played {
+    /// What both agents told, each in its order.
+    pub(super) steps: Vec<(Host, Said)>,
+    /// What the operator was asked.
+    pub(super) asked: Option<String>,
+}
+
+/// Two hosts, their target, and everybody who looks.
+pub(super) struct Scene {
+    pub(super) stage: Stage,
+    pub(super) nodes: Vec<Nodes>,
+    pub(super) situation: Situation,
+    pub(super) victim: Option<Victim>,
+    pub(super) sight: Arc<Sight>,
+    reins: [Reins; 2],
+    ways: Ways,
+    agent: PathBuf,
+    _cuts: Vec<Cut>,
+    _served: Vec<(Served, Standing)>,
+}
+
+impl Scene {
+    pub(super) fn set(programs: &Programs, situation: &Situation, victim: Option<Victim>) -> Result<Self> {
+        let serve = |unit: &super::situation::Unit| {
+            let served = programs.tenure.target(&[&format!("memory=1M,profile={}", unit.profile)])?;
+            Ok((served, unit.guest.standing))
+        };
+        let served = situation.units.iter().map(serve).collect::<Result<Vec<_>>>()?;
+        let mut nodes = served.iter().map(|(served, _)| Nodes::new(served, 0)).collect::<Result<Vec<_>>>()?;
+        for (nodes, unit) in nodes.iter_mut().zip(&situation.units) {
+            nodes.set_up(unit.guest)?;
+        }
+        let disks = served.iter().map(|(served, _)| Disk::of(served, 0).with_key(GUEST)).collect();
+        let qemus = Qemus::Processes(programs.qemu.clone());
+        let stage = Stage::set(&programs.tenure, qemus, vec![Guest::new(VM, disks)])?;
+        let sight = Arc::new(Sight::new(&served)?);
+        let hold = |host: Host| {
+            let sight = Arc::clone(&sight);
+            Reins::hold(&stage.path(host.name()), move |said| sight.look(said))
+        };
+        let reins = [hold(Host::Alpha)?, hold(Host::Beta)?];
+        let ways = Ways::default();
+        let cut = |host| Cut::between(&stage.between(host), &stage.door(host), &ways);
+        let cuts = Host::BOTH.into_iter().map(cut).collect::<Result<_>>()?;
+        let (situation, agent) = (situation.clone(), programs.agent.clone());
+        let (_cuts, _served) = (cuts, served);
+        let scene = Self { stage, nodes, situation, victim, sight, reins, ways, agent, _cuts, _served };
+        scene.begin()?;
+        Ok(scene)
+    }
+
+    fn begin(&self) -> Result<()> {
+        let life = if self.situation.paused { Life::Paused } else { Life::Runs };
+        self.stage.start_qemu(VM, Host::Alpha, life, &[])?;
+        let fault: Vec<_> = self.situation.fault.iter().flat_map(|fault| ["--fault", *fault]).collect();
+        self.stage.start_qemu(VM, Host::Beta, Life::Waits, &fault)?;
+        Host::BOTH.into_iter().try_for_each(|host| self.start_agent(host))
+    }
+
+    fn start_agent(&self, host: Host) -> Result<()> {
+        let mut command = Command::new(&self.agent);
+        self.stage.start_agent_as(host, command.arg("--leash").arg(self.stage.path(host.name())))
+    }
+
+    fn reins(&self, host: Host) -> &Reins {
+        let [alpha, beta] = &self.reins;
+        if host == Host::Alpha { alpha } else { beta }
+    }
+
+    /// Orders the migration, has the victim die where the case says, brings it back, and judges what came of it.
+    pub(super) fn play(mut self, case: Option<&Case>) -> Result<Played> {
+        let report = self.perform(case)?;
+        let ends = self.settle(report.as_ref())?;
+        judge::judge(&mut self, report.as_ref(), &ends)?;
+        let asked = report.filter(|report| report.exit == 7).map(|report| report.reason);
+        let told = |host: Host| self.reins(host).told().into_iter().map(move |said| (host, said));
+        Ok(Played { steps: Host::BOTH.into_iter().flat_map(told).collect(), asked })
+    }
+
+    /// What the migration told, if its agent lived to tell it.
+    fn perform(&self, case: Option<&Case>) -> Result<Option<Report>> {
+        if let Some(case) = case {
+            self.reins(case.host).stop_at(case.when, &case.step, case.nth);
+        }
+        let ended = Mutex::new(None);
+        thread::scope(|scope| {
+            let order = scope.spawn(|| self.migrate());
+            let held = case.map(|case| {
+                let held = self.reins(case.host).wait(LONG, || order.is_finished());
+                held.context("that step was not reached")
+            });
+            let struck = held.transpose().and_then(|held| match (held, case) {
+                (Some(held), Some(case)) => self.strike(case.victim, held, &|| order.is_finished()),
+                _ => Ok(()),
+            });
+            *ended.lock().unwrap_or_else(PoisonError::into_inner) = order.join().ok().flatten();
+            struck
+        })?;
+        Ok(ended.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn migrate(&self) -> Option<Report> {
+        let deadline = Instant::now() + LONG;
+        let order = Order { wait: 20, ..Order::new(VM, Host::Beta.name()) };
+        let Ok(Value::Object(order)) = serde_json::to_value(order) else { return None };
+        let client = Client::connect(&self.stage.control(Host::Alpha), &Opening::default(), deadline).ok()?;
+        serde_json::from_value(client.execute("migrate", order, deadline).ok()?).ok()
+    }
+
+    /// Kills while somebody stands, lets that one go on, and starts again what an operator, or the service manager, would.
+    fn strike(&self, victim: Victim, held: Held, over: &dyn Fn() -> bool) -> Result<()> {
+        if let Some(host) = victim.qemu() {
+            // The one of the situation's own fault may be gone already.
+            let _ = self.stage.kill_qemu(VM, host);
+        }
+        if let Some(host) = victim.agent() {
+            self.stage.kill_agent(host)?;
+        }
+        if victim == Victim::Link {
+            self.ways.cut();
+        }
+        drop(held);
+        if let Some(host) = victim.agent() {
+            self.start_agent(host)?;
+        }
+        if victim == Victim::Link {
+            // It stays cut until somebody has found it so.
+            let _ = wait_for(DEADLINE, || (self.ways.refused() > 0 || over()).then_some(()));
+            self.ways.mend();
+        }
+        Ok(())
+    }
+
+    /// Everybody is there again. Waits until neither journal has anything open, and gives how each says that it ended.
+    fn settle(&self, report: Option<&Report>) -> Result<[Option<String>; 2]> {
+        let end = Instant::now() + RECOVERY;
+        let mut said = report.map(|report| report.reason.clone()).unwrap_or_default();
+        loop {
+            let records = Host::BOTH.map(|host| self.record(host));
+            let [alpha, beta] = records;
+            let (alpha, beta) = (alpha?, beta?);
+            let open = |record: &Value| record.is_object() && record.get("verdict").is_none();
+            if !open(&alpha) && !open(&beta) {
+                let verdict =
+                    |record: &Value| record.get("verdict").and_then(Value::as_str).map(str::to_owned);
+                return Ok([verdict(&alpha), verdict(&beta)]);
+            }
+            if Instant::now() >= end {
+                bail!(
+                    "unfinished at {}: {said}",
+                    if open(&alpha) { "the source" } else { "the destination" }
+                );
+            }
+            for (host, record) in Host::BOTH.into_iter().zip([&alpha, &beta]) {
+                if open(record) {
+                    said = self.resume(host).unwrap_or(said);
+                }
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn record(&self, host: Host) -> Result<Value> {
+        Ok(self.stage.status(VM, host)?.get("record").cloned().unwrap_or_default())
+    }
+
+    /// `tenure handover resume`, without any word of the operator's.
+    fn resume(&self, host: Host) -> Option<String> {
+        let deadline = Instant::now() + LONG;
+        let client = Client::connect(&self.stage.control(host), &Opening::default(), deadline).ok()?;
+        let order: Object = json!({ "vm": VM, "vouched": false }).as_object().cloned()?;
+        let report = client.execute("handover-resume", order, deadline).ok()?;
+        report.get("reason").and_then(Value::as_str).map(str::to_owned)
+    }
+}

@@ -1,0 +1,80 @@
+//! `cargo xtask crash`: the crash matrix of the lab.
+
+use crate::report::{Done, Report};
+use crate::shell;
+use anyhow::{Result, ensure};
+use clap::Args;
+use lab::matrix::{self, Case, Programs, Situation, Summary};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// What is played.
+#[derive(Args)]
+pub(crate) struct CrashArgs {
+    /// Every situation, and around every round of commands to the devices, too
+    #[arg(long)]
+    full: bool,
+    /// Only the cases whose names begin so
+    #[arg(long, value_name = "NAME")]
+    case: Option<String>,
+    /// Where the programs were built, instead of building them
+    #[arg(long, value_name = "DIRECTORY")]
+    programs: Option<PathBuf>,
+}
+
+/// The matrix alone.
+///
+/// # Errors
+/// If a case ended otherwise than it must.
+pub(crate) fn run(args: &CrashArgs) -> Result<()> {
+    let programs = match &args.programs {
+        Some(programs) => programs.clone(),
+        None => {
+            shell::cargo(&["build", "--release", "-p", "tenure", "-p", "tenure-lab"], &[])?;
+            shell::root().join("target/release")
+        }
+    };
+    let summary = matrix(&Programs::below(&programs), args)?;
+    println!("{summary}");
+    ensure!(summary.exceptions.is_empty(), "{summary}");
+    Ok(())
+}
+
+/// The matrix as a step.
+pub(crate) fn steps(report: &mut Report) {
+    report.step("crash matrix", || {
+        let args = CrashArgs { full: false, case: None, programs: None };
+        let summary = matrix(&Programs::below(&shell::root().join("target/release")), &args)?;
+        ensure!(summary.exceptions.is_empty(), "{summary}");
+        Ok(Done::Passed(summary.to_string()))
+    });
+}
+
+fn matrix(programs: &Programs, args: &CrashArgs) -> Result<Summary> {
+    let begun = Instant::now();
+    let cases = cases(programs, args)?;
+    eprintln!("{} cases", cases.len());
+    let tell = |case: &Case, ended: &Result<Option<String>>| match ended {
+        Err(error) => eprintln!("cargo xtask crash --case {case}: {error:#}"),
+        Ok(Some(asked)) => eprintln!("{case}: asked: {asked}"),
+        Ok(_) => {}
+    };
+    let summary = matrix::play(programs, cases, &tell);
+    eprintln!("{summary}, {:.0} s", begun.elapsed().as_secs_f32());
+    Ok(summary)
+}
+
+/// One that is named whole is played without looking for the others.
+fn cases(programs: &Programs, args: &CrashArgs) -> Result<Vec<Case>> {
+    let named = args.case.as_deref().unwrap_or_default();
+    if let Ok(case) = named.parse::<Case>() {
+        return Ok(vec![case]);
+    }
+    let situations = if args.full || !named.is_empty() { Situation::all() } else { Situation::usual() };
+    let begins = |situation: &Situation| named.is_empty() || named.split('/').next() == Some(situation.name);
+    let situations: Vec<_> = situations.into_iter().filter(begins).collect();
+    let mut cases = matrix::enumerate(programs, &situations, args.full)?;
+    cases.retain(|case| case.to_string().starts_with(named));
+    ensure!(!cases.is_empty(), "no case is called {named}");
+    Ok(cases)
+}
