@@ -19,6 +19,10 @@ const RAISE: u64 = 8;
 /// Bytes per second beyond which there is no holding back: no network is so fast.
 const OPEN: u64 = 1 << 34;
 
+/// Bytes on the wire that are not worth waiting for, on any network.
+const CHEAP: u64 = 1 << 20;
+/// Bytes of memory in which QEMU finds zeros within the shortest limit that anybody wants.
+const SCANNED: u64 = 256 << 20;
 /// Steps in which nothing went before it is let go all the same.
 const PATIENT: u8 = 8;
 
@@ -37,9 +41,11 @@ pub(super) enum Next {
 #[derive(Clone, Debug)]
 pub(super) struct Pacer {
     limit: Duration,
-    last: Option<(Duration, u64)>,
+    last: Option<(Duration, Transfer)>,
     /// Bytes of `remaining` that went in a second: zero pages cost next to nothing and are not in QEMU's rate.
     falling: u64,
+    /// What the rest costs on the wire, if it is like what went last.
+    cost: Option<u64>,
     /// Bytes per second that QEMU may send, as long as it is held back.
     held: Option<u64>,
     /// Steps in which nothing went.
@@ -49,12 +55,15 @@ pub(super) struct Pacer {
 impl Pacer {
     /// Of a QEMU that is held back to so many bytes per second.
     pub(super) const fn new(limit: Duration, held: u64) -> Self {
-        Self { limit, last: None, falling: 0, held: Some(held), stuck: 0 }
+        Self { limit, last: None, falling: 0, cost: None, held: Some(held), stuck: 0 }
     }
 
     /// `now` since the memory began to be sent.
     pub(super) fn look(&mut self, now: Duration, transfer: &Transfer) -> Next {
-        let measured = self.observe(now, transfer.remaining);
+        let measured = self.observe(now, transfer);
+        if self.held.is_some() && self.is_cheap(transfer.remaining) {
+            return Next::Stop;
+        }
         // Held back, QEMU's own rate says nothing.
         let rate = if self.held.is_some() { self.falling } else { transfer.rate.max(self.falling) };
         match (time_for(transfer.remaining, rate), self.held) {
@@ -67,9 +76,14 @@ impl Pacer {
         }
     }
 
+    /// Next to nothing is to be sent: there is no time in which a busy host could look again.
+    fn is_cheap(&self, remaining: u64) -> bool {
+        remaining <= SCANNED && self.cost.is_some_and(|cost| cost <= CHEAP)
+    }
+
     /// Never so fast that it might be through before the next look.
     fn faster(&mut self, held: u64, needed: Duration) -> Next {
-        let room = needed.as_micros() / self.limit.max(STEP).as_micros();
+        let room = needed.as_micros() / (4 * self.limit.max(STEP)).as_micros();
         let raise = u64::try_from(room).unwrap_or(RAISE).clamp(1, RAISE);
         let faster = held.saturating_mul(raise);
         self.held = (faster < OPEN).then_some(faster);
@@ -87,15 +101,21 @@ impl Pacer {
     }
 
     /// Whether enough time went since the last to tell.
-    fn observe(&mut self, now: Duration, remaining: u64) -> bool {
-        if let Some((then, before)) = self.last {
-            let (time, gone) = (now.saturating_sub(then), before.saturating_sub(remaining));
+    fn observe(&mut self, now: Duration, transfer: &Transfer) -> bool {
+        if let Some((then, before)) = &self.last {
+            let time = now.saturating_sub(*then);
             if time < if self.held.is_some() { STEP } else { NEAR / 2 } {
                 return false;
             }
+            let gone = before.remaining.saturating_sub(transfer.remaining);
+            let sent = transfer.transferred.saturating_sub(before.transferred);
             self.falling = per_second(gone, time);
+            self.cost = u128::from(transfer.remaining)
+                .saturating_mul(u128::from(sent))
+                .checked_div(u128::from(gone))
+                .map(|cost| u64::try_from(cost).unwrap_or(u64::MAX));
         }
-        self.last.replace((now, remaining)).is_some()
+        self.last.replace((now, transfer.clone())).is_some()
     }
 }
 
@@ -165,29 +185,43 @@ mod tests {
     }
 
     /// What QEMU sends in a step: `cost` bytes for each page, and no more than it may.
-    fn through(remaining: u64, bandwidth: Option<u64>, cost: u64) -> u64 {
-        let bytes = bandwidth.map_or(u64::MAX, |rate| rate / 10);
-        remaining.saturating_sub((bytes / cost).saturating_add(1).saturating_mul(4096))
+    fn advance(transfer: &mut Transfer, bandwidth: u64, cost: u64) {
+        let pages = bandwidth / 10 / cost + 1;
+        transfer.remaining = transfer.remaining.saturating_sub(pages * 4096);
+        transfer.transferred += pages * cost;
+    }
+
+    /// How much is left, and at which pace, when it stops or lets go.
+    fn paced(memory: u64, cost: u64) -> (Transfer, Option<u64>, Next) {
+        let (mut pacer, mut held, mut now) = (Pacer::new(limit(), 4096), 4096, Duration::ZERO);
+        let mut sent = transfer(memory, 0);
+        loop {
+            assert!(sent.remaining > 0, "{memory} bytes, {cost} for a page: QEMU switched over by itself");
+            assert!(now < Duration::from_secs(5), "{memory} bytes, {cost} for a page: held back for ever");
+            match pacer.look(now, &sent) {
+                next @ (Next::Stop | Next::Faster(None, _)) => return (sent, pacer.held, next),
+                Next::Faster(Some(rate), _) => held = rate,
+                Next::Look(_) => {}
+            }
+            now += STEP;
+            advance(&mut sent, held, cost);
+        }
     }
 
     #[test]
     fn memory_of_zeros_and_of_data_small_and_large_is_never_through_before_the_guest_was_stopped() {
         for (memory, cost) in [(17 << 20, 9), (64 << 20, 9), (64 << 20, 4104), (1 << 30, 9), (1 << 40, 9)] {
-            let (mut pacer, mut remaining, mut held) = (Pacer::new(limit(), 4096), memory, Some(4096));
-            let mut now = Duration::ZERO;
-            loop {
-                assert!(remaining > 0, "{memory} bytes, {cost} for a page: QEMU switched over by itself");
-                match pacer.look(now, &transfer(remaining, 0)) {
-                    Next::Stop => break,
-                    Next::Faster(rate, _) if rate.is_none() => break,
-                    Next::Faster(rate, _) => held = rate,
-                    Next::Look(_) => {}
-                }
-                now += STEP;
-                remaining = through(remaining, held, cost);
-            }
-            assert!(now < Duration::from_secs(5), "{memory} bytes: held back for {now:?}");
+            paced(memory, cost);
         }
+    }
+
+    #[test]
+    fn a_small_guest_of_zeros_is_stopped_while_it_could_not_be_through_for_long() {
+        let (sent, held, next) = paced(64 << 20, 9);
+        assert_eq!((held, next), (Some(4096), Next::Stop));
+        assert!(sent.remaining > 63 << 20);
+        let (_, held, next) = paced(64 << 20, 4104);
+        assert!(held > Some(4096) && next == Next::Stop, "data is sent while the guest runs");
     }
 
     #[test]

@@ -517,7 +517,8 @@ impl Machine for Host {
         }
         qemus.advance();
         let (stage, remaining) = (qemus.stage, qemus.remaining);
-        Ok(Transfer { stage, remaining, total: 100 << 20, rate: 100 << 20, ..Transfer::default() })
+        let (total, rate) = (100 << 20, 100 << 20);
+        Ok(Transfer { stage, remaining, total, rate, transferred: total - remaining, ..Transfer::default() })
     }
 
     fn wait(&self, until: Instant) {
