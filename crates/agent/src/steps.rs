@@ -176,6 +176,7 @@ mod tests {
             method: None,
             allow_absence: false,
             stays_paused: false,
+            orchestrated: false,
         }
     }
 

@@ -60,12 +60,14 @@ impl Sequence {
     pub fn admit(&mut self, request: &Request) -> Result<(), Refusal> {
         match (request, self.open) {
             (Request::Ping | Request::State(_), _) => Ok(()),
+            // It is led over a link of its own.
+            (Request::Take(_), None) => Ok(()),
             (Request::Open(open), None) => {
                 let course = if open.options.plan_only { Course::Planning } else { Course::Moving };
                 self.begin(open.handover, course)
             }
             (Request::Recover(recover), None) => self.begin(recover.record.handover, Course::Recovering),
-            (Request::Open(_) | Request::Recover(_), Some(open)) => {
+            (Request::Open(_) | Request::Recover(_) | Request::Take(_), Some(open)) => {
                 Err(out_of_order(request, &format!("handover {} is open on this link", open.handover)))
             }
             (_, None) => Err(unknown(request)),

@@ -3,7 +3,7 @@
 use super::{Claim, Host};
 use crate::config::Vm;
 use handover::ENGINE_REVISION;
-use peer::message::{Guest, Id, Open, Records, Recover};
+use peer::message::{Guest, Id, Open, Records, Recover, Taken};
 use peer::{Agreed, HostName, LinkEnd, Refusal, Reply, Request, Service, Session, TurnedAway};
 use qmp::{CodecError, CommandError, Object};
 use serde_json::Value;
@@ -37,6 +37,14 @@ pub trait Guests: Send + Sync {
     /// # Errors
     /// What the peer is told.
     fn records(&self, vm: &Vm, peer: &HostName, handover: Option<Id>) -> Result<Records, Refusal>;
+
+    /// A guest that was frozen for this peer is handed over to it, led by this host.
+    ///
+    /// # Errors
+    /// What the peer is told: it was not frozen, or not for this peer.
+    fn take(&self, _vm: &Vm, _peer: &HostName) -> Result<Taken, Refusal> {
+        Err(Refusal::new("Refused", "nothing is handed over here"))
+    }
 
     /// A handover to this host begins.
     ///
@@ -108,6 +116,12 @@ impl Session for PeerSession {
             Request::State(state) => {
                 let vm = self.guest(&state.guest)?;
                 self.door.guests.records(&vm, peer, state.handover).map(Reply::State)
+            }
+            Request::Take(take) => {
+                let vm = self.guest(&take.guest)?;
+                vm.may_move(peer).map_err(|why| Refusal::new("Refused", why))?;
+                self.same_engine()?;
+                self.door.guests.take(&vm, peer).map(Reply::Taken)
             }
             Request::Open(open) => self.open(open),
             Request::Recover(recover) => self.recover(recover),

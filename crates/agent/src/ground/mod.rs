@@ -202,14 +202,24 @@ impl Ground {
     /// of the guest is not over by the deadline. The records may say `handover` then: end it with [`Self::restore`].
     pub fn freeze(&mut self, deadline: Instant) -> Result<Frozen, Error> {
         if self.locks.is_empty() {
-            self.enter(deadline)?;
+            self.enter(None, deadline)?;
         }
         self.guest.refresh()?;
         self.look_again()
     }
 
-    fn enter(&mut self, deadline: Instant) -> Result<(), Error> {
-        let enter = Change::State { state: State::Handover, handover: Some(self.handover), why: None };
+    /// The same, for longer than this process may live: the record says why, and the guest gets BUSY until that is ended.
+    ///
+    /// # Errors
+    /// As [`Self::freeze`].
+    pub fn hold(&mut self, why: &str, deadline: Instant) -> Result<Frozen, Error> {
+        self.enter(Some(why.to_owned()), deadline)?;
+        self.guest.refresh()?;
+        self.look_again()
+    }
+
+    fn enter(&mut self, why: Option<String>, deadline: Instant) -> Result<(), Error> {
+        let enter = Change::State { state: State::Handover, handover: Some(self.handover), why };
         let all = || self.units.iter().chain(&self.resting);
         let changes: Vec<_> = all().map(|unit| (unit.lun.clone(), enter.clone())).collect();
         self.guest.append(&changes)?;

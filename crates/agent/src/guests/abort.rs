@@ -34,7 +34,12 @@ impl Hosted {
         let vm = config.vm(name).ok_or_else(|| refuse(format!("there is no vm {name} here")))?;
         let under_way = self.host.busy().has(name);
         let claim = self.interrupt(vm)?;
-        let Some(last) = self.last(vm)? else { return Err(refuse(nothing(vm))) };
+        let last = self.last(vm)?;
+        if last.as_ref().is_none_or(|last| !last.is_open()) && self.let_go(vm)? {
+            let why = format!("{name} is not frozen any more; whoever stopped it may let it run here");
+            return Ok(undone(Report::new(Verdict::Kept, why)));
+        }
+        let Some(last) = last else { return Err(refuse(nothing(vm))) };
         let report = match last.is_open() {
             true => self.end(vm, &last, claim)?,
             false if under_way || release => {
@@ -43,7 +48,7 @@ impl Hosted {
             }
             false => return Err(refuse(nothing(vm))),
         };
-        if release && report.verdict != Verdict::Refused { self.release(vm, report) } else { Ok(report) }
+        if release && report.verdict != Verdict::Refused { self.give_away(vm, report) } else { Ok(report) }
     }
 
     /// Asks a migration of this host's to end, and waits until it has.
@@ -69,17 +74,17 @@ impl Hosted {
         let _ = link.reconnect();
         let report = match open.begun.side {
             Side::Source => {
-                let home = self.home(vm, Role::Source);
+                let home = self.home_of(vm, &open.begun);
                 migrate::abort(&home, &link, &self.open_log(vm)?, &Unwatched).map_err(refuse)?
             }
-            Side::Destination => self.give_up(vm, &link, claim)?,
+            Side::Destination => self.give_up(vm, open, &link, claim)?,
         };
         Ok(undone(report))
     }
 
     /// This host promises never to run the guest. The source's agent, which leads, then takes back what came here.
-    fn give_up(&self, vm: &Vm, link: &dyn Link, claim: Claim) -> Result<Report, Refusal> {
-        let site: Arc<dyn Site> = Arc::new(self.home(vm, Role::Destination));
+    fn give_up(&self, vm: &Vm, open: &Handover, link: &dyn Link, claim: Claim) -> Result<Report, Refusal> {
+        let site: Arc<dyn Site> = Arc::new(self.home_of(vm, &open.begun));
         let log = self.open_log(vm)?;
         let told = Self::ask_source(vm, link, &*log).map(|records| talk::view(&records));
         if let Err(forbidden) = incoming::give_up(&site, &log, told) {
@@ -99,7 +104,7 @@ impl Hosted {
     }
 
     /// What is left here of the last handover, which has ended or was given up.
-    fn release(&self, vm: &Vm, report: Report) -> Result<Report, Refusal> {
+    fn give_away(&self, vm: &Vm, report: Report) -> Result<Report, Refusal> {
         let _claim = self.interrupt(vm)?;
         let Some(last) = self.last(vm)? else { return Ok(report) };
         let here = is_here(&last);

@@ -1,4 +1,4 @@
-//! The guests' commands on the control socket: `migrate` with its progress, `migrate-cancel`, `handover-resume`, `handover-abort`.
+//! The guests' commands on the control socket: `migrate` with its progress, `migrate-cancel`, `handover-resume` and its like.
 
 use super::Hosted;
 use crate::migrate::{Order, Progress, Report, Watch};
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The event that tells how a migration goes.
 pub const PROGRESS: &str = "MIGRATION_PROGRESS";
 
-/// The arguments of `migrate-cancel`.
+/// The arguments of `migrate-cancel` and `handover-release`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Cancel {
@@ -29,6 +29,27 @@ struct Resume {
     /// The operator vouches that the guest did not run at the other host and will not.
     #[serde(default)]
     vouched: bool,
+}
+
+/// The arguments of `handover-freeze`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Freeze {
+    vm: String,
+    /// For which peer.
+    to: String,
+    /// The operator's word that the guest is stopped.
+    #[serde(default)]
+    stopped: bool,
+}
+
+/// The arguments of `handover-take`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Take {
+    vm: String,
+    /// From which peer.
+    from: String,
 }
 
 /// The arguments of `handover-abort`.
@@ -96,6 +117,9 @@ impl Hosted {
             "migrate-cancel" => self.cancel(arguments),
             "handover-resume" => self.resumed(arguments),
             "handover-abort" => self.aborted(arguments),
+            "handover-freeze" => self.frozen(arguments),
+            "handover-take" => self.took(arguments),
+            "handover-release" => self.released(arguments),
             _ => return None,
         })
     }
@@ -119,6 +143,21 @@ impl Hosted {
     fn aborted(&self, arguments: Object) -> Result<Value, CommandError> {
         let Abort { vm, release } = read(arguments)?;
         told(&self.abort(&vm, release)?)
+    }
+
+    fn frozen(&self, arguments: Object) -> Result<Value, CommandError> {
+        let Freeze { vm, to, stopped } = read(arguments)?;
+        told(&self.freeze(&vm, &to, stopped)?)
+    }
+
+    fn took(&self, arguments: Object) -> Result<Value, CommandError> {
+        let Take { vm, from } = read(arguments)?;
+        told(&self.take(&vm, &from)?)
+    }
+
+    fn released(&self, arguments: Object) -> Result<Value, CommandError> {
+        let Cancel { vm } = read(arguments)?;
+        told(&self.release(&vm)?)
     }
 
     fn resumed(&self, arguments: Object) -> Result<Value, CommandError> {

@@ -3,13 +3,15 @@
 
 use super::log::BookLog;
 use super::machine::QemuMachine;
+use super::orchestrate;
+use super::orchestrated::Orchestrated;
 use crate::conduct::{Hands, NotDurable};
 use crate::config::Vm;
 use crate::ground::{self, Fate, Place, Way};
 use crate::journal::Journals;
 use crate::migrate::{Begin, End, Ground, Log, Lun, Machine, Site, Trouble, UnitEnd};
 use crate::steps::{Step, Steps};
-use crate::vmm::{Backing, Role};
+use crate::vmm::{Backing, Role, Vmm};
 use handover::{Side, Tracked, UnitIndex, Verdict};
 use ledger::{HandoverId, Ledger, LunId, Owner};
 use pr_helper::opening::LinuxDevices;
@@ -24,17 +26,56 @@ const FREEZE: Duration = Duration::from_secs(10);
 /// A guest of this host.
 pub(super) struct Home {
     vm: Vm,
-    machine: QemuMachine,
+    machine: Driven,
     ledger: Arc<Ledger>,
     journals: Journals,
     steps: Steps,
 }
 
+/// Who drives its QEMU.
+enum Driven {
+    ByUs(QemuMachine),
+    BySomebodyElse(Orchestrated),
+}
+
+impl Driven {
+    const fn vmm(&self) -> Option<&Vmm> {
+        match self {
+            Self::ByUs(machine) => machine.vmm(),
+            Self::BySomebodyElse(machine) => machine.vmm(),
+        }
+    }
+}
+
 impl Home {
     /// The guest as it is now; its QEMU may be gone.
     pub(super) fn new(vm: Vm, ledger: Arc<Ledger>, journals: Journals, role: Role, steps: Steps) -> Self {
-        let machine = QemuMachine::new(&vm, role, steps.clone());
+        let machine = Driven::ByUs(QemuMachine::new(&vm, role, steps.clone()));
         Self { vm, machine, ledger, journals, steps }
+    }
+
+    /// The same, where somebody else moves the guest. `here`: it stands here already.
+    pub(super) fn orchestrated(self, role: Role, here: bool) -> Self {
+        let machine = Driven::BySomebodyElse(Orchestrated::new(&self.vm, role, here, self.steps.clone()));
+        Self { machine, ..self }
+    }
+
+    /// The guest, which stands still, is frozen until that is ended.
+    pub(super) fn hold(&self, handover: HandoverId, why: &str) -> Result<(), Trouble> {
+        let mut ground = self.open_ground(handover, Side::Source)?;
+        orchestrate::hold(&mut ground, why).map_err(trouble)
+    }
+
+    fn open_ground(&self, handover: HandoverId, side: Side) -> Result<ground::Ground, Trouble> {
+        let order = ground::Order {
+            ledger: &self.ledger,
+            owner: Owner(self.vm.record().to_owned()),
+            handover,
+            side,
+            timeout: TIMEOUT,
+            devices: &LinuxDevices::default(),
+        };
+        ground::Ground::open(&order, &self.places()?).map_err(trouble)
     }
 
     /// Those of the configuration, and those that QEMU names.
@@ -103,19 +144,18 @@ impl Site for Home {
     }
 
     fn machine(&self) -> &dyn Machine {
-        &self.machine
+        match &self.machine {
+            Driven::ByUs(machine) => machine,
+            Driven::BySomebodyElse(machine) => machine,
+        }
+    }
+
+    fn orchestrated(&self) -> bool {
+        matches!(self.machine, Driven::BySomebodyElse(_))
     }
 
     fn ground(&self, handover: u128, side: Side) -> Result<Arc<dyn Ground>, Trouble> {
-        let order = ground::Order {
-            ledger: &self.ledger,
-            owner: Owner(self.vm.record().to_owned()),
-            handover: HandoverId(handover),
-            side,
-            timeout: TIMEOUT,
-            devices: &LinuxDevices::default(),
-        };
-        let ground = ground::Ground::open(&order, &self.places()?).map_err(trouble)?;
+        let ground = self.open_ground(HandoverId(handover), side)?;
         Ok(Arc::new(HomeGround { ground: Mutex::new(ground), steps: self.steps.clone() }))
     }
 

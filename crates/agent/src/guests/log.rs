@@ -118,6 +118,7 @@ fn begun(begin: &Begin) -> Begun {
         method: begin.options.method.as_deref().and_then(|method| method.parse().ok()),
         allow_absence: begin.options.allow_absence,
         stays_paused: !begin.was_running,
+        orchestrated: begin.options.orchestrated,
     }
 }
 
@@ -142,6 +143,7 @@ pub(super) fn from_begun(begun: &Begun) -> Begin {
             allow_absence: begun.allow_absence,
             stay_paused: begun.stays_paused,
             plan_only: false,
+            orchestrated: begun.orchestrated,
         },
         nonces: begun.luns.iter().map(|lun| lun.nonce).collect(),
         was_running: !begun.stays_paused,

@@ -7,14 +7,16 @@ mod dial;
 mod home;
 mod log;
 mod machine;
+mod orchestrate;
+mod orchestrated;
 
 pub use crate::migrate::CallError;
 pub use command::PROGRESS;
 
 use crate::config::Vm;
-use crate::daemon::{Guests, Host, Part};
+use crate::daemon::{Claim, Guests, Host, Part};
 use crate::incoming::{self, Incoming};
-use crate::journal::{Handover, Journals};
+use crate::journal::{Begun, Handover, Journals};
 use crate::migrate::{
     Link, Log, Order, Report, Site, Unwatched, Verdict, Watch, migrate, remains, resume, talk,
 };
@@ -27,8 +29,9 @@ use handover::Side;
 use home::Home;
 use ledger::Ledger;
 use log::BookLog;
+use orchestrate::Taking;
 use peer::HostName;
-use peer::message::{Guest as Named, Id, Open, Record, Records, Recover, Refusal, Reply, Request};
+use peer::message::{Guest as Named, Id, Open, Record, Records, Recover, Refusal, Reply, Request, Taken};
 use qmp::server::Session;
 use qmp::{CommandError, Object};
 use serde_json::Value;
@@ -45,6 +48,7 @@ pub struct Hosted {
     ledger: Arc<Ledger>,
     journals: Journals,
     cancels: Cancels,
+    taking: Taking,
     observer: Option<Arc<dyn Observer>>,
 }
 
@@ -81,12 +85,37 @@ impl Hosted {
         let journals = Journals::new(&config.agent.state, &config.agent.name.to_string());
         let journals = journals.observed(observer.clone());
         let (host, ledger) = (Arc::clone(host), Arc::new(ledger));
-        Self { host, ledger, journals, cancels: Cancels::default(), observer }
+        let (cancels, taking) = (Cancels::default(), Taking::default());
+        Self { host, ledger, journals, cancels, taking, observer }
     }
 
     fn home(&self, vm: &Vm, role: Role) -> Home {
         let steps = Steps::observed(self.observer.clone(), &vm.name);
         Home::new(vm.clone(), Arc::clone(&self.ledger), self.journals.clone(), role, steps)
+    }
+
+    fn orchestrated(&self, vm: &Vm, role: Role, here: bool) -> Home {
+        self.home(vm, role).orchestrated(role, here)
+    }
+
+    /// The guest of an unfinished handover.
+    fn home_of(&self, vm: &Vm, begun: &Begun) -> Home {
+        let role = match begun.side {
+            Side::Source => Role::Source,
+            Side::Destination => Role::Destination,
+        };
+        if begun.orchestrated { self.orchestrated(vm, role, true) } else { self.home(vm, role) }
+    }
+
+    /// The sole right to move a guest of which nothing is unfinished.
+    fn sole(&self, vm: &Vm) -> Result<Claim, Refusal> {
+        let busy = || refuse(format!("a handover of vm {} is under way", vm.name));
+        let claim = self.host.busy().claim(&vm.name).ok_or_else(busy)?;
+        if let Some(open) = self.last(vm)?.filter(Handover::is_open) {
+            let why = format!("handover {} of vm {} is unfinished", open.begun.handover, vm.name);
+            return Err(refuse(format!("{why}: tenure handover status {}", vm.name)));
+        }
+        Ok(claim)
     }
 
     fn dial(&self, peer: HostName) -> Dial {
@@ -107,11 +136,9 @@ impl Hosted {
         let vm = config.vm(&order.vm).ok_or_else(|| refuse(format!("there is no vm {} here", order.vm)))?;
         let peer: HostName = order.to.parse().map_err(refuse)?;
         vm.may_move(&peer).map_err(refuse)?;
-        let busy = || refuse(format!("a handover of vm {} is under way", vm.name));
-        let _claim = self.host.busy().claim(&vm.name).ok_or_else(busy)?;
-        if let Some(open) = self.last(vm)?.filter(Handover::is_open) {
-            let why = format!("handover {} of vm {} is unfinished", open.begun.handover, vm.name);
-            return Err(refuse(format!("{why}: tenure handover status {}", vm.name)));
+        let _claim = self.sole(vm)?;
+        if self.held(vm)?.is_some() {
+            return Err(refuse(format!("vm {0} is frozen: tenure handover abort {0} ends that", vm.name)));
         }
         let link = self.dial(peer.clone());
         link.reconnect().map_err(refuse)?;
@@ -185,17 +212,24 @@ impl Hosted {
         let order = Order { wait: 5, ..Order::new(&vm.name, &open.begun.peer) };
         match open.begun.side {
             Side::Source => {
-                let home = self.home(vm, Role::Source);
+                let home = self.home_of(vm, &open.begun);
                 resume(&home, &link, log, &order, &Unwatched, vouched).map_err(refuse)
             }
-            Side::Destination => self.settle_arrival(vm, &link, &log),
+            Side::Destination => {
+                let site: Arc<dyn Site> = Arc::new(self.home_of(vm, &open.begun));
+                Self::settle_arrival(vm, &site, &link, &log)
+            }
         }
     }
 
-    fn settle_arrival(&self, vm: &Vm, link: &Dial, log: &Arc<dyn Log>) -> Result<Report, Refusal> {
+    fn settle_arrival(
+        vm: &Vm,
+        site: &Arc<dyn Site>,
+        link: &Dial,
+        log: &Arc<dyn Log>,
+    ) -> Result<Report, Refusal> {
         let told = Self::ask_source(vm, link, &**log);
-        let site: Arc<dyn Site> = Arc::new(self.home(vm, Role::Destination));
-        let (verdict, why) = match incoming::resume(&site, log, told.as_ref())? {
+        let (verdict, why) = match incoming::resume(site, log, told.as_ref())? {
             Decision::Run | Decision::Over(Side::Destination) => {
                 (Verdict::Moved, "the guest is here".to_owned())
             }
@@ -254,8 +288,18 @@ impl Guests for Hosted {
         })
     }
 
+    fn take(&self, vm: &Vm, peer: &HostName) -> Result<Taken, Refusal> {
+        self.taken_by(vm, peer)
+    }
+
     fn open(&self, vm: &Vm, peer: &HostName, open: &Open) -> Result<(Box<dyn Part>, Reply), Refusal> {
-        let site = Arc::new(self.home(vm, Role::Destination));
+        let site = match open.options.orchestrated {
+            false => self.home(vm, Role::Destination),
+            // Nobody drives a QEMU here, and nobody says that the guest stands still, but on the operator's word.
+            true if self.taking.from(&vm.name, peer) => self.orchestrated(vm, Role::Destination, false),
+            true => return Err(refuse(format!("nobody takes vm {} here: tenure handover take", vm.name))),
+        };
+        let site = Arc::new(site);
         let (incoming, reply) = Incoming::open(site, &peer.to_string(), open)?;
         Ok((Box::new(Guest(incoming)), reply))
     }
@@ -274,7 +318,8 @@ impl Guests for Hosted {
         if !ours || begun.side != Side::Destination {
             return Err(unknown());
         }
-        let site = Arc::new(self.home(vm, Role::Destination));
+        let begun = self.last(vm)?.ok_or_else(unknown)?.begun;
+        let site = Arc::new(self.home_of(vm, &begun));
         let (incoming, reply) = Incoming::recover(site, Arc::new(log), recover)?;
         Ok((Box::new(Guest(incoming)), reply))
     }

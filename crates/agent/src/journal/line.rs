@@ -32,6 +32,8 @@ pub struct Begun {
     pub allow_absence: bool,
     /// The guest was paused when it began, and stays so.
     pub stays_paused: bool,
+    /// Somebody else moves the guest: no QEMU is driven.
+    pub orchestrated: bool,
 }
 
 /// A logical unit of a handover.
@@ -101,6 +103,8 @@ enum Fields {
         allow_absence: bool,
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         stays_paused: bool,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        orchestrated: bool,
     },
     Entries {
         round: u64,
@@ -215,12 +219,23 @@ impl Fields {
             method: begun.method.map(|method| method.name().to_owned()),
             allow_absence: begun.allow_absence,
             stays_paused: begun.stays_paused,
+            orchestrated: begun.orchestrated,
         }
     }
 
     fn said(self) -> Result<Said, String> {
         Ok(match self {
-            Self::Begin { handover, uuid, side, peer, luns, method, allow_absence, stays_paused } => {
+            Self::Begin {
+                handover,
+                uuid,
+                side,
+                peer,
+                luns,
+                method,
+                allow_absence,
+                stays_paused,
+                orchestrated,
+            } => {
                 let handover = HandoverId::from_hex(&handover).ok_or("a handover's id is 32 digits")?;
                 let side = match side {
                     SideName::Source => Side::Source,
@@ -229,7 +244,17 @@ impl Fields {
                 let luns = luns.into_iter().map(LunFields::lun).collect::<Result<_, _>>()?;
                 let method =
                     method.map(|name| name.parse::<Method>()).transpose().map_err(|e| e.to_string())?;
-                Said::Begin(Begun { handover, uuid, side, peer, luns, method, allow_absence, stays_paused })
+                Said::Begin(Begun {
+                    handover,
+                    uuid,
+                    side,
+                    peer,
+                    luns,
+                    method,
+                    allow_absence,
+                    stays_paused,
+                    orchestrated,
+                })
             }
             Self::Entries { round, entries } => {
                 let entry = |unit: &UnitFields| {

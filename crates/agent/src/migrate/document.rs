@@ -133,6 +133,8 @@ pub struct Report {
 pub enum Verdict {
     /// It could move (`plan`).
     Possible,
+    /// It stands still, and its reservation commands too, until it is taken (`handover freeze`).
+    Frozen,
     /// The guest is at the destination with all that it had.
     Moved,
     /// It failed, and the guest is where it was, as it was.
@@ -154,7 +156,7 @@ impl Verdict {
     #[must_use]
     pub const fn exit(self) -> u8 {
         match self {
-            Self::Possible | Self::Moved => 0,
+            Self::Possible | Self::Frozen | Self::Moved => 0,
             Self::Failed | Self::Lost => 1,
             Self::Refused => 4,
             Self::Kept => 5,

@@ -4,7 +4,7 @@
 
 use super::site::{End, Last, Leg, Log, Site, Trouble, UnitEnd};
 use crate::conduct::Hands;
-use handover::{Action, CommandId, Outcome, Path, Side, UnitIndex};
+use handover::{Action, CommandId, Method, Outcome, Path, Side, UnitIndex};
 use nexus::unit_attention;
 use scsi::Status;
 use scsi::pr::{Key, request};
@@ -30,6 +30,10 @@ struct Leftover {
 /// [`Trouble`]: what could not be asked, or did not answer. It may be done again.
 pub fn release(site: &dyn Site, log: &dyn Log, here: bool) -> Result<usize, Trouble> {
     let begun = log.begun();
+    // Its name and ISID went with the guest: nothing can be left here, and a login would end the guest's session there.
+    if !here && log.last().iter().flatten().any(|last| last.entry.method == Method::Identity) {
+        return Ok(0);
+    }
     let side = if here { Side::Source } else { Side::Destination };
     let ground = site.ground(begun.handover, side)?;
     let names: Vec<_> = begun.luns.iter().map(|lun| lun.name.clone()).collect();

@@ -15,6 +15,10 @@ pub trait Site: Send + Sync {
     fn vm(&self) -> &str;
     /// Its QEMU.
     fn machine(&self) -> &dyn Machine;
+    /// Somebody else moves the guest: nobody drives a QEMU.
+    fn orchestrated(&self) -> bool {
+        false
+    }
     /// Its logical units, for one handover in which this host is `side`.
     ///
     /// # Errors

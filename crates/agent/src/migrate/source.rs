@@ -177,6 +177,7 @@ impl<'a> Run<'a> {
             allow_absence: order.allow_gap,
             stay_paused: !was_running,
             plan_only: order.plan,
+            orchestrated: site.orchestrated(),
         };
         let guest = Named { vm: site.vm().to_owned(), uuid: identity.uuid.clone() };
         let offers = units::offer(&luns)?;

@@ -146,6 +146,7 @@ impl Vmm {
     /// # Errors
     /// [`VmmError`].
     pub fn listen(&self, uri: &str) -> Result<String, VmmError> {
+        fits(uri)?;
         if self.ask(Qemu::status)?.status != RunState::INMIGRATE {
             return Err(VmmError::Unfit("this QEMU does not wait for a guest".into()));
         }
@@ -248,6 +249,18 @@ impl Vmm {
     }
 }
 
+/// A descriptor belongs to the QMP connection over which QEMU got it, and nobody gives one to ours.
+fn fits(uri: &str) -> Result<(), VmmError> {
+    if uri.starts_with("fd:") {
+        return Err(VmmError::Unfit(
+            "fd: needs a descriptor that was passed over the same QMP connection: use tcp: or unix:, or migrate over your own \
+             connection with tenure handover freeze|take|release"
+                .into(),
+        ));
+    }
+    Ok(())
+}
+
 /// Capabilities that change who runs the guest when.
 fn unfit(capabilities: &Object) -> Option<Finding> {
     let about = |name: &str, on: &Value| match name {
@@ -282,6 +295,13 @@ mod tests {
         assert_eq!(bytes_per_second(f64::NAN), 0);
         assert_eq!(bytes_per_second(-1.0), 0);
         assert_eq!(bytes_per_second(f64::INFINITY), u64::MAX);
+    }
+
+    #[test]
+    fn a_descriptor_that_nobody_passed_is_refused_with_what_to_do() {
+        let refused = fits("fd:migration").unwrap_err().to_string();
+        assert!(refused.contains("tenure handover freeze"), "{refused}");
+        assert_eq!(fits("tcp:127.0.0.1:0"), Ok(()));
     }
 
     #[test]

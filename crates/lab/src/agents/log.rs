@@ -45,8 +45,9 @@ impl Site {
         let units = (0u16..).map(UnitIndex).take(luns.len()).collect();
         let handover = HandoverId(ID.0);
         let (uuid, peer) = (UUID.to_owned(), other.name.clone());
-        let (method, allow_absence, stays_paused) = (None, false, false);
-        let begun = Begun { handover, uuid, side, peer, luns, method, allow_absence, stays_paused };
+        let (method, allow_absence, stays_paused, orchestrated) = (None, false, false, false);
+        let begun =
+            Begun { handover, uuid, side, peer, luns, method, allow_absence, stays_paused, orchestrated };
         self.log.book().begin(begun)?;
         Ok(Entries::new(Arc::clone(&self.log.book), units))
     }

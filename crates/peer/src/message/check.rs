@@ -55,6 +55,7 @@ impl Request {
             Self::Abort(abort) => at_most("why", abort.why.len(), MOST_NAME),
             Self::State(state) => check_guest(&state.guest),
             Self::Recover(recover) => check_recover(recover),
+            Self::Take(take) => check_guest(&take.guest),
             Self::Close(close) => at_most("verdict", close.verdict.len(), MOST_NAME),
             Self::Ping | Self::Freeze(_) | Self::Go(_) => Ok(()),
         }
@@ -72,6 +73,7 @@ impl Reply {
             Self::Outcomes(outcomes) => at_most("outcomes", outcomes.outcomes.len(), MOST_REPORTS),
             Self::Listening(listening) => name("uri", &listening.uri),
             Self::Ran(ran) => name("guest", &ran.guest),
+            Self::Taken(taken) => at_most("report", taken.report.len(), MOST_PARAMETERS),
             Self::State(records) => records.record.as_ref().map_or(Ok(()), check_record),
             Self::Done(_) | Self::Standing(_) | Self::Aborted(_) => Ok(()),
         }

@@ -56,6 +56,8 @@ pub enum Request {
     Recover(Recover),
     /// The handover is over: [`Reply::Done`] once this is durable.
     Close(Close),
+    /// From the host that a guest was frozen for to the one where it stands: lead its handover here. [`Reply::Taken`] at its end.
+    Take(Take),
 }
 
 /// What the follower answers. Which form it has depends on the request.
@@ -78,6 +80,8 @@ pub enum Reply {
     Aborted(Aborted),
     /// To [`Request::State`].
     State(Records),
+    /// To [`Request::Take`].
+    Taken(Taken),
 }
 
 /// The follower does not do what it was asked, and changed nothing for it.
@@ -248,6 +252,22 @@ pub struct Close {
     pub verdict: String,
 }
 
+/// See [`Request::Take`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Take {
+    /// Which guest.
+    pub guest: Guest,
+}
+
+/// See [`Reply::Taken`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Taken {
+    /// How it ended, for the operator: the document of `tenure migrate --json`.
+    pub report: Map<String, Value>,
+}
+
 /// See [`Reply::Done`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -365,6 +385,7 @@ impl Request {
             Self::State(_) => "state",
             Self::Recover(_) => "recover",
             Self::Close(_) => "close",
+            Self::Take(_) => "take",
         }
     }
 
@@ -381,7 +402,7 @@ impl Request {
     #[must_use]
     pub const fn handover(&self) -> Option<Id> {
         match self {
-            Self::Ping => None,
+            Self::Ping | Self::Take(_) => None,
             Self::Open(open) => Some(open.handover),
             Self::Journal(advance) | Self::Round(advance) | Self::Settle(advance) => Some(advance.handover),
             Self::Back(back) => Some(back.handover),
@@ -416,6 +437,7 @@ impl Request {
             Self::Go(_) => Reply::Ran(serde_json::from_value(value)?),
             Self::Abort(_) => Reply::Aborted(serde_json::from_value(value)?),
             Self::State(_) => Reply::State(serde_json::from_value(value)?),
+            Self::Take(_) => Reply::Taken(serde_json::from_value(value)?),
             Self::Ping
             | Self::Journal(_)
             | Self::Back(_)
@@ -426,7 +448,7 @@ impl Request {
     }
 }
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "ping",
     "open",
     "journal",
@@ -441,6 +463,7 @@ const NAMES: [&str; 14] = [
     "state",
     "recover",
     "close",
+    "take",
 ];
 
 /// Enough of a foreign text to recognize it.

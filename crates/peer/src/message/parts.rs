@@ -60,6 +60,9 @@ pub struct Options {
     /// Only look whether the guest could move; nothing is journalled and nothing changed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub plan_only: bool,
+    /// Somebody else moves the guest, and the agents drive no QEMU.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub orchestrated: bool,
 }
 
 /// The other side's paths to a logical unit.

@@ -46,9 +46,9 @@ fn numbered(mut offers: Vec<Offer>) -> Vec<Offer> {
 }
 
 fn any_open() -> impl Strategy<Value = Open> {
-    let options = (of(any_name()), any::<[bool; 3]>()).prop_map(|(method, flags)| {
-        let [allow_absence, stay_paused, plan_only] = flags;
-        Options { method, allow_absence, stay_paused, plan_only }
+    let options = (of(any_name()), any::<[bool; 4]>()).prop_map(|(method, flags)| {
+        let [allow_absence, stay_paused, plan_only, orchestrated] = flags;
+        Options { method, allow_absence, stay_paused, plan_only, orchestrated }
     });
     (any_id(), any_guest(), vec(any_offer(), 0..5), options)
         .prop_map(|(handover, guest, luns, options)| Open { handover, guest, luns: numbered(luns), options })
@@ -145,6 +145,7 @@ fn any_request() -> impl Strategy<Value = Request> {
             }
         ),
         (any_id(), any_name()).prop_map(|(handover, verdict)| Request::Close(Close { handover, verdict })),
+        any_guest().prop_map(|guest| Request::Take(Take { guest })),
     ]
 }
 

@@ -1,6 +1,6 @@
-//! `tenure handover plan|run|status|resume|abort`.
+//! `tenure handover plan|run|status|resume|abort|freeze|take|release`.
 
-use super::{AbortArgs, GuestArgs, ResumeArgs, values};
+use super::{AbortArgs, FreezeArgs, GuestArgs, ResumeArgs, TakeArgs, values};
 use agent::drive::Device;
 use clap::{Args, Subcommand};
 use handover::Method;
@@ -30,6 +30,12 @@ pub enum HandoverVerb {
     Resume(ResumeArgs),
     /// Have the local agent end a guest's unfinished handover between hosts, and undo it
     Abort(AbortArgs),
+    /// At the source: a guest that somebody else moves stands still; have its reservations stand still too
+    Freeze(FreezeArgs),
+    /// At the destination: take the registrations of a guest that was frozen for this host
+    Take(TakeArgs),
+    /// At the source: the guest runs at its new host; remove what may be left of it here
+    Release(GuestArgs),
 }
 
 /// From where to where, and how.

@@ -103,6 +103,44 @@ pub struct ResumeArgs {
     pub yes: bool,
 }
 
+/// Arguments of `tenure handover freeze`.
+#[derive(Debug, Args)]
+#[command(after_long_help = ORCHESTRATED)]
+pub struct FreezeArgs {
+    /// The guest
+    #[command(flatten)]
+    pub guest: GuestArgs,
+    /// The host that may take it, by its name in tenure.toml
+    #[arg(long, value_name = "PEER")]
+    pub to: String,
+    /// The guest is stopped, where its QEMU cannot be asked by this host's agent
+    #[arg(long)]
+    pub stopped: bool,
+}
+
+/// Arguments of `tenure handover take`.
+#[derive(Debug, Args)]
+#[command(after_long_help = ORCHESTRATED)]
+pub struct TakeArgs {
+    /// The guest
+    #[command(flatten)]
+    pub guest: GuestArgs,
+    /// The host that it was frozen on, by its name in tenure.toml
+    #[arg(long, value_name = "PEER")]
+    pub from: String,
+}
+
+const ORCHESTRATED: &str = "\
+For scripts and orchestrators that move the guest themselves, and let it run themselves. In this order:
+  the guest is stopped              (QMP stop while the migration is active; virsh migrate --suspend)
+  at the source:       tenure handover freeze VM --to DESTINATION
+  at the destination:  tenure handover take VM --from SOURCE
+  exit status 0:       let the guest run at the destination (QMP cont; virsh resume), and only there
+  at the source:       tenure handover release VM
+Any other exit status of take: the guest is the source's, and no longer frozen; 7: let it run nowhere.
+A freeze that nobody takes is ended by tenure handover abort VM. To come back, freeze and take the other
+way round.";
+
 /// Arguments of `tenure handover abort`.
 #[derive(Debug, Args)]
 #[command(after_long_help = ABORT)]

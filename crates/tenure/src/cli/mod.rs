@@ -20,7 +20,7 @@ pub use demo::DemoArgs;
 pub use doctor::DoctorArgs;
 pub use export::{ExportArgs, ImportArgs};
 pub use handover::{HandoverArgs, HandoverVerb, MoveArgs};
-pub use migrate::{AbortArgs, ControlArgs, Doubt, GuestArgs, MigrateArgs, ResumeArgs};
+pub use migrate::{AbortArgs, ControlArgs, Doubt, FreezeArgs, GuestArgs, MigrateArgs, ResumeArgs, TakeArgs};
 pub use pr::{ConfirmArgs, PrArgs, PrVerb, PreemptArgs, ReadArgs, RegisterArgs};
 pub use status::StatusArgs;
 pub use target::TargetArgs;
@@ -103,9 +103,13 @@ impl Command {
             Self::Pr(args) => args.json,
             Self::Status(args) => args.json,
             Self::Migrate(args) => args.control.json,
-            Self::Handover(HandoverArgs { verb: HandoverVerb::Status(args) }) => args.control.json,
+            Self::Handover(HandoverArgs {
+                verb: HandoverVerb::Status(args) | HandoverVerb::Release(args),
+            }) => args.control.json,
             Self::Handover(HandoverArgs { verb: HandoverVerb::Resume(args) }) => args.guest.control.json,
             Self::Handover(HandoverArgs { verb: HandoverVerb::Abort(args) }) => args.guest.control.json,
+            Self::Handover(HandoverArgs { verb: HandoverVerb::Freeze(args) }) => args.guest.control.json,
+            Self::Handover(HandoverArgs { verb: HandoverVerb::Take(args) }) => args.guest.control.json,
             Self::Target(_) | Self::Agent(_) | Self::Certs(_) | Self::Export(_) => false,
             Self::Import(args) => args.json,
             Self::Doctor(args) => args.json,

@@ -199,6 +199,7 @@ impl<'a> Import<'a> {
             method: None,
             allow_absence: true,
             stays_paused: false,
+            orchestrated: false,
         };
         self.book().begin(begun).map_err(|error| Failure::from(anyhow::Error::from(error)))
     }

@@ -1,6 +1,6 @@
-//! `tenure migrate` and `tenure handover status|resume|abort`: orders for the local agent, and what it tells while it carries them out.
+//! `tenure migrate` and `tenure handover status|resume|abort|freeze|take|release`: orders for the local agent, and what it tells while it carries them out.
 
-use crate::cli::{AbortArgs, ControlArgs, GuestArgs, MigrateArgs, ResumeArgs};
+use crate::cli::{AbortArgs, ControlArgs, FreezeArgs, GuestArgs, MigrateArgs, ResumeArgs, TakeArgs};
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use agent::guests::PROGRESS;
@@ -79,9 +79,56 @@ pub fn abort(args: &AbortArgs, console: &mut Console) -> Result<Exit, Failure> {
     let mut arguments = Object::new();
     arguments.insert("vm".into(), args.guest.vm.clone().into());
     arguments.insert("release".into(), args.release.into());
-    match client.execute("handover-abort", arguments, Instant::now() + LONGEST) {
+    ask(&client, "handover-abort", arguments, &args.guest.control, console)
+}
+
+/// `tenure handover freeze`.
+///
+/// # Errors
+/// If the agent cannot be asked, or refuses.
+pub fn freeze(args: &FreezeArgs, console: &mut Console) -> Result<Exit, Failure> {
+    let client = connect(&args.guest.control)?;
+    let mut arguments = about(&args.guest);
+    arguments.insert("to".into(), args.to.clone().into());
+    arguments.insert("stopped".into(), args.stopped.into());
+    ask(&client, "handover-freeze", arguments, &args.guest.control, console)
+}
+
+/// `tenure handover take`.
+///
+/// # Errors
+/// If the agent cannot be asked, or refuses; how it ended is the exit status.
+pub fn take(args: &TakeArgs, console: &mut Console) -> Result<Exit, Failure> {
+    let client = connect(&args.guest.control)?;
+    let mut arguments = about(&args.guest);
+    arguments.insert("from".into(), args.from.clone().into());
+    ask(&client, "handover-take", arguments, &args.guest.control, console)
+}
+
+/// `tenure handover release`.
+///
+/// # Errors
+/// If the agent cannot be asked, or refuses.
+pub fn release(args: &GuestArgs, console: &mut Console) -> Result<Exit, Failure> {
+    let client = connect(&args.control)?;
+    ask(&client, "handover-release", about(args), &args.control, console)
+}
+
+fn about(args: &GuestArgs) -> Object {
+    Object::from_iter([("vm".to_owned(), args.vm.clone().into())])
+}
+
+/// What the agent refuses was not begun.
+fn ask(
+    client: &Client,
+    command: &str,
+    arguments: Object,
+    control: &ControlArgs,
+    console: &mut Console,
+) -> Result<Exit, Failure> {
+    match client.execute(command, arguments, Instant::now() + LONGEST) {
         Err(CallError::Refused { error, .. }) => Err(Failure::refused(error.desc)),
-        answer => end(answer, &args.guest.control, console),
+        answer => end(answer, control, console),
     }
 }
 
@@ -235,7 +282,7 @@ fn end(
 
 const fn exit(verdict: Verdict) -> Exit {
     match verdict {
-        Verdict::Possible | Verdict::Moved => Exit::Done,
+        Verdict::Possible | Verdict::Frozen | Verdict::Moved => Exit::Done,
         Verdict::Failed | Verdict::Lost => Exit::Failed,
         Verdict::Refused => Exit::Refused,
         Verdict::Kept => Exit::RolledBack,
@@ -294,6 +341,7 @@ mod tests {
     fn every_verdict_has_the_exit_status_of_its_document() {
         let all = [
             Verdict::Possible,
+            Verdict::Frozen,
             Verdict::Moved,
             Verdict::Kept,
             Verdict::Refused,

@@ -26,6 +26,7 @@ fn begun(id: u128) -> Begun {
         method: None,
         allow_absence: false,
         stays_paused: false,
+        orchestrated: false,
     }
 }
 

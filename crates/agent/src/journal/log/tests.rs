@@ -74,11 +74,13 @@ fn any_lun() -> impl Strategy<Value = Lun> {
 fn any_begun() -> impl Strategy<Value = Begun> {
     let side = select(vec![Side::Source, Side::Destination]);
     let method = of(select(Method::ALL.to_vec()));
-    (any::<u128>(), any::<String>(), side, any::<String>(), vec(any_lun(), 3..5), method, any::<[bool; 2]>())
-        .prop_map(|(handover, uuid, side, peer, luns, method, [allow_absence, stays_paused])| {
-            let handover = HandoverId(handover);
-            Begun { handover, uuid, side, peer, luns, method, allow_absence, stays_paused }
-        })
+    (any::<u128>(), any::<String>(), side, any::<String>(), vec(any_lun(), 3..5), method, any::<[bool; 3]>())
+        .prop_map(
+            |(handover, uuid, side, peer, luns, method, [allow_absence, stays_paused, orchestrated])| {
+                let handover = HandoverId(handover);
+                Begun { handover, uuid, side, peer, luns, method, allow_absence, stays_paused, orchestrated }
+            },
+        )
 }
 
 fn any_unit() -> impl Strategy<Value = UnitIndex> {

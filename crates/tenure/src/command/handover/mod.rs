@@ -28,6 +28,9 @@ pub fn run(args: &HandoverArgs, console: &mut Console) -> Result<Exit, Failure> 
         HandoverVerb::Status(args) => super::migrate::status(args, console),
         HandoverVerb::Resume(args) => super::migrate::resume(args, console),
         HandoverVerb::Abort(args) => super::migrate::abort(args, console),
+        HandoverVerb::Freeze(args) => super::migrate::freeze(args, console),
+        HandoverVerb::Take(args) => super::migrate::take(args, console),
+        HandoverVerb::Release(args) => super::migrate::release(args, console),
     }
 }
 

@@ -1,0 +1,214 @@
+//! Handovers for orchestrators that move the guest themselves: `handover-freeze` at the source while the guest stands still,
+//! `handover-take` at the destination, `handover-release` at the source when the guest runs there.
+//!
+//! Frozen is a word in the ledger alone: the record says `handover`, and for whom. Taking is the whole handover, with the same
+//! journals and the same rules of ownership as `migrate`; only that nobody here drives QEMU ([`super::orchestrated`]). The
+//! source's agent leads; the destination's asks it to, which is granted to nobody but the peer for which the guest was frozen.
+
+use super::log::BookLog;
+use super::{Hosted, refuse};
+use crate::config::Vm;
+use crate::ground;
+use crate::journal::Handover;
+use crate::migrate::{
+    self, CallError, End, Link, Order, Report, Site, Unwatched, Verdict, migrate as hand_over,
+};
+use crate::ownership::Guest;
+use crate::vmm::Role;
+use handover::Side;
+use ledger::{HandoverId, Owner, State};
+use peer::HostName;
+use peer::message::{Guest as Named, Refusal, Reply, Request, Take, Taken};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What the record says beside `handover`, before the peer's name.
+const HELD: &str = "frozen by the operator for ";
+/// A handover, and what it may wait for a host that is lost meanwhile.
+const LONGEST: Duration = Duration::from_secs(300);
+/// For the guest's last commands.
+const FREEZE: Duration = Duration::from_secs(10);
+
+/// Which guests are being taken from which peer, by the operator's command.
+#[derive(Debug, Default)]
+pub(super) struct Taking(Mutex<BTreeMap<String, HostName>>);
+
+/// It ends with this.
+struct Entered<'a>(&'a Taking, String);
+
+impl Taking {
+    fn enter(&self, vm: &str, peer: HostName) -> Result<Entered<'_>, Refusal> {
+        let mut taking = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if taking.contains_key(vm) {
+            return Err(refuse(format!("vm {vm} is being taken already")));
+        }
+        taking.insert(vm.to_owned(), peer);
+        Ok(Entered(self, vm.to_owned()))
+    }
+
+    /// Whether the operator takes this guest from there just now.
+    pub(super) fn from(&self, vm: &str, peer: &HostName) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(vm) == Some(peer)
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
+impl Hosted {
+    /// The guest stands still here, and its reservation commands do from now on, until `to` takes it or the operator aborts.
+    /// `stopped`: the operator's word for it, where QEMU cannot be asked.
+    ///
+    /// # Errors
+    /// Why not; nothing was changed.
+    pub fn freeze(&self, name: &str, to: &str, stopped: bool) -> Result<Report, Refusal> {
+        let (vm, peer) = self.movable(name, to)?;
+        let _claim = self.sole(&vm)?;
+        let home = self.home(&vm, Role::Source);
+        match home.machine().guest() {
+            Guest::Running => return Err(refuse(format!("vm {name} runs: stop it first"))),
+            Guest::Paused => {}
+            _ if stopped => {}
+            guest => {
+                let guest = migrate::talk::word(guest).unwrap_or("gone");
+                return Err(refuse(format!(
+                    "QEMU cannot tell that {name} is stopped (it is {guest}): --stopped says so"
+                )));
+            }
+        }
+        let handover = HandoverId(migrate::units::id().map_err(refuse)?);
+        home.hold(handover, &format!("{HELD}{peer}")).map_err(refuse)?;
+        let why = format!("{name} is frozen for {peer}: tenure handover take {name} --from HERE, there");
+        Ok(Report { handover: Some(handover.to_string()), ..Report::new(Verdict::Frozen, why) })
+    }
+
+    /// Takes a guest that was frozen for this host.
+    ///
+    /// # Errors
+    /// Why not; the guest is the other host's.
+    pub fn take(&self, name: &str, from: &str) -> Result<Report, Refusal> {
+        let (vm, peer) = self.movable(name, from)?;
+        drop(self.sole(&vm)?);
+        if self.home(&vm, Role::Destination).machine().guest() == Guest::Running {
+            return Err(refuse(format!("vm {name} runs here already")));
+        }
+        let _taking = self.taking.enter(name, peer.clone())?;
+        let link = self.dial(peer);
+        link.reconnect().map_err(refuse)?;
+        let guest = Named { vm: vm.name.clone(), uuid: vm.uuid.as_str().to_owned() };
+        match link.call(&Request::Take(Take { guest }), LONGEST) {
+            Ok(Reply::Taken(taken)) => serde_json::from_value(taken.report.into()).map_err(refuse),
+            Err(CallError::Refused(refusal)) => Err(refusal),
+            Ok(_) | Err(_) => {
+                let why = format!(
+                    "the source's agent did not answer to its end; the two put it in order: tenure handover status {name} on \
+                     both hosts"
+                );
+                Ok(Report::new(Verdict::InDoubt, why))
+            }
+        }
+    }
+
+    /// The source's part: a peer asks for a guest that was frozen for it.
+    pub(super) fn taken_by(&self, vm: &Vm, peer: &HostName) -> Result<Taken, Refusal> {
+        let held = self.held(vm)?.filter(|(_, to)| *to == peer.to_string());
+        if held.is_none() {
+            let name = &vm.name;
+            return Err(refuse(format!(
+                "{name} is not frozen for {peer}: tenure handover freeze {name} --to {peer}"
+            )));
+        }
+        let report = {
+            let _claim = self.sole(vm)?;
+            let link = self.dial(peer.clone());
+            link.reconnect().map_err(refuse)?;
+            let home = self.orchestrated(vm, Role::Source, true);
+            let order = Order::new(&vm.name, &peer.to_string());
+            hand_over(&home, &link, &peer.to_string(), &order, &Unwatched)
+        };
+        // What failed before anything was changed leaves the guest to whoever stopped it.
+        if report.verdict != Verdict::InDoubt {
+            self.let_go(vm)?;
+        }
+        let Ok(serde_json::Value::Object(report)) = serde_json::to_value(&report) else {
+            return Err(refuse("the report has no form"));
+        };
+        Ok(Taken { report })
+    }
+
+    /// The guest runs at its new host: what may be left of it here goes.
+    ///
+    /// # Errors
+    /// It is not there, or runs here.
+    pub fn release(&self, name: &str) -> Result<Report, Refusal> {
+        let config = self.host.config();
+        let vm = config.vm(name).ok_or_else(|| refuse(format!("there is no vm {name} here")))?;
+        if self.held(vm)?.is_some() {
+            return Err(refuse(format!(
+                "{name} is frozen and was not taken: tenure handover abort {name} gives it back"
+            )));
+        }
+        let open = self.last(vm)?.is_some_and(|last| last.is_open());
+        let settled = if open { self.settle(vm, false) } else { None };
+        if let Some(report) = settled.filter(|report| report.verdict != Verdict::Moved) {
+            return Ok(report);
+        }
+        let _claim = self.sole(vm)?;
+        let gone =
+            |last: &Handover| last.begun.side == Side::Source && last.verdict.as_deref() == Some("moved");
+        let last = self.last(vm)?.filter(gone);
+        last.ok_or_else(|| refuse(format!("{name} did not leave this host by its last handover")))?;
+        let home = self.home(vm, Role::Source);
+        if home.machine().guest() == Guest::Running {
+            return Err(refuse(format!(
+                "{name} runs here, and its registrations are at the other host: stop it"
+            )));
+        }
+        let log = BookLog::last(self.journals.open(&vm.name).map_err(refuse)?);
+        let log = log.ok_or_else(|| refuse("there is no journal"))?;
+        let count = migrate::release(&home, &log, false).map_err(refuse)?;
+        let left = if count == 0 { "nothing was left here" } else { "what was left here is removed" };
+        Ok(Report::new(Verdict::Moved, format!("{name} is at {}; {left}", migrate::Log::begun(&log).peer)))
+    }
+
+    fn movable(&self, name: &str, peer: &str) -> Result<(Vm, HostName), Refusal> {
+        let config = self.host.config();
+        let vm = config.vm(name).ok_or_else(|| refuse(format!("there is no vm {name} here")))?;
+        let peer: HostName = peer.parse().map_err(refuse)?;
+        vm.may_move(&peer).map_err(refuse)?;
+        Ok((vm.clone(), peer))
+    }
+
+    /// For whom the guest was frozen, if it was.
+    pub(super) fn held(&self, vm: &Vm) -> Result<Option<(HandoverId, String)>, Refusal> {
+        let guest = self.ledger.guest(&Owner(vm.record().to_owned())).map_err(refuse)?;
+        guest.refresh().map_err(refuse)?;
+        let held = |record: &ledger::Record| {
+            let to = record.doubt.as_deref()?.strip_prefix(HELD)?.to_owned();
+            (record.state == State::Handover).then_some((record.handover?, to))
+        };
+        Ok(guest.records().iter().find_map(held))
+    }
+
+    /// Ends a freeze; nothing where there is none.
+    pub(super) fn let_go(&self, vm: &Vm) -> Result<bool, Refusal> {
+        let Some((handover, _)) = self.held(vm)? else { return Ok(false) };
+        let ground = self.home(vm, Role::Source).ground(handover.0, Side::Source)?;
+        ground.freeze()?;
+        ground.settle(End::Kept, &[])?;
+        Ok(true)
+    }
+}
+
+/// Writes the freeze, or nothing.
+pub(super) fn hold(ground: &mut ground::Ground, why: &str) -> Result<(), ground::Error> {
+    let held = ground.hold(why, Instant::now() + FREEZE).map(drop);
+    if held.is_err() {
+        ground.restore(&[])?;
+    }
+    held
+}
