@@ -184,7 +184,7 @@ impl Incoming {
         };
         self.places.clone_from(&places);
         let hands = Turned::new(Arc::clone(&self.hands), leg, places.clone());
-        let entries = Entries::new(self.log.clone(), leg, places);
+        let entries = Entries::new(self.log.clone(), Arc::clone(&self.ground), leg, places);
         self.follower = group.map(|group| Follower::new(group, side, hands, entries, Patience::default()));
     }
 
@@ -200,7 +200,7 @@ impl Incoming {
             Request::Ping => Ok(Reply::Done(Done {})),
             Request::Freeze(_) => self.freeze(),
             Request::Attentions(attentions) => {
-                self.owed.clone_from(&attentions.owed);
+                self.owe(&attentions.owed)?;
                 Ok(Reply::Done(Done {}))
             }
             Request::Incoming(incoming) => self.listen(incoming),
@@ -406,6 +406,15 @@ impl Incoming {
             owed: self.owed_to(place),
         };
         self.agreed.luns.iter().enumerate().map(one).collect()
+    }
+
+    /// What the guest is owed is recorded here before the source hears that it is: the link, and either agent, may be lost
+    /// before the guest runs.
+    fn owe(&mut self, owed: &[Owed]) -> Result<(), Trouble> {
+        self.owed = owed.to_vec();
+        let sense = |owed: &Owed| owed.sense.iter().map(|sense| sense.0.clone()).collect();
+        let placed: Vec<_> = owed.iter().map(|owed| (owed.unit, sense(owed))).collect();
+        self.ground.owe(&placed)
     }
 
     fn unit(&self, place: usize) -> Option<usize> {

@@ -344,3 +344,32 @@ fn nodes_are_found_by_what_the_devices_themselves_say() {
     assert_eq!(found(1), [dev.path().join("sda")]);
     assert!(found(0).is_empty(), "no name leads to it");
 }
+
+#[test]
+fn what_a_handover_says_that_the_guest_is_owed_is_recorded_at_once_on_either_host() {
+    let (source, destination) = hosts(1);
+    let (mut from, mut to) = grounds(&source, &destination);
+    let owed =
+        |host: &Host| host.record(0).paths.iter().flat_map(|path| path.owed.clone()).collect::<Vec<_>>();
+    let (old, taken) =
+        (sense(AdditionalSense::RESERVATIONS_RELEASED), sense(AdditionalSense::CAPACITY_CHANGED));
+    let path = to.units()[0].paths[0].path.clone();
+    destination.ledger().append(&[(lun(0), Change::Owed { path, sense: Some(old) })]).unwrap();
+    // At the source while the guest still runs, and only once.
+    from.owe(&[(U, vec![taken.clone()])]).unwrap();
+    from.owe(&[(U, vec![taken.clone()])]).unwrap();
+    assert_eq!(owed(&source), std::slice::from_ref(&taken));
+    freeze(&mut to).unwrap();
+    assert!(owed(&destination).is_empty(), "what whoever was here before was owed");
+    to.owe(&from.owed()).unwrap();
+    // The destination's agent dies and finds the handover under way.
+    drop(to);
+    let mut to = destination.ground(Side::Destination, ID).unwrap();
+    to.arrange(&[lun(0)]).unwrap();
+    freeze(&mut to).unwrap();
+    assert_eq!(owed(&destination), std::slice::from_ref(&taken));
+    let mut line = destination.lines[0].clone();
+    line.insist(&request::register(Key::NONE, KEY, false));
+    to.arrive(&[end(has_it())]).unwrap();
+    assert_eq!(owed(&destination), [taken]);
+}

@@ -1,6 +1,7 @@
 //! A group run by one host: the other is gone, and nothing is sent on its nexuses.
 
 use super::message::Report;
+use super::owed::Owed;
 use super::{Hands, Journal, Patience, part};
 use handover::{Ending, Group, GroupStep, Outcome, Round, Side};
 use std::time::Instant;
@@ -17,8 +18,11 @@ pub fn alone(
     journal: &mut impl Journal,
     patience: Patience,
 ) -> Option<Ending> {
+    let mut owed = Owed::default();
     loop {
-        match group.poll() {
+        let step = group.poll();
+        owed.record(group, side, journal);
+        match step {
             GroupStep::Run(round) => carry_out(group, &round, side, hands, journal, patience),
             GroupStep::PhaseDone(_) => group.proceed(),
             GroupStep::Finished(ending) => return Some(ending),

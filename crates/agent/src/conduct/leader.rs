@@ -3,9 +3,11 @@
 
 use super::follower::Refusal;
 use super::message::{Ask, Decision, Done, Order, Reply, Report};
+use super::owed::Owed;
 use super::record::Record;
 use super::{Exchange, Hands, Journal, Lost, Patience, part};
 use handover::{Action, Ending, Group, GroupStep, Phase, Round, Side, UnitIndex};
+use scsi::AdditionalSense;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -55,6 +57,7 @@ pub struct Leader<E, H, J> {
     /// The follower asked to give up.
     wanted_out: bool,
     stopped: bool,
+    owed: Owed,
     record: Record,
 }
 
@@ -62,7 +65,7 @@ impl<E: Exchange, H: Hands, J: Journal> Leader<E, H, J> {
     /// The leader of `group`, with the nexuses of `side`: the source's, and the destination's on the way back.
     pub fn new(group: Group, side: Side, exchange: E, hands: H, journal: J, patience: Patience) -> Self {
         let (reports, decisions, record) = (Vec::new(), Vec::new(), Record::default());
-        let (aborted, wanted_out, stopped) = (false, false, false);
+        let (aborted, wanted_out, stopped, owed) = (false, false, false, Owed::default());
         Self {
             group,
             side,
@@ -75,6 +78,7 @@ impl<E: Exchange, H: Hands, J: Journal> Leader<E, H, J> {
             aborted,
             wanted_out,
             stopped,
+            owed,
             record,
         }
     }
@@ -133,6 +137,7 @@ impl<E: Exchange, H: Hands, J: Journal> Leader<E, H, J> {
         if pause.is_err() {
             self.stopped = true;
             self.group.stop();
+            self.owe();
         }
         self.record.pause();
         pause
@@ -143,7 +148,9 @@ impl<E: Exchange, H: Hands, J: Journal> Leader<E, H, J> {
             if self.wanted_out && !self.aborted {
                 self.abort();
             }
-            match self.group.poll() {
+            let step = self.group.poll();
+            self.owe();
+            match step {
                 GroupStep::Run(round) => self.round(&round)?,
                 GroupStep::PhaseDone(phase) => return Ok(Pause::Phase(phase)),
                 GroupStep::Finished(ending) => {
@@ -153,6 +160,15 @@ impl<E: Exchange, H: Hands, J: Journal> Leader<E, H, J> {
                 GroupStep::Wait => return Err(Stop::Defect),
             }
         }
+    }
+
+    fn owe(&mut self) {
+        self.owed.record(&self.group, self.side, &mut self.journal);
+    }
+
+    /// Unit attentions that the guest is owed if it goes on at `owner`, beside what is durable on this host already.
+    pub fn owed(&self, owner: Side) -> Vec<(UnitIndex, Vec<AdditionalSense>)> {
+        self.owed.rest(&self.group, owner)
     }
 
     /// Brings the follower to where this group stands after [`Leader::advance`], so that both hosts know that the phase

@@ -13,6 +13,7 @@ mod alone;
 mod follower;
 mod leader;
 mod message;
+mod owed;
 mod part;
 mod record;
 mod wire;
@@ -25,6 +26,7 @@ pub use record::{Record, Span};
 pub use wire::PeerExchange;
 
 use handover::{Action, Entry, UnitIndex};
+use scsi::AdditionalSense;
 use std::time::{Duration, Instant};
 
 /// This host's nexuses to every logical unit of the group.
@@ -51,6 +53,12 @@ pub trait Journal: Send {
     /// # Errors
     /// If that cannot be promised; a recovery finds none of them then.
     fn append(&mut self, round: u64, entries: &[(UnitIndex, Entry)]) -> Result<(), NotDurable>;
+
+    /// Unit attentions that were just taken from the guest's nexuses: makes them durable, as owed to the guest on this host.
+    /// Whether it did; if not, it is told again after the next round.
+    fn owe(&mut self, _owed: &[(UnitIndex, Vec<AdditionalSense>)]) -> bool {
+        true
+    }
 }
 
 /// The link to the peer is gone.
@@ -87,6 +95,10 @@ impl<T: Hands + ?Sized> Hands for Box<T> {
 impl<T: Journal + ?Sized> Journal for Box<T> {
     fn append(&mut self, round: u64, entries: &[(UnitIndex, Entry)]) -> Result<(), NotDurable> {
         (**self).append(round, entries)
+    }
+
+    fn owe(&mut self, owed: &[(UnitIndex, Vec<AdditionalSense>)]) -> bool {
+        (**self).owe(owed)
     }
 }
 

@@ -129,6 +129,7 @@ impl Ground {
         let guest = order.ledger.guest(&order.owner)?;
         let ports = Ports::default();
         let (mut units, links) = unit::group(place::open_all(places, order, &ports)?)?;
+        units.iter_mut().for_each(|unit| unit.read(&guest));
         note(&guest, &units, order.side)?;
         units.iter_mut().for_each(|unit| unit.read(&guest));
         if order.side == Side::Source {
@@ -221,7 +222,11 @@ impl Ground {
     fn enter(&mut self, why: Option<String>, deadline: Instant) -> Result<(), Error> {
         let enter = Change::State { state: State::Handover, handover: Some(self.handover), why };
         let all = || self.units.iter().chain(&self.resting);
-        let changes: Vec<_> = all().map(|unit| (unit.lun.clone(), enter.clone())).collect();
+        let mut changes: Vec<_> = all().map(|unit| (unit.lun.clone(), enter.clone())).collect();
+        if self.side == Side::Destination {
+            // What whoever was here before was owed is nobody's now; what this handover brought is the guest's.
+            all().filter(|unit| !unit.is_in(self.handover)).for_each(|unit| unit.forget_owed(&mut changes));
+        }
         self.guest.append(&changes)?;
         let locks = all().map(|unit| self.guest.freeze(&unit.lun, deadline)).collect::<Result<_, _>>()?;
         self.locks = locks;
@@ -248,6 +253,34 @@ impl Ground {
         arises.map_or(Ok(Frozen { changed }), |lun| Err(Error::Replan(lun)))
     }
 
+    /// Commands of the handover took these unit attentions from the guest, or another host says so: they are owed to it here
+    /// from now on, beside what it is owed already. While it runs its helper gives them to it; otherwise they go with it, or
+    /// are given to it here in the end.
+    ///
+    /// # Errors
+    /// [`Error::Ledger`]: they are not durable.
+    pub fn owe(&mut self, owed: &[(UnitIndex, Vec<Vec<u8>>)]) -> Result<(), Error> {
+        self.look()?;
+        let mut changes = Vec::new();
+        for (index, sense) in owed {
+            if let Some(unit) = self.unit(*index) {
+                unit.owe(sense, &mut changes);
+            }
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.guest.append(&changes)?;
+        self.look()
+    }
+
+    /// At the records as they are now.
+    fn look(&mut self) -> Result<(), Error> {
+        self.guest.refresh()?;
+        self.units.iter_mut().chain(&mut self.resting).for_each(|unit| unit.read(&self.guest));
+        Ok(())
+    }
+
     /// Sense data of unit attentions that the guest is owed here; it takes them along.
     #[must_use]
     pub fn owed(&self) -> Vec<(UnitIndex, Vec<Vec<u8>>)> {
@@ -256,7 +289,7 @@ impl Ground {
     }
 
     /// The guest's registrations are this host's now, and the guest is to run here: records what it has, and what it is
-    /// owed in place of what was owed to whoever was here before.
+    /// owed beside what this handover brought. What was owed to whoever was here before went when it was frozen.
     ///
     /// # Errors
     /// [`Error::Ledger`]: the records still say `handover`.
@@ -265,7 +298,6 @@ impl Ground {
         for (index, unit) in self.numbered() {
             let end =
                 ends.iter().find(|end| end.unit == index).ok_or_else(|| Error::Unsaid(unit.lun.clone()))?;
-            unit.forget_owed(&mut changes);
             unit.settle(end.fate, self.handover, &mut changes);
             unit.owe(&end.owed, &mut changes);
         }
@@ -324,8 +356,7 @@ impl Ground {
     /// One append, and only then the locks are given back.
     fn end(&mut self, changes: &[(LunId, Change)]) -> Result<(), Error> {
         self.guest.append(changes)?;
-        self.guest.refresh()?;
-        self.units.iter_mut().chain(&mut self.resting).for_each(|unit| unit.read(&self.guest));
+        self.look()?;
         self.locks.clear();
         Ok(())
     }

@@ -165,13 +165,19 @@ impl Unit {
         }
     }
 
+    /// The record says that this handover is under way.
+    pub(super) fn is_in(&self, handover: HandoverId) -> bool {
+        let open = self.record.as_ref().filter(|record| record.state == State::Handover);
+        open.is_some_and(|record| record.handover == Some(handover))
+    }
+
     /// Each is owed once, on the path that acts.
     pub(super) fn owe(&self, owed: &[Vec<u8>], changes: &mut Vec<(LunId, Change)>) {
         let Some(path) = self.paths.first() else { return };
-        let mut told = Vec::<&Vec<u8>>::new();
+        let mut told = self.owed();
         for sense in owed.iter().take(ledger::MOST_OWED) {
-            if !told.contains(&sense) {
-                told.push(sense);
+            if !told.contains(sense) {
+                told.push(sense.clone());
                 let owed = Change::Owed { path: path.path.clone(), sense: Some(sense.clone()) };
                 changes.push((self.lun.clone(), owed));
             }

@@ -210,6 +210,11 @@ impl Ground for HomeGround {
         owed
     }
 
+    fn owe(&self, owed: &[(u16, Vec<Vec<u8>>)]) -> Result<(), Trouble> {
+        let owed: Vec<_> = owed.iter().map(|(place, sense)| (UnitIndex(*place), sense.clone())).collect();
+        self.ground().owe(&owed).map_err(trouble)
+    }
+
     fn hands(&self) -> Box<dyn Hands> {
         self.steps.hands(Box::new(self.ground().lines()))
     }

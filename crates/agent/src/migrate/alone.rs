@@ -2,23 +2,25 @@
 //! where that finds them there, a handover with a dead source, whose key is unlisted for one command.
 
 use super::leg::{Agreed, Entries, SharedHands, Turned};
-use super::site::{Leg, Log, Trouble};
+use super::site::{Ground, Leg, Log, Trouble};
 use super::source::Fail;
 use super::{leg, remains, units};
-use crate::conduct::{Hands, Journal};
+use crate::conduct::{self, Patience};
 use handover::journal::Stage;
-use handover::{
-    Action, CommandId, Doubt, Entry, Group, GroupStep, Outcome, Settings, Side, UnitIndex, Verdict,
-};
+use handover::{Doubt, Group, Settings, Side, Verdict};
 use peer::message::{BackUnit, Word};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-/// For the commands of one round.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// What this host acts with.
+pub(crate) struct Host<'a> {
+    pub(crate) log: &'a Arc<dyn Log>,
+    pub(crate) ground: &'a Arc<dyn Ground>,
+    pub(crate) hands: &'a SharedHands,
+}
 
 /// Whether every registration is this host's afterwards, or nobody's.
-pub(crate) fn take_back(agreed: &Agreed, log: &Arc<dyn Log>, hands: &SharedHands) -> Result<bool, Fail> {
+pub(crate) fn take_back(agreed: &Agreed, host: &Host<'_>) -> Result<bool, Fail> {
+    let log = host.log;
     let last = log.last();
     // What had begun to come back was at the destination, unless it came.
     let turned = |place: &u16| {
@@ -29,7 +31,7 @@ pub(crate) fn take_back(agreed: &Agreed, log: &Arc<dyn Log>, hands: &SharedHands
         leg::all(agreed.luns.len()).into_iter().partition(|place| turned(place).is_some());
     let coming = back.into_iter().filter(|place| turned(place) != Some(Stage::Moved));
     let verdicts = match remains::without_destination(agreed, &**log, &places)? {
-        Some(group) => run(group, log, hands, Leg::There, places.clone()),
+        Some(group) => run(group, host, Leg::There, places.clone()),
         None => Vec::new(),
     };
     let of = |place: &u16| {
@@ -54,81 +56,18 @@ pub(crate) fn take_back(agreed: &Agreed, log: &Arc<dyn Log>, hands: &SharedHands
     let here = |verdict: &Option<Verdict>| {
         matches!(verdict, Some(Verdict::Moved | Verdict::Fenced { .. } | Verdict::Lost))
     };
-    Ok(run(group, log, hands, Leg::Back, away).iter().all(here))
+    Ok(run(group, host, Leg::Back, away).iter().all(here))
 }
 
-fn run(
-    group: Group,
-    log: &Arc<dyn Log>,
-    hands: &SharedHands,
-    leg: Leg,
-    places: Vec<u16>,
-) -> Vec<Option<Verdict>> {
-    let hands = Turned::new(Arc::clone(hands), leg, places.clone());
-    let entries = Entries::new(Some(Arc::clone(log)), leg, places);
+/// A group with the nexuses of this host alone; a defect leaves its units without a verdict.
+fn run(mut group: Group, host: &Host<'_>, leg: Leg, places: Vec<u16>) -> Vec<Option<Verdict>> {
+    let mut hands = Turned::new(Arc::clone(host.hands), leg, places.clone());
+    let (log, ground) = (Some(Arc::clone(host.log)), Arc::clone(host.ground));
+    let mut entries = Entries::new(log, ground, leg, places);
     let own = match leg {
         Leg::There => Side::Source,
         Leg::Back => Side::Destination,
     };
-    let mut alone = Alone { group, own, hands, entries };
-    alone.run();
-    alone.group.verdicts().map(|(_, verdict)| verdict).collect()
-}
-
-struct Alone {
-    group: Group,
-    /// What this host is in the group.
-    own: Side,
-    hands: Turned,
-    entries: Entries,
-}
-
-impl Alone {
-    fn run(&mut self) {
-        loop {
-            match self.group.poll() {
-                GroupStep::Run(round) => self.round(round.number, &round.journal, &round.actions),
-                GroupStep::PhaseDone(_) => self.group.proceed(),
-                GroupStep::Finished(_) | GroupStep::Wait => return,
-            }
-        }
-    }
-
-    fn round(&mut self, number: u64, journal: &[(UnitIndex, Entry)], actions: &[(UnitIndex, Action)]) {
-        if !journal.is_empty() && self.entries.append(number, journal).is_err() {
-            self.group.journal_failed();
-            return;
-        }
-        let (own, theirs): (Vec<_>, Vec<_>) =
-            actions.iter().cloned().partition(|(_, action)| side(action) == Some(self.own));
-        for report in self.hands.carry_out(&own, Instant::now() + PATIENCE) {
-            match report.outcome {
-                Some(outcome) => self.group.report(report.unit, report.id, outcome),
-                None => self.group.give_up(report.unit, Doubt::SourceUnreachable),
-            }
-        }
-        for (unit, action) in theirs {
-            if let Some(id) = id(&action) {
-                self.group.report(unit, id, Outcome::NotSent);
-            }
-        }
-    }
-}
-
-const fn side(action: &Action) -> Option<Side> {
-    match action {
-        Action::Execute { path, .. }
-        | Action::CloseSession { path, .. }
-        | Action::OpenSession { path, .. } => Some(path.side),
-        Action::Journal(_) => None,
-    }
-}
-
-const fn id(action: &Action) -> Option<CommandId> {
-    match action {
-        Action::Execute { id, .. } | Action::CloseSession { id, .. } | Action::OpenSession { id, .. } => {
-            Some(*id)
-        }
-        Action::Journal(_) => None,
-    }
+    let _ = conduct::alone(&mut group, own, &mut hands, &mut entries, Patience::default());
+    group.verdicts().map(|(_, verdict)| verdict).collect()
 }

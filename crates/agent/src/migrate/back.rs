@@ -332,7 +332,8 @@ impl Run<'_> {
 
     fn alone(&self) -> Result<bool, Fail> {
         let Some(log) = self.log.clone() else { return Ok(false) };
-        super::alone::take_back(&self.agreed, &log, &self.hands)
+        let host = super::alone::Host { log: &log, ground: &self.ground, hands: &self.hands };
+        super::alone::take_back(&self.agreed, &host)
     }
 
     /// Both hosts hold still and the destination has everything: forward is the shorter way.
@@ -357,6 +358,8 @@ impl Run<'_> {
                 return Err(Fail::Failed("the registrations are not at the destination".into()));
             }
         }
+        // What it was told before may have died with its agent.
+        self.hand_over_attentions()?;
         self.go()
     }
 
@@ -459,7 +462,7 @@ impl Run<'_> {
 
     pub(super) fn ends(&self) -> Vec<UnitEnd> {
         let last = self.log.as_ref().map(|log| log.last()).unwrap_or_default();
-        let owed = self.owed();
+        let owed = self.owed(Side::Source);
         let one = |(place, lun): (usize, &super::Lun)| UnitEnd {
             lun: lun.name.clone(),
             verdict: self.verdicts.get(place).copied().flatten(),

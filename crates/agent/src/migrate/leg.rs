@@ -3,11 +3,12 @@
 //! On the way back the handover's destination is the source of the group. The nexuses stay those of their host: [`Turned`] says
 //! the actions in their words.
 
-use super::site::{Leg, Log, Lun, Trouble};
+use super::site::{Ground, Leg, Log, Lun, Trouble};
 use super::units;
 use crate::conduct::{Hands, Journal, NotDurable, Report};
 use handover::{Action, Entry, Path, Settings, UnitIndex};
 use peer::message::{BackUnit, Offer, Options, Paths};
+use scsi::AdditionalSense;
 use scsi::pr::Key;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -102,28 +103,49 @@ impl Hands for Turned {
     }
 }
 
-/// Where the entries of a leg go.
+/// Where the entries of a leg go, and what its commands took from the guest.
 pub(crate) struct Entries {
     log: Option<Arc<dyn Log>>,
+    ground: Arc<dyn Ground>,
     leg: Leg,
     places: Vec<u16>,
 }
 
 impl Entries {
-    pub(crate) const fn new(log: Option<Arc<dyn Log>>, leg: Leg, places: Vec<u16>) -> Self {
-        Self { log, leg, places }
+    pub(crate) const fn new(
+        log: Option<Arc<dyn Log>>,
+        ground: Arc<dyn Ground>,
+        leg: Leg,
+        places: Vec<u16>,
+    ) -> Self {
+        Self { log, ground, leg, places }
+    }
+
+    fn place(&self, unit: UnitIndex) -> Option<u16> {
+        self.places.get(usize::from(unit.0)).copied()
     }
 }
 
 impl Journal for Entries {
     fn append(&mut self, round: u64, entries: &[(UnitIndex, Entry)]) -> Result<(), NotDurable> {
         let log = self.log.as_ref().ok_or_else(|| NotDurable("this is only a plan".into()))?;
-        let placed = |(unit, entry): &(UnitIndex, Entry)| {
-            Some((UnitIndex(*self.places.get(usize::from(unit.0))?), *entry))
-        };
+        let placed = |(unit, entry): &(UnitIndex, Entry)| Some((UnitIndex(self.place(*unit)?), *entry));
         let placed: Option<Vec<_>> = entries.iter().map(placed).collect();
         log.entries(round, self.leg, &placed.ok_or_else(|| NotDurable("an entry of no logical unit".into()))?)
     }
+
+    fn owe(&mut self, owed: &[(UnitIndex, Vec<AdditionalSense>)]) -> bool {
+        self.ground.owe(&placed(&self.places, owed)).is_ok()
+    }
+}
+
+/// Unit attentions of a leg's units as sense data, by the places of the units.
+pub(crate) fn placed(places: &[u16], owed: &[(UnitIndex, Vec<AdditionalSense>)]) -> Vec<(u16, Vec<Vec<u8>>)> {
+    let of = |(unit, codes): &(UnitIndex, Vec<AdditionalSense>)| {
+        let place = places.get(usize::from(unit.0)).copied()?;
+        Some((place, codes.iter().map(|code| crate::ground::sense(*code)).collect()))
+    };
+    owed.iter().filter_map(of).collect()
 }
 
 /// The places of all units of a handover.

@@ -123,6 +123,12 @@ pub trait Ground: Send + Sync {
     fn arrange(&self, offered: &[String]) -> Result<Vec<Lun>, Trouble>;
     /// Sense data of unit attentions that the guest is owed here, for each logical unit; they go with it.
     fn owed(&self) -> Vec<Vec<Vec<u8>>>;
+    /// Sense data of unit attentions that commands of the handover took from the guest, by the places of their logical
+    /// units: they are owed to it here from now on, beside what it is owed already.
+    ///
+    /// # Errors
+    /// [`Trouble`]: they are not durable.
+    fn owe(&self, owed: &[(u16, Vec<Vec<u8>>)]) -> Result<(), Trouble>;
     /// The nexuses to these. They are handed out once.
     fn hands(&self) -> Box<dyn Hands>;
     /// Writes the handover into the record and locks it: at the source when the guest is stopped, at the destination when the

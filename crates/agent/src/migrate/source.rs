@@ -243,7 +243,7 @@ impl<'a> Run<'a> {
         (self.leg, self.places) = (leg, places.clone());
         let via = Via { link: self.link, handover: self.handover };
         let hands = Turned::new(Arc::clone(&self.hands), leg, places.clone());
-        let entries = Entries::new(self.log.clone(), leg, places);
+        let entries = Entries::new(self.log.clone(), Arc::clone(&self.ground), leg, places);
         self.leader = group.map(|group| Leader::new(group, side, via, hands, entries, Patience::default()));
     }
 
@@ -573,24 +573,33 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Sense data of unit attentions that the handover's commands took from the guest, for each unit.
-    pub(crate) fn owed(&self) -> Vec<Vec<Vec<u8>>> {
-        let engines = self.leader.iter().flat_map(|leader| leader.group().engines());
-        engines
-            .map(|(_, engine)| engine.attentions().into_iter().map(crate::ground::sense).collect())
-            .collect()
+    /// Sense data of unit attentions that the guest is owed if it goes on at the handover's `owner`, beside what the record
+    /// here says; for each unit.
+    pub(crate) fn owed(&self, owner: Side) -> Vec<Vec<Vec<u8>>> {
+        let owner = if self.leg == Leg::There { owner } else { owner.other() };
+        let taken: Vec<_> = self.leader.iter().flat_map(|leader| leader.owed(owner)).collect();
+        let mut owed = vec![Vec::new(); self.agreed.luns.len()];
+        for (place, sense) in leg::placed(&self.places, &taken) {
+            if let Some(of) = owed.get_mut(usize::from(place)) {
+                *of = sense;
+            }
+        }
+        owed
     }
 
     /// What the guest is owed goes with it: what was owed here before, and what the handover took.
-    fn hand_over_attentions(&self) -> Result<(), Fail> {
-        let (before, taken) = (self.ground.owed(), self.owed());
-        let units = leg::all(self.agreed.luns.len());
+    pub(crate) fn hand_over_attentions(&self) -> Result<(), Fail> {
+        let (before, taken) = (self.ground.owed(), self.owed(Side::Destination));
         let of = |all: &[Vec<Vec<u8>>], unit: u16| all.get(usize::from(unit)).cloned().unwrap_or_default();
         let one = |unit| {
-            let sense =
-                [of(&before, unit), of(&taken, unit)].concat().into_iter().map(Bytes).collect::<Vec<_>>();
+            let mut sense = of(&before, unit);
+            // Another nexus may have been told of the same.
+            let new: Vec<_> = of(&taken, unit).into_iter().filter(|taken| !sense.contains(taken)).collect();
+            sense.extend(new);
+            let sense: Vec<_> = sense.into_iter().map(Bytes).collect();
             (!sense.is_empty()).then_some(Owed { unit, sense })
         };
+        let units = leg::all(self.agreed.luns.len());
         Ok(self.talk().attentions(units.into_iter().filter_map(one).collect())?)
     }
 

@@ -351,3 +351,37 @@ fn a_destination_host_that_dies_as_a_whole_at_any_step_is_where_the_guest_is_or_
     }
     assert!(there > 0, "it died after go as well");
 }
+
+/// What a logical unit's reset leaves on the guest's nexus, once the handover took it.
+fn reset() -> Vec<u8> {
+    crate::ground::sense(scsi::AdditionalSense { asc: 0x29, ascq: 0x03 })
+}
+
+#[test]
+fn a_unit_attention_that_the_handover_took_survives_its_agents_and_is_told_once_where_the_guest_goes_on() {
+    let (mut told, mut lost) = ([0; 2], 0);
+    for (side, fault) in [Side::Source, Side::Destination]
+        .into_iter()
+        .flat_map(|side| [Fault::None, Fault::Fails(At::Switchover)].map(|fault| (side, fault)))
+    {
+        for at in 0.. {
+            let world = World::new(2, 5);
+            world.units[1].reset();
+            let Some((world, report)) = killed_in(world, side, at, fault) else { break };
+            let what = format!("{side} killed at step {at} with {fault:?}: {report:#?}");
+            let there = world.guest(Side::Destination) == Guest::Running;
+            let owner = if there { Side::Destination } else { Side::Source };
+            // Where nothing was sent on the guest's nexus it still waits there.
+            let pending = there || world.reports_attention(1, Side::Source);
+            let owed = lock(&world.owed).clone();
+            let here = &owed[usize::from(there)];
+            let once = usize::from(here[1] == [reset()]);
+            assert!(here[0].is_empty() && here[1].len() == once, "{what}");
+            // An agent that dies in the round that takes it, before or after the reply, writes nothing down.
+            lost += usize::from(!pending && once == 0);
+            assert!(owed[usize::from(!there)].iter().all(Vec::is_empty), "{what}");
+            told[usize::from(owner == Side::Destination)] += once;
+        }
+    }
+    assert!(told[0] > 10 && told[1] > 10 && lost <= 4, "{told:?}, {lost} lost");
+}

@@ -79,6 +79,8 @@ pub(super) struct World {
     pub(super) changed: Mutex<bool>,
     pub(super) refused_unit: Mutex<Option<usize>>,
     pub(super) settled: Mutex<Vec<(Side, End)>>,
+    /// What each host's record says that the guest is owed, for each unit.
+    pub(super) owed: Mutex<[Vec<Vec<Vec<u8>>>; 2]>,
     /// The record of each host says `handover`.
     frozen: [AtomicBool; 2],
     /// The kernel does not tell the ports of this host, so that READ FULL STATUS says nothing of them.
@@ -122,6 +124,7 @@ impl World {
             changed: Mutex::default(),
             refused_unit: Mutex::default(),
             settled: Mutex::default(),
+            owed: Mutex::new([vec![Vec::new(); count], vec![Vec::new(); count]]),
             frozen: Default::default(),
             nameless: AtomicBool::default(),
             unfreezable: Mutex::default(),
@@ -205,6 +208,26 @@ impl World {
         }
     }
 
+    /// Whether a unit attention waits on this host's nexus; it is taken.
+    pub(super) fn reports_attention(&self, unit: usize, side: Side) -> bool {
+        let ended = self.execute(unit, side, &request::read(InAction::READ_KEYS, 64));
+        ended.decoded_sense().is_some()
+    }
+
+    /// Each once, as the ledger's record.
+    fn owe(&self, side: Side, unit: usize, sense: &[Vec<u8>]) {
+        let owed = &mut lock(&self.owed)[place(side)][unit];
+        sense.iter().for_each(|sense| {
+            if !owed.contains(sense) {
+                owed.push(sense.clone());
+            }
+        });
+    }
+
+    fn forget_owed(&self, side: Side) {
+        lock(&self.owed)[place(side)].iter_mut().for_each(Vec::clear);
+    }
+
     pub(super) fn is_frozen(&self, side: Side) -> bool {
         self.frozen[place(side)].load(Ordering::SeqCst)
     }
@@ -281,7 +304,12 @@ impl Ground for Host {
     }
 
     fn owed(&self) -> Vec<Vec<Vec<u8>>> {
-        Vec::new()
+        lock(&self.world.owed)[place(self.side)].clone()
+    }
+
+    fn owe(&self, owed: &[(u16, Vec<Vec<u8>>)]) -> Result<(), Trouble> {
+        owed.iter().for_each(|(unit, sense)| self.world.owe(self.side, usize::from(*unit), sense));
+        Ok(())
     }
 
     fn hands(&self) -> Box<dyn Hands> {
@@ -292,12 +320,21 @@ impl Ground for Host {
         if std::mem::take(&mut *lock(&self.world.unfreezable)) && self.side == Side::Destination {
             return Err(Trouble("a command does not end".into()));
         }
-        self.world.frozen[place(self.side)].store(true, Ordering::SeqCst);
+        let again = self.world.frozen[place(self.side)].swap(true, Ordering::SeqCst);
+        if self.side == Side::Destination && !again {
+            self.world.forget_owed(self.side);
+        }
         Ok(std::mem::take(&mut *lock(&self.world.changed)))
     }
 
-    fn settle(&self, end: End, _: &[UnitEnd]) -> Result<(), Trouble> {
+    fn settle(&self, end: End, units: &[UnitEnd]) -> Result<(), Trouble> {
         lock(&self.world.settled).push((self.side, end));
+        match end {
+            End::Arrived | End::Kept => {
+                (0..).zip(units).for_each(|(unit, end)| self.world.owe(self.side, unit, &end.owed));
+            }
+            End::Departed | End::Refused => self.world.forget_owed(self.side),
+        }
         self.world.frozen[place(self.side)].store(false, Ordering::SeqCst);
         Ok(())
     }
