@@ -224,8 +224,14 @@ impl Ground {
         let all = || self.units.iter().chain(&self.resting);
         let mut changes: Vec<_> = all().map(|unit| (unit.lun.clone(), enter.clone())).collect();
         if self.side == Side::Destination {
+            self.guest.refresh()?;
             // What whoever was here before was owed is nobody's now; what this handover brought is the guest's.
-            all().filter(|unit| !unit.is_in(self.handover)).for_each(|unit| unit.forget_owed(&mut changes));
+            for mut unit in all().cloned() {
+                unit.read(&self.guest);
+                if !unit.is_in(self.handover) {
+                    unit.forget_owed(&mut changes);
+                }
+            }
         }
         self.guest.append(&changes)?;
         let locks = all().map(|unit| self.guest.freeze(&unit.lun, deadline)).collect::<Result<_, _>>()?;
