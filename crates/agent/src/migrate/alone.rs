@@ -1,9 +1,9 @@
 //! The source takes its registrations back without the destination: a recovery in which the destination answers nothing, and,
 //! where that finds them there, a handover with a dead source, whose key is unlisted for one command.
 
+use super::fail::Fail;
 use super::leg::{Agreed, Entries, SharedHands, Turned};
 use super::site::{Ground, Leg, Log, Trouble};
-use super::source::Fail;
 use super::{leg, remains, units};
 use crate::conduct::{self, Patience};
 use handover::journal::Stage;

@@ -2,10 +2,11 @@
 //! says what is next, and this does it, until the guest runs at one host or the operator is needed.
 
 use super::document::{LunReport, Order, Report, Verdict};
+use super::fail::Fail;
 use super::leg::{self, Agreed};
 use super::machine::{MachineError, Pace, Stage};
 use super::site::{CallError, End, Leg, Link, Log, Site, Trouble, UnitEnd};
-use super::source::{Fail, Run, Watch};
+use super::source::{Run, Watch};
 use super::times::Times;
 use super::{remains, talk, units};
 use crate::conduct::Pause;

@@ -1,34 +1,28 @@
-//! The source's part, which leads: the sequence of a migration in which nothing goes wrong. [`back`](super::back) is the rest.
+//! The source's part, which leads: the sequence of a migration in which nothing goes wrong, and the plan that it begins with.
+//! [`memory`](super::memory) and [`give`](super::give) are its later steps, [`back`](super::back) is the rest.
 
 use super::document::{LunReport, Order, Progress, Report, Verdict};
+use super::fail::Fail;
 use super::leg::{self, Agreed, Entries, SharedHands, Turned};
-use super::machine::{Pace, Settings, Stage, Stopped, Transfer};
-use super::pace::{Next, Pacer};
-use super::site::{Begin, CallError, Ground, Leg, Link, Log, Site, Trouble};
+use super::site::{Begin, Ground, Leg, Link, Log, Site};
 use super::talk::{self, Talk};
 use super::times::Times;
+use super::units;
 use super::via::Via;
-use super::{MachineError, units};
-use crate::conduct::{Leader, NotDurable, Patience, Pause, Stop};
-use crate::incoming::GIVEN_UP;
-use crate::ownership::{Forbidden, Guest, Mark, Marks, Standing, View};
-use crate::vmm::HELD;
+use crate::conduct::{Leader, Patience, Pause};
+use crate::ownership::{Guest, Mark, Marks, Standing, View};
 use handover::plan::PlannedCommand;
 use handover::verdict::Cause;
-use handover::{Ending, Group, Phase, Side, Verdict as UnitVerdict};
-use peer::message::{Bytes, Guest as Named, Id, Incoming, Open, Options, Owed};
+use handover::{Group, Phase, Side, Verdict as UnitVerdict};
+use peer::message::{Guest as Named, Id, Open, Options};
 use scsi::pr::Key;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long the destination may take from `go` to the guest running.
-const ARRIVAL: Duration = Duration::from_secs(60);
-/// Bytes of memory that are not worth waiting for.
-const SMALL: u64 = 16 << 20;
-/// How long QEMU may take to begin.
-const BEGINNING: Duration = Duration::from_secs(30);
+/// How long the destination may take from `go` to the guest running, and QEMU to switch over.
+pub(super) const ARRIVAL: Duration = Duration::from_secs(60);
 /// Between looks at QEMU while something short is waited for.
-const LOOK: Duration = Duration::from_millis(5);
+pub(super) const LOOK: Duration = Duration::from_millis(5);
 
 /// Who follows a migration, and may end it.
 pub trait Watch: Send + Sync {
@@ -47,69 +41,6 @@ impl Watch for Unwatched {
 
     fn cancelled(&self) -> bool {
         false
-    }
-}
-
-/// Why a migration does not go on.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Fail {
-    /// It would be unsafe, and nothing was begun.
-    #[error("{0}")]
-    Refused(String),
-    /// Something on the way; what was begun is undone.
-    #[error("{0}")]
-    Failed(String),
-    /// It was asked to end.
-    #[error("it was cancelled")]
-    Cancelled,
-    /// QEMU stopped the guest before this program did, so that it may let it run again by itself.
-    #[error("QEMU switched over before the guest was stopped")]
-    TooFast,
-}
-
-impl From<Trouble> for Fail {
-    fn from(trouble: Trouble) -> Self {
-        Self::Failed(trouble.to_string())
-    }
-}
-
-impl From<MachineError> for Fail {
-    fn from(error: MachineError) -> Self {
-        Self::Failed(format!("at the source: {error}"))
-    }
-}
-
-impl From<CallError> for Fail {
-    fn from(error: CallError) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
-impl From<NotDurable> for Fail {
-    fn from(error: NotDurable) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
-impl From<Forbidden> for Fail {
-    fn from(error: Forbidden) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
-impl From<Stop> for Fail {
-    fn from(stop: Stop) -> Self {
-        Self::Failed(stop.to_string())
-    }
-}
-
-impl Fail {
-    /// What the other host refuses before anything was begun is a refusal.
-    fn of_opening(error: CallError) -> Self {
-        match error {
-            CallError::Refused(refusal) => Self::Refused(refusal.desc),
-            other => other.into(),
-        }
     }
 }
 
@@ -357,7 +288,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn reasons(&self) -> String {
+    pub(super) fn reasons(&self) -> String {
         let of = |lun: &LunReport| format!("{}: {}", lun.lun, lun.result);
         self.luns
             .iter()
@@ -379,312 +310,6 @@ impl<'a> Run<'a> {
                 Err(Fail::Refused(self.reasons()))
             }
         }
-    }
-
-    /// The guest's memory, until QEMU stands before the switchover with the guest stopped by us.
-    fn memory(&mut self, stop_first: bool) -> Result<(), Fail> {
-        self.step("memory");
-        let machine = self.site.machine();
-        if stop_first {
-            self.stop()?;
-        }
-        let (capabilities, parameters) = (self.order.capabilities.clone(), self.order.parameters.clone());
-        let listen = Incoming {
-            handover: self.handover,
-            uri: self.order.uri.clone(),
-            capabilities: capabilities.clone(),
-            parameters: parameters.clone(),
-        };
-        let uri = self
-            .talk()
-            .incoming(listen)
-            .map_err(|error| Fail::Failed(format!("at the destination: {error}")))?;
-        machine.configure(&Settings { capabilities, parameters })?;
-        machine.adjust(Pace::Held)?;
-        machine.send(&uri)?;
-        let begun = self.begun()?;
-        if self.times.stopped.is_none() {
-            // So little is through before it could be looked at again, and within any limit.
-            if begun.remaining > SMALL {
-                self.until_it_fits()?;
-            }
-            self.stop()?;
-        }
-        machine.adjust(Pace::Switch(self.was_running.then(|| self.order.downtime_limit())))?;
-        self.freeze()?;
-        self.wait_stage(Stage::PreSwitchover, ARRIVAL)?;
-        self.times.switchover = Some(Instant::now());
-        Ok(())
-    }
-
-    /// QEMU has looked at the memory.
-    fn begun(&self) -> Result<Transfer, Fail> {
-        let end = Instant::now() + BEGINNING;
-        loop {
-            let transfer = self.look()?;
-            if transfer.stage == Stage::PreSwitchover && self.times.stopped.is_none() {
-                return Err(Fail::TooFast);
-            }
-            if transfer.total > 0 || transfer.stage == Stage::PreSwitchover {
-                return Ok(transfer);
-            }
-            if Instant::now() >= end {
-                return Err(Fail::Failed("QEMU's migration does not begin".into()));
-            }
-            self.site.machine().wait(Instant::now() + LOOK);
-        }
-    }
-
-    fn look(&self) -> Result<Transfer, Fail> {
-        if self.watch.cancelled() {
-            return Err(Fail::Cancelled);
-        }
-        let transfer = self.site.machine().transfer()?;
-        let why = || transfer.reason.clone().unwrap_or_else(|| "QEMU gives no reason".into());
-        match transfer.stage {
-            Stage::Failed => Err(Fail::Failed(format!("QEMU's migration failed: {}", why()))),
-            Stage::Cancelled => Err(Fail::Failed("QEMU's migration was cancelled by somebody else".into())),
-            Stage::None => Err(Fail::Failed("QEMU has no migration any more".into())),
-            _ => Ok(transfer),
-        }
-    }
-
-    fn until_it_fits(&self) -> Result<(), Fail> {
-        let (begun, limit) = (Instant::now(), self.order.timeout.map(Duration::from_secs));
-        let mut pacer = Pacer::new(self.order.downtime_limit(), HELD);
-        let mut told = begun;
-        loop {
-            let transfer = self.look()?;
-            if transfer.stage == Stage::PreSwitchover {
-                return Err(Fail::TooFast);
-            }
-            if told.elapsed() >= Duration::from_millis(200) {
-                told = Instant::now();
-                let (total, remaining, rate) = (transfer.total, transfer.remaining, transfer.rate);
-                self.watch.tell(Progress::Memory { total, remaining, rate });
-            }
-            let wait = match pacer.look(begun.elapsed(), &transfer) {
-                Next::Stop => return Ok(()),
-                Next::Faster(rate, time) => {
-                    self.site.machine().adjust(rate.map_or(Pace::Full, Pace::Limited))?;
-                    time
-                }
-                Next::Look(time) => time,
-            };
-            if limit.is_some_and(|limit| begun.elapsed() >= limit) {
-                let why = "the memory did not get through in time; raise --downtime-limit";
-                return Err(Fail::Failed(why.into()));
-            }
-            self.site.machine().wait(Instant::now() + wait);
-        }
-    }
-
-    /// Stops the guest, so that nothing but our `cont` lets it run.
-    fn stop(&mut self) -> Result<(), Fail> {
-        self.times.stopped = Some(Instant::now());
-        match self.site.machine().stop()? {
-            Stopped::ByUs => Ok(()),
-            Stopped::ByMigration => Err(Fail::TooFast),
-        }
-    }
-
-    /// QEMU was too fast: whether it can be done again with the guest stopped from the beginning.
-    fn again(&mut self) -> Result<bool, Fail> {
-        let machine = self.site.machine();
-        machine.cancel()?;
-        let end = Instant::now() + BEGINNING;
-        while !machine.transfer()?.stage.is_over() {
-            if Instant::now() >= end {
-                return Ok(false);
-            }
-            machine.wait(Instant::now() + LOOK);
-        }
-        self.times = Times::default();
-        let there = self.talk().state(self.guest.clone())?;
-        Ok(talk::view(&there).guest == Guest::Loading)
-    }
-
-    /// Both records say `handover` and are locked; what the guest changed since it was looked at is read again.
-    fn freeze(&mut self) -> Result<(), Fail> {
-        let begun = Instant::now();
-        let changed = self.ground.freeze()?;
-        self.talk().freeze()?;
-        self.times.frozen = begun.elapsed();
-        let Some(leader) = self.leader.as_mut().filter(|_| changed) else { return Ok(()) };
-        leader.refresh();
-        match leader.advance()? {
-            Pause::Phase(_) => Ok(()),
-            Pause::Finished(ending) => {
-                Err(Fail::Failed(format!("the guest changed its registrations: {ending:?}")))
-            }
-        }
-    }
-
-    pub(crate) fn wait_stage(&self, wanted: Stage, patience: Duration) -> Result<(), Fail> {
-        let end = Instant::now() + patience;
-        loop {
-            let transfer = self.look()?;
-            if transfer.stage == wanted {
-                return Ok(());
-            }
-            if Instant::now() >= end {
-                return Err(Fail::Failed(format!("QEMU's migration stands still ({:?})", transfer.stage)));
-            }
-            self.site.machine().wait(Instant::now() + LOOK);
-        }
-    }
-
-    /// The handover on the devices: phases Freeze, Take and Verify.
-    fn take(&mut self) -> Result<(), Fail> {
-        self.step("take");
-        if self.site.machine().guest() != Guest::Paused {
-            return Err(Fail::Failed("the guest does not stand still at the source".into()));
-        }
-        let ending = self.take_all();
-        self.note_verdicts();
-        match ending? {
-            None | Some(Ending::Moved | Ending::Nobody) => {}
-            Some(_) => return Err(Fail::Failed(self.reasons())),
-        }
-        // Those that stand at the end of Verify are there.
-        if let Some(leader) = &mut self.leader {
-            // The other host's mark is on disk when this is answered.
-            leader.sync()?;
-            self.times.handover(leader.record());
-        }
-        self.mark(Mark::Taken, None)?;
-        self.times.taken = Some(Instant::now());
-        Ok(())
-    }
-
-    /// `None` as long as some unit stands at the end of Verify.
-    fn take_all(&mut self) -> Result<Option<Ending>, Fail> {
-        let Some(leader) = self.leader.as_mut() else { return Ok(None) };
-        loop {
-            if self.watch.cancelled() && !leader.group().committed() {
-                return Err(Fail::Cancelled);
-            }
-            leader.proceed();
-            match leader.advance()? {
-                Pause::Phase(Phase::Verify) => return Ok(None),
-                Pause::Phase(_) => {}
-                Pause::Finished(ending) => return Ok(Some(ending)),
-            }
-        }
-    }
-
-    /// Sense data of unit attentions that the guest is owed if it goes on at the handover's `owner`, beside what the record
-    /// here says; for each unit.
-    pub(crate) fn owed(&self, owner: Side) -> Vec<Vec<Vec<u8>>> {
-        let owner = if self.leg == Leg::There { owner } else { owner.other() };
-        let taken: Vec<_> = self.leader.iter().flat_map(|leader| leader.owed(owner)).collect();
-        let mut owed = vec![Vec::new(); self.agreed.luns.len()];
-        for (place, sense) in leg::placed(&self.places, &taken) {
-            if let Some(of) = owed.get_mut(usize::from(place)) {
-                *of = sense;
-            }
-        }
-        owed
-    }
-
-    /// What the guest is owed goes with it: what was owed here before, and what the handover took.
-    pub(crate) fn hand_over_attentions(&self) -> Result<(), Fail> {
-        let (before, taken) = (self.ground.owed(), self.owed(Side::Destination));
-        let of = |all: &[Vec<Vec<u8>>], unit: u16| all.get(usize::from(unit)).cloned().unwrap_or_default();
-        let one = |unit| {
-            let mut sense = of(&before, unit);
-            // Another nexus may have been told of the same.
-            let new: Vec<_> = of(&taken, unit).into_iter().filter(|taken| !sense.contains(taken)).collect();
-            sense.extend(new);
-            let sense: Vec<_> = sense.into_iter().map(Bytes).collect();
-            (!sense.is_empty()).then_some(Owed { unit, sense })
-        };
-        let units = leg::all(self.agreed.luns.len());
-        Ok(self.talk().attentions(units.into_iter().filter_map(one).collect())?)
-    }
-
-    fn switch_over(&mut self) -> Result<(), Fail> {
-        self.step("switch over");
-        self.hand_over_attentions()?;
-        self.site.machine().switch_over()?;
-        let end = Instant::now() + ARRIVAL;
-        loop {
-            let transfer = self.site.machine().transfer()?;
-            match transfer.stage {
-                Stage::Completed => break,
-                stage if stage.is_over() => {
-                    let why = transfer.reason.unwrap_or_default();
-                    return Err(Fail::Failed(format!("QEMU's migration failed at the switchover: {why}")));
-                }
-                _ if Instant::now() >= end => {
-                    return Err(Fail::Failed("QEMU's switchover does not end".into()));
-                }
-                _ => self.site.machine().wait(Instant::now() + LOOK),
-            }
-        }
-        self.times.completed = Some(Instant::now());
-        Ok(())
-    }
-
-    /// Gives the guest away.
-    pub(crate) fn go(&mut self) -> Result<Report, Fail> {
-        self.step("go");
-        let taken = View { marks: Marks::new().with(Mark::Taken), guest: Guest::Paused };
-        self.mark(Mark::Go, Some(taken))?;
-        match self.talk().go(ARRIVAL) {
-            Ok(_) => {
-                self.times.running = Some(Instant::now());
-                Ok(self.gone())
-            }
-            Err(CallError::Refused(refusal)) if refusal.class == GIVEN_UP => {
-                Err(Fail::Failed(format!("the destination could not run the guest: {}", refusal.desc)))
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// The guest is at the destination for good.
-    pub(crate) fn gone(&mut self) -> Report {
-        let mut notes = Vec::new();
-        let ran = View { marks: Marks::new().with(Mark::Ran), guest: Guest::Running };
-        if let Err(fail) = self.mark(Mark::Ran, Some(ran)) {
-            notes.push(fail.to_string());
-        }
-        if let Err(trouble) = self.ground.settle(super::End::Departed, &self.ends()) {
-            notes.push(format!("the record here still says handover: {trouble}"));
-        }
-        if let Some(leader) =
-            self.leader.as_mut().filter(|leader| leader.group().phase() == Some(Phase::Verify))
-        {
-            leader.proceed();
-            notes.extend(leader.advance().err().map(|stop| stop.to_string()));
-        }
-        self.note_verdicts();
-        // Where it is not open any more the destination ends it by itself: the guest runs there.
-        if self.open {
-            notes.extend(self.talk().close("moved").err().map(|error| error.to_string()));
-        }
-        if let Some(log) = self.log.as_ref().filter(|_| notes.is_empty()) {
-            notes.extend(log.end("moved").err().map(|error| error.to_string()));
-        }
-        let (verdict, reason) = self.arrived();
-        notes.insert(0, reason);
-        let mut report = Report::new(verdict, notes.join("; "));
-        self.fill(&mut report);
-        report
-    }
-
-    fn arrived(&self) -> (Verdict, String) {
-        if self.any(|verdict| matches!(verdict, UnitVerdict::Fenced { .. })) {
-            let reason =
-                "the guest is at the destination, and fenced: another node has removed its registration";
-            return (Verdict::Fenced, reason.into());
-        }
-        if self.any(|verdict| *verdict == UnitVerdict::Lost) {
-            let reason = "the guest is at the destination, and a target forgot its registrations";
-            return (Verdict::Lost, reason.into());
-        }
-        (Verdict::Moved, "the guest is at the destination with all its registrations".into())
     }
 
     pub(crate) fn fill(&self, report: &mut Report) {

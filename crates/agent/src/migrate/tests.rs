@@ -5,9 +5,11 @@ mod world;
 use super::*;
 use crate::ownership::{Guest, Mark, OnDoubt};
 use handover::Side;
+use peer::message::{Advance, Recover, Reply, Request, Word};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use world::{At, Fault, Host, Killed, Wire, World, lock};
 
 fn source(world: &Arc<World>) -> Host {
@@ -384,4 +386,27 @@ fn a_unit_attention_that_the_handover_took_survives_its_agents_and_is_told_once_
         }
     }
     assert!(told[0] > 10 && told[1] > 10 && lost <= 4, "{told:?}, {lost} lost");
+}
+
+#[test]
+fn a_peer_that_recovers_a_guest_which_runs_here_already_freezes_nothing_and_makes_no_replica_run() {
+    let world = World::new(2, 5);
+    let wire = Wire::new(&world);
+    assert_eq!(run(&world, &wire, &order()).verdict, Verdict::Moved);
+    wire.break_off();
+    Link::reconnect(&wire).expect("the destination's agent is there");
+    let log = world.log(Side::Source).expect("it was begun");
+    let record = remains::record(&*log, &Log::begun(&*log).luns);
+    let guest = peer::message::Guest { vm: "web".into(), uuid: world::UUID.into() };
+    let recover = Recover { guest, record, prefer_destination: false, kept_at_source: true };
+    let handover = recover.record.handover;
+    let answered = Link::call(&wire, &Request::Recover(recover), Duration::ZERO);
+    let Ok(Reply::Opened(opened)) = answered else { panic!("{answered:?}") };
+    let marks = opened.record.map(|record| talk::marks(&record)).unwrap_or_default();
+    assert!(marks.has(Mark::Ran), "its record says that it is over");
+    assert!(!world.is_frozen(Side::Destination), "the running guest's commands are not held up");
+    let advance = Advance { handover, round: 1, digest: Word(0), outcomes: vec![], decisions: vec![] };
+    let refused = Link::call(&wire, &Request::Round(advance), Duration::ZERO);
+    assert!(matches!(refused, Err(CallError::Refused(_))), "{refused:?}");
+    is_at(&world, Side::Destination, "nothing was changed");
 }
