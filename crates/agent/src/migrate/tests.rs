@@ -69,6 +69,14 @@ fn every_failure_before_go_ends_with_the_guest_running_at_the_source_with_all_it
 }
 
 #[test]
+fn a_guest_that_had_arrived_goes_back_through_the_helpers_with_every_command() {
+    let (world, report) = run_with(Fault::ContRefused);
+    is_at(&world, Side::Source, &report.reason);
+    assert!(lock(&world.settled).contains(&(Side::Destination, End::Arrived)), "its record was ended");
+    assert_eq!(world.unsent.load(Ordering::SeqCst), 0, "commands that a helper refused: {report:#?}");
+}
+
+#[test]
 fn a_destination_that_dies_when_it_has_everything_and_no_go_leaves_the_guest_at_the_source() {
     let (world, report) = run_with(Fault::DestinationDies(At::Completed));
     assert_eq!(report.verdict, Verdict::Kept, "{report:#?}");

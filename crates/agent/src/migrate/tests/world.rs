@@ -81,6 +81,8 @@ pub(super) struct World {
     pub(super) settled: Mutex<Vec<(Side, End)>>,
     /// What each host's record says that the guest is owed, for each unit.
     pub(super) owed: Mutex<[Vec<Vec<Vec<u8>>>; 2]>,
+    /// Commands that the helpers did not send.
+    pub(super) unsent: AtomicUsize,
     /// The record of each host says `handover`.
     frozen: [AtomicBool; 2],
     /// The kernel does not tell the ports of this host, so that READ FULL STATUS says nothing of them.
@@ -125,6 +127,7 @@ impl World {
             refused_unit: Mutex::default(),
             settled: Mutex::default(),
             owed: Mutex::new([vec![Vec::new(); count], vec![Vec::new(); count]]),
+            unsent: AtomicUsize::default(),
             frozen: Default::default(),
             nameless: AtomicBool::default(),
             unfreezable: Mutex::default(),
@@ -368,7 +371,10 @@ impl Hands for Nexuses {
             assert_eq!(path.side, self.side, "only its own");
             let outcome = match self.world.helper_passes(self.side, request) {
                 true => Outcome::Done(self.world.execute(usize::from(unit.0), self.side, request)),
-                false => Outcome::NotSent,
+                false => {
+                    self.world.unsent.fetch_add(1, Ordering::SeqCst);
+                    Outcome::NotSent
+                }
             };
             Reported { unit: *unit, id: *id, outcome: Some(outcome) }
         };
