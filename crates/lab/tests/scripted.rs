@@ -224,3 +224,24 @@ fn a_guest_that_is_told_to_quit_runs_no_more() {
     assert!(machine.process.wait().unwrap().success());
     assert_eq!(diary::runs_now(&diary::read(&diary_path).unwrap()), None);
 }
+
+#[test]
+fn a_guest_that_came_is_sent_on_and_that_can_be_cancelled() {
+    for kind in kinds() {
+        let directory = TempDir::new().unwrap();
+        let uri = |name: &str| format!("unix:{}", directory.path().join(name).display());
+        let start = |name: &str, more: &[&str]| Machine::start(kind, directory.path(), name, more);
+        let waiting = kind.incoming(true);
+        let (mut first, mut second) = (start("first", &[]), start("second", waiting));
+        second.qemu.migrate_incoming(&uri("there")).unwrap();
+        until_the_pause(&first, &uri("there"), Stop::Active);
+        first.qemu.migrate_continue().unwrap();
+        [&mut first, &mut second].into_iter().for_each(Machine::settle);
+        second.qemu.cont().unwrap();
+        let third = start("third", waiting);
+        third.qemu.migrate_incoming(&uri("on")).unwrap();
+        until_the_pause(&second, &uri("on"), Stop::Active);
+        second.qemu.migrate_cancel().unwrap();
+        second.reach(&MigrationStatus::CANCELLED);
+    }
+}

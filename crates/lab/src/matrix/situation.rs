@@ -48,7 +48,6 @@ impl Situation {
         vec![
             moves("holder", vec![holder("lio")]),
             moves("two", vec![holder("spc"), unit("spc", Standing::Member, true)]),
-            moves("all-registrants", vec![unit("lio", Standing::Holder(TYPE_7), false)]),
             Self { fault: load, ends: Host::Alpha, ..moves("back", vec![holder("lio")]) },
         ]
     }
@@ -60,6 +59,7 @@ impl Situation {
         let load = Some("load=fail");
         let member = || unit("lio", Standing::Member, false);
         let more = vec![
+            moves("all-registrants", vec![unit("lio", Standing::Holder(TYPE_7), false)]),
             moves("spdk", vec![holder("spdk")]),
             moves("tgt", vec![holder("tgt")]),
             moves("registrant", vec![unit("scst", Standing::Registrant, false)]),

@@ -156,10 +156,11 @@ impl Monitor {
         Ok(json!({}))
     }
 
-    /// Succeeds always. After `migrate-continue` it cannot be helped any more.
+    /// Succeeds always. After `migrate-continue` it cannot be helped any more, and what comes in is not this end's to cancel.
     fn cancel(&self) -> Value {
         let mut state = self.machine.lock();
-        let under_way = !state.migration.status().is_over() && !self.machine.options.incoming;
+        let outgoing = state.migration.started.is_some();
+        let under_way = outgoing && !state.migration.status().is_over();
         if under_way && !state.migration.continued {
             state.migration.cancelled = true;
             self.machine.migration_is(&mut state, MigrationStatus::CANCELLING);
