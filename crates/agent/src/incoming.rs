@@ -489,11 +489,12 @@ pub fn give_up(site: &Arc<dyn Site>, log: &Arc<dyn Log>, source: Option<View>) -
 }
 
 /// The guest stays at the source, and nothing of the handover is left at this host: the source has not even begun it, or changed
-/// nothing, or has put an end to it, which it does only after this host was looked after.
+/// nothing, or says that the guest was kept, which it does only after this host was looked after: one that was given up by its
+/// operator (`released`) was not.
 fn nothing_is_left(own: Marks, source: &Records) -> bool {
     let Some(record) = &source.record else { return !own.touched };
     let marks = talk::marks(record);
-    marks.has(Mark::Back) && (record.verdict.is_some() || !marks.touched)
+    marks.has(Mark::Back) && (record.verdict.as_deref() == Some("kept") || !marks.touched)
 }
 
 /// Whether the guest that is offered is the one that QEMU here waits for.

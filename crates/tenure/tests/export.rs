@@ -2,9 +2,12 @@
 //! was saved, and started again where it was by who watches over it.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use agent::journal::{Begun, Journals};
+use handover::Side;
 use lab::served::Served;
 use lab::stage::{Disk, Guest, Host, Life, Qemus, Stage, has_key, insist};
 use lab::tenure::{Ran, Tenure};
+use ledger::{Change, HandoverId, Ledger, Owner, State};
 use scsi::Status;
 use scsi::pr::{InAction, Key, ReadReservation, ReservationType, request};
 use std::path::{Path, PathBuf};
@@ -116,4 +119,70 @@ fn a_guest_that_died_is_started_again_where_it_was_and_elsewhere_only_by_the_pol
     stage.start_qemu("web", Host::Beta, Life::Runs, &[]).unwrap();
     stage.start_qemu("web", Host::Alpha, Life::Waits, &[]).unwrap();
     assert_eq!(stage.migrate("web", Host::Beta, &[]).unwrap().ran.exit, 0);
+}
+
+#[test]
+fn whoever_has_the_guests_key_where_it_never_was_loses_nothing_to_a_take_over() {
+    let (served, stage) = at_beta();
+    stage.quit_qemu("web", Host::Beta).unwrap();
+    // Fenced; and another node begins to use its key.
+    good(&served.device(0, "other"), &request::preempt(OTHER, KEY, KIND));
+    good(&served.device(0, "sharer"), &request::register(Key::NONE, KEY, false));
+    let refused = import(&stage, Host::Alpha, &["--vm", "web", "--take-over"]);
+    assert_eq!(refused.exit, 4, "{refused:?}");
+    assert!(has_key(&served.device(0, "sharer"), KEY, false).unwrap(), "{refused:?}");
+    assert!(!has(&stage, Host::Alpha), "{refused:?}");
+}
+
+#[test]
+fn a_guest_whose_host_died_is_taken_over_where_it_had_been_before() {
+    let (_served, stage) = at_beta();
+    stage.quit_qemu("web", Host::Beta).unwrap();
+    stage.kill_agent(Host::Beta).unwrap();
+    let taken = import(&stage, Host::Alpha, &["--vm", "web", "--take-over"]);
+    assert_eq!(taken.exit, 0, "{taken:?}");
+    assert!(has(&stage, Host::Alpha) && !has(&stage, Host::Beta), "{taken:?}");
+}
+
+#[test]
+fn an_import_that_was_interrupted_is_put_in_order_by_the_same_import() {
+    let (_served, stage) = at_beta();
+    stage.quit_qemu("web", Host::Beta).unwrap();
+    let mut book = Journals::new(&stage.state(Host::Beta), "beta").open("web").unwrap();
+    let last = book.handovers().last().unwrap().begun.clone();
+    let peer = String::new();
+    book.begin(Begun { handover: HandoverId(78), side: Side::Destination, peer, ..last }).unwrap();
+    drop(book);
+    let guest = Ledger::open(&stage.state(Host::Beta)).unwrap().guest(&Owner("web".into())).unwrap();
+    let handover = Change::State { state: State::Handover, handover: Some(HandoverId(78)), why: None };
+    let changes: Vec<_> = guest.records().iter().map(|unit| (unit.lun.clone(), handover.clone())).collect();
+    guest.append(&changes).unwrap();
+    let imported = import(&stage, Host::Beta, &["--vm", "web"]);
+    assert_eq!(imported.exit, 0, "{imported:?}");
+    assert!(has(&stage, Host::Beta));
+}
+
+#[test]
+fn a_host_to_which_the_guest_never_came_can_start_it_when_the_old_one_is_dead() {
+    let tenure = Tenure::at(Path::new(env!("CARGO_BIN_EXE_tenure")));
+    let served = tenure.target(&["memory=1M"]).unwrap();
+    let disks = vec![Disk::of(&served, 0).with_key(KEY)];
+    let stage = Stage::open(&tenure, Qemus::Threads, vec![Guest::new("web", disks)]).unwrap();
+    good(device(&stage, Host::Alpha), &request::register(Key::NONE, KEY, false));
+    good(device(&stage, Host::Alpha), &request::reserve(KEY, KIND));
+    let empty = import(&stage, Host::Beta, &["--vm", "web"]);
+    assert_eq!(empty.exit, 4, "it knows nothing of it: {empty:?}");
+    good(device(&stage, Host::Beta), &request::register(Key::NONE, OTHER, false));
+    stage.start_qemu("web", Host::Alpha, Life::Runs, &[]).unwrap();
+    stage.start_qemu("web", Host::Beta, Life::Waits, &[]).unwrap();
+    assert_eq!(stage.migrate("web", Host::Alpha, &[]).unwrap().ran.exit, 4, "its nexus is another guest's");
+    good(device(&stage, Host::Beta), &request::register(OTHER, Key::NONE, false));
+    stage.quit_qemu("web", Host::Alpha).unwrap();
+    stage.quit_qemu("web", Host::Beta).unwrap();
+    stage.kill_agent(Host::Alpha).unwrap();
+    let refused = import(&stage, Host::Beta, &["--vm", "web"]);
+    assert_eq!(refused.exit, 4, "alpha may run it: {refused:?}");
+    let taken = import(&stage, Host::Beta, &["--vm", "web", "--take-over"]);
+    assert_eq!(taken.exit, 0, "{taken:?}");
+    assert!(has(&stage, Host::Beta) && !has(&stage, Host::Alpha), "{taken:?}");
 }

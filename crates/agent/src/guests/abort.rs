@@ -133,8 +133,12 @@ impl Hosted {
 fn is_here(last: &Handover) -> bool {
     let (marks, verdict) = (last.promises(), last.verdict.as_deref());
     match last.begun.side {
-        // Where it is open, or was released, the operator has given up what is here.
-        Side::Source => verdict == Some("kept"),
+        // Given back, and only the destination is missing. Else, where it is open or was released, the operator gives up what is
+        // here.
+        Side::Source => {
+            let back = marks.has(Mark::Back) && !marks.has(Mark::Ran);
+            verdict == Some("kept") || (back && verdict.is_none_or(|verdict| verdict == "released"))
+        }
         Side::Destination => matches!(verdict, Some("moved" | "claimed")) || marks.has(Mark::Ran),
     }
 }

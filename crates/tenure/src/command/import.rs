@@ -13,8 +13,9 @@ use agent::journal::{Begun, Book, Entries, Journals, Lun};
 use anyhow::Context;
 use handover::known_targets::KnownTargets;
 use handover::{Side, UnitIndex, Verdict};
-use ledger::{HandoverId, Ledger, LunId, Owner, State};
+use ledger::{HandoverId, Ledger, LunId, Owner, Record, State};
 use pr_helper::opening::LinuxDevices;
+use scsi::TransportId;
 use serde::Serialize;
 use std::io::Read;
 use std::path::Path;
@@ -55,11 +56,18 @@ pub fn run(args: &ImportArgs, console: &mut Console) -> Result<Exit, Failure> {
         Failure::usage(format!("{} has no vm {}", args.config.display(), name.unwrap_or_default()))
     })?;
     let import = Import::new(&config, vm)?;
-    let known = match document {
-        Some(document) => document.luns,
-        None => import.remembered()?,
-    };
+    import.put_in_order()?;
     let policy = if args.take_over { Policy::TakeOver } else { vm.reclaim };
+    let (known, policy) = match document {
+        Some(document) => (document.luns, policy),
+        None => {
+            let known = import.remembered(policy)?;
+            // Whoever has the key now need not be who had it then: that is the operator's to say, not a policy's.
+            let unknown = known.iter().any(|unit| unit.tracked.key.is_some() && unit.ports.is_empty());
+            let stays = unknown && !args.take_over && policy == Policy::TakeOver;
+            (known, if stays { Policy::Own } else { policy })
+        }
+    };
     let claims = import.claim(&known, policy)?;
     report(args, vm, &claims, console)
 }
@@ -93,7 +101,7 @@ impl<'a> Import<'a> {
     }
 
     /// What this host's own record tells of a guest that was here before.
-    fn remembered(&self) -> Result<Vec<Exported>, Failure> {
+    fn remembered(&self, policy: Policy) -> Result<Vec<Exported>, Failure> {
         let guest = self.ledger.guest(&self.owner()).map_err(anyhow::Error::from)?;
         let records = guest.records();
         if let Some(record) = records.iter().find(|record| record.state == State::Handover) {
@@ -102,21 +110,49 @@ impl<'a> Import<'a> {
                 record.lun.0, self.vm.name
             )));
         }
-        let known: Vec<_> = records.iter().map(Exported::remembered).collect();
-        let away = !records.is_empty() && records.iter().all(|record| record.state.is_away());
-        // No device could tell that it is not where it went.
-        if away && known.iter().all(|unit| unit.tracked.key.is_none()) {
+        if records.is_empty() {
             return Err(Failure::refused(format!(
-                "{} went to another host and had nothing registered: nothing tells that it does not run there. If it does \
-                 not and never will again: tenure export there, and import that file here",
+                "this host has no record of {}: import the file that tenure export wrote where it was",
+                self.vm.name
+            )));
+        }
+        let known: Vec<_> = records.iter().map(|record| self.recalled(record, policy)).collect();
+        let away = records.iter().all(|record| record.state.is_away());
+        // No device could tell that it is not where it went.
+        let unknown = away && known.iter().all(|unit| unit.tracked.key.is_none());
+        if unknown && policy != Policy::TakeOver {
+            return Err(Failure::refused(format!(
+                "{} went to another host and nothing is known to be registered: nothing tells that it does not run there. If \
+                 it does not and never will again, --take-over says so",
                 self.vm.name
             )));
         }
         Ok(known)
     }
 
+    /// A guest that went by a handover was last at the other host's ports. Its key is the configuration's where no record has it
+    /// and the operator has it taken over.
+    fn recalled(&self, record: &Record, policy: Policy) -> Exported {
+        let mut unit = Exported::remembered(record);
+        if record.state == State::Moved && unit.ports.is_empty() {
+            unit.ports = self.ports_there(&unit.lun);
+        }
+        let mut keys = self.vm.devices.iter().filter_map(|device| device.key);
+        let key = keys.next().filter(|key| keys.all(|other| other == *key));
+        let take_over = policy == Policy::TakeOver && record.state == State::Moved;
+        unit.tracked.key = unit.tracked.key.or(key.filter(|_| take_over && unit.state == State::Active));
+        unit
+    }
+
+    /// The other host's, in the last handover with one.
+    fn ports_there(&self, lun: &LunId) -> Vec<TransportId> {
+        let book = self.book();
+        let last = book.handovers().iter().rev().find(|handover| !handover.begun.peer.is_empty());
+        let units = last.iter().flat_map(|handover| &handover.begun.luns).filter(|unit| unit.lun == lun.0);
+        units.flat_map(|unit| unit.peer.iter().filter_map(|port| port.initiator.clone())).collect()
+    }
+
     fn claim(&self, known: &[Exported], policy: Policy) -> Result<Vec<(LunId, Claim)>, Failure> {
-        self.put_in_order()?;
         let (handover, nonces) = (id()?, known.iter().map(|_| nonce()).collect::<Result<Vec<_>, _>>()?);
         let mut ground = self.ground(handover)?;
         let luns = known.iter().zip(&nonces).map(|(known, nonce)| Lun {
