@@ -31,6 +31,9 @@ pub(crate) struct Migrate {
     target: Target,
     #[command(flatten)]
     course: Course,
+    /// Instead of one course all those of a run of everything
+    #[arg(long)]
+    all: bool,
     /// Where the programs are; without it they are built
     #[arg(long)]
     programs: Option<PathBuf>,
@@ -49,37 +52,54 @@ impl Boot {
 }
 
 impl Migrate {
-    /// Runs one course.
+    /// Runs one course, or all.
     pub(crate) fn run(&self) -> Result<()> {
+        if self.all {
+            let mut report = Report::new(true);
+            on(self.target, self.programs.as_deref(), &mut report, false);
+            return report.finish();
+        }
         let mut hosts = start(self.target, self.programs.as_deref())?;
         println!("{}", hosts.run_course(&self.course)?.kept()?);
         Ok(())
     }
 }
 
-/// A course by hand on either target, and one that the judge must find out; with `full` every type and every scenario.
+/// On either target: a guest there and back by its agents, each scenario in the role it is about, each type, and what tests the
+/// lab itself: a course by hand, and one that the judge must find out.
 pub(crate) fn steps(report: &mut Report, full: bool) {
     for target in [Target::Lio, Target::Tenure] {
-        let mut hosts = None;
-        for course in courses(full) {
-            let name = format!("lab: {}", describe(target, &course));
-            report.step(&name, || within(&mut hosts, target, &course));
-        }
+        on(target, None, report, full);
     }
 }
+
+fn on(target: Target, programs: Option<&Path>, report: &mut Report, full: bool) {
+    let mut hosts = None;
+    for course in courses(full) {
+        let name = format!("lab: {}", describe(target, &course));
+        report.step(&name, || within(&mut hosts, target, programs, &course));
+    }
+}
+
+/// Moves of the guest that is moved most, in a run of everything, and with `full`.
+const MOVES: [u32; 2] = [6, 20];
 
 fn courses(full: bool) -> Vec<Course> {
     let we_ro = ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY;
     let course = |way, scenario, kind, moves| Course { way, scenario, kind, moves };
-    let mut courses = vec![course(Way::Hand, Scenario::Holder, we_ro, 2)];
+    let [some, many] = MOVES;
+    let agents = |scenario: Scenario, kind| {
+        // Who stays cannot come back, and nobody is fenced twice.
+        let moves = if scenario.fate() == Fate::Moves && full { 2 } else { 1 };
+        course(Way::Agents, scenario, kind, moves)
+    };
+    let others = Scenario::ALL.into_iter().filter(|scenario| *scenario != Scenario::Holder);
+    let types = ReservationType::ALL.into_iter().filter(|kind| *kind != we_ro);
+    let mut courses = vec![course(Way::Agents, Scenario::Holder, we_ro, if full { many } else { some })];
+    courses.extend(others.map(|scenario| agents(scenario, we_ro)));
+    courses.extend(types.map(|kind| agents(Scenario::Holder, kind)));
+    courses.push(course(Way::Hand, Scenario::Holder, we_ro, 1));
     courses.push(course(Way::Naive, Scenario::Holder, we_ro, 1));
-    if full {
-        let types = ReservationType::ALL.into_iter().filter(|kind| *kind != we_ro);
-        courses.extend(types.map(|kind| course(Way::Hand, Scenario::Holder, kind, 2)));
-        let others =
-            Scenario::ALL.into_iter().filter(|one| *one != Scenario::Holder && one.fate() == Fate::Moves);
-        courses.extend(others.map(|scenario| course(Way::Hand, scenario, we_ro, 2)));
-    }
     courses
 }
 
@@ -91,11 +111,16 @@ fn describe(target: Target, course: &Course) -> String {
     format!("{} {} {} {}", word(&target), word(way), word(scenario), kind.short_name())
 }
 
-fn within(hosts: &mut Option<Hosts>, target: Target, course: &Course) -> Result<Done> {
+fn within(
+    hosts: &mut Option<Hosts>,
+    target: Target,
+    programs: Option<&Path>,
+    course: &Course,
+) -> Result<Done> {
     if let Err(error) = tools::ensure(tools::LAB).and_then(|()| tools::ensure(tools::HOSTS)) {
         return Ok(Done::Skipped(error.to_string()));
     }
-    let started = hosts.take().map_or_else(|| start(target, None), Ok)?;
+    let started = hosts.take().map_or_else(|| start(target, programs), Ok)?;
     let ran = hosts.insert(started).run_course(course)?;
     let told = if course.way == Way::Naive { ran.found_out() } else { ran.kept() }?;
     println!("{told}");
@@ -115,17 +140,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_run_has_every_type_and_every_scenario_that_moves() {
-        let courses = courses(true);
-        let by_hand = |kind, scenario| {
-            let same = |one: &&Course| one.kind == kind && one.scenario == scenario && one.way == Way::Hand;
-            courses.iter().filter(same).count()
-        };
-        for kind in ReservationType::ALL {
-            assert_eq!(by_hand(kind, Scenario::Holder), 1, "{kind}");
-        }
-        for scenario in Scenario::ALL.into_iter().filter(|one| one.fate() == Fate::Moves) {
-            assert_eq!(by_hand(ReservationType(5), scenario), 1, "{scenario:?}");
+    fn every_run_moves_every_type_and_every_scenario_by_agents_and_a_full_one_twenty_times() {
+        for full in [false, true] {
+            let courses = courses(full);
+            let by_agents = |kind, scenario| {
+                let same =
+                    |one: &&Course| one.kind == kind && one.scenario == scenario && one.way == Way::Agents;
+                courses.iter().filter(same).count()
+            };
+            for kind in ReservationType::ALL {
+                assert_eq!(by_agents(kind, Scenario::Holder), 1, "{kind}");
+            }
+            for scenario in Scenario::ALL {
+                assert_eq!(by_agents(ReservationType(5), scenario), 1, "{scenario:?}");
+            }
+            assert_eq!(courses.iter().map(|one| one.moves).max(), Some(MOVES[usize::from(full)]));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::{Host, Hosts, Name, PATIENCE, guest};
 use crate::process::wait_for;
+use crate::vm::agent::Ended;
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::process::Command;
@@ -27,14 +28,12 @@ pub struct Daemons {
 }
 
 impl Hosts {
-    /// Makes certificates and starts helper and agent on both hosts, unless they run.
+    /// Makes certificates and starts helper and agent on both hosts, which know of no guest's past: those that ran are ended.
     ///
     /// # Errors
     /// If one does not become ready.
     pub fn start_agents(&mut self) -> Result<()> {
-        if self.hosts.iter().any(|host| host.daemons.is_some()) {
-            return Ok(());
-        }
+        self.hosts.iter_mut().try_for_each(Host::end_daemons)?;
         self.certificates()?;
         let peers = self.hosts.each_ref().map(|host| host.address.clone());
         let [a, b] = &peers;
@@ -74,14 +73,16 @@ impl Hosts {
     /// `tenure migrate` from one host to the other.
     ///
     /// # Errors
-    /// If it does not end with status 0.
-    pub(super) fn migrate(&mut self, from: Name) -> Result<()> {
+    /// If it does not end with one of these.
+    pub(super) fn migrate(&mut self, from: Name, wanted: &[i32]) -> Result<()> {
         let to = from.other().as_str();
         let argv = ["/lab/programs/tenure", "-q", "migrate", VM, "--to", to, "--json", "--control", CONTROL];
         let ended = self.host(from).vm.run(&argv, PATIENCE)?;
         let log = |host: &Host| std::fs::read_to_string(host.vm.keep().join("agent.log")).unwrap_or_default();
-        let logs = self.hosts.each_ref().map(log).join("\n");
-        ended.good().with_context(|| format!("the agents say:\n{logs}")).map(drop)
+        let logs = || self.hosts.each_ref().map(log).join("\n");
+        let Ended { code, out, err } = &ended;
+        ensure!(wanted.contains(code), "exit status {code}: {out}{err}\nthe agents say:\n{}", logs());
+        Ok(())
     }
 }
 
@@ -93,6 +94,15 @@ impl Host {
         let daemons = Daemons { helper: self.start_helper()?, agent: self.start_agent()? };
         self.daemons = Some(daemons);
         Ok(())
+    }
+
+    /// Ends helper and agent, and forgets what they knew.
+    fn end_daemons(&mut self) -> Result<()> {
+        let Some(Daemons { helper, agent }) = self.daemons.take() else { return Ok(()) };
+        for program in [agent, helper] {
+            self.end(program)?;
+        }
+        self.vm.run(&["rm", "-rf", &format!("{KEEP}/state"), "/run/tenure"], PATIENCE)?.good().map(drop)
     }
 
     /// Starts the guest's helper.

@@ -128,9 +128,14 @@ impl Hosts {
         guest.seat.wait_written(BLOCKS)?;
         let helper = (course.way == Way::Agents).then_some(agents::HELPER);
         let seat = self.host(to).seat(&number.to_string(), true, helper)?;
+        let fate = course.scenario.fate();
         match course.way {
-            Way::Agents => self.migrate(from)?,
+            Way::Agents => self.migrate(from, fate.exits())?,
             Way::Hand | Way::Naive => self.migrate_by_hand(from, course)?,
+        }
+        if fate == Fate::Stays {
+            self.host(to).vacate()?;
+            return guest.seat.wait_written_on(BLOCKS);
         }
         guest.diaries.push(guest.seat.diary()?);
         guest.seat = seat;

@@ -64,11 +64,13 @@ impl Host {
     /// # Errors
     /// If the VM is gone.
     pub fn vacate(&mut self) -> Result<()> {
-        for program in std::mem::take(&mut self.seated) {
-            self.vm.signal(program, Signal::KILL)?;
-            wait_for(PATIENCE, || self.vm.status(program).ok().flatten()).context("it does not end")?;
-        }
-        Ok(())
+        std::mem::take(&mut self.seated).into_iter().try_for_each(|program| self.end(program))
+    }
+
+    /// Kills a program of this host's VM, and waits until it is gone.
+    pub(super) fn end(&mut self, program: u32) -> Result<()> {
+        self.vm.signal(program, Signal::KILL)?;
+        wait_for(PATIENCE, || self.vm.status(program).ok().flatten()).context("it does not end").map(drop)
     }
 }
 
@@ -107,6 +109,15 @@ impl Seat {
     pub fn wait_written(&self, blocks: usize) -> Result<()> {
         let enough = |diary: &[Entry]| diary.iter().filter(|entry| is_write(entry)).count() >= blocks;
         self.wait_until("write", enough).map(drop)
+    }
+
+    /// Waits until it has written so many more.
+    ///
+    /// # Errors
+    /// If it does not in time.
+    pub fn wait_written_on(&self, blocks: usize) -> Result<()> {
+        let written = self.diary()?.iter().filter(|entry| is_write(entry)).count();
+        self.wait_written(written + blocks)
     }
 
     fn order(&mut self, request: &Request) -> Result<Completion> {

@@ -60,6 +60,17 @@ pub enum Fate {
     Fenced,
 }
 
+impl Fate {
+    /// The exit status of `tenure migrate`.
+    pub(super) const fn exits(self) -> &'static [i32] {
+        match self {
+            Self::Moves => &[0],
+            Self::Stays => &[4],
+            Self::Fenced => &[6],
+        }
+    }
+}
+
 impl Scenario {
     /// All of them.
     pub const ALL: [Self; 10] = [
@@ -106,7 +117,8 @@ impl Scenario {
     pub(super) fn promise(self, wanted: ReservationType) -> Promise {
         let kind = self.kind(wanted);
         let of_all = kind.filter(|kind| kind.is_all_registrants());
-        let of_member = if self == Self::Member { kind } else { of_all };
+        // Who preempts a holder holds.
+        let of_member = if matches!(self, Self::Member | Self::Fenced) { kind } else { of_all };
         let of = |name: &str, key, holds| Registration { port: initiator(name), key, holds };
         let mut foreign = vec![of("member", MEMBER, of_member)];
         foreign.extend((self == Self::SharedKey).then(|| of("bystander", KEY, of_all)));
@@ -117,6 +129,7 @@ impl Scenario {
             kind,
             aptpl: true,
             foreign,
+            fenced: self == Self::Fenced,
             blind: BLIND,
         }
     }

@@ -27,6 +27,8 @@ pub struct Promise {
     pub aptpl: bool,
     /// Everybody else who is registered.
     pub foreign: Vec<Registration>,
+    /// The guest was fenced before: it must not be registered any more.
+    pub fenced: bool,
     /// The longest time without an answer of the target after which the watch still proves something.
     pub blind: Duration,
 }
@@ -46,6 +48,8 @@ pub enum Violation {
     Foreign(Duration, Registration),
     /// Somebody was registered who was not before.
     Stranger(Duration, Registration),
+    /// The guest was registered although it was fenced.
+    Unfenced(Duration),
     /// In the end the guest was registered elsewhere too, or not there.
     End(Vec<Registration>),
     /// Until this time something was seen, with so long a time without an answer in between.
@@ -70,6 +74,7 @@ impl fmt::Display for Violation {
             Self::Aptpl(when) => write!(f, "{}: APTPL was lost", at(when)),
             Self::Foreign(when, who) => write!(f, "{}: {} with {} was touched", at(when), who.port, who.key),
             Self::Stranger(when, who) => write!(f, "{}: {} had {}", at(when), who.port, who.key),
+            Self::Unfenced(when) => write!(f, "{}: the fenced guest was registered", at(when)),
             Self::End(found) => write!(f, "in the end: {found:?}"),
             Self::Blind(to, blind) => {
                 write!(f, "before {:.3} s: nothing was seen for {blind:?}", to.as_secs_f64())
@@ -90,7 +95,10 @@ pub fn judge(promise: &Promise, seen: &[Vec<Sight>], diaries: &[Vec<Entry>], end
         found.extend(promise.blind(sights));
     }
     found.extend(promise.end(seen, end));
-    found.extend(guest::judge(diaries));
+    // What a fenced guest writes is refused.
+    if !promise.fenced {
+        found.extend(guest::judge(diaries));
+    }
     found
 }
 
@@ -112,9 +120,18 @@ impl Promise {
     fn keys(&self, at: Duration, keys: &[Key]) -> Vec<Violation> {
         let listed = |key: Key| keys.iter().filter(|one| **one == key).count();
         let foreign = |key: Key| self.foreign.iter().filter(|one| one.key == key).count();
-        let gap = (listed(self.key) <= foreign(self.key)).then_some(Violation::KeyGap(at));
+        let gap = self.registered(at, listed(self.key) > foreign(self.key));
         let missing = self.foreign.iter().filter(|one| listed(one.key) < foreign(one.key));
         gap.into_iter().chain(missing.map(|one| Violation::Foreign(at, one.clone()))).collect()
+    }
+
+    /// The guest is registered, or must not be.
+    const fn registered(&self, at: Duration, there: bool) -> Option<Violation> {
+        match (there, self.fenced) {
+            (false, false) => Some(Violation::KeyGap(at)),
+            (true, true) => Some(Violation::Unfenced(at)),
+            _ => None,
+        }
     }
 
     /// While it changes hands the guest's registration may have a key of the handover's own; the holder of all
@@ -141,9 +158,8 @@ impl Promise {
         let ports: Vec<&str> = self.foreign.iter().map(|one| one.port.as_str()).collect();
         let strangers = found.iter().filter(|one| !ours(one) && !ports.contains(&one.port.as_str()));
         violations.extend(strangers.map(|one| Violation::Stranger(at, one.clone())));
-        if !found.iter().filter(ours).any(|one| one.key == self.key) {
-            violations.push(Violation::KeyGap(at));
-        }
+        let there = found.iter().filter(ours).any(|one| one.key == self.key && !self.foreign.contains(one));
+        violations.extend(self.registered(at, there));
         violations.extend(self.holders(at, found));
         violations
     }
@@ -182,7 +198,11 @@ impl Promise {
             .filter(|one| self.hosts.contains(&one.port) && !self.foreign.contains(one))
             .cloned()
             .collect();
-        let right = matches!(ours.as_slice(), [one] if one.port == end && one.key == self.key);
+        let right = match ours.as_slice() {
+            [] => self.fenced,
+            [one] => !self.fenced && one.port == end && one.key == self.key,
+            _ => false,
+        };
         (!right).then_some(Violation::End(ours))
     }
 }

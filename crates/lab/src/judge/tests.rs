@@ -19,6 +19,7 @@ fn promise() -> Promise {
         kind: Some(KIND),
         aptpl: true,
         foreign: vec![of("member", MEMBER, None)],
+        fenced: false,
         blind: Duration::from_millis(100),
     }
 }
@@ -200,4 +201,25 @@ fn a_guest_that_forgot_what_it_wrote_is_found() {
         let diaries = [diary(vec![wrote(4), wrote(5)]), diary(vec![wrote(next)])];
         assert_eq!(judge(&promise(), &[], &diaries, "b"), [Violation::Jump(5, next)]);
     }
+}
+
+#[test]
+fn a_fenced_guest_that_comes_back_is_found_and_one_that_does_not_is_let_pass() {
+    let fenced = Promise { fenced: true, foreign: vec![of("member", MEMBER, Some(KIND))], ..promise() };
+    let member = || of("member", MEMBER, Some(KIND));
+    let gone = vec![Seen::Registrations(vec![member()]), Seen::Keys(vec![MEMBER]), held(KIND, MEMBER)];
+    // What it writes is refused.
+    let refused = [diary(vec![What::Wrote(1, answer(0x18, &[]))])];
+    assert_eq!(judge(&fenced, &[sights(gone)], &refused, "b"), []);
+    let back = vec![
+        Seen::Keys(vec![KEY, MEMBER]),
+        Seen::Registrations(vec![of("b", KEY, None), member()]),
+        Seen::Registrations(vec![member()]),
+    ];
+    let found = judge(&fenced, &[sights(back)], &[], "b");
+    let unfenced = |one: &&Violation| matches!(one, Violation::Unfenced(_));
+    assert_eq!(found.iter().filter(unfenced).count(), 2, "{found:?}");
+    let last =
+        judge(&fenced, &[sights(vec![Seen::Registrations(vec![of("b", KEY, None), member()])])], &[], "b");
+    assert!(last.iter().any(|one| matches!(one, Violation::End(_))), "{last:?}");
 }
