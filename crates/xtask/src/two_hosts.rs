@@ -65,8 +65,9 @@ impl Migrate {
     }
 }
 
-/// On either target: a guest there and back by its agents, each scenario in the role it is about, each type, and what tests the
-/// lab itself: a course by hand, and one that the judge must find out.
+/// A guest there and back by its agents, each scenario in the role it is about, each type, and what tests the lab itself: a course
+/// by hand, and one that the judge must find out. With `full` all of that on either target; else the scenarios on the kernel's
+/// and the types on ours.
 pub(crate) fn steps(report: &mut Report, full: bool) {
     for target in [Target::Lio, Target::Tenure] {
         on(target, None, report, full);
@@ -75,7 +76,7 @@ pub(crate) fn steps(report: &mut Report, full: bool) {
 
 fn on(target: Target, programs: Option<&Path>, report: &mut Report, full: bool) {
     let mut hosts = None;
-    for course in courses(full) {
+    for course in courses(target, full) {
         let name = format!("lab: {}", describe(target, &course));
         report.step(&name, || within(&mut hosts, target, programs, &course));
     }
@@ -84,7 +85,7 @@ fn on(target: Target, programs: Option<&Path>, report: &mut Report, full: bool) 
 /// Moves of the guest that is moved most, in a run of everything, and with `full`.
 const MOVES: [u32; 2] = [6, 20];
 
-fn courses(full: bool) -> Vec<Course> {
+fn courses(target: Target, full: bool) -> Vec<Course> {
     let we_ro = ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY;
     let course = |way, scenario, kind, moves| Course { way, scenario, kind, moves };
     let [some, many] = MOVES;
@@ -93,12 +94,13 @@ fn courses(full: bool) -> Vec<Course> {
         let moves = if scenario.fate() == Fate::Moves && full { 2 } else { 1 };
         course(Way::Agents, scenario, kind, moves)
     };
-    let others = Scenario::ALL.into_iter().filter(|scenario| *scenario != Scenario::Holder);
-    let types = ReservationType::ALL.into_iter().filter(|kind| *kind != we_ro);
+    let on = |its: Target| full || target == its;
+    let others = Scenario::ALL.into_iter().filter(|one| on(Target::Lio) && *one != Scenario::Holder);
+    let types = ReservationType::ALL.into_iter().filter(|kind| on(Target::Tenure) && *kind != we_ro);
     let mut courses = vec![course(Way::Agents, Scenario::Holder, we_ro, if full { many } else { some })];
     courses.extend(others.map(|scenario| agents(scenario, we_ro)));
     courses.extend(types.map(|kind| agents(Scenario::Holder, kind)));
-    courses.push(course(Way::Hand, Scenario::Holder, we_ro, 1));
+    courses.extend(on(Target::Lio).then(|| course(Way::Hand, Scenario::Holder, we_ro, 1)));
     courses.push(course(Way::Naive, Scenario::Holder, we_ro, 1));
     courses
 }
@@ -140,27 +142,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_run_moves_every_type_and_every_scenario_by_agents_and_a_full_one_twenty_times() {
-        for full in [false, true] {
-            let courses = courses(full);
-            let by_agents = |kind, scenario| {
-                let same =
-                    |one: &&Course| one.kind == kind && one.scenario == scenario && one.way == Way::Agents;
-                courses.iter().filter(same).count()
-            };
-            for kind in ReservationType::ALL {
-                assert_eq!(by_agents(kind, Scenario::Holder), 1, "{kind}");
-            }
-            for scenario in Scenario::ALL {
-                assert_eq!(by_agents(ReservationType(5), scenario), 1, "{scenario:?}");
-            }
-            assert_eq!(courses.iter().map(|one| one.moves).max(), Some(MOVES[usize::from(full)]));
+    fn every_run_moves_every_type_and_every_scenario_by_agents_and_a_full_one_twenty_times_on_each_target() {
+        let by_agents = |courses: &[Course], kind, scenario| {
+            let same = |one: &&Course| one.kind == kind && one.scenario == scenario && one.way == Way::Agents;
+            courses.iter().any(|one| same(&one))
+        };
+        let all = |courses: &[Course]| {
+            let types = ReservationType::ALL.map(|kind| by_agents(courses, kind, Scenario::Holder));
+            let scenarios = Scenario::ALL.map(|scenario| by_agents(courses, ReservationType(5), scenario));
+            !types.contains(&false) && !scenarios.contains(&false)
+        };
+        let [lio, own] = [Target::Lio, Target::Tenure].map(|target| courses(target, false));
+        assert!(all(&[lio, own].concat()));
+        for target in [Target::Lio, Target::Tenure] {
+            let courses = courses(target, true);
+            assert!(all(&courses));
+            assert_eq!(courses.iter().map(|one| one.moves).max(), Some(20));
         }
     }
 
     #[test]
     fn every_run_has_a_course_that_the_judge_must_find_out() {
-        let naive = courses(false).into_iter().find(|one| one.way == Way::Naive).unwrap();
-        assert_eq!(describe(Target::Lio, &naive), "lio naive holder WE-RO");
+        for target in [Target::Lio, Target::Tenure] {
+            assert!(courses(target, false).iter().any(|one| one.way == Way::Naive));
+        }
+        let first = courses(Target::Lio, false).into_iter().next().unwrap();
+        assert_eq!(describe(Target::Lio, &first), "lio agents holder WE-RO");
     }
 }
