@@ -6,6 +6,7 @@
 use super::scenario::{Fate, Scenario};
 use super::{Hosts, INCOMING, Name, PATIENCE, PROGRAM, Seat, agents, guest, initiator};
 use crate::judge::{Violation, judge};
+use crate::process::wait_for;
 use crate::watch::{Sight, Watch};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
@@ -133,7 +134,7 @@ impl Hosts {
             Way::Agents => self.migrate(from, fate.exits())?,
             Way::Hand | Way::Naive => self.migrate_by_hand(from, course)?,
         }
-        if fate == Fate::Stays {
+        if !arrives(fate, &guest.seat, &seat)? {
             self.host(to).vacate()?;
             return guest.seat.wait_written_on(BLOCKS);
         }
@@ -183,6 +184,23 @@ impl Hosts {
         let (verb, options) = words.split_first().context("no command")?;
         let argv = [&["/lab/programs/tenure", "-q", "pr", verb, disk.as_str()], options].concat();
         self.host(host).vm.run(&argv, PATIENCE)?.good().with_context(|| words.join(" ")).map(drop)
+    }
+}
+
+/// Whether the guest runs at its new seat after a move.
+fn arrives(fate: Fate, old: &Seat, new: &Seat) -> Result<bool> {
+    match fate {
+        Fate::Moves => Ok(true),
+        Fate::Stays => Ok(false),
+        Fate::Fenced => {
+            let before = old.written()?;
+            let runs = || match (old.written(), new.written()) {
+                (_, Ok(here)) if here >= BLOCKS => Some(true),
+                (Ok(there), _) if there >= before + BLOCKS => Some(false),
+                _ => None,
+            };
+            wait_for(PATIENCE, runs).context("the guest runs nowhere")
+        }
     }
 }
 

@@ -116,8 +116,12 @@ impl Seat {
     /// # Errors
     /// If it does not in time.
     pub fn wait_written_on(&self, blocks: usize) -> Result<()> {
-        let written = self.diary()?.iter().filter(|entry| is_write(entry)).count();
-        self.wait_written(written + blocks)
+        self.wait_written(self.written()? + blocks)
+    }
+
+    /// How many blocks the guest has written here, or tried to.
+    pub(super) fn written(&self) -> Result<usize> {
+        Ok(self.diary()?.iter().filter(|entry| is_write(entry)).count())
     }
 
     fn order(&mut self, request: &Request) -> Result<Completion> {

@@ -56,7 +56,7 @@ pub enum Fate {
     Moves,
     /// It is refused, and stays with all that it has.
     Stays,
-    /// It moves, and is no more registered there than it was here.
+    /// It runs on at either host, and is registered at none.
     Fenced,
 }
 
@@ -65,7 +65,8 @@ impl Fate {
     pub(super) const fn exits(self) -> &'static [i32] {
         match self {
             Self::Moves => &[0],
-            Self::Stays => &[4],
+            // Where READ FULL STATUS tells nothing only the destination's REGISTER finds it, in the pause: rolled back.
+            Self::Stays => &[4, 5],
             Self::Fenced => &[6],
         }
     }
