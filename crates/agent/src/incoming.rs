@@ -548,6 +548,7 @@ fn is_taken(group: &Group) -> bool {
             .is_none_or(|verdict| matches!(verdict, Verdict::Moved | Verdict::Fenced { .. } | Verdict::Lost))
     };
     let ended = group.verdicts().all(|(_, verdict)| verdict.is_some());
-    let stands = group.phase() == Some(Phase::Verify) || (ended && group.touched());
+    // Where all was fenced before the pause nothing was touched, and nothing is left to take.
+    let stands = group.phase() == Some(Phase::Verify) || ended;
     stands && group.verdicts().all(|(_, verdict)| fits(verdict))
 }

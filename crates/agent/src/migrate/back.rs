@@ -413,6 +413,9 @@ impl Run<'_> {
             verdict
         };
         notes.push(match self.site.machine().guest() {
+            Guest::Running if matches!(verdict, Verdict::Fenced | Verdict::Lost) => {
+                "the guest runs at the source".into()
+            }
             Guest::Running => "the guest runs at the source with all it had".into(),
             Guest::Paused => "the guest is at the source, paused as it was".into(),
             _ => {

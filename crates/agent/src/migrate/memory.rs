@@ -152,7 +152,7 @@ impl Run<'_> {
         let Some(leader) = self.leader.as_mut().filter(|_| changed) else { return Ok(()) };
         leader.refresh();
         match leader.advance()? {
-            Pause::Phase(_) => Ok(()),
+            Pause::Phase(_) | Pause::Finished(Ending::Nobody) => Ok(()),
             Pause::Finished(ending) => {
                 Err(Fail::Failed(format!("the guest changed its registrations: {ending:?}")))
             }

@@ -211,13 +211,28 @@ impl<'a> Run<'a> {
         let planned = self.plan();
         let closed = self.talk().close("planned");
         let mut report = match (planned, closed) {
-            (Ok(()), Ok(())) => Report::new(Verdict::Possible, "the guest can move"),
+            (Ok(()), Ok(())) => self.possible(),
             (Ok(()), Err(error)) => Report::new(Verdict::Failed, error.to_string()),
             (Err(Fail::Refused(reason)), _) => Report::new(Verdict::Refused, reason),
             (Err(fail), _) => Report::new(Verdict::Failed, fail.to_string()),
         };
         self.fill(&mut report);
         report
+    }
+
+    fn possible(&self) -> Report {
+        if self.any(|verdict| matches!(verdict, UnitVerdict::Fenced { .. })) {
+            let reason =
+                "another node has fenced the guest: it can move, and arrives without what was removed";
+            return Report::new(Verdict::Fenced, reason);
+        }
+        if self.any(|verdict| *verdict == UnitVerdict::Lost) {
+            return Report::new(
+                Verdict::Lost,
+                "a target forgot the guest's registrations: it can move without them",
+            );
+        }
+        Report::new(Verdict::Possible, "the guest can move")
     }
 
     fn finish(mut self) -> Report {
@@ -265,7 +280,8 @@ impl<'a> Run<'a> {
         }
         self.note_verdicts();
         match pause {
-            Pause::Phase(_) => Ok(()),
+            // What is fenced on all its logical units arrives so, as where that happens later.
+            Pause::Phase(_) | Pause::Finished(Ending::Nobody) => Ok(()),
             Pause::Finished(_) => Err(Fail::Refused(self.reasons())),
         }
     }
@@ -304,7 +320,7 @@ impl<'a> Run<'a> {
         let Some(leader) = self.leader.as_mut() else { return Ok(()) };
         leader.proceed();
         match leader.advance()? {
-            Pause::Phase(_) => Ok(()),
+            Pause::Phase(_) | Pause::Finished(Ending::Nobody) => Ok(()),
             Pause::Finished(_) => {
                 self.note_verdicts();
                 Err(Fail::Refused(self.reasons()))
