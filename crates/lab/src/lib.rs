@@ -16,6 +16,7 @@ pub mod lio;
 pub mod matrix;
 pub mod moves;
 pub mod process;
+pub mod product;
 pub mod qemu;
 mod random;
 pub mod scripted;

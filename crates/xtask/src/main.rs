@@ -8,6 +8,7 @@ mod fuzz;
 mod interop;
 mod lab;
 mod manual;
+mod product;
 mod report;
 mod shell;
 mod suite;
@@ -62,6 +63,8 @@ enum Task {
     },
     /// A migration between two hosts that are processes, in which somebody dies at each step once
     Crash(crash::CrashArgs),
+    /// Every scenario x role x reservation type x kind of target, as migrations between two agents of this machine
+    Product(product::ProductArgs),
     /// Compare with tgt, qemu-pr-helper and QEMU's migrate-pr in one run, and print the ratios
     Bench {
         /// Only this part
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         }
         Task::Lab { trial, full } => lab::run(trial.as_ref(), full),
         Task::Crash(args) => crash::run(&args),
+        Task::Product(args) => product::run(&args),
         Task::Bench { part } => bench::run(part),
         Task::Man { out } => manual::write(&out),
     };

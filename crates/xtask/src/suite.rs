@@ -1,7 +1,7 @@
 //! What `cargo xtask test` and its parts consist of.
 
 use crate::report::{Done, Report};
-use crate::{crash, fuzz, interop, lab, shell};
+use crate::{crash, fuzz, interop, lab, product, shell};
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use std::process::{Command, Stdio};
@@ -35,6 +35,7 @@ pub(crate) fn test(no_skip: bool) -> Result<()> {
     report.step("explore", explore);
     TYPES.iter().for_each(|kind| report.step(&format!("demo --type {kind}"), || demo(kind)));
     crash::steps(&mut report);
+    report.step("product of migrations", product::step);
     interop::steps(&mut report);
     lab::steps(&mut report, false);
     fuzz::steps(&mut report, 10);

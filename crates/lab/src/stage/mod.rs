@@ -6,6 +6,7 @@
 //! of its own.
 
 mod config;
+pub mod gate;
 mod look;
 mod qemu;
 

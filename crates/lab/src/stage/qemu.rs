@@ -28,7 +28,7 @@ pub enum Qemus {
 pub enum Life {
     /// Its guest runs from the beginning.
     Runs,
-    /// It has a guest, which does not run.
+    /// It has a guest that was never let run.
     Paused,
     /// It waits for a guest that comes.
     Waits,
@@ -142,6 +142,14 @@ impl Stage {
             }
             _ => bail!("no process of {name} on {}", host.name()),
         }
+    }
+
+    /// Has a guest stop, as an operator would.
+    ///
+    /// # Errors
+    /// If its QEMU does not.
+    pub fn stop_guest(&self, name: &str, host: Host) -> Result<()> {
+        Ok(self.client(name, host)?.stop()?)
     }
 
     /// How a guest stands on a host; `None`: its QEMU is gone.
