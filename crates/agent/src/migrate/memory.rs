@@ -11,6 +11,7 @@ use super::times::Times;
 use crate::conduct::Pause;
 use crate::ownership::Guest;
 use crate::vmm::HELD;
+use handover::Ending;
 use peer::message::Incoming;
 use std::time::{Duration, Instant};
 

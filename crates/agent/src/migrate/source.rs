@@ -13,7 +13,7 @@ use crate::conduct::{Leader, Patience, Pause};
 use crate::ownership::{Guest, Mark, Marks, Standing, View};
 use handover::plan::PlannedCommand;
 use handover::verdict::Cause;
-use handover::{Group, Phase, Side, Verdict as UnitVerdict};
+use handover::{Ending, Group, Phase, Side, Verdict as UnitVerdict};
 use peer::message::{Guest as Named, Id, Open, Options};
 use scsi::pr::Key;
 use std::sync::{Arc, Mutex};
