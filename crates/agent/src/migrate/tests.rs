@@ -266,19 +266,6 @@ fn a_guest_taken_back_alone_after_a_broken_way_back_never_runs_without_its_regis
 }
 
 #[test]
-fn a_guest_that_was_fenced_before_can_move_and_arrives_so() {
-    let world = World::new(2, 5);
-    world.fence();
-    let plan = run(&world, &Wire::new(&world), &Order { plan: true, ..order() });
-    assert_eq!((plan.verdict, plan.exit), (Verdict::Fenced, 6), "{plan:#?}");
-    assert_eq!(world.guest(Side::Source), Guest::Running, "a plan changes nothing");
-    let report = run(&world, &Wire::new(&world), &order());
-    assert_eq!((report.verdict, report.exit), (Verdict::Fenced, 6), "{report:#?}");
-    assert_eq!((world.owner(), world.guest(Side::Destination)), (None, Guest::Running), "{report:#?}");
-    assert_ne!(world.guest(Side::Source), Guest::Running, "{report:#?}");
-}
-
-#[test]
 fn a_guest_that_is_fenced_at_any_message_arrives_or_stays_fenced_and_is_never_restored() {
     let mut fenced = 0;
     for at in 0..messages() {
