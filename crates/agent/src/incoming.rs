@@ -377,7 +377,14 @@ impl Incoming {
 
     fn close(&mut self, verdict: &str) -> Result<Reply, Refusal> {
         let Some(log) = self.log.clone() else { return Ok(Reply::Done(Done {})) };
-        if !log.marks().has(Mark::Ran) {
+        let marks = log.marks();
+        if marks.has(Mark::Go) && !marks.has(Mark::Abort) && !marks.has(Mark::Ran) {
+            return Err(Refusal::new(
+                "OutOfOrder",
+                "the guest was given to this host, which has not ended it",
+            ));
+        }
+        if !marks.has(Mark::Ran) {
             self.settle(End::Refused)?;
             if log.marks().has(Mark::Abort) {
                 let back = Marks::new().with(Mark::Abort).with(Mark::Back);

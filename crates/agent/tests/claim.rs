@@ -296,3 +296,22 @@ fn a_guest_that_was_fenced_while_its_claim_was_interrupted_stays_so() {
     assert_eq!(scene.claim(1, &document.luns, Policy::TakeOver).unwrap(), [Claim::Fenced]);
     assert!(!scene.cluster.sees(0).0.contains(&KEY));
 }
+
+#[test]
+fn a_claim_that_is_refused_where_the_guest_was_last_leaves_its_record_and_what_it_is_owed() {
+    let scene = scene(2);
+    let path = scene.hosts[0].record(0).paths[0].path.clone();
+    let owed = vec![agent::ground::sense(scsi::AdditionalSense::CAPACITY_CHANGED)];
+    let change = ledger::Change::Owed { path, sense: owed.first().cloned() };
+    scene.hosts[0].ledger().append(&[(lun(0), change)]).unwrap();
+    let document = scene.export(0);
+    // One is registered here; of the other nobody can tell, because its key is on another nexus.
+    let mut other = scene.hosts[1].lines[1].clone();
+    let mut own = scene.hosts[0].lines[1].clone();
+    assert_eq!(other.insist(&request::register(Key::NONE, KEY, false)), Status::GOOD);
+    assert_eq!(own.insist(&request::register(KEY, Key::NONE, false)), Status::GOOD);
+    let refused = scene.claim(0, &document.luns, Policy::Own);
+    assert!(matches!(refused, Err(Error::Elsewhere { .. })), "{refused:?}");
+    let record = scene.hosts[0].record(0);
+    assert!(record.state == State::Active && record.paths[0].owed == owed, "{record:?}");
+}

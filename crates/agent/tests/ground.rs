@@ -373,3 +373,20 @@ fn what_a_handover_says_that_the_guest_is_owed_is_recorded_at_once_on_either_hos
     to.arrive(&[end(has_it())]).unwrap();
     assert_eq!(owed(&destination), [taken]);
 }
+
+#[test]
+fn a_guest_that_was_given_back_is_not_given_back_again() {
+    let (source, destination) = hosts(1);
+    let (mut from, _) = grounds(&source, &destination);
+    freeze(&mut from).unwrap();
+    let taken = sense(AdditionalSense::CAPACITY_CHANGED);
+    let ends = [End { unit: U, fate: Fate::AsBefore, owed: vec![taken.clone()] }];
+    from.restore(&ends).unwrap();
+    assert_eq!(source.guest(0, &read_keys()).sense, taken);
+    // It runs, and its helper finds that it was fenced.
+    let fenced = Change::State { state: State::Fenced, handover: None, why: None };
+    source.ledger().append(&[(lun(0), fenced)]).unwrap();
+    from.restore(&ends).unwrap();
+    let record = source.record(0);
+    assert_eq!((record.state, record.paths[0].owed.len()), (State::Fenced, 0));
+}

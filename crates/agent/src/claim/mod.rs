@@ -18,7 +18,7 @@ pub use solo::run;
 use crate::conduct::Journal;
 use crate::drive::Lines;
 use crate::export::Exported;
-use crate::ground::{self, End, Fate, Ground, sense};
+use crate::ground::{self, End, Fate, Ground, Standing, sense};
 use ask::Found;
 use handover::group::Ending;
 use handover::known_targets::{KnownTargets, Traits};
@@ -130,7 +130,8 @@ pub struct Order<'a> {
 /// `order.known`.
 ///
 /// # Errors
-/// [`Error`]: the guest must not run here. But for [`Error::InDoubt`] the records say that it is not here.
+/// [`Error`]: the guest must not run here. But for [`Error::InDoubt`] the records say that it is not here, or, where it was here
+/// last, what they said before.
 pub fn claim(
     ground: &mut Ground,
     order: &mut Order<'_>,
@@ -140,18 +141,29 @@ pub fn claim(
         return Err(Error::Off);
     }
     ground.arrange(&order.known.iter().map(|known| known.lun.clone()).collect::<Vec<_>>())?;
-    ground.freeze(Instant::now() + order.wait)?;
-    let mut lines = ground.lines();
-    let claimed = decide(ground, &mut lines, order, journal);
+    let here = ground.units().iter().any(|unit| unit.standing() == Standing::Registered);
+    let frozen = ground.freeze(Instant::now() + order.wait).map_err(Error::from);
+    let claimed = frozen.and_then(|_| {
+        let mut lines = ground.lines();
+        decide(ground, &mut lines, order, journal)
+    });
     match &claimed {
         Ok(ends) => {
             ground.arrive(&ends.iter().map(|(_, end): &(Claim, End)| end.clone()).collect::<Vec<_>>())?
         }
         Err(Error::InDoubt { .. } | Error::Stuck) => {}
+        // A guest that was here last has what it had here, and is owed what it was.
+        Err(_) if here => ground.restore(&as_before(order.known))?,
         Err(_) => ground.depart()?,
     }
     let named = |(unit, (claim, _)): (&Exported, (Claim, End))| (unit.lun.clone(), claim);
     Ok(order.known.iter().zip(claimed?).map(named).collect())
+}
+
+fn as_before(known: &[Exported]) -> Vec<End> {
+    let end =
+        |(unit, known): (UnitIndex, &Exported)| End { unit, fate: Fate::AsBefore, owed: known.owed.clone() };
+    (0..).map(UnitIndex).zip(known).map(end).collect()
 }
 
 /// A logical unit of a claim that was interrupted.

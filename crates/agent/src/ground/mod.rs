@@ -315,18 +315,20 @@ impl Ground {
     }
 
     /// The handover was undone, or found that the guest was fenced, and the guest stays here: records what it has. What it
-    /// is owed is owed beside what it was owed before.
+    /// is owed is owed beside what it was owed before. A record in which this handover is over already stays as it is: the
+    /// guest may run by then.
     ///
     /// # Errors
     /// [`Error::Ledger`]: the records still say `handover`.
     pub fn restore(&mut self, ends: &[End]) -> Result<(), Error> {
+        self.look()?;
         let mut changes = Vec::new();
-        for (index, unit) in self.numbered() {
+        for (index, unit) in self.numbered().filter(|(_, unit)| unit.is_in(self.handover)) {
             let end = ends.iter().find(|end| end.unit == index);
             unit.settle(end.map_or(Fate::AsBefore, |end| end.fate), self.handover, &mut changes);
             end.into_iter().for_each(|end| unit.owe(&end.owed, &mut changes));
         }
-        for unit in &self.resting {
+        for unit in self.resting.iter().filter(|unit| unit.is_in(self.handover)) {
             unit.settle(Fate::AsBefore, self.handover, &mut changes);
         }
         self.end(&changes)

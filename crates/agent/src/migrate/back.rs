@@ -45,9 +45,17 @@ pub fn resume(
     watch: &dyn Watch,
     vouched: bool,
 ) -> Result<Report, Trouble> {
+    let runs_again = runs_again(site, &*log);
     let run = Run::left(site, link, log, order, watch, vouched)?;
-    run.end_transfer();
+    if !runs_again {
+        run.end_transfer();
+    }
     Ok(run.settle(Verdict::Kept, "the agent found an unfinished migration"))
+}
+
+/// The guest was given back, and runs: what its QEMU does by now is no business of this migration.
+fn runs_again(site: &dyn Site, log: &dyn Log) -> bool {
+    log.marks().has(Mark::Back) && site.machine().guest() == Guest::Running
 }
 
 impl<'a> Run<'a> {
@@ -63,7 +71,8 @@ impl<'a> Run<'a> {
         let ground = site.ground(begun.handover, Side::Source)?;
         let names: Vec<_> = begun.luns.iter().map(|lun| lun.name.clone()).collect();
         let luns = ground.arrange(&names)?;
-        if log.marks().touched {
+        // Under a guest that runs here again nothing is frozen: it has all it had, and only the destination is to forget.
+        if log.marks().touched && !runs_again(site, &*log) {
             ground.freeze()?;
         }
         let offers = units::offer(&luns)?;
@@ -195,7 +204,9 @@ impl Run<'_> {
         let undone = match self.open {
             true => self.undo(why)?,
             // It has promised never to run the guest, and closed its journal: it does nothing any more.
-            false if self.peer_ended => self.alone()?,
+            false if self.peer_ended && peer.is_some_and(|peer| peer.marks.has(Mark::Abort)) => {
+                self.alone()?
+            }
             false => self.recover(why)?,
         };
         if !undone {

@@ -231,6 +231,14 @@ fn a_destination_agent_that_never_comes_back_leaves_the_guest_paused_or_taken_ba
             _ => {
                 assert_eq!(world.guest(Side::Source), Guest::Running, "{what}");
                 assert!(world.has_all(Side::Source) && world.held(Side::Source), "{what}");
+                // As long as it is away nothing is frozen under the guest that runs again.
+                let freezes = world.freezes.load(Ordering::SeqCst);
+                if let Some(log) = world.log(Side::Source).filter(|log| log.ended().is_none()) {
+                    let order = Order { wait: 0, ..order() };
+                    resume(&source(&world), &wire, log, &order, &Unwatched, false)
+                        .expect("it can be reached");
+                }
+                assert_eq!(world.freezes.load(Ordering::SeqCst), freezes, "{what}");
                 // What the destination still holds goes when the two agents meet again.
                 *lock(&wire.gone) = false;
                 if let Some(log) = world.log(Side::Source).filter(|log| log.ended().is_none()) {

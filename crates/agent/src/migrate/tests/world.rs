@@ -81,6 +81,8 @@ pub(super) struct World {
     pub(super) settled: Mutex<Vec<(Side, End)>>,
     /// What each host's record says that the guest is owed, for each unit.
     pub(super) owed: Mutex<[Vec<Vec<Vec<u8>>>; 2]>,
+    /// How often the source's record was frozen.
+    pub(super) freezes: AtomicUsize,
     /// Commands that the helpers did not send.
     pub(super) unsent: AtomicUsize,
     /// The record of each host says `handover`.
@@ -127,6 +129,7 @@ impl World {
             refused_unit: Mutex::default(),
             settled: Mutex::default(),
             owed: Mutex::new([vec![Vec::new(); count], vec![Vec::new(); count]]),
+            freezes: AtomicUsize::default(),
             unsent: AtomicUsize::default(),
             frozen: Default::default(),
             nameless: AtomicBool::default(),
@@ -323,6 +326,7 @@ impl Ground for Host {
         if std::mem::take(&mut *lock(&self.world.unfreezable)) && self.side == Side::Destination {
             return Err(Trouble("a command does not end".into()));
         }
+        self.world.freezes.fetch_add(usize::from(self.side == Side::Source), Ordering::SeqCst);
         let again = self.world.frozen[place(self.side)].swap(true, Ordering::SeqCst);
         if self.side == Side::Destination && !again {
             self.world.forget_owed(self.side);
