@@ -4,16 +4,20 @@
 //! once it has journalled `abort` it never does ([`ownership`](crate::ownership)). When the link breaks it is dropped:
 //! journal, record and QEMU stay as they are, and the guest stays paused until the two hosts have spoken again.
 
+mod left;
+
+pub use left::{Word, give_up, resume};
+
 use crate::conduct::{Ask, Follower, NotDurable, Order, Patience};
 use crate::migrate::leg::{self, Agreed, Entries, SharedHands, Turned};
 use crate::migrate::{
     Begin, End, Ground, Leg, Log, Lun, MachineError, Settings, Site, Trouble, UnitEnd, remains, talk, units,
 };
-use crate::ownership::{Decision, Forbidden, Guest, Mark, Marks, OnDoubt, Standing, View};
+use crate::ownership::{Forbidden, Guest, Mark, Marks, Standing, View};
 use handover::{Group, Phase, Side, Verdict};
 use peer::message::{
-    Aborted, Back, Done, Id, Incoming as Listen, Listening, Open, Opened, Options, Owed, Ran, Records,
-    Recover, Refusal, Reply, Request,
+    Aborted, Back, Done, Id, Incoming as Listen, Listening, Open, Opened, Owed, Ran, Records, Recover,
+    Refusal, Reply, Request,
 };
 use scsi::pr::Key;
 use std::sync::{Arc, Mutex};
@@ -41,6 +45,8 @@ pub struct Incoming {
     /// The place in the handover of each unit of the follower's group.
     places: Vec<u16>,
     stay_paused: bool,
+    /// The operator said that the guest is gone at the source and does not start there again.
+    vouched: bool,
     cont_refused: bool,
     /// The record says `handover` and is locked.
     frozen: bool,
@@ -138,18 +144,6 @@ impl Incoming {
         Ok((incoming, Reply::Opened(opened)))
     }
 
-    /// What is left of one after the agent was started again.
-    fn left(site: Arc<dyn Site>, log: Arc<dyn Log>) -> Result<Self, Refusal> {
-        let handover = Id(log.begun().handover);
-        let ground = site.ground(handover.0, Side::Destination)?;
-        let names: Vec<_> = log.begun().luns.iter().map(|lun| lun.name.clone()).collect();
-        let luns = ground.arrange(&names)?;
-        let (offers, paths) = (units::offer(&luns)?, units::paths(&luns));
-        let agreed = Agreed { offers, paths, options: Options::default(), luns };
-        let stay_paused = !log.begun().was_running;
-        Ok(Self { stay_paused, ..Self::new(site, ground, handover, agreed, Some(log)) })
-    }
-
     fn new(
         site: Arc<dyn Site>,
         ground: Arc<dyn Ground>,
@@ -159,7 +153,7 @@ impl Incoming {
     ) -> Self {
         let hands = Arc::new(Mutex::new(ground.hands()));
         let (follower, places, owed) = (None, Vec::new(), Vec::new());
-        let (stay_paused, cont_refused, frozen, still) = (false, false, false, false);
+        let (stay_paused, vouched, cont_refused, frozen, still) = (false, false, false, false, false);
         Self {
             site,
             handover,
@@ -170,6 +164,7 @@ impl Incoming {
             follower,
             places,
             stay_paused,
+            vouched,
             cont_refused,
             frozen,
             still,
@@ -234,7 +229,8 @@ impl Incoming {
         let own = View { marks: self.marks(), guest: self.site.machine().guest() };
         let peer = source.map(|marks| View { marks, guest: Guest::Paused });
         let alone = Standing::alone(Side::Destination, own);
-        Standing { peer, cont_refused: self.cont_refused, stays_paused: self.stay_paused, ..alone }
+        let (vouched, cont_refused, stays_paused) = (self.vouched, self.cont_refused, self.stay_paused);
+        Standing { peer, vouched, cont_refused, stays_paused, ..alone }
     }
 
     fn mark(&self, mark: Mark, source: Option<Marks>) -> Result<(), Refusal> {
@@ -406,11 +402,13 @@ impl Incoming {
         let verdicts: Vec<_> =
             self.follower.iter().flat_map(|follower| follower.group().verdicts()).collect();
         let last = self.log.as_ref().map(|log| log.last()).unwrap_or_default();
-        let one = |(place, lun): (usize, &Lun)| UnitEnd {
-            lun: lun.name.clone(),
-            verdict: self.unit(place).and_then(|unit| verdicts.get(unit)).and_then(|(_, verdict)| *verdict),
-            last: last.get(place).copied().flatten(),
-            owed: self.owed_to(place),
+        let one = |(place, lun): (usize, &Lun)| {
+            let (lun, owed, last) =
+                (lun.name.clone(), self.owed_to(place), last.get(place).copied().flatten());
+            let told = self.unit(place).and_then(|unit| verdicts.get(unit)).and_then(|(_, verdict)| *verdict);
+            // After a restart there is no group: a unit that was fenced is not one that came.
+            let verdict = told.or_else(|| last.and_then(|last| last.entry.stage.verdict()));
+            UnitEnd { lun, verdict, last, owed }
         };
         self.agreed.luns.iter().enumerate().map(one).collect()
     }
@@ -432,76 +430,6 @@ impl Incoming {
         let of = |owed: &&Owed| usize::from(owed.unit) == place;
         self.owed.iter().filter(of).flat_map(|owed| owed.sense.iter().map(|sense| sense.0.clone())).collect()
     }
-}
-
-/// What an agent does with an unfinished handover in which its host is the destination: at its start, and when the source told
-/// something new. Only a guest that was given to this host is let run. A handover of which nothing is left here ends; everything
-/// else waits for the source.
-///
-/// # Errors
-/// What does not work here.
-pub fn resume(
-    site: &Arc<dyn Site>,
-    log: &Arc<dyn Log>,
-    source: Option<&Records>,
-) -> Result<Decision, Refusal> {
-    let own = View { marks: log.marks(), guest: site.machine().guest() };
-    let alone = Standing::alone(Side::Destination, own);
-    let standing = Standing { peer: source.map(talk::view), stays_paused: !log.begun().was_running, ..alone };
-    let decision = standing.decide(OnDoubt::Pause);
-    match decision {
-        Decision::Run | Decision::Over(Side::Destination) => {
-            let mut incoming = Incoming::left(Arc::clone(site), Arc::clone(log))?;
-            match decision {
-                Decision::Run => drop(incoming.run().map_err(Trouble)?),
-                // Its QEMU went before the record was written: whoever starts the guest again here needs it.
-                _ if !own.marks.has(Mark::Ran) => incoming.settle(End::Arrived)?,
-                _ => {}
-            }
-            let released = [Mark::Taken, Mark::Go].into_iter().collect();
-            incoming.mark(Mark::Ran, Some(released))?;
-            // The source learns it from the journal when it asks.
-            log.end("moved")?;
-        }
-        Decision::Over(Side::Source) | Decision::RollBack | Decision::StayPaused
-            if source.is_some_and(|source| nothing_is_left(log.marks(), source)) =>
-        {
-            let mut incoming = Incoming::left(Arc::clone(site), Arc::clone(log))?;
-            incoming.mark(Mark::Abort, source.map(|source| talk::view(source).marks))?;
-            incoming.close("kept")?;
-            return Ok(Decision::Over(Side::Source));
-        }
-        // The source has still to look after what this host may have registered.
-        Decision::Over(Side::Source) => return Ok(Decision::RollBack),
-        _ => {}
-    }
-    Ok(decision)
-}
-
-/// The operator gives an unfinished handover up at its destination: from here on the guest never runs here by it. Where nothing
-/// was begun here it is over with that; the rest is the source's, which asks when it is there.
-///
-/// # Errors
-/// The guest is this host's already, or may have run; or what does not work here.
-pub fn give_up(site: &Arc<dyn Site>, log: &Arc<dyn Log>, source: Option<View>) -> Result<(), Refusal> {
-    let untouched = !log.marks().touched;
-    let mut incoming = Incoming::left(Arc::clone(site), Arc::clone(log))?;
-    let own = View { marks: log.marks(), guest: site.machine().guest() };
-    let standing = Standing { peer: source, ..Standing::alone(Side::Destination, own) };
-    standing.allows(Mark::Abort)?;
-    if !log.marks().has(Mark::Abort) {
-        log.mark(Mark::Abort)?;
-    }
-    if untouched { incoming.close("kept").map(drop) } else { Ok(()) }
-}
-
-/// The guest stays at the source, and nothing of the handover is left at this host: the source has not even begun it, or changed
-/// nothing, or says that the guest was kept, which it does only after this host was looked after: one that was given up by its
-/// operator (`released`) was not.
-fn nothing_is_left(own: Marks, source: &Records) -> bool {
-    let Some(record) = &source.record else { return !own.touched };
-    let marks = talk::marks(record);
-    marks.has(Mark::Back) && (record.verdict.as_deref() == Some("kept") || !marks.touched)
 }
 
 /// Whether the guest that is offered is the one that QEMU here waits for.

@@ -10,7 +10,7 @@
 //! [`Log`], [`Link`] the other agent, [`Watch`] whoever ordered it.
 
 mod abort;
-mod alone;
+pub(crate) mod alone;
 mod back;
 mod document;
 mod fail;

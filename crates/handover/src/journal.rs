@@ -4,6 +4,7 @@
 use crate::action::Side;
 use crate::method::Method;
 use crate::role::Role;
+use crate::verdict::{Cause, Verdict};
 use scsi::pr::Key;
 
 /// How far a handover may have come: everything up to the end of this stage may have happened, nothing after it.
@@ -60,6 +61,19 @@ impl Stage {
             Self::Fenced => "fenced",
             Self::FencedWithNonce => "fenced-with-nonce",
             Self::Lost => "lost",
+        }
+    }
+
+    /// What became of the guest where this is the last entry; `None` where more was to come.
+    #[must_use]
+    pub const fn verdict(self) -> Option<Verdict> {
+        match self {
+            Self::Moved => Some(Verdict::Moved),
+            Self::Kept => Some(Verdict::KeptAtSource { cause: Cause::Recovered, leftover: false }),
+            Self::Fenced => Some(Verdict::Fenced { nonce_left: false }),
+            Self::FencedWithNonce => Some(Verdict::Fenced { nonce_left: true }),
+            Self::Lost => Some(Verdict::Lost),
+            Self::Freeze | Self::Take | Self::SourceClosed | Self::Undo | Self::UndoProved => None,
         }
     }
 

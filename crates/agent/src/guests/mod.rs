@@ -15,7 +15,7 @@ pub use command::PROGRESS;
 
 use crate::config::Vm;
 use crate::daemon::{Claim, Guests, Host, Part};
-use crate::incoming::{self, Incoming};
+use crate::incoming::{self, Incoming, Word};
 use crate::journal::{Begun, Handover, Journals};
 use crate::migrate::{
     Link, Log, Order, Report, Site, Unwatched, Verdict, Watch, migrate, remains, resume, talk,
@@ -217,7 +217,8 @@ impl Hosted {
             }
             Side::Destination => {
                 let site: Arc<dyn Site> = Arc::new(self.home_of(vm, &open.begun));
-                Self::settle_arrival(vm, &site, &link, &log)
+                let word = if vouched { Word::Vouched } else { Word::None };
+                Self::settle_arrival(vm, &site, &link, (&log, word))
             }
         }
     }
@@ -226,10 +227,10 @@ impl Hosted {
         vm: &Vm,
         site: &Arc<dyn Site>,
         link: &Dial,
-        log: &Arc<dyn Log>,
+        (log, word): (&Arc<dyn Log>, Word),
     ) -> Result<Report, Refusal> {
         let told = Self::ask_source(vm, link, &**log);
-        let (verdict, why) = match incoming::resume(site, log, told.as_ref())? {
+        let (verdict, why) = match incoming::resume(site, log, told.as_ref(), word)? {
             Decision::Run | Decision::Over(Side::Destination) => {
                 (Verdict::Moved, "the guest is here".to_owned())
             }

@@ -1,5 +1,6 @@
-//! The source takes its registrations back without the destination: a recovery in which the destination answers nothing, and,
-//! where that finds them there, a handover with a dead source, whose key is unlisted for one command.
+//! One host without the other. The source takes its registrations back without the destination: a recovery in which the destination
+//! answers nothing, and, where that finds them there, a handover with a dead source, whose key is unlisted for one command. The
+//! destination proves that they are here ([`incoming`](crate::incoming)).
 
 use super::fail::Fail;
 use super::leg::{Agreed, Entries, SharedHands, Turned};
@@ -31,7 +32,7 @@ pub(crate) fn take_back(agreed: &Agreed, host: &Host<'_>) -> Result<bool, Fail> 
         leg::all(agreed.luns.len()).into_iter().partition(|place| turned(place).is_some());
     let coming = back.into_iter().filter(|place| turned(place) != Some(Stage::Moved));
     let verdicts = match remains::without_destination(agreed, &**log, &places)? {
-        Some(group) => run(group, host, Leg::There, places.clone()),
+        Some(group) => run(group, host, (Side::Source, Leg::There), places.clone()),
         None => Vec::new(),
     };
     let of = |place: &u16| {
@@ -56,18 +57,19 @@ pub(crate) fn take_back(agreed: &Agreed, host: &Host<'_>) -> Result<bool, Fail> 
     let here = |verdict: &Option<Verdict>| {
         matches!(verdict, Some(Verdict::Moved | Verdict::Fenced { .. } | Verdict::Lost))
     };
-    Ok(run(group, host, Leg::Back, away).iter().all(here))
+    Ok(run(group, host, (Side::Destination, Leg::Back), away).iter().all(here))
 }
 
-/// A group with the nexuses of this host alone; a defect leaves its units without a verdict.
-fn run(mut group: Group, host: &Host<'_>, leg: Leg, places: Vec<u16>) -> Vec<Option<Verdict>> {
+/// A group with the nexuses of this host alone, which is that side of that leg; a defect leaves its units without a verdict.
+pub(crate) fn run(
+    mut group: Group,
+    host: &Host<'_>,
+    (own, leg): (Side, Leg),
+    places: Vec<u16>,
+) -> Vec<Option<Verdict>> {
     let mut hands = Turned::new(Arc::clone(host.hands), leg, places.clone());
     let (log, ground) = (Some(Arc::clone(host.log)), Arc::clone(host.ground));
     let mut entries = Entries::new(log, ground, leg, places);
-    let own = match leg {
-        Leg::There => Side::Source,
-        Leg::Back => Side::Destination,
-    };
     let _ = conduct::alone(&mut group, own, &mut hands, &mut entries, Patience::default());
     group.verdicts().map(|(_, verdict)| verdict).collect()
 }

@@ -165,6 +165,27 @@ pub(crate) fn without_destination(
     Ok(Group::recover(both.map(of).collect::<Result<_, Trouble>>()?))
 }
 
+/// What this host, the destination, can find out alone: from its own entries, and the source's nexuses as its journal has them.
+/// `None` where nothing was to move.
+pub(crate) fn without_source(agreed: &Agreed, log: &dyn Log) -> Result<Option<Group>, Trouble> {
+    let (last, theirs) = (log.last(), &log.begun().theirs);
+    let of = |(place, own): (usize, &Paths)| {
+        let last = last.get(place).copied().flatten();
+        Ok(Remains {
+            source_entry: None,
+            destination_entry: last.filter(|last| last.leg == Leg::There).map(|last| last.entry),
+            source: theirs.get(place).cloned().unwrap_or_default(),
+            destination: units::ports(&own.ports)?,
+            source_alive: false,
+            destination_alive: true,
+            prefer_destination: true,
+            kept_at_source: false,
+            traits: Traits::default(),
+        })
+    };
+    Ok(Group::recover(agreed.paths.iter().enumerate().map(of).collect::<Result<_, Trouble>>()?))
+}
+
 fn agreed(source: &Record, destination: &Record, luns: &[Lun]) -> Agreed {
     let offer = |lun: &Told| Offer {
         lun: lun.lun.clone(),

@@ -3,6 +3,7 @@
 mod world;
 
 use super::*;
+use crate::incoming::Word as Vouch;
 use crate::ownership::{Guest, Mark, OnDoubt};
 use handover::Side;
 use peer::message::{Advance, Recover, Reply, Request, Word};
@@ -368,6 +369,82 @@ fn a_destination_host_that_dies_as_a_whole_at_any_step_is_where_the_guest_is_or_
         }
     }
     assert!(there > 0, "it died after go as well");
+}
+
+/// The source's host dies as a whole at its step `at`; `None` if it came to its end before.
+fn source_host_dies(at: usize) -> Option<(Arc<World>, Wire)> {
+    let world = World::new(2, 5);
+    world.kill[0].store(at, Ordering::SeqCst);
+    let wire = Wire::new(&world);
+    let ran = catch_unwind(AssertUnwindSafe(|| run(&world, &wire, &order())));
+    ran.is_err().then_some(())?;
+    lock(&world.qemus).source_is_gone();
+    wire.break_off();
+    Some((world, wire))
+}
+
+#[test]
+fn a_source_host_that_dies_for_good_leaves_its_destination_free_or_an_operator_to_give_the_guest_to_it() {
+    let (mut freed, mut ran, mut refused) = (0, 0, 0);
+    for at in 0.. {
+        let Some((world, wire)) = source_host_dies(at) else { break };
+        wire.destination_alone(Vouch::None).expect("it does what it can");
+        let went = world.guest(Side::Destination) == Guest::Running;
+        let Some(log) = world.log(Side::Destination) else { continue };
+        if log.ended().is_some() && !went {
+            // Nothing was changed, and nothing stays behind.
+            assert!(!world.is_frozen(Side::Destination), "step {at}");
+            assert!(world.has_all(Side::Source) && !world.has_all(Side::Destination), "step {at}");
+            freed += 1;
+            continue;
+        }
+        assert!(!went || Log::marks(&*log).has(Mark::Go), "step {at}: nobody let it run");
+        let whole = world.guest(Side::Destination) == Guest::Paused;
+        let vouched = wire.destination_alone(Vouch::Vouched);
+        if went || (whole && vouched.is_ok()) {
+            is_at(&world, Side::Destination, &format!("step {at}: {vouched:?}"));
+            assert_eq!(log.ended().as_deref(), Some("moved"), "step {at}");
+            assert!(!world.is_frozen(Side::Destination), "step {at}");
+            ran += usize::from(!went);
+        } else {
+            assert_ne!(world.guest(Side::Destination), Guest::Running, "step {at}: {vouched:?}");
+            refused += 1;
+        }
+    }
+    assert!(freed > 2 && ran > 2 && refused > 2, "{freed} freed, {ran} ran, {refused} refused");
+}
+
+#[test]
+fn a_guest_that_somebody_elses_orchestration_brought_runs_by_an_operators_word_only_where_its_registrations_are()
+ {
+    let (mut ran, mut refused) = (0, 0);
+    for at in 0.. {
+        let Some((world, wire)) = source_host_dies(at) else { break };
+        lock(&world.qemus).guests[1] = Guest::Paused;
+        let vouched = wire.destination_alone(Vouch::Vouched);
+        if world.guest(Side::Destination) == Guest::Running {
+            is_at(&world, Side::Destination, &format!("step {at}: {vouched:?}"));
+            ran += 1;
+        } else {
+            assert!(vouched.is_err() || world.log(Side::Destination).is_none_or(|log| log.ended().is_some()));
+            refused += 1;
+        }
+    }
+    assert!(ran > 2 && refused > 2, "{ran} ran, {refused} refused");
+}
+
+#[test]
+fn a_fenced_guest_that_an_operator_gives_to_the_destination_is_not_registered_again() {
+    let mut fenced = 0;
+    for at in 0.. {
+        let Some((world, wire)) = source_host_dies(at) else { break };
+        world.fence();
+        let _ = wire.destination_alone(Vouch::Vouched);
+        let there = world.guest(Side::Destination) == Guest::Running;
+        assert_eq!(world.owner(), None, "step {at}");
+        fenced += usize::from(there);
+    }
+    assert!(fenced > 2, "{fenced}");
 }
 
 /// What a logical unit's reset leaves on the guest's nexus, once the handover took it.

@@ -40,15 +40,7 @@ impl Course {
 
     /// The first step.
     pub(crate) fn begin_recovery(&mut self, stage: Stage) {
-        let over = match stage {
-            Stage::Moved => Some(Verdict::Moved),
-            Stage::Kept => Some(Verdict::KeptAtSource { cause: Cause::Recovered, leftover: false }),
-            Stage::Fenced => Some(Verdict::Fenced { nonce_left: false }),
-            Stage::FencedWithNonce => Some(Verdict::Fenced { nonce_left: true }),
-            Stage::Lost => Some(Verdict::Lost),
-            _ => None,
-        };
-        if let Some(verdict) = over {
+        if let Some(verdict) = stage.verdict() {
             self.at = At::End(verdict);
         } else if !self.settings.source_alive && !self.terms.destination_alive {
             self.doubt(Doubt::SourceUnreachable);

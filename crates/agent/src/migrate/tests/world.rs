@@ -2,7 +2,7 @@
 //! can be cut. Every `cont` checks that the guest runs nowhere else, and that it was not resumed from old memory.
 
 use crate::conduct::{Hands, NotDurable, Report as Reported};
-use crate::incoming::{Incoming, resume};
+use crate::incoming::{Incoming, Word, resume};
 use crate::migrate::{
     Begin, CallError, End, Ground, Identity, Last, Leg, Link, Log, Lun, Machine, MachineError, Pace,
     Settings, Site, Stage, Stopped, Transfer, Trouble, UnitEnd,
@@ -489,6 +489,14 @@ impl Qemus {
         self.over(Stage::Failed);
     }
 
+    /// With its host. What had not gone over whole is gone with it.
+    pub(super) fn source_is_gone(&mut self) {
+        self.guests[0] = Guest::Absent;
+        if self.stage != Stage::Completed {
+            self.guests[1] = Guest::Absent;
+        }
+    }
+
     fn over(&mut self, stage: Stage) {
         self.stage = stage;
         self.guests[1] = Guest::Absent;
@@ -711,7 +719,7 @@ impl Wire {
         let site: Arc<dyn Site> = self.host();
         if let Some(log) = self.world.log(Side::Destination).filter(|log| log.ended().is_none()) {
             let log: Arc<dyn Log> = log;
-            resume(&site, &log, None).unwrap();
+            resume(&site, &log, None, Word::None).unwrap();
         }
     }
 
@@ -725,7 +733,17 @@ impl Wire {
         let record = record.map(|record| peer::message::Record { verdict, ..record });
         let guest = crate::migrate::talk::word(self.world.guest(Side::Source)).map(str::to_owned);
         let log: Arc<dyn Log> = log;
-        resume(&site, &log, Some(&Records { record, guest })).unwrap();
+        resume(&site, &log, Some(&Records { record, guest }), Word::None).unwrap();
+    }
+
+    /// The destination's agent puts in order what it can while the source's does not answer.
+    pub(super) fn destination_alone(&self, word: Word) -> Result<(), Refusal> {
+        let site: Arc<dyn Site> = self.host();
+        let Some(log) = self.world.log(Side::Destination).filter(|log| log.ended().is_none()) else {
+            return Ok(());
+        };
+        let log: Arc<dyn Log> = log;
+        resume(&site, &log, None, word).map(drop)
     }
 
     pub(super) fn break_off(&self) {
