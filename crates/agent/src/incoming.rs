@@ -292,10 +292,21 @@ impl Incoming {
         }
         let guest = match self.run() {
             Ok(guest) => guest,
+            Err(why) if self.site.machine().guest() == Guest::Absent => return Err(self.died(&why, released)),
             Err(why) => return Err(self.give_up(&why)),
         };
         self.mark(Mark::Ran, Some(released))?;
         Ok(Reply::Ran(Ran { guest: guest.to_owned() }))
+    }
+
+    /// The guest was this host's when its QEMU went. It may have run before, so nobody else gets it, and the source hears that it
+    /// is over; whoever starts the guest again here finds its record.
+    fn died(&mut self, why: &str, source: Marks) -> Refusal {
+        let over = self
+            .settle(End::Arrived)
+            .map_err(Refusal::from)
+            .and_then(|()| self.mark(Mark::Ran, Some(source)));
+        over.err().unwrap_or_else(|| Refusal::new("Refused", format!("{why}; the guest is this host's")))
     }
 
     /// The guest is this host's: record, then `cont`.

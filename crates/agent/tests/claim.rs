@@ -9,7 +9,7 @@
 
 mod host;
 
-use agent::claim::{Claim, Error, Interrupted, Order, Policy, claim, resume};
+use agent::claim::{Book, Claim, Error, Interrupted, Order, Owed, Policy, claim, resume};
 use agent::conduct::{Journal, NotDurable};
 use agent::export::{Document, Export, Exported};
 use handover::journal::Stage;
@@ -29,7 +29,16 @@ const NONCE: Key = Key(0x99);
 #[derive(Default)]
 struct Paper {
     entries: Vec<(UnitIndex, Entry)>,
+    sources: Vec<(UnitIndex, Port)>,
     full: bool,
+}
+
+impl Book for Paper {
+    fn claimed_from(&mut self, sources: &[(UnitIndex, Port)]) -> Result<(), NotDurable> {
+        assert!(self.entries.is_empty(), "it is known before anything is changed");
+        self.sources.extend_from_slice(sources);
+        Ok(())
+    }
 }
 
 impl Journal for Paper {
@@ -271,9 +280,43 @@ fn interrupted(preempted: bool) -> (Scene, Document, Interrupted) {
     (scene, document, Interrupted { lun: lun(0), source, entry: Some(entry) })
 }
 
-fn put_in_order(scene: &Scene, left: Interrupted) {
+fn put_in_order(scene: &Scene, left: Interrupted) -> Owed {
     let mut ground = scene.hosts[1].ground(Side::Destination, HandoverId(5)).unwrap();
-    resume(&mut ground, &[left], &mut Paper::default(), PATIENCE, PATIENCE).unwrap();
+    resume(&mut ground, &[left], &mut Paper::default(), PATIENCE, PATIENCE).unwrap()
+}
+
+#[test]
+fn of_a_guest_with_several_ports_the_one_that_it_is_taken_from_is_written_ahead() {
+    let scene = scene(2);
+    let document = scene.export(0);
+    let elsewhere = "iqn.2026-11.test:7,i,0x800000000007".parse().unwrap();
+    let with_more = |unit: &Exported| {
+        let ports = [vec![elsewhere], unit.ports.clone()].concat();
+        Exported { ports, ..unit.clone() }
+    };
+    let known = [document.luns[0].clone(), with_more(&document.luns[1])];
+    let mut journal = Paper::default();
+    scene.claim_with(1, &known, Policy::TakeOver, &mut journal).unwrap();
+    let there = |unit: u16| {
+        let initiator = document.luns[usize::from(unit)].ports.first().cloned();
+        (UnitIndex(unit), Port { initiator, target_port: None })
+    };
+    assert_eq!(journal.sources, [there(0), there(1)]);
+}
+
+#[test]
+fn a_unit_attention_that_a_claim_or_its_recovery_takes_is_owed_to_the_guest() {
+    let reset = agent::ground::sense(scsi::AdditionalSense { asc: 0x29, ascq: 0x03 });
+    for preempted in [false, true] {
+        let (scene, document, left) = interrupted(preempted);
+        scene.units[0].reset();
+        let owed = put_in_order(&scene, left);
+        let told: Vec<_> = owed.iter().map(|(_, sense)| sense.as_slice()).collect();
+        assert_eq!(told, [std::slice::from_ref(&reset)], "{preempted}");
+        let known = [Exported { owed: owed[0].1.clone(), ..document.luns[0].clone() }];
+        scene.claim(1, &known, Policy::TakeOver).unwrap();
+        assert_eq!(scene.hosts[1].record(0).paths[0].owed, std::slice::from_ref(&reset));
+    }
 }
 
 #[test]

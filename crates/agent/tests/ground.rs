@@ -11,7 +11,7 @@ mod host;
 
 use agent::conduct::Hands;
 use agent::drive::Lines;
-use agent::ground::{End, Error, Fate, Ground, nodes_of, sense};
+use agent::ground::{End, Error, Fate, Ground, nodes_again, nodes_of, sense};
 use handover::group::Ending;
 use handover::{Group, GroupStep, Phase, Port, Settings, Side, Tracked, UnitIndex};
 use host::*;
@@ -211,6 +211,39 @@ fn another_handover_cannot_end_the_one_under_way() {
 }
 
 #[test]
+fn a_handover_does_not_freeze_what_another_one_has_or_took_away_meanwhile() {
+    let (source, destination) = hosts(1);
+    let (mut from, mut to) = grounds(&source, &destination);
+    // An export in another process, and an import of the same guest there.
+    for (host, ground) in [(&source, &mut from), (&destination, &mut to)] {
+        let enter =
+            |state, why: &str| Change::State { state, handover: Some(HandoverId(8)), why: Some(why.into()) };
+        host.ledger().append(&[(lun(0), enter(State::Handover, "it is being exported"))]).unwrap();
+        let refused = freeze(ground);
+        assert!(
+            matches!(&refused, Err(Error::UnderWay { other, .. }) if other.contains("exported")),
+            "{refused:?}"
+        );
+        ground.restore(&[]).unwrap();
+        ground.depart().unwrap();
+        let record = host.record(0);
+        assert_eq!(
+            (record.state, record.handover),
+            (State::Handover, Some(HandoverId(8))),
+            "it stays the other's"
+        );
+        host.ledger().append(&[(lun(0), enter(State::Moved, "it was exported"))]).unwrap();
+    }
+    let refused = freeze(&mut from);
+    assert!(matches!(&refused, Err(Error::UnderWay { .. })), "the guest has left: {refused:?}");
+    assert_eq!(source.record(0).state, State::Moved);
+    assert!(freeze(&mut to).is_ok(), "nobody was at the destination");
+    to.depart().unwrap();
+    // Whoever looks now knows that it is away.
+    assert!(freeze(&mut source.ground(Side::Source, ID).unwrap()).is_ok());
+}
+
+#[test]
 fn a_guest_that_was_fenced_arrives_fenced_and_its_own_register_brings_it_back() {
     let (source, destination) = hosts(1);
     let (mut from, mut to) = grounds(&source, &destination);
@@ -343,6 +376,22 @@ fn nodes_are_found_by_what_the_devices_themselves_say() {
     let found = |index| nodes_of(&lun(index), source.devices(), dev.path());
     assert_eq!(found(1), [dev.path().join("sda")]);
     assert!(found(0).is_empty(), "no name leads to it");
+}
+
+#[test]
+fn the_nodes_of_a_handover_are_found_again_without_its_qemu_and_no_others_with_them() {
+    let (source, _destination) = hosts(2);
+    let dev = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(source.node(0), dev.path().join("sda")).unwrap();
+    std::os::unix::fs::symlink(source.node(1), dev.path().join("sdb")).unwrap();
+    let again = |before: &[&str]| {
+        let before: Vec<_> = before.iter().map(|node| dev.path().join(node)).collect();
+        nodes_again(&lun(1), &before, source.devices(), dev.path())
+    };
+    assert_eq!(again(&["sdb"]), [dev.path().join("sdb")]);
+    assert_eq!(again(&["sdz"]), [dev.path().join("sdb")], "renamed since");
+    assert_eq!(again(&["sda"]), [dev.path().join("sdb")], "that name is another disk's now");
+    assert!(again(&["sdy", "sdz"]).is_empty(), "which of two it is nobody knows");
 }
 
 #[test]

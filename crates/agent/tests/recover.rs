@@ -9,13 +9,14 @@ mod group_pair;
 mod pair;
 
 use agent::conduct::{self, Hands, Journal, NotDurable, Patience, Report};
-use agent::journal::Last;
-use agent::recover::{Half, HalfUnit, Part, Place, Wishes, parts};
+use agent::migrate::{Begin, Last, Leg, Lun, Trouble};
+use agent::ownership::Marks;
+use agent::recover::{Interrupted, alone, interrupted, tell};
 use group_pair::{Accident, Duo, End};
-use handover::known_targets::KnownTargets;
-use handover::{Action, Ending, Entry, Path, Side, UnitIndex, Verdict};
+use handover::{Action, Ending, Entry, Group, Path, Side, UnitIndex, Verdict};
 use logical_unit::Profile;
 use pair::{Foreign, K, Role, World, settings, survey};
+use peer::message::{Guest, Options, Record, Recover};
 use std::time::Instant;
 
 const CASES: [(&str, Role); 5] = [
@@ -41,21 +42,54 @@ impl Case {
         Duo::of(vec![World::new(self.profile, self.role, false, true); 2], settings(self.profile, None))
     }
 
-    fn half(&self, duo: &Duo, host: usize, before: &[[Option<Entry>; 2]]) -> Half {
+    fn luns(&self, host: usize, count: usize) -> Vec<Lun> {
         let settings = settings(self.profile, None);
-        let there = |unit: usize| {
-            before.get(unit).and_then(|entries| entries[host]).map(|entry| Last { turn: 0, entry })
+        let ports = if host == 0 { settings.source } else { settings.destination };
+        let target = Some(survey(self.profile).target);
+        let lun = |_| Lun {
+            name: "naa.1".into(),
+            key: Some(K),
+            nodes: Vec::new(),
+            ports: ports.clone(),
+            identity_is_ours: false,
+            target,
         };
-        let turn = u16::from(!before.is_empty());
-        let unit = |(unit, entries): (usize, &[Option<Entry>; 2])| HalfUnit {
-            lun: "naa.1".into(),
-            own: if host == 0 { settings.source.clone() } else { settings.destination.clone() },
-            peer: if host == 0 { settings.destination.clone() } else { settings.source.clone() },
-            last: entries[host].map(|entry| Last { turn, entry }).or_else(|| there(unit)),
-            target: Some(survey(self.profile).target),
+        (0..count).map(lun).collect()
+    }
+
+    /// What a host tells of its journal; `before`: what it had when the units turned round.
+    fn record(&self, duo: &Duo, host: usize, before: &[[Option<Entry>; 2]]) -> Record {
+        let leg = if before.is_empty() { Leg::There } else { Leg::Back };
+        let there = |unit: usize| before.get(unit).and_then(|entries| entries[host]);
+        let last = |(unit, entries): (usize, &[Option<Entry>; 2])| {
+            let now = entries[host].map(|entry| Last { leg, entry });
+            now.or_else(|| there(unit).map(|entry| Last { leg: Leg::There, entry }))
         };
-        let side = if host == 0 { Side::Source } else { Side::Destination };
-        Half { side, alive: true, units: duo.entries.iter().enumerate().map(unit).collect() }
+        let begin = Begin {
+            handover: 1,
+            uuid: String::new(),
+            side: if host == 0 { Side::Source } else { Side::Destination },
+            peer: String::new(),
+            luns: self.luns(host, duo.entries.len()),
+            theirs: Vec::new(),
+            options: Options::default(),
+            nonces: Vec::new(),
+            was_running: true,
+        };
+        let last: Vec<_> = duo.entries.iter().enumerate().map(last).collect();
+        tell(&begin, Marks::new(), &last, None)
+    }
+
+    /// What one host makes of its own journal.
+    fn alone(&self, duo: &Duo, side: Side) -> Group {
+        let settings = settings(self.profile, None);
+        let remains = duo.entries.iter().map(|entries| {
+            let last = entries[usize::from(side == Side::Destination)];
+            let last = last.map(|entry| Last { leg: Leg::There, entry });
+            let ports = [settings.source.clone(), settings.destination.clone()];
+            alone(side, last, ports, Some(survey(self.profile).target))
+        });
+        Group::recover(remains.collect()).unwrap()
     }
 
     /// Every way to die in a handover; each once.
@@ -72,32 +106,56 @@ impl Case {
     }
 }
 
-/// Both hosts, from both journals.
+/// What becomes of what the two hosts tell each other.
+fn exchanged(source: Record, destination: &Record, luns: &[Lun]) -> Result<Interrupted, Trouble> {
+    let guest = Guest { vm: "vm".into(), uuid: String::new() };
+    let recover = Recover { guest, record: source, prefer_destination: false, kept_at_source: false };
+    interrupted(&recover, destination, luns)
+}
+
+/// What both hosts make of both journals.
+struct Part {
+    group: Group,
+    exchanged: bool,
+}
+
 fn together(case: &Case, duo: &Duo, before: &[[Option<Entry>; 2]]) -> Part {
-    let halves = [0, 1].map(|host| case.half(duo, host, before));
-    let table = KnownTargets::default();
-    let own = parts(&halves[0], Some(&halves[1]), Wishes::default(), &table).unwrap();
-    // The other host makes the same of what travelled.
-    let travelled = |half: &Half| {
-        let record = peer::message::Record {
-            handover: peer::message::Id(1),
-            led: half.side == Side::Source,
-            marks: Vec::new(),
-            luns: half.to_luns(),
-            verdict: None,
-        };
-        Half::from_record(&record).unwrap()
-    };
-    assert_eq!(parts(&halves[1], Some(&travelled(&halves[0])), Wishes::default(), &table), Ok(own.clone()));
-    assert_eq!(parts(&halves[0], Some(&travelled(&halves[1])), Wishes::default(), &table), Ok(own.clone()));
-    let [part] = own.as_slice() else { unreachable!("one part") };
-    part.clone()
+    let [source, destination] = [0, 1].map(|host| case.record(duo, host, before));
+    let made = [0, 1].map(|host| {
+        let luns = case.luns(host, duo.entries.len());
+        exchanged(source.clone(), &destination, &luns).unwrap()
+    });
+    let [own, other] = made;
+    assert_eq!((&own.group, own.leg, &own.places), (&other.group, other.leg, &other.places));
+    assert_eq!(own.places.len(), duo.entries.len(), "one part");
+    Part { group: own.group.unwrap(), exchanged: own.leg == Leg::Back }
+}
+
+/// Where a logical unit's registration is, after recovery.
+#[derive(Debug)]
+enum Place {
+    Source,
+    Destination,
+    Fenced,
+    Lost,
+    Unknown,
+}
+
+fn place(verdict: Option<Verdict>, exchanged: bool) -> Place {
+    match verdict {
+        Some(Verdict::Moved) if exchanged => Place::Source,
+        Some(Verdict::Moved) => Place::Destination,
+        Some(Verdict::KeptAtSource { .. } | Verdict::Refused(_)) if exchanged => Place::Destination,
+        Some(Verdict::KeptAtSource { .. } | Verdict::Refused(_)) => Place::Source,
+        Some(Verdict::Fenced { .. }) => Place::Fenced,
+        Some(Verdict::Lost) => Place::Lost,
+        Some(Verdict::InDoubt(_)) | None => Place::Unknown,
+    }
 }
 
 fn check(duo: &Duo, part: &Part, what: &str) {
-    for ((unit, place), world) in
-        part.places(duo.verdicts().into_iter().map(Some)).into_iter().zip(&duo.worlds)
-    {
+    for (unit, (verdict, world)) in duo.verdicts().into_iter().zip(&duo.worlds).enumerate() {
+        let place = place(Some(verdict), part.exchanged);
         let owners = (world.key_of(Path::source(0)) == K, world.key_of(Path::destination(0)) == K);
         let story = format!("{what}: {unit:?} {place:?}\n{}", duo.story());
         assert_eq!(world.gap, None, "{story}");
@@ -122,7 +180,7 @@ fn both_hosts_die_at_any_step_and_recover_together() {
             }
             deaths += 1;
             let part = together(&case, &duo, &[]);
-            let mut duo = duo.again(part.group().unwrap(), part.exchanged);
+            let mut duo = duo.again(part.group.clone(), part.exchanged);
             let what = format!("{} {:?} {death:?}", case.profile.name, case.role);
             assert!(matches!(duo.run(), End::Ending(_)), "{what}");
             check(&duo, &part, &what);
@@ -177,17 +235,14 @@ fn one_host_alone_says_only_what_is_true_and_both_together_finish_it() {
                 continue;
             }
             let what = format!("{} {:?} {death:?} host {host}", case.profile.name, case.role);
-            let half = case.half(&duo, host, &[]);
-            let alone = parts(&half, None, Wishes::default(), &KnownTargets::default()).unwrap();
-            let [part] = alone.as_slice() else { unreachable!("{what}") };
-            let mut group = part.group().unwrap();
-            let mut hands = Alone { worlds: &mut duo.worlds, side: half.side };
+            let side = if host == 0 { Side::Source } else { Side::Destination };
+            let mut group = case.alone(&duo, side);
+            let mut hands = Alone { worlds: &mut duo.worlds, side };
             let mut journal = OwnEntries { entries: &mut duo.entries, host };
-            conduct::alone(&mut group, half.side, &mut hands, &mut journal, Patience::default()).unwrap();
-            let places = part.places(group.verdicts().map(|(_, verdict)| verdict));
-            for ((_, place), world) in places.iter().zip(&duo.worlds) {
+            conduct::alone(&mut group, side, &mut hands, &mut journal, Patience::default()).unwrap();
+            for ((_, verdict), world) in group.verdicts().zip(&duo.worlds) {
                 let story = world.log.join("\n");
-                match place {
+                match place(verdict, false) {
                     Place::Source => assert_eq!(world.key_of(Path::source(0)), K, "{what}\n{story}"),
                     Place::Destination => {
                         assert_eq!(world.key_of(Path::destination(0)), K, "{what}\n{story}")
@@ -198,7 +253,7 @@ fn one_host_alone_says_only_what_is_true_and_both_together_finish_it() {
                 concluded[host] += 1;
             }
             let part = together(&case, &duo, &[]);
-            let mut duo = duo.again(part.group().unwrap(), part.exchanged);
+            let mut duo = duo.again(part.group.clone(), part.exchanged);
             assert!(matches!(duo.run(), End::Ending(_)), "{what}");
             check(&duo, &part, &what);
         }
@@ -218,7 +273,7 @@ fn a_guest_that_is_fenced_before_the_recovery_stays_fenced() {
             duo.worlds[0].intervene(Foreign::PreemptGuest);
             let part = together(&case, &duo, &[]);
             let touched = duo.entries[0].iter().all(Option::is_some);
-            let mut duo = duo.again(part.group().unwrap(), part.exchanged);
+            let mut duo = duo.again(part.group.clone(), part.exchanged);
             let what = format!("{} {:?} {death:?}", case.profile.name, case.role);
             assert!(matches!(duo.run(), End::Ending(_)), "{what}");
             let world = &duo.worlds[0];
@@ -243,14 +298,14 @@ fn they_die_again_at_any_step_of_the_recovery() {
                     continue;
                 }
                 let part = together(&case, &duo, &[]);
-                let mut duo = duo.again(part.group().unwrap(), part.exchanged);
+                let mut duo = duo.again(part.group.clone(), part.exchanged);
                 duo.accidents =
                     vec![(again, Accident::CrashAfter(1)), (again + 1, Accident::HalfJournalled(1))];
                 let what = format!("{} {:?} {death:?}, again {again}", case.profile.name, case.role);
                 if duo.run() == End::Crashed {
                     deaths += 1;
                     let part = together(&case, &duo, &[]);
-                    duo = duo.again(part.group().unwrap(), part.exchanged);
+                    duo = duo.again(part.group.clone(), part.exchanged);
                     assert!(matches!(duo.run(), End::Ending(_)), "{what}");
                 }
                 check(&duo, &part, &what);
@@ -278,7 +333,7 @@ fn they_die_at_any_step_of_the_way_back() {
             let part = together(&case, &duo, &before);
             // Until both have an entry of the way back the last one says that they moved.
             assert_eq!(part.exchanged, duo.entries.iter().flatten().all(Option::is_some));
-            let mut duo = duo.again(part.group().unwrap(), part.exchanged);
+            let mut duo = duo.again(part.group.clone(), part.exchanged);
             let what = format!("{} {:?} back {death:?}", case.profile.name, case.role);
             assert!(matches!(duo.run(), End::Ending(_)), "{what}");
             check(&duo, &part, &what);
@@ -289,26 +344,39 @@ fn they_die_at_any_step_of_the_way_back() {
 
 #[test]
 fn what_a_peer_says_of_another_handover_ends_the_recovery() {
-    use agent::recover::Unfit;
     let case = Case::all().next().unwrap();
     let mut duo = case.duo();
     duo.accidents = vec![(9, Accident::Crash)];
     assert_eq!(duo.run(), End::Crashed);
-    let (own, good) = (case.half(&duo, 0, &[]), case.half(&duo, 1, &[]));
-    let with = |change: fn(&mut Half)| {
+    let (own, good) = (case.record(&duo, 0, &[]), case.record(&duo, 1, &[]));
+    let with = |change: fn(&mut Record)| {
         let mut theirs = good.clone();
         change(&mut theirs);
-        parts(&own, Some(&theirs), Wishes::default(), &KnownTargets::default())
+        exchanged(own.clone(), &theirs, &case.luns(0, 2)).is_ok()
     };
-    assert!(with(|_| {}).is_ok());
-    assert_eq!(with(|half| half.side = Side::Source), Err(Unfit::SameSide(Side::Source)));
-    assert_eq!(with(|half| half.units.truncate(1)), Err(Unfit::OtherUnits));
-    assert_eq!(with(|half| half.units[1].lun = "naa.2".into()), Err(Unfit::OtherUnits));
-    for change in
-        [(|half: &mut Half| half.units[1].last.as_mut().unwrap().entry.key.0 ^= 1) as fn(&mut Half), |half| {
-            half.units[1].last.as_mut().unwrap().entry.nonce.0 ^= 1
-        }]
-    {
-        assert_eq!(with(change), Err(Unfit::OtherKeys(UnitIndex(1))));
+    assert!(with(|_| {}));
+    assert!(!with(|record| record.luns.truncate(1)));
+    assert!(!with(|record| record.luns[1].lun = "naa.2".into()));
+    for key in ["key", "nonce"] {
+        let mut theirs = good.clone();
+        theirs.luns[1].entry.as_mut().unwrap()["entry"][key] = "0x0000000000000bad".into();
+        assert!(exchanged(own.clone(), &theirs, &case.luns(0, 2)).is_err(), "{key}");
     }
+}
+
+#[test]
+fn a_recovery_knows_of_the_target_what_both_hosts_are_told_by_it() {
+    let case = Case::all().find(|case| case.profile.name == "lio").unwrap();
+    let mut duo = case.duo();
+    duo.accidents = vec![(9, Accident::Crash)];
+    assert_eq!(duo.run(), End::Crashed);
+    let (own, theirs) = (case.record(&duo, 0, &[]), case.record(&duo, 1, &[]));
+    let digest = |source: &Record, destination: &Record| {
+        exchanged(source.clone(), destination, &case.luns(0, 2)).unwrap().group.unwrap().digest()
+    };
+    let mut silent = theirs.clone();
+    for lun in &mut silent.luns {
+        lun.entry.as_mut().unwrap().as_object_mut().unwrap().remove("target").unwrap();
+    }
+    assert_ne!(digest(&own, &theirs), digest(&own, &silent), "what is known makes another recovery");
 }

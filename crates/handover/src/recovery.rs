@@ -85,6 +85,22 @@ impl Recovery {
 }
 
 impl Remains {
+    /// What a destination knows whose source is gone: rather finish than undo.
+    #[must_use]
+    pub fn of_destination_alone(entry: Option<Entry>, source: Vec<Port>, destination: Vec<Port>) -> Self {
+        Self {
+            source_entry: None,
+            destination_entry: entry,
+            source,
+            destination,
+            source_alive: false,
+            destination_alive: true,
+            prefer_destination: true,
+            kept_at_source: false,
+            traits: Traits::default(),
+        }
+    }
+
     fn settings(self, entry: &Entry) -> Settings {
         Settings {
             key: Some(entry.key),

@@ -117,6 +117,24 @@ fn a_guest_that_runs_again_is_left_alone_while_the_destination_is_still_lost() {
     assert!(!world.log.iter().any(|line| line.contains("source: ")), "{}", world.log.join("\n"));
 }
 
+#[test]
+fn under_identity_a_guest_that_was_given_back_keeps_its_session_and_is_not_asked() {
+    // Where a registration is bound to its session, *identity* is refused.
+    for profile in Profile::ALL.into_iter().filter(|profile| !matches!(profile.name, "tgt" | "spdk")) {
+        let order = settings(profile, Some(Method::Identity));
+        let mut world =
+            crashed(World::new(profile, Role::Holder(5), false, false), &order, "journal SourceClosed");
+        let (remains, entries) = (world.remains([true, true]), world.entries);
+        assert_eq!(recover(&mut world, remains), KEPT, "{}", world.log.join("\n"));
+        // That it ended was not written down any more.
+        world.entries = entries;
+        world.log.clear();
+        let remains = Remains { kept_at_source: true, ..world.remains([true, true]) };
+        assert_eq!(recover(&mut world, remains), KEPT, "{}\n{}", profile.name, world.log.join("\n"));
+        assert!(!world.log.iter().any(|line| line.contains("source: ")), "{}", world.log.join("\n"));
+    }
+}
+
 /// A dead source's guest is taken over by *destination nonce*, and the destination dies before the action with `text`.
 fn interrupted_import(profile: &'static Profile, role: Role, text: &str) -> World {
     let mut order = settings(profile, Some(Method::DestinationNonce));

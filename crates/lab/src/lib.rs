@@ -8,6 +8,7 @@
 pub mod agents;
 pub mod crash;
 pub mod guest;
+pub mod helped;
 mod helper;
 pub mod hosts;
 pub mod judge;
@@ -15,6 +16,7 @@ pub mod leash;
 pub mod lio;
 pub mod matrix;
 pub mod moves;
+mod orders;
 pub mod process;
 pub mod product;
 pub mod qemu;

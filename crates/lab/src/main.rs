@@ -5,7 +5,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lab::crash::{self, Setting};
-use lab::hosts::attach;
+use lab::hosts::{attach, leash};
 use lab::qemu::{Front, Machine, migration};
 use lab::{guest, lio, table, vm};
 use std::path::PathBuf;
@@ -99,6 +99,13 @@ enum Task {
         /// QEMU's control socket
         socket: PathBuf,
     },
+    /// Cancel a migration under way
+    Cancel {
+        /// QEMU's control socket
+        socket: PathBuf,
+    },
+    /// Hold the leash of an agent
+    Leash(leash::Setting),
     /// Send the table of commands through QEMU and a helper, and print what came back
     Record {
         /// The helper and its arguments; `-k SOCKET` is added
@@ -177,6 +184,8 @@ fn run(task: Task) -> Result<()> {
         Task::Switch { socket } => migration::switch(&socket),
         Task::Incoming { socket, uri } => migration::incoming(&socket, &uri),
         Task::Continue { socket } => migration::go_on(&socket),
+        Task::Cancel { socket } => migration::cancel(&socket),
+        Task::Leash(setting) => match leash::hold(&setting)? {},
         Task::Record { helper, front, guest, peer } => {
             println!("{}", serde_json::to_string(&table::record(&helper, front, &guest, &peer)?)?);
             Ok(())

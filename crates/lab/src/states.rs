@@ -7,7 +7,7 @@ use crate::served::Served;
 use anyhow::{Context, Result, bail, ensure};
 use iscsi::initiator::{IscsiNexus, IscsiUrl, Session};
 use nexus::Nexus;
-use scsi::pr::{InAction, Key, ReadKeys, ReadReservation, ReservationType, request};
+use scsi::pr::{InAction, Key, ReadKeys, ReadReservation, Reservation, ReservationType, request};
 use scsi::{Completion, DataPhase, IscsiName, Isid, Request, SenseKey, Status, opcode};
 use std::fmt;
 
@@ -71,6 +71,16 @@ pub struct Guest {
     pub standing: Standing,
     /// A bystander is registered with the same key.
     pub shared: bool,
+    /// Everybody registered with APTPL.
+    pub aptpl: bool,
+}
+
+impl Guest {
+    /// One whose registration ends with the target's power.
+    #[must_use]
+    pub const fn new(standing: Standing, shared: bool) -> Self {
+        Self { standing, shared, aptpl: false }
+    }
 }
 
 /// Sessions of all four nodes to one disk.
@@ -104,15 +114,23 @@ impl Nodes {
     /// # Errors
     /// If the device rejects it.
     pub fn set_up(&mut self, guest: Guest) -> Result<()> {
-        let Guest { standing, shared } = guest;
         let mut alpha = self.alpha.nexus(self.lun);
-        good(&mut self.gamma, &request::register(Key::NONE, OTHER, false))?;
-        good(&mut alpha, &request::register(Key::NONE, GUEST, false))?;
+        self.set_up_as(guest, &mut alpha)
+    }
+
+    /// The same, where the guest's own commands go through `alpha`.
+    ///
+    /// # Errors
+    /// If the device rejects it.
+    pub fn set_up_as(&mut self, guest: Guest, alpha: &mut dyn Nexus) -> Result<()> {
+        let Guest { standing, shared, aptpl } = guest;
+        good(&mut self.gamma, &request::register(Key::NONE, OTHER, aptpl))?;
+        good(alpha, &request::register(Key::NONE, GUEST, aptpl))?;
         if shared {
-            good(&mut self.delta, &request::register(Key::NONE, GUEST, false))?;
+            good(&mut self.delta, &request::register(Key::NONE, GUEST, aptpl))?;
         }
         match standing {
-            Standing::Holder(kind) => good(&mut alpha, &request::reserve(GUEST, kind)),
+            Standing::Holder(kind) => good(alpha, &request::reserve(GUEST, kind)),
             Standing::Member => good(
                 &mut self.gamma,
                 &request::reserve(OTHER, ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY),
@@ -150,8 +168,8 @@ impl Nodes {
     /// Names the first thing that is not so.
     pub fn check_moved(&mut self, guest: Guest, alpha: &mut dyn Nexus, beta: &mut dyn Nexus) -> Result<()> {
         self.check_view(guest)?;
-        ensure!(probe(beta)?, "beta is not registered with the guest's key");
-        ensure!(!probe(alpha)?, "alpha is still registered with the guest's key");
+        ensure!(probe(beta, guest)?, "beta is not registered with the guest's key");
+        ensure!(!probe(alpha, guest)?, "alpha is still registered with the guest's key");
         good(beta, &write()).context("beta cannot write")?;
         if guest.standing != Standing::Registrant {
             let late = run(alpha, &write())?;
@@ -171,29 +189,88 @@ impl Nodes {
         beta: &mut dyn Nexus,
     ) -> Result<()> {
         self.check_view(guest)?;
-        ensure!(probe(alpha)?, "alpha lost the guest's registration");
-        ensure!(!probe(beta)?, "beta has the guest's registration");
+        ensure!(probe(alpha, guest)?, "alpha lost the guest's registration");
+        ensure!(!probe(beta, guest)?, "beta has the guest's registration");
         Ok(())
+    }
+
+    /// gamma fences the guest.
+    ///
+    /// # Errors
+    /// If the device rejects it.
+    pub fn fence(&mut self, guest: Guest) -> Result<()> {
+        let kind = guest.standing.kind().unwrap_or(ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY);
+        good(&mut self.gamma, &request::preempt(OTHER, GUEST, kind))
+    }
+
+    fn keys(&mut self) -> Result<Vec<Key>> {
+        let keys = run(&mut self.gamma, &request::read(InAction::READ_KEYS, 1024))?;
+        Ok(ReadKeys::parse(&keys.data).context("READ KEYS")?.keys)
+    }
+
+    /// The guest was fenced and stays so: nobody has its key, and gamma has what it had.
+    ///
+    /// # Errors
+    /// Names the first thing that is not so.
+    pub fn check_fenced(&mut self, guest: Guest) -> Result<()> {
+        let keys = self.keys()?;
+        ensure!(!keys.contains(&GUEST), "the guest was fenced, and its key is back: {keys:?}");
+        self.check_bystanders(guest, &keys)
+    }
+
+    /// The guest was given up at `own`, and nobody else lost or gained anything.
+    ///
+    /// # Errors
+    /// Names the first thing that is not so.
+    pub fn check_given_up(&mut self, guest: Guest, own: &mut dyn Nexus) -> Result<()> {
+        let keys = self.keys()?;
+        let most = if guest.shared { 2 } else { 1 };
+        let listed = keys.iter().filter(|key| **key == GUEST).count();
+        ensure!(listed <= most, "the keys are {keys:?}");
+        ensure!(!probe(own, guest)?, "the guest's key is left");
+        self.check_bystanders(guest, &keys)
+    }
+
+    fn check_bystanders(&mut self, guest: Guest, keys: &[Key]) -> Result<()> {
+        ensure!(keys.iter().filter(|key| **key == OTHER).count() == 1, "the keys are {keys:?}");
+        if guest.shared {
+            ensure!(probe(&mut self.delta, guest)?, "delta, which shares the key, lost its registration");
+        }
+        if guest.standing == Standing::Member {
+            let held = self.held()?;
+            ensure!(held.map(|held| held.key) == Some(OTHER), "the reservation is {held:?}");
+        }
+        Ok(())
+    }
+
+    fn held(&mut self) -> Result<Option<Reservation>> {
+        let held = run(&mut self.gamma, &request::read(InAction::READ_RESERVATION, 24))?;
+        Ok(ReadReservation::parse(&held.data).context("READ RESERVATION")?.reservation)
     }
 
     /// What gamma and delta see is the same before and after.
     fn check_view(&mut self, guest: Guest) -> Result<()> {
-        let Guest { standing, shared } = guest;
-        let keys = run(&mut self.gamma, &request::read(InAction::READ_KEYS, 1024))?;
-        let keys = ReadKeys::parse(&keys.data).context("READ KEYS")?.keys;
+        let Guest { standing, shared, aptpl } = guest;
+        let keys = self.keys()?;
         let count = |key| keys.iter().filter(|listed| **listed == key).count();
         let guests = if shared { 2 } else { 1 };
         ensure!(
             count(GUEST) == guests && count(OTHER) == 1 && keys.len() == guests + 1,
             "the keys are {keys:?}"
         );
-        let held = run(&mut self.gamma, &request::read(InAction::READ_RESERVATION, 24))?;
-        let held = ReadReservation::parse(&held.data).context("READ RESERVATION")?.reservation;
+        let held = self.held()?;
         ensure!(
             held.map(|held| held.kind) == standing.kind() && held.map(|held| held.key) == standing.holder(),
             "the reservation is {held:?}"
         );
-        ensure!(!shared || probe(&mut self.delta)?, "delta, which shares the key, lost its registration");
+        let capabilities = run(&mut self.gamma, &request::read(InAction::REPORT_CAPABILITIES, 8))?;
+        // PTPL_A (SPC-4 table 218).
+        let kept = capabilities.data.get(3).is_some_and(|byte| byte & 1 != 0);
+        ensure!(kept == aptpl, "APTPL was {aptpl} and is {kept}");
+        ensure!(
+            !shared || probe(&mut self.delta, guest)?,
+            "delta, which shares the key, lost its registration"
+        );
         Ok(())
     }
 }
@@ -214,8 +291,11 @@ fn session(device: &str) -> Result<Session> {
 }
 
 /// REGISTER from the guest's key to the guest's key: GOOD only on a nexus that has it.
-fn probe(nexus: &mut dyn Nexus) -> Result<bool> {
-    let completion = run(nexus, &request::register(GUEST, GUEST, false))?;
+///
+/// # Errors
+/// If it answers anything else than yes or no.
+pub fn probe(nexus: &mut dyn Nexus, guest: Guest) -> Result<bool> {
+    let completion = run(nexus, &request::register(GUEST, GUEST, guest.aptpl))?;
     match completion.status {
         Status::GOOD => Ok(true),
         Status::RESERVATION_CONFLICT => Ok(false),

@@ -11,6 +11,7 @@ use std::process::Command;
 #[derive(Clone, Debug)]
 pub struct Tenure {
     program: PathBuf,
+    bound: bool,
 }
 
 /// What one run of `tenure` left.
@@ -38,13 +39,31 @@ impl Tenure {
     /// Uses this binary.
     #[must_use]
     pub fn at(program: &Path) -> Self {
-        Self { program: program.to_path_buf() }
+        Self { program: program.to_path_buf(), bound: false }
+    }
+
+    /// The same, and whatever is started by it or beside it ends with the thread that starts it: nothing is left where this process is
+    /// killed.
+    #[must_use]
+    pub fn bound(self) -> Self {
+        Self { bound: true, ..self }
+    }
+
+    /// A command line that begins with this program, which ends as [`Self::bound`] says.
+    #[must_use]
+    pub fn beside(&self, program: &Path) -> Command {
+        if !self.bound {
+            return Command::new(program);
+        }
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(program);
+        command
     }
 
     /// A command line that begins with the binary.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = self.beside(&self.program);
         command.args(args);
         command
     }
@@ -84,5 +103,32 @@ impl Tenure {
         let ready: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
         let portal = ready.get("listen").and_then(Value::as_str).with_context(|| line.clone())?.to_owned();
         Ok(Served { process, portal, iqn: iqn.to_owned(), first_lun: 0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::{DEADLINE, wait_for};
+    use std::thread;
+
+    /// Starts a program in a thread that ends when the program runs; whether it has ended as well, within the deadline.
+    fn ends_with_its_thread(tenure: Tenure) -> bool {
+        let start = move || {
+            let child = tenure.beside(Path::new("sleep")).arg("30").spawn().unwrap();
+            let name = format!("/proc/{}/comm", child.id());
+            let runs = || (std::fs::read_to_string(&name).ok()?.trim() == "sleep").then_some(());
+            wait_for(DEADLINE, runs).unwrap();
+            child
+        };
+        let mut child = thread::spawn(start).join().unwrap();
+        let ended = wait_for(DEADLINE, || child.try_wait().ok().flatten()).is_some();
+        let _ = (child.kill(), child.wait());
+        ended
+    }
+
+    #[test]
+    fn what_is_bound_ends_with_whoever_started_it() {
+        assert!(ends_with_its_thread(Tenure::at(Path::new("tenure")).bound()));
     }
 }

@@ -46,6 +46,10 @@ pub enum Seen {
 pub struct Sight {
     /// When the first of these commands was sent, since the watch began.
     pub from: Duration,
+    /// When the first was answered.
+    pub first: Duration,
+    /// When the last was sent.
+    pub last: Duration,
     /// When the last was answered.
     pub to: Duration,
     /// How many commands.
@@ -69,6 +73,7 @@ const ACTIONS: [InAction; 4] = [
 pub struct Watch {
     going: Arc<AtomicBool>,
     watchers: Vec<JoinHandle<Result<Vec<Sight>>>>,
+    begun: Instant,
 }
 
 impl Watch {
@@ -79,12 +84,18 @@ impl Watch {
     pub fn begin(log_in: impl Fn(u8) -> Result<Session>) -> Result<Self> {
         let going = Arc::new(AtomicBool::new(true));
         let begun = Instant::now();
-        let mut watch = Self { going: Arc::clone(&going), watchers: Vec::new() };
+        let mut watch = Self { going: Arc::clone(&going), watchers: Vec::new(), begun };
         for (number, action) in (1..).zip(ACTIONS) {
             let (session, going) = (log_in(number)?, Arc::clone(&going));
             watch.watchers.push(thread::spawn(move || look(&session, action, &going, begun)));
         }
         Ok(watch)
+    }
+
+    /// How long it has been watched.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
     }
 
     /// Ends it and tells what was seen: of each command in the order of time.
@@ -108,21 +119,25 @@ fn look(session: &Session, action: InAction, going: &AtomicBool, begun: Instant)
     let mut nexus = session.nexus(0);
     let mut sights: Vec<Sight> = Vec::new();
     let mut before = begun.elapsed();
-    while going.load(SeqCst) {
+    loop {
+        // The last look begins when the watch is over, and so sees the end.
+        let over = !going.load(SeqCst);
         let from = begun.elapsed();
         let seen = see(&mut nexus, action)?;
         let to = begun.elapsed();
         let blind = to.saturating_sub(before);
         before = to;
         match sights.last_mut().filter(|last| last.seen == seen) {
-            Some(last) => {
-                (last.to, last.times) = (to, last.times + 1);
-                last.blind = last.blind.max(blind);
+            Some(sight) => {
+                (sight.last, sight.to, sight.times) = (from, to, sight.times + 1);
+                sight.blind = sight.blind.max(blind);
             }
-            None => sights.push(Sight { from, to, times: 1, blind, seen }),
+            None => sights.push(Sight { from, first: to, last: from, to, times: 1, blind, seen }),
+        }
+        if over {
+            return Ok(sights);
         }
     }
-    Ok(sights)
 }
 
 /// What a nexus sees of a logical unit by one of the four commands.

@@ -196,6 +196,26 @@ impl Guest {
         Arc::into_inner(result).and_then(OnceLock::into_inner).unwrap_or_else(|| Err(died()))
     }
 
+    /// The same, if `admits` lets it: it sees the records as they are while nobody else can append.
+    ///
+    /// # Errors
+    /// What `admits` says, and those of [`Self::append`]; the records stay as they were.
+    pub fn append_if<E: From<Error>>(
+        &self,
+        changes: &[(LunId, Change)],
+        admits: impl FnOnce(&Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.read_only {
+            return Err(Error::ReadOnly(self.path()).into());
+        }
+        let lines = self.lines(changes)?;
+        let _writer = lock(&self.writer);
+        let _held = self.lock()?;
+        self.settle(&mut self.inner())?;
+        admits(self)?;
+        if lines.is_empty() { Ok(()) } else { Ok(self.write_lines(&lines)?) }
+    }
+
     /// With `writer` held: together if that makes one line; if not, or if it fails, each by itself, so that one
     /// that does not fit fails alone. The lock is waited for once for all.
     fn write_all(&self, waiting: Vec<Waiting>) {

@@ -22,7 +22,7 @@ fn every_state(profile: &str, shared: bool) -> Vec<(Standing, Became)> {
     let served = tenure.target(&vec![spec.as_str(); states.len()]).unwrap();
     let one = |(index, standing): (usize, Standing)| {
         let index = u16::try_from(index).unwrap();
-        let guest = Guest { standing, shared };
+        let guest = Guest::new(standing, shared);
         let became = match profile {
             // Like their models, these profiles forget the nexus with its session.
             "tgt" | "spdk" => hand_over_in_session(&served, index, guest),

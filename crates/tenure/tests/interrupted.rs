@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 const JOURNAL: &str = "handover.jsonl";
 const KIND: ReservationType = ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY;
-const HOLDER: Guest = Guest { standing: Standing::Holder(KIND), shared: false };
+const HOLDER: Guest = Guest::new(Standing::Holder(KIND), false);
 
 fn tenure() -> Tenure {
     Tenure::at(Path::new(env!("CARGO_BIN_EXE_tenure")))

@@ -5,14 +5,16 @@ use crate::{shell, tools};
 use anyhow::{Context, Result};
 use std::process::Command;
 
-/// One step for each fuzz target.
+/// One step for each fuzz target, each on a core of its own.
 pub(crate) fn steps(report: &mut Report, seconds: u32) {
     if let Err(reason) = tools::ensure_cargo_fuzz() {
         return report.step("fuzz", || Ok(Done::Skipped(format!("{reason:#}"))));
     }
     match targets() {
         Ok(names) => {
-            names.iter().for_each(|name| report.step(&format!("fuzz {name}"), || run(name, seconds)))
+            report.step("fuzz build", build);
+            let steps: Vec<String> = names.iter().map(|name| format!("fuzz {name}")).collect();
+            report.together(&steps, |step| run(step.trim_start_matches("fuzz "), seconds));
         }
         Err(error) => report.step("fuzz", || Err(error)),
     }
@@ -25,13 +27,19 @@ fn targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// The sanitizer would need a nightly toolchain; what is fuzzed has no unsafe code.
+const NO_SANITIZER: &str = "--sanitizer=none";
+
+fn build() -> Result<Done> {
+    shell::run(cargo_fuzz().args(["build", NO_SANITIZER])).map(|()| Done::passed())
+}
+
 fn run(name: &str, seconds: u32) -> Result<Done> {
     let time = format!("-max_total_time={seconds}");
-    // The sanitizer would need a nightly toolchain; what is fuzzed has no unsafe code.
     let mut command = cargo_fuzz();
     command.args([
         "run",
-        "--sanitizer=none",
+        NO_SANITIZER,
         name,
         "--",
         &time,

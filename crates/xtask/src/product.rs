@@ -25,7 +25,8 @@ pub(crate) struct ProductArgs {
     /// Play these scenarios alone; repeat for more
     #[arg(long = "row", value_name = "SCENARIO")]
     rows: Vec<String>,
-    /// Everything that happens at a point, for every role, type and target
+    /// Everything that happens at a point for every role, type and target; else at a point four roles on the
+    /// standard's target and the holder of type 5 on the others
     #[arg(long)]
     full: bool,
     /// Where `tenure` and `scripted-qemu` are; they are built if this is left out
@@ -67,7 +68,7 @@ pub(crate) fn step() -> Result<Done> {
 }
 
 fn at(programs: &Path, threads: usize) -> Programs {
-    let tenure = Tenure::at(&programs.join("tenure"));
+    let tenure = Tenure::at(&programs.join("tenure")).bound();
     Programs { tenure, qemus: Qemus::Processes(programs.join("scripted-qemu")), threads, told }
 }
 
@@ -84,7 +85,7 @@ fn told(case: &Case, wrong: &[String], took: Duration) {
 fn judged(outcome: &Outcome) -> Result<String> {
     match (outcome.failed.len(), outcome.played) {
         (_, 0) => bail!("no such case"),
-        (0, played) => Ok(format!("{played} cases of {} scenarios", outcome.of_row.len())),
+        (0, played) => Ok(format!("{played} cases of {} scenarios, 0 exceptions", outcome.of_row.len())),
         (failed, played) => bail!("{failed} of {played} cases failed"),
     }
 }

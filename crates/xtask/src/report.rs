@@ -1,6 +1,8 @@
 //! The steps of a run, what became of each, and the table at the end.
 
 use anyhow::{Result, bail};
+use std::sync::Mutex;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// What a step tells when it did its work.
@@ -25,32 +27,44 @@ struct Step {
     elapsed: Duration,
 }
 
-/// Runs steps one after another, whatever became of those before.
+/// Runs steps, whatever became of those before.
 pub(crate) struct Report {
+    begun: Instant,
     steps: Vec<Step>,
     no_skip: bool,
 }
 
 impl Report {
     /// An empty report; with `no_skip` a skipped step counts as failed.
-    pub(crate) const fn new(no_skip: bool) -> Self {
-        Self { steps: Vec::new(), no_skip }
+    pub(crate) fn new(no_skip: bool) -> Self {
+        Self { begun: Instant::now(), steps: Vec::new(), no_skip }
     }
 
     /// Runs one step and remembers its verdict.
     pub(crate) fn step(&mut self, name: &str, work: impl FnOnce() -> Result<Done>) {
-        eprintln!("\n==> {name}");
-        let started = Instant::now();
-        let (verdict, remark) = match work() {
-            Ok(Done::Passed(remark)) => ("pass", remark),
-            Ok(Done::Skipped(reason)) if self.no_skip => ("FAIL", format!("skipped: {reason}")),
-            Ok(Done::Skipped(reason)) => ("skip", reason),
-            Err(error) => ("FAIL", format!("{error:#}")),
+        self.steps.push(Step::run(name, self.no_skip, work));
+    }
+
+    /// Runs steps of which each keeps one core busy, as many at a time as there are cores, and remembers them in their order.
+    pub(crate) fn together(&mut self, names: &[String], work: impl Fn(&str) -> Result<Done> + Sync) {
+        let waiting = Mutex::new(names.iter().enumerate());
+        let next = || waiting.lock().ok().and_then(|mut waiting| waiting.next());
+        let worker = || {
+            let steps = std::iter::from_fn(next);
+            steps
+                .map(|(place, name)| (place, Step::run(name, self.no_skip, || work(name))))
+                .collect::<Vec<_>>()
         };
-        if verdict == "FAIL" {
-            eprintln!("{name}: {remark}");
-        }
-        self.steps.push(Step { name: name.to_owned(), verdict, remark, elapsed: started.elapsed() });
+        let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let mut done: Vec<(usize, Step)> = thread::scope(|scope| {
+            let workers: Vec<_> = (0..cores).map(|_| scope.spawn(worker)).collect();
+            workers
+                .into_iter()
+                .flat_map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        });
+        done.sort_by_key(|(place, _)| *place);
+        self.steps.extend(done.into_iter().map(|(_, step)| step));
     }
 
     /// Prints the table.
@@ -72,15 +86,47 @@ impl Report {
             let seconds = step.elapsed.as_secs_f64();
             format!("{}  {:width$}  {seconds:7.1} s  {remark}", step.verdict, step.name)
         };
-        let total: Duration = self.steps.iter().map(|step| step.elapsed).sum();
+        let total = self.begun.elapsed();
         let lines: Vec<String> = self.steps.iter().map(line).collect();
         format!("\n{}\n      {:width$}  {:7.1} s", lines.join("\n"), "total", total.as_secs_f64())
+    }
+}
+
+impl Step {
+    fn run(name: &str, no_skip: bool, work: impl FnOnce() -> Result<Done>) -> Self {
+        eprintln!("\n==> {name}");
+        let started = Instant::now();
+        let (verdict, remark) = match work() {
+            Ok(Done::Passed(remark)) => ("pass", remark),
+            Ok(Done::Skipped(reason)) if no_skip => ("FAIL", format!("skipped: {reason}")),
+            Ok(Done::Skipped(reason)) => ("skip", reason),
+            Err(error) => ("FAIL", format!("{error:#}")),
+        };
+        if verdict == "FAIL" {
+            eprintln!("{name}: {remark}");
+        }
+        Self { name: name.to_owned(), verdict, remark, elapsed: started.elapsed() }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn steps_that_run_together_are_all_remembered_in_their_order() {
+        let mut report = Report::new(false);
+        let names: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+        report.together(&names, |name| if name == "7" { bail!("broken") } else { Ok(Done::passed()) });
+        assert!(report.steps.iter().map(|step| &step.name).eq(&names));
+        let failed: Vec<&str> = report
+            .steps
+            .iter()
+            .filter(|step| step.verdict == "FAIL")
+            .map(|step| step.name.as_str())
+            .collect();
+        assert_eq!(failed, ["7"]);
+    }
 
     #[test]
     fn a_failed_step_fails_the_run_and_does_not_stop_it() {

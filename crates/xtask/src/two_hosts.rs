@@ -2,10 +2,11 @@
 
 use crate::report::{Done, Report};
 use crate::{lab, tools};
-use ::lab::hosts::{Course, Fate, Hosts, Scenario, Target, Way};
+use ::lab::hosts::{Blow, Course, Event, Fate, Hosts, Ran, Scenario, Target, Way};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use scsi::pr::ReservationType;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -34,6 +35,15 @@ pub(crate) struct Migrate {
     /// Instead of one course all those of a run of everything
     #[arg(long)]
     all: bool,
+    /// Instead of one course everybody's death after each line of the journals
+    #[arg(long)]
+    deaths: bool,
+    /// With `--all` or `--deaths`: more of them, those of `lab --full`
+    #[arg(long)]
+    full: bool,
+    /// With `--all` or `--deaths`: only those in whose names this is
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
     /// Where the programs are; without it they are built
     #[arg(long)]
     programs: Option<PathBuf>,
@@ -54,40 +64,149 @@ impl Boot {
 impl Migrate {
     /// Runs one course, or all.
     pub(crate) fn run(&self) -> Result<()> {
-        if self.all {
-            let mut report = Report::new(true);
-            on(self.target, self.programs.as_deref(), &mut report, false);
-            return report.finish();
+        if !self.all && !self.deaths {
+            let mut hosts = start(self.target, self.programs.as_deref())?;
+            println!("{}", hosts.run_course(&self.course)?.kept()?);
+            return Ok(());
         }
-        let mut hosts = start(self.target, self.programs.as_deref())?;
-        println!("{}", hosts.run_course(&self.course)?.kept()?);
-        Ok(())
+        let mut report = Report::new(true);
+        let mut part = Part::new(self.target, self.programs.as_deref(), &self.only);
+        if self.all {
+            part.courses(&mut report, courses(self.target, self.full));
+        }
+        if self.deaths {
+            part.deaths(&mut report);
+        }
+        println!("{}", part.sum);
+        report.finish()
     }
 }
 
-/// A guest there and back by its agents, each scenario in the role it is about, each type, and what tests the lab itself: a course
-/// by hand, and one that the judge must find out. With `full` all of that on either target; else the scenarios on the kernel's
-/// and the types on ours.
+/// A guest there and back by its agents, each scenario in the role it is about, each type, what happens in the course of a move, and
+/// what tests the lab itself: a course by hand, and one that the judge must find out. With `full` all of that on either target, and
+/// everybody's death after each line of the journals; else the scenarios on the kernel's and the types on ours.
 pub(crate) fn steps(report: &mut Report, full: bool) {
+    let mut sum = Sum::default();
     for target in [Target::Lio, Target::Tenure] {
-        on(target, None, report, full);
+        let mut part = Part::new(target, None, "");
+        part.courses(report, courses(target, full));
+        if full {
+            part.deaths(report);
+        }
+        sum = sum.and(part.sum);
+    }
+    report.step("lab: two hosts", || {
+        println!("{sum}");
+        Ok(Done::Passed(sum.to_string()))
+    });
+}
+
+/// How much there was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sum {
+    courses: u32,
+    moves: u32,
+    deaths: u32,
+    blows: u32,
+    looks: u64,
+}
+
+impl Sum {
+    const fn and(self, other: Self) -> Self {
+        Self {
+            courses: self.courses + other.courses,
+            moves: self.moves + other.moves,
+            deaths: self.deaths + other.deaths,
+            blows: self.blows + other.blows,
+            looks: self.looks + other.looks,
+        }
+    }
+
+    fn of(course: &Course, ran: &Ran) -> Self {
+        let event = course.strike.as_ref().map(|blow| blow.event);
+        let is_death = event.is_some_and(|event| Event::DEATHS.contains(&event));
+        Self {
+            courses: 1,
+            moves: ran.moves,
+            deaths: u32::from(is_death),
+            blows: u32::from(event.is_some() && !is_death),
+            looks: ran.looks,
+        }
     }
 }
 
-fn on(target: Target, programs: Option<&Path>, report: &mut Report, full: bool) {
-    let mut hosts = None;
-    for course in courses(target, full) {
-        let name = format!("lab: {}", describe(target, &course));
-        report.step(&name, || within(&mut hosts, target, programs, &course));
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { courses, moves, deaths, blows, looks } = self;
+        write!(
+            f,
+            "{courses} courses, {moves} moves, {deaths} kills and cuts, {blows} other blows, {looks} looks"
+        )
+    }
+}
+
+/// Why nothing is run.
+const MISSING: &str = "QEMU, its helper, busybox, kmod or open-iscsi is missing";
+
+/// What is run on one target, in VMs that are booted once.
+struct Part<'a> {
+    target: Target,
+    programs: Option<&'a Path>,
+    only: &'a str,
+    hosts: Option<Hosts>,
+    sum: Sum,
+}
+
+impl<'a> Part<'a> {
+    fn new(target: Target, programs: Option<&'a Path>, only: &'a str) -> Self {
+        Self { target, programs, only, hosts: None, sum: Sum::default() }
+    }
+
+    fn courses(&mut self, report: &mut Report, courses: Vec<Course>) {
+        for course in courses {
+            let name = format!("lab: {}", describe(self.target, &course));
+            if name.contains(self.only) {
+                report.step(&name, || self.run(&course));
+            }
+        }
+    }
+
+    /// Everybody's, once after each line that the agents write into their journals.
+    fn deaths(&mut self, report: &mut Report) {
+        let mut blows = Vec::new();
+        report.step("lab: lines of the journals", || {
+            let Some(hosts) = self.hosts()? else { return Ok(Done::Skipped(MISSING.into())) };
+            blows = hosts.deaths()?;
+            Ok(Done::Passed(format!("{} deaths", blows.len())))
+        });
+        self.courses(report, blows.into_iter().map(struck).collect());
+    }
+
+    /// `None` where this machine lacks something.
+    fn hosts(&mut self) -> Result<Option<&mut Hosts>> {
+        if tools::ensure(tools::LAB).and_then(|()| tools::ensure(tools::HOSTS)).is_err() {
+            return Ok(None);
+        }
+        let started = self.hosts.take().map_or_else(|| start(self.target, self.programs), Ok)?;
+        Ok(Some(self.hosts.insert(started)))
+    }
+
+    fn run(&mut self, course: &Course) -> Result<Done> {
+        let Some(hosts) = self.hosts()? else { return Ok(Done::Skipped(MISSING.into())) };
+        let ran = hosts.run_course(course)?;
+        self.sum = self.sum.and(Sum::of(course, &ran));
+        let told = if course.way == Way::Naive { ran.found_out() } else { ran.kept() }?;
+        println!("{told}");
+        Ok(Done::Passed(told))
     }
 }
 
 /// Moves of the guest that is moved most, in a run of everything, and with `full`.
-const MOVES: [u32; 2] = [6, 20];
+const MOVES: [u32; 2] = [4, 20];
 
 fn courses(target: Target, full: bool) -> Vec<Course> {
     let we_ro = ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY;
-    let course = |way, scenario, kind, moves| Course { way, scenario, kind, moves };
+    let course = |way, scenario, kind, moves| Course { way, scenario, kind, moves, strike: None };
     let [some, many] = MOVES;
     let agents = |scenario: Scenario, kind| {
         // Who stays cannot come back, and nobody is fenced twice.
@@ -100,33 +219,46 @@ fn courses(target: Target, full: bool) -> Vec<Course> {
     let mut courses = vec![course(Way::Agents, Scenario::Holder, we_ro, if full { many } else { some })];
     courses.extend(others.map(|scenario| agents(scenario, we_ro)));
     courses.extend(types.map(|kind| agents(Scenario::Holder, kind)));
+    courses.extend(
+        BLOWS.iter().filter(|(its, _)| on(*its)).filter_map(|(_, blow)| Some(struck(blow.parse().ok()?))),
+    );
     courses.extend(on(Target::Lio).then(|| course(Way::Hand, Scenario::Holder, we_ro, 1)));
     courses.push(course(Way::Naive, Scenario::Holder, we_ro, 1));
     courses
+}
+
+/// What happens in the course of a move in every run: everybody dies once, and what no process dies of. In a full run all of it on both.
+const BLOWS: [(Target, &str); 14] = [
+    (Target::Lio, "source-agent/source/after/mark-taken/1"),
+    (Target::Tenure, "destination-agent/source/after/mark-go/1"),
+    (Target::Lio, "source-qemu/source/after/entries/2"),
+    (Target::Lio, "destination-qemu/source/after/mark-taken/1"),
+    (Target::Tenure, "destination-qemu/source/after/qemu-switch-over/1"),
+    (Target::Tenure, "source-helper/source/after/entries/2"),
+    (Target::Lio, "destination-helper/destination/after/entries/2"),
+    (Target::Lio, "link/source/after/freeze/1"),
+    (Target::Lio, "fence/source/after/qemu-send/1"),
+    (Target::Lio, "fence/destination/after/entries/2"),
+    (Target::Tenure, "fence/source/after/mark-taken/1"),
+    (Target::Lio, "stir/source/after/qemu-stop/1"),
+    (Target::Lio, "abort/source/after/qemu-send/1"),
+    (Target::Tenure, "cancel/source/after/qemu-send/1"),
+];
+
+/// A move in the course of which this happens, of a guest that holds its reservation unless another member has to.
+fn struck(blow: Blow) -> Course {
+    let scenario = if blow.event == Event::Stir { Scenario::Member } else { Scenario::Holder };
+    let kind = ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY;
+    Course { way: Way::Agents, scenario, kind, moves: 1, strike: Some(blow) }
 }
 
 fn describe(target: Target, course: &Course) -> String {
     fn word(value: &impl ValueEnum) -> String {
         value.to_possible_value().map(|one| one.get_name().to_owned()).unwrap_or_default()
     }
-    let Course { way, scenario, kind, .. } = course;
-    format!("{} {} {} {}", word(&target), word(way), word(scenario), kind.short_name())
-}
-
-fn within(
-    hosts: &mut Option<Hosts>,
-    target: Target,
-    programs: Option<&Path>,
-    course: &Course,
-) -> Result<Done> {
-    if let Err(error) = tools::ensure(tools::LAB).and_then(|()| tools::ensure(tools::HOSTS)) {
-        return Ok(Done::Skipped(error.to_string()));
-    }
-    let started = hosts.take().map_or_else(|| start(target, programs), Ok)?;
-    let ran = hosts.insert(started).run_course(course)?;
-    let told = if course.way == Way::Naive { ran.found_out() } else { ran.kept() }?;
-    println!("{told}");
-    Ok(Done::Passed(told))
+    let Course { way, scenario, kind, strike, .. } = course;
+    let blow = strike.as_ref().map(|blow| format!(" {blow}")).unwrap_or_default();
+    format!("{} {} {} {}{blow}", word(&target), word(way), word(scenario), kind.short_name())
 }
 
 /// Boots them with this workspace's programs.
@@ -144,7 +276,9 @@ mod tests {
     #[test]
     fn every_run_moves_every_type_and_every_scenario_by_agents_and_a_full_one_twenty_times_on_each_target() {
         let by_agents = |courses: &[Course], kind, scenario| {
-            let same = |one: &&Course| one.kind == kind && one.scenario == scenario && one.way == Way::Agents;
+            let same = |one: &&Course| {
+                one.kind == kind && one.scenario == scenario && one.way == Way::Agents && one.strike.is_none()
+            };
             courses.iter().any(|one| same(&one))
         };
         let all = |courses: &[Course]| {
@@ -159,6 +293,20 @@ mod tests {
             assert!(all(&courses));
             assert_eq!(courses.iter().map(|one| one.moves).max(), Some(20));
         }
+    }
+
+    #[test]
+    fn every_run_has_everybodys_death_and_whatever_else_may_happen_once() {
+        let blows: Vec<Blow> = BLOWS.iter().map(|(_, blow)| blow.parse().unwrap()).collect();
+        for event in Event::ALL {
+            assert!(blows.iter().any(|blow| blow.event == event), "{event:?}");
+        }
+        let of = |target, full| {
+            let struck = courses(target, full).into_iter().filter(|course| course.strike.is_some());
+            struck.count()
+        };
+        assert_eq!(of(Target::Lio, false) + of(Target::Tenure, false), BLOWS.len());
+        assert_eq!([of(Target::Lio, true), of(Target::Tenure, true)], [BLOWS.len(); 2]);
     }
 
     #[test]

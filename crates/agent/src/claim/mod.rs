@@ -11,22 +11,22 @@
 //! The guest does not run yet, and nobody but the caller may start it anywhere.
 
 mod ask;
-mod solo;
 
-pub use solo::run;
-
-use crate::conduct::Journal;
+use crate::conduct::{self, Journal, NotDurable, Patience, Placed};
 use crate::drive::Lines;
 use crate::export::Exported;
 use crate::ground::{self, End, Fate, Ground, Standing, sense};
+use crate::migrate::{Last, Leg};
+use crate::recover;
 use ask::Found;
 use handover::group::Ending;
-use handover::known_targets::{KnownTargets, Traits};
-use handover::{Entry, Group, Port, Remains, Settings, UnitIndex, Verdict};
+use handover::known_targets::KnownTargets;
+use handover::{Entry, Group, Port, Remains, Settings, Side, UnitIndex, Verdict};
 use ledger::{LunId, State};
 use scsi::pr::Key;
-use scsi::{Completion, TransportId};
+use scsi::{AdditionalSense, Completion, TransportId};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// How far a claim may go.
@@ -66,6 +66,9 @@ pub enum Error {
     /// The policy says so.
     #[error("`reclaim` is off for this guest: what it had is not looked for")]
     Off,
+    /// Nothing can be written ahead; nothing was changed.
+    #[error(transparent)]
+    NotDurable(#[from] NotDurable),
     /// A device does not say what it has.
     #[error("{} does not say what is registered: {}", lun.0, crate::drive::words::status(answer))]
     Silent {
@@ -110,6 +113,51 @@ const RUN_THERE: &str = "if the guest runs there, leave it there; if it does not
 const NOT_FROM_THERE: &str = "that is not where the guest was last, so somebody else uses its key, or it was \
                               claimed elsewhere already";
 
+/// The journal of a claim.
+pub trait Book: Journal {
+    /// Makes durable from which nexus each of these units is taken over, before anything is changed: a claim that is interrupted
+    /// is put in order by that.
+    ///
+    /// # Errors
+    /// [`NotDurable`].
+    fn claimed_from(&mut self, sources: &[(UnitIndex, Port)]) -> Result<(), NotDurable>;
+}
+
+/// Where a claim writes its entries, and what its commands take from the guest.
+struct Notes<'a> {
+    journal: &'a mut dyn Journal,
+    ground: &'a mut Ground,
+    /// The last entry of each logical unit.
+    last: BTreeMap<UnitIndex, Entry>,
+}
+
+impl Journal for Notes<'_> {
+    fn append(&mut self, round: u64, entries: &[(UnitIndex, Entry)]) -> Result<(), NotDurable> {
+        self.journal.append(round, entries)?;
+        self.last.extend(entries.iter().copied());
+        Ok(())
+    }
+
+    fn owe(&mut self, owed: &[(UnitIndex, Vec<AdditionalSense>)]) -> bool {
+        let senses = |codes: &[AdditionalSense]| codes.iter().map(|code| sense(*code)).collect();
+        let owed: Vec<_> = owed.iter().map(|(unit, codes)| (*unit, senses(codes))).collect();
+        self.ground.owe(&owed).is_ok()
+    }
+}
+
+/// Runs a group of these units to its end: the other host is not there, and nothing is sent on its nexuses.
+fn run(
+    group: &mut Group,
+    lines: &mut Lines,
+    notes: &mut Notes<'_>,
+    units: &[UnitIndex],
+    commands: Duration,
+) -> Result<Ending, Error> {
+    let (mut hands, mut journal) = (Placed { of: lines, units }, Placed { of: notes, units });
+    let patience = Patience { commands, ..Patience::default() };
+    conduct::alone(group, Side::Destination, &mut hands, &mut journal, patience).ok_or(Error::Stuck)
+}
+
 /// What a claim is given.
 pub struct Order<'a> {
     /// How far it may go.
@@ -135,7 +183,7 @@ pub struct Order<'a> {
 pub fn claim(
     ground: &mut Ground,
     order: &mut Order<'_>,
-    journal: &mut dyn Journal,
+    journal: &mut dyn Book,
 ) -> Result<Vec<(LunId, Claim)>, Error> {
     if order.policy == Policy::Off {
         return Err(Error::Off);
@@ -144,6 +192,7 @@ pub fn claim(
     let here = ground.units().iter().any(|unit| unit.standing() == Standing::Registered);
     let frozen = ground.freeze(Instant::now() + order.wait).map_err(Error::from);
     let claimed = frozen.and_then(|_| {
+        ground.owe(&owed(order.known))?;
         let mut lines = ground.lines();
         decide(ground, &mut lines, order, journal)
     });
@@ -158,6 +207,10 @@ pub fn claim(
     }
     let named = |(unit, (claim, _)): (&Exported, (Claim, End))| (unit.lun.clone(), claim);
     Ok(order.known.iter().zip(claimed?).map(named).collect())
+}
+
+fn owed(known: &[Exported]) -> Vec<(UnitIndex, Vec<Vec<u8>>)> {
+    (0..).map(UnitIndex).zip(known.iter().map(|known| known.owed.clone())).collect()
 }
 
 fn as_before(known: &[Exported]) -> Vec<End> {
@@ -177,10 +230,14 @@ pub struct Interrupted {
     pub entry: Option<Entry>,
 }
 
+/// Sense data of unit attentions that a guest is owed on its logical units.
+pub type Owed = Vec<(LunId, Vec<Vec<u8>>)>;
+
 /// Puts an interrupted claim in order: finishes it or undoes it, as far as that can be told without the host where the guest
 /// was. The guest is not here yet even if it was finished: it is
 /// to be claimed again, and what was taken over is then found on this host's own nexus. `ground`: opened for the
-/// destination with the handover of that claim.
+/// destination with the handover of that claim. Gives the sense data of unit attentions that the guest is owed by then, which
+/// the record forgets: they are to be known to whoever claims it again.
 ///
 /// # Errors
 /// [`Error`]: the guest must not run, and the records say `handover`.
@@ -190,7 +247,7 @@ pub fn resume(
     journal: &mut dyn Journal,
     wait: Duration,
     patience: Duration,
-) -> Result<(), Error> {
+) -> Result<Owed, Error> {
     ground.arrange(&interrupted.iter().map(|unit| unit.lun.clone()).collect::<Vec<_>>())?;
     ground.freeze(Instant::now() + wait)?;
     let mut lines = ground.lines();
@@ -198,7 +255,8 @@ pub fn resume(
     let (units, begun): (Vec<_>, Vec<_>) = begun.unzip();
     let remains = units.iter().zip(&begun).map(|(unit, begun)| remains(ground, *unit, begun));
     if let Some(mut group) = Group::recover(remains.collect()) {
-        let (ending, _) = run(&mut group, &mut lines, journal, &units, patience)?;
+        let mut notes = Notes { journal, ground: &mut *ground, last: BTreeMap::new() };
+        let ending = run(&mut group, &mut lines, &mut notes, &units, patience)?;
         let doubt = group.verdicts().find_map(|(unit, verdict)| {
             let why = verdict.filter(|verdict| matches!(verdict, Verdict::InDoubt(_)))?;
             Some((begun.get(usize::from(unit.0))?.lun.clone(), why))
@@ -207,28 +265,24 @@ pub fn resume(
             return Err(Error::InDoubt { lun, why });
         }
     }
-    Ok(ground.depart()?)
+    let named = |(unit, owed)| Some((ground.unit(unit)?.lun.clone(), owed));
+    let owed = ground.owed().into_iter().filter_map(named).collect();
+    ground.depart()?;
+    Ok(owed)
 }
 
 fn remains(ground: &Ground, unit: UnitIndex, begun: &Interrupted) -> Remains {
-    Remains {
-        source_entry: None,
-        destination_entry: begun.entry,
-        source: begun.source.clone(),
-        destination: ground.unit(unit).map(crate::ground::Unit::ports).unwrap_or_default(),
-        source_alive: false,
-        destination_alive: true,
-        prefer_destination: true,
-        kept_at_source: false,
-        traits: Traits::default(),
-    }
+    let here = ground.unit(unit);
+    let ports = [begun.source.clone(), here.map(ground::Unit::ports).unwrap_or_default()];
+    let last = begun.entry.map(|entry| Last { leg: Leg::There, entry });
+    recover::alone(Side::Destination, last, ports, here.and_then(|unit| unit.target))
 }
 
 fn decide(
-    ground: &Ground,
+    ground: &mut Ground,
     lines: &mut Lines,
     order: &mut Order<'_>,
-    journal: &mut dyn Journal,
+    journal: &mut dyn Book,
 ) -> Result<Vec<(Claim, End)>, Error> {
     let mut ends = Vec::new();
     let mut elsewhere = Vec::new();
@@ -243,6 +297,7 @@ fn decide(
         ends.push(found.end(index, known));
     }
     if !elsewhere.is_empty() {
+        journal.claimed_from(&elsewhere)?;
         take_over(ground, lines, order, journal, &elsewhere, &mut ends)?;
     }
     Ok(ends)
@@ -271,7 +326,7 @@ fn source(known: &Exported, ports: &Option<Vec<TransportId>>, policy: Policy) ->
 }
 
 fn take_over(
-    ground: &Ground,
+    ground: &mut Ground,
     lines: &mut Lines,
     order: &mut Order<'_>,
     journal: &mut dyn Journal,
@@ -293,9 +348,9 @@ fn take_over(
         });
     }
     let mut group = Group::new(settings).ok_or(Error::Stuck)?;
-    let (ending, entries) = run(&mut group, lines, journal, &units, order.patience)?;
+    let mut notes = Notes { journal, ground, last: BTreeMap::new() };
+    let ending = run(&mut group, lines, &mut notes, &units, order.patience)?;
     let verdicts: Vec<_> = group.verdicts().map(|(_, verdict)| verdict).collect();
-    let owed: Vec<_> = group.engines().map(|(_, engine)| engine.attentions()).collect();
     for (place, unit) in units.iter().enumerate() {
         let Some((claim, end)) = ends.get_mut(usize::from(unit.0)) else { continue };
         let Some(Some(verdict)) = verdicts.get(place).copied() else { return Err(Error::Stuck) };
@@ -305,15 +360,13 @@ fn take_over(
                 .get(usize::from(unit.0))
                 .map_or_else(|| LunId(String::new()), |known| known.lun.clone())
         };
-        let entry: Option<&Entry> = entries.get(place).and_then(Option::as_ref);
-        match (ending, Fate::of(&verdict, entry)) {
+        match (ending, Fate::of(&verdict, notes.last.get(unit))) {
             (Ending::InDoubt | Ending::Split, _) | (_, None) => {
                 return Err(Error::InDoubt { lun: lun(), why: verdict });
             }
             (_, Some(Fate::AsBefore)) => return Err(Error::Refused { lun: lun(), why: verdict }),
             (_, Some(fate)) => {
                 end.fate = fate;
-                end.owed.extend(owed.get(place).into_iter().flatten().map(|code| sense(*code)));
                 *claim = match fate {
                     Fate::Fenced => Claim::Fenced,
                     Fate::Lost => Claim::Lost,

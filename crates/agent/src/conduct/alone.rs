@@ -14,8 +14,8 @@ use std::time::Instant;
 pub fn alone(
     group: &mut Group,
     side: Side,
-    hands: &mut impl Hands,
-    journal: &mut impl Journal,
+    hands: &mut (impl Hands + ?Sized),
+    journal: &mut (impl Journal + ?Sized),
     patience: Patience,
 ) -> Option<Ending> {
     let mut owed = Owed::default();
@@ -35,8 +35,8 @@ fn carry_out(
     group: &mut Group,
     round: &Round,
     side: Side,
-    hands: &mut impl Hands,
-    journal: &mut impl Journal,
+    hands: &mut (impl Hands + ?Sized),
+    journal: &mut (impl Journal + ?Sized),
     patience: Patience,
 ) {
     if !round.journal.is_empty() && journal.append(round.number, &round.journal).is_err() {

@@ -15,6 +15,7 @@ mod leader;
 mod message;
 mod owed;
 mod part;
+mod placed;
 mod record;
 mod wire;
 
@@ -22,6 +23,7 @@ pub use alone::alone;
 pub use follower::{Follower, Refusal};
 pub use leader::{Leader, Pause, Stop};
 pub use message::{Ask, Decision, Done, Order, Reply, Report};
+pub use placed::Placed;
 pub use record::{Record, Span};
 pub use wire::PeerExchange;
 

@@ -13,7 +13,7 @@ pub(super) struct Owed {
 impl Owed {
     /// What a round took from the guest's nexus is the guest's wherever the handover ends, so it is durable before anything
     /// else is begun. What cannot be made so now is told again after the next round.
-    pub(super) fn record(&mut self, group: &Group, side: Side, journal: &mut impl Journal) {
+    pub(super) fn record(&mut self, group: &Group, side: Side, journal: &mut (impl Journal + ?Sized)) {
         let new = self.rest(group, side);
         if !new.is_empty() && journal.owe(&new) {
             let each =

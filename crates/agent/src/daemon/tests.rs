@@ -1,6 +1,8 @@
 //! Two hosts on one, by their sockets: who may ask for which guest, the control socket, and reloading.
 
 use super::*;
+use crate::guests::Hosted;
+use crate::journal::Journals;
 use peer::message::{About, Done, Guest, Id, Open, Opened, Options, Record, Records, Recover, State};
 use peer::{CallError, HostName, Link, Local, Patience, Peer, Refusal, Reply, Request, Terms};
 use qmp::{Client, Object};
@@ -126,6 +128,24 @@ fn a_guest_that_lists_the_peer_may_come() {
     let link = place.link(handover::ENGINE_REVISION);
     link.call(&open("web", &UUID.to_uppercase()), LONG).unwrap();
     link.call(&Request::Freeze(About { handover: Id(7) }), LONG).unwrap();
+}
+
+#[test]
+fn a_peer_that_opens_an_orchestrated_handover_which_nobody_takes_here_is_refused_and_nothing_is_begun() {
+    let place = Place::new();
+    let state = place.directory.path().to_owned();
+    let ledger = || ledger::Ledger::open(&state).unwrap();
+    let hosted = |host: &Arc<Host>| -> Arc<dyn Guests> { Arc::new(Hosted::new(host, ledger())) };
+    let _b = Daemon::start(place.config(&place.text()), "0.1.0", hosted).unwrap();
+    let link = place.link(handover::ENGINE_REVISION);
+    let asked = |orchestrated| {
+        let options = Options { orchestrated, ..Options::default() };
+        let guest = guest("web", UUID);
+        refused(&link, &Request::Open(Open { handover: Id(7), guest, luns: Vec::new(), options })).1
+    };
+    assert_eq!(asked(true), "nobody takes vm web here: tenure handover take");
+    assert_ne!(asked(false), asked(true), "one with a QEMU needs nobody's word: that QEMU waits");
+    assert!(Journals::new(&state, "b").read("web").unwrap().handovers().is_empty());
 }
 
 #[test]

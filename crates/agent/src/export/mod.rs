@@ -69,7 +69,9 @@ impl<'a> Export<'a> {
     }
 
     fn freeze(&mut self, deadline: Instant) -> Result<(), Error> {
-        self.enter(|_| State::Handover, Some(WHY))?;
+        // A migration may have begun since the records were read.
+        let unchanged = |guest: &Guest| guest.records().iter().try_for_each(check);
+        self.guest.append_if(&self.changes(|_| State::Handover, Some(WHY)), unchanged)?;
         let lock = |record: &Record| self.guest.freeze(&record.lun, deadline);
         self.locks = self.records.iter().map(lock).collect::<Result<_, _>>()?;
         self.guest.refresh()?;
@@ -100,14 +102,16 @@ impl<'a> Export<'a> {
     }
 
     fn enter(&self, state: impl Fn(&Record) -> State, why: Option<&str>) -> Result<(), Error> {
+        Ok(self.guest.append(&self.changes(state, why))?)
+    }
+
+    fn changes(&self, state: impl Fn(&Record) -> State, why: Option<&str>) -> Vec<(LunId, Change)> {
         let change = |record: &Record| Change::State {
             state: state(record),
             handover: Some(self.handover),
             why: why.map(str::to_owned),
         };
-        let changes: Vec<_> =
-            self.records.iter().map(|record| (record.lun.clone(), change(record))).collect();
-        Ok(self.guest.append(&changes)?)
+        self.records.iter().map(|record| (record.lun.clone(), change(record))).collect()
     }
 }
 

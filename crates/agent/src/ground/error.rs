@@ -84,6 +84,18 @@ pub enum Error {
     /// The guest changed its keys since the handover was planned.
     #[error("the guest changed its registration on {} meanwhile: plan again", .0.0)]
     Replan(LunId),
+    /// Another handover, or an export, has the guest, or took it away since this one was planned.
+    #[error(
+        "another handover of {} is under way, or took it away meanwhile ({other}): tenure handover status says which; what \
+         nobody carries on any more ends with tenure handover abort",
+        lun.0
+    )]
+    UnderWay {
+        /// The logical unit.
+        lun: LunId,
+        /// Which handover, and what its record says.
+        other: String,
+    },
     /// A defect.
     #[error("a thread that looked at the guest's devices died")]
     Died,

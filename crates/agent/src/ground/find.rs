@@ -29,6 +29,20 @@ pub fn nodes_of(lun: &LunId, devices: &dyn OpenLun, dev: &Path) -> Vec<PathBuf> 
     found
 }
 
+/// The nodes of a logical unit that was reached by these, which may have been renamed since: those of them that still lead there, or, if
+/// none does, as many others as there are. Nodes by which the guest never went are left out.
+#[must_use]
+pub fn nodes_again(lun: &LunId, before: &[PathBuf], devices: &dyn OpenLun, dev: &Path) -> Vec<PathBuf> {
+    let now = nodes_of(lun, devices, dev);
+    let now_there: Vec<_> = now.iter().map(fs::canonicalize).filter_map(Result::ok).collect();
+    let same = |node: &&PathBuf| fs::canonicalize(node).is_ok_and(|node| now_there.contains(&node));
+    let still: Vec<_> = before.iter().filter(same).cloned().collect();
+    match still.is_empty() && now.len() == before.len() {
+        true => now,
+        false => still,
+    }
+}
+
 /// The nodes that udev's links with this name lead to, then every SCSI disk.
 fn candidates(lun: &LunId, dev: &Path) -> Vec<PathBuf> {
     let digits = lun.0.split_once('.').map_or(lun.0.as_str(), |(_, name)| name);

@@ -15,7 +15,7 @@ mod place;
 mod unit;
 
 pub use error::Error;
-pub use find::nodes_of;
+pub use find::{nodes_again, nodes_of};
 pub use place::{Place, Way};
 pub use unit::{Standing, Unit, UnitPath};
 
@@ -233,10 +233,22 @@ impl Ground {
                 }
             }
         }
-        self.guest.append(&changes)?;
+        // Others append in processes of their own: an export, an import.
+        self.guest.append_if(&changes, |guest| all().try_for_each(|unit| self.is_free(unit, guest)))?;
         let locks = all().map(|unit| self.guest.freeze(&unit.lun, deadline)).collect::<Result<_, _>>()?;
         self.locks = locks;
         Ok(())
+    }
+
+    /// No other handover has the logical unit.
+    fn is_free(&self, unit: &Unit, guest: &Guest) -> Result<(), Error> {
+        let now = guest.record(&unit.lun);
+        let Some(now) = now.filter(|now| unit.is_anothers(now, self.side, self.handover)) else {
+            return Ok(());
+        };
+        let why = now.doubt.as_deref().unwrap_or(now.state.word());
+        let other = now.handover.map_or_else(|| why.to_owned(), |id| format!("{id}: {why}"));
+        Err(Error::UnderWay { lun: unit.lun.clone(), other })
     }
 
     fn look_again(&mut self) -> Result<Frozen, Error> {
@@ -334,7 +346,8 @@ impl Ground {
         self.end(&changes)
     }
 
-    /// The guest is on the other host, or stayed there: nothing is registered for it here, and nothing is owed.
+    /// The guest is on the other host, or stayed there: nothing is registered for it here, and nothing is owed. A record that
+    /// this handover has not, or has ended already, stays as it is.
     ///
     /// # Errors
     /// [`Error::Ledger`]: the records still say `handover`.
@@ -348,13 +361,14 @@ impl Ground {
     /// # Errors
     /// As [`Self::depart`].
     pub fn depart_with(&mut self, had: &[(UnitIndex, Tracked)]) -> Result<(), Error> {
+        self.look()?;
         let mut changes = Vec::new();
-        for (index, unit) in self.numbered() {
+        for (index, unit) in self.numbered().filter(|(_, unit)| unit.is_in(self.handover)) {
             let had = had.iter().find(|(of, _)| *of == index).map(|(_, tracked)| *tracked);
             unit.forget_owed(&mut changes);
             unit.leave(had, self.handover, &mut changes);
         }
-        for unit in &self.resting {
+        for unit in self.resting.iter().filter(|unit| unit.is_in(self.handover)) {
             unit.forget_owed(&mut changes);
             unit.leave(None, self.handover, &mut changes);
         }

@@ -2,6 +2,7 @@
 
 use super::{Error, Order};
 use crate::drive::{self, Device, HelperRoute, Link, Ports, Route};
+use handover::known_targets::TargetIdentity;
 use handover::{Outcome, Port, Side};
 use ledger::{LunId, PathId};
 use nexus::unit_attention;
@@ -15,6 +16,8 @@ use std::thread;
 
 /// Threads that open places.
 const MOST_THREADS: usize = 16;
+/// Standard INQUIRY data with the target's names.
+const INQUIRY_LENGTH: u8 = 96;
 /// Unit attentions that are taken of one logical unit.
 const MOST_ATTENTIONS: usize = 32;
 
@@ -52,6 +55,8 @@ pub(super) struct Found {
     pub(super) key: Option<Key>,
     pub(super) follows: bool,
     pub(super) link: Link,
+    /// What the target calls itself.
+    pub(super) target: Option<TargetIdentity>,
     /// Sense data of unit attentions that were pending on a session of our own and may be the guest's.
     pub(super) taken: Vec<Vec<u8>>,
 }
@@ -96,7 +101,8 @@ impl Place {
                     Way::Own(_) => drain(&mut link),
                     Way::Helper { .. } => Vec::new(),
                 };
-                Ok(Found { identity, key: self.key, follows: self.follows, link, taken })
+                let target = target(&mut link);
+                Ok(Found { identity, key: self.key, follows: self.follows, link, target, taken })
             }
         }
     }
@@ -133,6 +139,16 @@ fn through_helper(order: &Order<'_>, node: &Path, socket: &Path) -> Result<(Iden
     let node = node.to_owned();
     let route = Route::Helper(HelperRoute { socket, node, handover: order.handover });
     Ok(((*identity).clone(), Link::connect(route, order.timeout)?))
+}
+
+/// By INQUIRY, which every target answers; not of a session that is not open yet.
+fn target(link: &mut Link) -> Option<TargetIdentity> {
+    let inquiry = Request {
+        cdb: vec![opcode::INQUIRY, 0, 0, 0, INQUIRY_LENGTH, 0],
+        data: DataPhase::In(INQUIRY_LENGTH.into()),
+    };
+    let Outcome::Done(ended) = link.send(&inquiry) else { return None };
+    ended.status.is_good().then(|| TargetIdentity::from_inquiry(&ended.data)).flatten()
 }
 
 /// Takes what is pending since a login of our own, which the target tells on every logical unit, so that it costs no round

@@ -4,7 +4,8 @@ use super::place::Found;
 use super::{Error, Fate};
 use crate::drive::Link;
 use handover::action::MAX_PATHS;
-use handover::{Port, Tracked};
+use handover::known_targets::TargetIdentity;
+use handover::{Port, Side, Tracked};
 use ledger::{Change, Guest, HandoverId, LunId, PathId, Record, State};
 use scsi::pr::Key;
 use std::collections::BTreeMap;
@@ -45,6 +46,8 @@ pub struct Unit {
     pub paths: Vec<UnitPath>,
     /// Initiator name and ISID go with the guest.
     pub follows: bool,
+    /// What the target calls itself, as far as a path was open to ask it.
+    pub target: Option<TargetIdentity>,
     /// The key of the configuration.
     configured: Option<Key>,
     record: Option<Arc<Record>>,
@@ -59,7 +62,7 @@ pub(super) type Content = Vec<(PathId, Tracked, bool)>;
 #[expect(clippy::type_complexity, reason = "units, and their links with unit and place")]
 pub(super) fn group(found: Vec<Found>) -> Result<(Vec<Unit>, Vec<(LunId, usize, Link)>), Error> {
     let (mut units, mut links) = (BTreeMap::<LunId, Unit>::new(), Vec::new());
-    for Found { identity, key, follows, link, taken } in found {
+    for Found { identity, key, follows, link, target, taken } in found {
         let lun = identity.lun.clone();
         let unit = units.entry(lun.clone()).or_insert_with(|| Unit::new(lun.clone(), follows));
         let path = UnitPath { path: identity.path, node: identity.node, port: identity.port };
@@ -72,6 +75,7 @@ pub(super) fn group(found: Vec<Found>) -> Result<(Vec<Unit>, Vec<(LunId, usize, 
         links.push((lun, unit.paths.len(), link));
         unit.configured = unit.configured.or(key);
         unit.follows &= follows;
+        unit.target = unit.target.or(target);
         unit.taken.extend(taken);
         unit.paths.push(path);
     }
@@ -80,7 +84,15 @@ pub(super) fn group(found: Vec<Found>) -> Result<(Vec<Unit>, Vec<(LunId, usize, 
 
 impl Unit {
     const fn new(lun: LunId, follows: bool) -> Self {
-        Self { lun, paths: Vec::new(), follows, configured: None, record: None, taken: Vec::new() }
+        Self {
+            lun,
+            paths: Vec::new(),
+            follows,
+            target: None,
+            configured: None,
+            record: None,
+            taken: Vec::new(),
+        }
     }
 
     pub(super) fn read(&mut self, guest: &Guest) {
@@ -169,6 +181,18 @@ impl Unit {
     pub(super) fn is_in(&self, handover: HandoverId) -> bool {
         let open = self.record.as_ref().filter(|record| record.state == State::Handover);
         open.is_some_and(|record| record.handover == Some(handover))
+    }
+
+    /// Its record, as it is `now`, is another handover's; or, at the source, was taken away by one since this was read.
+    pub(super) fn is_anothers(&self, now: &Record, side: Side, handover: HandoverId) -> bool {
+        let before = self.record.as_deref().filter(|before| before.state == State::Moved);
+        let since = before.is_none_or(|before| before.handover != now.handover);
+        let other = now.handover != Some(handover);
+        match now.state {
+            State::Handover => other,
+            State::Moved => other && since && side == Side::Source,
+            _ => false,
+        }
     }
 
     /// Each is owed once, on the path that acts.

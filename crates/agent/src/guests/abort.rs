@@ -8,9 +8,10 @@ use crate::daemon::Claim;
 use crate::incoming;
 use crate::journal::Handover;
 use crate::migrate::{self, Link, Log, Report, Site, Unwatched, Verdict, talk};
-use crate::ownership::Mark;
+use crate::ownership::{Guest, Mark};
 use crate::vmm::Role;
 use handover::Side;
+use ledger::{Owner, Record};
 use peer::HostName;
 use peer::message::Refusal;
 use std::sync::Arc;
@@ -42,9 +43,13 @@ impl Hosted {
         let Some(last) = last else { return Err(refuse(nothing(vm))) };
         let report = match last.is_open() {
             true => self.end(vm, &last, claim)?,
-            false if under_way || release => {
+            false if release => {
                 drop(claim);
                 ended(&last)
+            }
+            false if under_way => {
+                drop(claim);
+                in_time(ended(&last))
             }
             false => return Err(refuse(nothing(vm))),
         };
@@ -79,7 +84,7 @@ impl Hosted {
             }
             Side::Destination => self.give_up(vm, open, &link, claim)?,
         };
-        Ok(undone(report))
+        Ok(in_time(undone(report)))
     }
 
     /// This host promises never to run the guest. The source's agent, which leads, then takes back what came here.
@@ -109,8 +114,8 @@ impl Hosted {
         let Some(last) = self.last(vm)? else { return Ok(report) };
         let here = is_here(&last);
         let home = self.home(vm, if here { Role::Source } else { Role::Destination });
-        if !here && home.machine().guest() == crate::ownership::Guest::Running {
-            return Err(refuse("the guest runs here: stop it first"));
+        if !here {
+            self.is_not_here(vm, home.machine().guest())?;
         }
         let book = self.journals.open(&vm.name).map_err(refuse)?;
         let Some(log) = BookLog::last(book) else { return Ok(report) };
@@ -121,6 +126,16 @@ impl Hosted {
         let verdict = if report.verdict == Verdict::InDoubt { Verdict::Kept } else { report.verdict };
         let reason = format!("{}; {count} registration(s) of the handover given up here", report.reason);
         Ok(undone(Report { verdict, exit: verdict.exit(), reason, ..report }))
+    }
+
+    /// Nobody uses what is registered here: a guest that somebody started here without an import has its record here.
+    pub(super) fn is_not_here(&self, vm: &Vm, guest: Guest) -> Result<(), Refusal> {
+        let records = self.ledger.guest(&Owner(vm.record().to_owned())).map_err(refuse)?;
+        records.refresh().map_err(refuse)?;
+        let nobodys = |record: &Record| {
+            record.state.is_away() || record.paths.iter().all(|path| path.tracked.key.is_none())
+        };
+        may_be_given_up(guest, records.records().iter().all(nobodys)).map_err(refuse)
     }
 
     fn open_log(&self, vm: &Vm) -> Result<Arc<dyn Log>, Refusal> {
@@ -141,6 +156,26 @@ fn is_here(last: &Handover) -> bool {
         }
         Side::Destination => matches!(verdict, Some("moved" | "claimed")) || marks.has(Mark::Ran),
     }
+}
+
+/// `away`: the records have no registration of a guest that is this host's.
+const fn may_be_given_up(guest: Guest, away: bool) -> Result<(), &'static str> {
+    match guest {
+        Guest::Running => Err("the guest runs here: stop it first"),
+        Guest::Paused | Guest::Unknown if !away => Err(
+            "QEMU here has the guest, and its record says that what is registered is this host's: quit that QEMU first",
+        ),
+        Guest::Absent | Guest::Loading | Guest::Paused | Guest::Unknown => Ok(()),
+    }
+}
+
+/// What ended with the guest at the destination came too late to be aborted.
+fn in_time(report: Report) -> Report {
+    if report.verdict != Verdict::Moved {
+        return report;
+    }
+    let reason = format!("too late, the guest has moved; {}", report.reason);
+    Report { verdict: Verdict::Refused, exit: Verdict::Refused.exit(), reason, ..report }
 }
 
 fn nothing(vm: &Vm) -> String {
@@ -171,4 +206,28 @@ fn waiting(vm: &Vm) -> Report {
 fn undone(report: Report) -> Report {
     let exit = if report.verdict == Verdict::Kept { 0 } else { report.exit };
     Report { exit, ..report }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_registered_for_a_guest_that_stands_here_is_given_up_only_where_its_record_is_not_here() {
+        for guest in [Guest::Absent, Guest::Loading] {
+            assert!(may_be_given_up(guest, false).is_ok() && may_be_given_up(guest, true).is_ok());
+        }
+        for guest in [Guest::Paused, Guest::Unknown] {
+            assert!(may_be_given_up(guest, false).is_err() && may_be_given_up(guest, true).is_ok());
+        }
+        assert!(may_be_given_up(Guest::Running, true).is_err());
+    }
+
+    #[test]
+    fn an_abort_that_comes_when_the_guest_has_moved_is_refused() {
+        let late = in_time(Report::new(Verdict::Moved, "the guest is at the destination"));
+        assert_eq!((late.verdict, late.exit), (Verdict::Refused, 4), "{late:?}");
+        let kept = undone(Report::new(Verdict::Kept, "the guest is this host's"));
+        assert_eq!(in_time(kept.clone()), kept);
+    }
 }

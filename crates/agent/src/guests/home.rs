@@ -8,13 +8,14 @@ use super::orchestrated::Orchestrated;
 use crate::conduct::{Hands, NotDurable};
 use crate::config::Vm;
 use crate::ground::{self, Fate, Place, Way};
-use crate::journal::Journals;
+use crate::journal::{self, Begun, Journals};
 use crate::migrate::{Begin, End, Ground, Log, Lun, Machine, Site, Trouble, UnitEnd};
 use crate::steps::{Step, Steps};
 use crate::vmm::{Backing, Role, Vmm};
 use handover::{Side, Tracked, UnitIndex, Verdict};
 use ledger::{HandoverId, Ledger, LunId, Owner};
-use pr_helper::opening::LinuxDevices;
+use pr_helper::opening::OpenLun;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,9 +28,14 @@ const FREEZE: Duration = Duration::from_secs(10);
 pub(super) struct Home {
     vm: Vm,
     machine: Driven,
+    /// The operator's freeze.
+    held: Option<HandoverId>,
     ledger: Arc<Ledger>,
     journals: Journals,
+    devices: Arc<dyn OpenLun>,
     steps: Steps,
+    /// Of a handover that is in the journal.
+    remembered: Vec<journal::Lun>,
 }
 
 /// Who drives its QEMU.
@@ -49,15 +55,32 @@ impl Driven {
 
 impl Home {
     /// The guest as it is now; its QEMU may be gone.
-    pub(super) fn new(vm: Vm, ledger: Arc<Ledger>, journals: Journals, role: Role, steps: Steps) -> Self {
+    pub(super) fn new(
+        vm: Vm,
+        (ledger, journals): (Arc<Ledger>, Journals),
+        devices: Arc<dyn OpenLun>,
+        role: Role,
+        steps: Steps,
+    ) -> Self {
         let machine = Driven::ByUs(QemuMachine::new(&vm, role, steps.clone()));
-        Self { vm, machine, ledger, journals, steps }
+        let remembered = Vec::new();
+        Self { vm, machine, held: None, ledger, journals, devices, steps, remembered }
+    }
+
+    /// The same, with the logical units that its journal has: its QEMU, which would name them, may be gone.
+    pub(super) fn remembering(self, begun: &Begun) -> Self {
+        Self { remembered: begun.luns.clone(), ..self }
     }
 
     /// The same, where somebody else moves the guest. `here`: it stands here already.
     pub(super) fn orchestrated(self, role: Role, here: bool) -> Self {
         let machine = Driven::BySomebodyElse(Orchestrated::new(&self.vm, role, here, self.steps.clone()));
         Self { machine, ..self }
+    }
+
+    /// The same, of a guest that the operator has frozen for this handover.
+    pub(super) fn frozen_for(self, handover: HandoverId) -> Self {
+        Self { held: Some(handover), ..self }
     }
 
     /// The guest, which stands still, is frozen until that is ended.
@@ -73,12 +96,12 @@ impl Home {
             handover,
             side,
             timeout: TIMEOUT,
-            devices: &LinuxDevices::default(),
+            devices: &*self.devices,
         };
         ground::Ground::open(&order, &self.places()?).map_err(trouble)
     }
 
-    /// Those of the configuration, and those that QEMU names.
+    /// Those of the configuration, and those that QEMU names or, where it is gone, the journal.
     fn places(&self) -> Result<Vec<Place>, Trouble> {
         let mut places =
             self.vm.devices.iter().map(|unit| self.configured(unit)).collect::<Result<Vec<_>, _>>()?;
@@ -87,7 +110,25 @@ impl Home {
                 places.extend(self.named(&disk.backing)?.filter(|place| !known(&places, place)));
             }
         }
+        if self.machine.vmm().is_none() && self.vm.helper.is_some() {
+            for node in self.again(&places) {
+                places.push(Place::new(self.through_helper(&node, None)?));
+            }
+        }
         Ok(places)
+    }
+
+    /// The device nodes by which logical units were reached when the handover began, unless they are among these places.
+    fn again(&self, places: &[Place]) -> Vec<PathBuf> {
+        let nodes = |lun: &journal::Lun| {
+            let before: Vec<_> = lun.own.iter().map(|path| PathBuf::from(&path.device)).collect();
+            // A URL is in the configuration.
+            if before.iter().any(|node| node.is_relative() || known_node(places, node)) {
+                return Vec::new();
+            }
+            ground::nodes_again(&LunId(lun.lun.clone()), &before, &*self.devices, Path::new("/dev"))
+        };
+        self.remembered.iter().flat_map(nodes).collect()
     }
 
     fn configured(&self, unit: &crate::config::LogicalUnit) -> Result<Place, Trouble> {
@@ -126,12 +167,16 @@ impl Home {
 }
 
 fn known(places: &[Place], place: &Place) -> bool {
-    let node = |place: &Place| match &place.way {
-        Way::Helper { node, .. } => std::fs::canonicalize(node).ok(),
-        Way::Own(_) => None,
+    matches!(&place.way, Way::Helper { node, .. } if known_node(places, node))
+}
+
+fn known_node(places: &[Place], node: &Path) -> bool {
+    let wanted = std::fs::canonicalize(node).ok();
+    let is_it = |place: &Place| match &place.way {
+        Way::Helper { node, .. } => std::fs::canonicalize(node).ok() == wanted,
+        Way::Own(_) => false,
     };
-    let wanted = node(place);
-    wanted.is_some() && places.iter().any(|other| node(other) == wanted)
+    wanted.is_some() && places.iter().any(is_it)
 }
 
 fn trouble(error: impl std::fmt::Display) -> Trouble {
@@ -152,6 +197,10 @@ impl Site for Home {
 
     fn orchestrated(&self) -> bool {
         matches!(self.machine, Driven::BySomebodyElse(_))
+    }
+
+    fn frozen_for(&self) -> Option<u128> {
+        self.held.map(|held| held.0)
     }
 
     fn ground(&self, handover: u128, side: Side) -> Result<Arc<dyn Ground>, Trouble> {
@@ -184,6 +233,7 @@ fn lun(unit: &ground::Unit) -> Lun {
         nodes: unit.paths.iter().map(|path| path.node.clone()).collect(),
         ports: unit.ports(),
         identity_is_ours: unit.follows,
+        target: unit.target,
     }
 }
 

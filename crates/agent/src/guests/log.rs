@@ -107,7 +107,7 @@ fn begun(begin: &Begin) -> Begun {
         peer: begin.theirs.get(place).cloned().unwrap_or_default(),
         key: lun.key,
         nonce: begin.nonces.get(place).copied().unwrap_or(Key::NONE),
-        target: None,
+        target: lun.target,
     };
     Begun {
         handover: HandoverId(begin.handover),
@@ -130,6 +130,7 @@ pub(super) fn from_begun(begun: &Begun) -> Begin {
         nodes: lun.own.iter().map(|path| path.device.clone()).collect(),
         ports: lun.own.iter().map(|path| path.port.clone()).collect(),
         identity_is_ours: false,
+        target: lun.target,
     };
     Begin {
         handover: begun.handover.0,

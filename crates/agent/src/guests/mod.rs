@@ -1,5 +1,5 @@
 //! This host's guests: what stands behind the agent's doors. Peers' handovers come here as [`Guests`], the operator's commands as
-//! [`Hosted::migrate`] and its like, and at the agent's start [`Hosted::put_in_order`] finishes or undoes what the journals say.
+//! [`Hosted::migrate`] and its like, and from the agent's start on [`Hosted::keep_order`] finishes or undoes what the journals say.
 
 mod abort;
 mod command;
@@ -9,6 +9,7 @@ mod log;
 mod machine;
 mod orchestrate;
 mod orchestrated;
+mod order;
 
 pub use crate::migrate::CallError;
 pub use command::PROGRESS;
@@ -30,12 +31,15 @@ use home::Home;
 use ledger::Ledger;
 use log::BookLog;
 use orchestrate::Taking;
+use order::Turns;
 use peer::HostName;
 use peer::message::{Guest as Named, Id, Open, Record, Records, Recover, Refusal, Reply, Request, Taken};
+use pr_helper::opening::{LinuxDevices, OpenLun};
 use qmp::server::Session;
 use qmp::{CommandError, Object};
 use serde_json::Value;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -49,7 +53,28 @@ pub struct Hosted {
     journals: Journals,
     cancels: Cancels,
     taking: Taking,
-    observer: Option<Arc<dyn Observer>>,
+    surroundings: Surroundings,
+}
+
+/// What a test may put in the place of something: who is told of each step of the handovers, and what is behind a device node.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Nobody, outside of tests.
+    pub observer: Option<Arc<dyn Observer>>,
+    /// Those of Linux, outside of tests.
+    pub devices: Arc<dyn OpenLun>,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self { observer: None, devices: Arc::new(LinuxDevices::default()) }
+    }
+}
+
+impl std::fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Surroundings").field("observed", &self.observer.is_some()).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Hosted {
@@ -75,23 +100,25 @@ impl Hosted {
     /// Those of this host's configuration, with its ledger.
     #[must_use]
     pub fn new(host: &Arc<Host>, ledger: Ledger) -> Self {
-        Self::observed(host, ledger, None)
+        Self::amid(host, ledger, Surroundings::default())
     }
 
-    /// The same, with somebody who is told of each step of their handovers.
+    /// The same, in these surroundings.
     #[must_use]
-    pub fn observed(host: &Arc<Host>, ledger: Ledger, observer: Option<Arc<dyn Observer>>) -> Self {
+    pub fn amid(host: &Arc<Host>, ledger: Ledger, surroundings: Surroundings) -> Self {
         let config = host.config();
         let journals = Journals::new(&config.agent.state, &config.agent.name.to_string());
-        let journals = journals.observed(observer.clone());
+        let journals = journals.observed(surroundings.observer.clone());
         let (host, ledger) = (Arc::clone(host), Arc::new(ledger));
         let (cancels, taking) = (Cancels::default(), Taking::default());
-        Self { host, ledger, journals, cancels, taking, observer }
+        Self { host, ledger, journals, cancels, taking, surroundings }
     }
 
     fn home(&self, vm: &Vm, role: Role) -> Home {
-        let steps = Steps::observed(self.observer.clone(), &vm.name);
-        Home::new(vm.clone(), Arc::clone(&self.ledger), self.journals.clone(), role, steps)
+        let Surroundings { observer, devices } = self.surroundings.clone();
+        let steps = Steps::observed(observer, &vm.name);
+        let books = (Arc::clone(&self.ledger), self.journals.clone());
+        Home::new(vm.clone(), books, devices, role, steps)
     }
 
     fn orchestrated(&self, vm: &Vm, role: Role, here: bool) -> Home {
@@ -104,7 +131,8 @@ impl Hosted {
             Side::Source => Role::Source,
             Side::Destination => Role::Destination,
         };
-        if begun.orchestrated { self.orchestrated(vm, role, true) } else { self.home(vm, role) }
+        let home = if begun.orchestrated { self.orchestrated(vm, role, true) } else { self.home(vm, role) };
+        home.remembering(begun)
     }
 
     /// The sole right to move a guest of which nothing is unfinished.
@@ -146,23 +174,22 @@ impl Hosted {
         Ok(migrate(&home, &link, &peer.to_string(), order, watch))
     }
 
-    /// Puts in order whatever is unfinished, now and whenever something becomes so, until this value is dropped.
+    /// Finishes or undoes what this host's journals have open, as far as that can be done, now and again and again until this
+    /// value is dropped.
     ///
     /// # Errors
     /// If the system has no thread for it.
     pub fn keep_order(hosted: &Arc<Self>) -> std::io::Result<()> {
-        let hosted = Arc::downgrade(hosted);
+        let (hosted, turns, told) = (Arc::downgrade(hosted), Arc::<Turns>::default(), Arc::<Told>::default());
         let keep = move || {
-            let mut told = Vec::new();
-            while let Some(hosted) = hosted.upgrade() {
-                let reports = hosted.put_in_order();
-                drop(hosted);
-                if reports != told {
-                    let tell = |(vm, report): &(String, Report)| {
-                        tracing::warn!(vm, verdict = ?report.verdict, reason = report.reason, "unfinished handover");
-                    };
-                    reports.iter().for_each(tell);
-                    told = reports;
+            while let Some(open) = hosted.upgrade().map(|hosted| hosted.unfinished()) {
+                let (hosted, told) = (hosted.clone(), Arc::clone(&told));
+                let look = move |vm: &str| {
+                    let report = hosted.upgrade().and_then(|hosted| hosted.look_at(vm));
+                    told.tell(vm, report);
+                };
+                if let Err(error) = turns.begin(open, &look) {
+                    tracing::warn!(%error, "unfinished handovers wait for a thread");
                 }
                 thread::sleep(BETWEEN);
             }
@@ -170,13 +197,16 @@ impl Hosted {
         thread::Builder::new().name("order".into()).spawn(keep).map(drop)
     }
 
-    /// Finishes or undoes what this host's journals have open, as far as that can be done now; to be asked again while it
-    /// gives anything back.
-    #[must_use]
-    pub fn put_in_order(&self) -> Vec<(String, Report)> {
+    /// Guests with a handover that is not over. An import's has no other host; the import itself finishes or undoes it.
+    fn unfinished(&self) -> Vec<String> {
         let config = self.host.config();
-        let one = |vm: &Vm| Some((vm.name.clone(), self.settle(vm, false)?));
-        config.vms.iter().filter_map(one).collect()
+        let open = |vm: &&Vm| self.last(vm).ok().flatten().is_some_and(|last| is_open_with_a_peer(&last));
+        config.vms.iter().filter(open).map(|vm| vm.name.clone()).collect()
+    }
+
+    fn look_at(&self, name: &str) -> Option<Report> {
+        let config = self.host.config();
+        self.settle(config.vm(name)?, false)
     }
 
     /// The operator's word that the guest did not run at the other host, and will not: the command `handover resume`.
@@ -192,11 +222,7 @@ impl Hosted {
 
     /// `None` if nothing is open, or somebody is at it.
     fn settle(&self, vm: &Vm, vouched: bool) -> Option<Report> {
-        let open = self.last(vm).ok().flatten().filter(Handover::is_open)?;
-        // An import's has no other host; the import itself finishes or undoes it.
-        if open.begun.peer.is_empty() {
-            return None;
-        }
+        let open = self.last(vm).ok().flatten().filter(is_open_with_a_peer)?;
         let _claim = self.host.busy().claim(&vm.name)?;
         let settled = self.try_settle(vm, &open, vouched);
         Some(settled.unwrap_or_else(|refusal| Report::new(Verdict::InDoubt, refusal.desc)))
@@ -258,6 +284,29 @@ impl Hosted {
         let record = log.handovers().iter().rev().find(|handover| wanted(handover)).map(record);
         let guest = Vmm::guest_at(&vm.qmp, Duration::from_secs(2).min(vmm::PATIENCE));
         Ok(Records { record, guest: talk::word(guest).map(str::to_owned) })
+    }
+}
+
+fn is_open_with_a_peer(handover: &Handover) -> bool {
+    handover.is_open() && !handover.begun.peer.is_empty()
+}
+
+/// What was told last of each guest that is not in order.
+#[derive(Default)]
+struct Told(Mutex<BTreeMap<String, Report>>);
+
+impl Told {
+    /// `None`: it is in order, or somebody else is at it.
+    fn tell(&self, vm: &str, report: Option<Report>) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(report) = report else {
+            told.remove(vm);
+            return;
+        };
+        if told.get(vm) != Some(&report) {
+            tracing::warn!(vm, verdict = ?report.verdict, reason = report.reason, "unfinished handover");
+            told.insert(vm.to_owned(), report);
+        }
     }
 }
 

@@ -116,17 +116,15 @@ impl Hosted {
     /// The source's part: a peer asks for a guest that was frozen for it.
     pub(super) fn taken_by(&self, vm: &Vm, peer: &HostName) -> Result<Taken, Refusal> {
         let held = self.held(vm)?.filter(|(_, to)| *to == peer.to_string());
-        if held.is_none() {
-            let name = &vm.name;
-            return Err(refuse(format!(
-                "{name} is not frozen for {peer}: tenure handover freeze {name} --to {peer}"
-            )));
-        }
+        let name = &vm.name;
+        let (handover, _) = held.ok_or_else(|| {
+            refuse(format!("{name} is not frozen for {peer}: tenure handover freeze {name} --to {peer}"))
+        })?;
         let report = {
             let _claim = self.sole(vm)?;
             let link = self.dial(peer.clone());
             link.reconnect().map_err(refuse)?;
-            let home = self.orchestrated(vm, Role::Source, true);
+            let home = self.orchestrated(vm, Role::Source, true).frozen_for(handover);
             let order = Order::new(&vm.name, &peer.to_string());
             hand_over(&home, &link, &peer.to_string(), &order, &Unwatched)
         };
@@ -163,11 +161,7 @@ impl Hosted {
         let last = self.last(vm)?.filter(gone);
         last.ok_or_else(|| refuse(format!("{name} did not leave this host by its last handover")))?;
         let home = self.home(vm, Role::Source);
-        if home.machine().guest() == Guest::Running {
-            return Err(refuse(format!(
-                "{name} runs here, and its registrations are at the other host: stop it"
-            )));
-        }
+        self.is_not_here(vm, home.machine().guest())?;
         let log = BookLog::last(self.journals.open(&vm.name).map_err(refuse)?);
         let log = log.ok_or_else(|| refuse("there is no journal"))?;
         let count = migrate::release(&home, &log, false).map_err(refuse)?;
@@ -194,9 +188,26 @@ impl Hosted {
         Ok(guest.records().iter().find_map(held))
     }
 
+    /// A handover that the record says is under way and no journal carries on. An export that was interrupted says so, and is
+    /// done again by the same export.
+    fn left_frozen(&self, vm: &Vm) -> Result<Option<HandoverId>, Refusal> {
+        if self.last(vm)?.is_some_and(|last| last.is_open()) {
+            return Ok(None);
+        }
+        let guest = self.ledger.guest(&Owner(vm.record().to_owned())).map_err(refuse)?;
+        guest.refresh().map_err(refuse)?;
+        let left = |record: &ledger::Record| {
+            record.handover.filter(|_| record.state == State::Handover && record.doubt.is_none())
+        };
+        Ok(guest.records().iter().find_map(left))
+    }
+
     /// Ends a freeze; nothing where there is none.
     pub(super) fn let_go(&self, vm: &Vm) -> Result<bool, Refusal> {
-        let Some((handover, _)) = self.held(vm)? else { return Ok(false) };
+        let held = self.held(vm)?.map(|(handover, _)| handover);
+        let Some(handover) = held.map_or_else(|| self.left_frozen(vm), |held| Ok(Some(held)))? else {
+            return Ok(false);
+        };
         let ground = self.home(vm, Role::Source).ground(handover.0, Side::Source)?;
         ground.freeze()?;
         ground.settle(End::Kept, &[])?;

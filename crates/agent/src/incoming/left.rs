@@ -7,7 +7,7 @@
 
 use super::Incoming;
 use crate::migrate::leg::{self, Agreed};
-use crate::migrate::{End, Leg, Log, Site, Trouble, alone, remains, talk, units};
+use crate::migrate::{End, Leg, Log, Site, Trouble, alone, release, remains, talk, units};
 use crate::ownership::{Decision, Mark, Marks, OnDoubt, Question, Standing, View};
 use handover::{Side, Verdict};
 use peer::message::{Id, Options, Records, Refusal};
@@ -35,8 +35,8 @@ pub fn resume(
     let own = View { marks: log.marks(), guest: site.machine().guest() };
     let (peer, stays_paused) = (source.map(talk::view), !log.begun().was_running);
     let vouched = word == Word::Vouched;
-    let alone = Standing::alone(Side::Destination, own);
-    let decision = Standing { peer, stays_paused, vouched, ..alone }.decide(OnDoubt::Pause);
+    let standing = Standing { peer, stays_paused, vouched, ..Standing::alone(Side::Destination, own) };
+    let decision = standing.decide(OnDoubt::Pause);
     let left = || Incoming::left(Arc::clone(site), Arc::clone(log));
     match decision {
         Decision::Run | Decision::Over(Side::Destination) => left()?.finish(decision)?,
@@ -48,6 +48,16 @@ pub fn resume(
             if source.is_some_and(|source| nothing_is_left(own.marks, source)) =>
         {
             left()?.end_untouched(source.map(|source| talk::view(source).marks))?;
+            return Ok(Decision::Over(Side::Source));
+        }
+        // What is registered here is nobody's, and no recovery comes any more.
+        Decision::Over(Side::Source) | Decision::RollBack | Decision::StayPaused
+            if source.is_some_and(is_the_sources) =>
+        {
+            standing.allows(Mark::Abort)?;
+            log.mark(Mark::Abort)?;
+            release(&**site, &**log, false)?;
+            left()?.close("kept")?;
             return Ok(Decision::Over(Side::Source));
         }
         // Nothing was changed from here, and as long as this host has not said `taken` the source cannot let the guest go.
@@ -86,6 +96,15 @@ fn nothing_is_left(own: Marks, source: &Records) -> bool {
     let Some(record) = &source.record else { return !own.touched };
     let marks = talk::marks(record);
     marks.has(Mark::Back) && (record.verdict.as_deref() == Some("kept") || !marks.touched)
+}
+
+/// The guest is the source's again, with its registrations proved to be there, and its operator has ended the handover without
+/// this host: no recovery comes for what is left here.
+fn is_the_sources(source: &Records) -> bool {
+    let Some(record) = &source.record else { return false };
+    let marks = talk::marks(record);
+    let back = marks.has(Mark::Abort) && marks.has(Mark::Back) && !marks.has(Mark::Ran);
+    back && record.verdict.as_deref() == Some("released")
 }
 
 impl Incoming {

@@ -3,10 +3,11 @@
 use super::error::Error;
 use super::line::{Begun, Said};
 use super::log::{Handover, Log, header};
+use crate::claim;
 use crate::conduct::{self, NotDurable};
 use crate::ownership::Mark;
 use crate::steps::{Observer, Step, Steps};
-use handover::{Entry, UnitIndex};
+use handover::{Entry, Port, UnitIndex};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -158,6 +159,14 @@ impl Book {
         self.write(Said::Turn(units))
     }
 
+    /// Of the other host's paths to these units it is these from which the guest is claimed.
+    ///
+    /// # Errors
+    /// As [`Book::entries`].
+    pub fn from(&mut self, ports: Vec<(UnitIndex, Port)>) -> Result<(), Error> {
+        self.write(Said::From(ports))
+    }
+
     /// A promise of this host; one that it gave before is not written again.
     ///
     /// # Errors
@@ -230,7 +239,7 @@ impl Book {
 const fn step(said: &Said) -> Step {
     match said {
         Said::Begin(_) => Step::Begin,
-        Said::Entries { .. } => Step::Entries,
+        Said::Entries { .. } | Said::From(_) => Step::Entries,
         Said::Turn(_) => Step::Turn,
         Said::Mark(mark) => Step::Mark(*mark),
         Said::End { .. } => Step::End,
@@ -253,14 +262,31 @@ impl Entries {
     }
 }
 
+impl Entries {
+    fn placed<T: Clone>(&self, of: &[(UnitIndex, T)]) -> Result<Vec<(UnitIndex, T)>, NotDurable> {
+        let place =
+            |(unit, what): &(UnitIndex, T)| Some((*self.units.get(usize::from(unit.0))?, what.clone()));
+        let placed = of.iter().map(place).collect::<Option<Vec<_>>>();
+        placed.ok_or_else(|| NotDurable("an entry of no logical unit".to_owned()))
+    }
+
+    fn with(&self, write: impl FnOnce(&mut Book) -> Result<(), Error>) -> Result<(), NotDurable> {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        write(&mut book).map_err(|error| NotDurable(error.to_string()))
+    }
+}
+
 impl conduct::Journal for Entries {
     fn append(&mut self, round: u64, entries: &[(UnitIndex, Entry)]) -> Result<(), NotDurable> {
-        let place =
-            |(unit, entry): &(UnitIndex, Entry)| Some((*self.units.get(usize::from(unit.0))?, *entry));
-        let entries = entries.iter().map(place).collect::<Option<Vec<_>>>();
-        let entries = entries.ok_or_else(|| NotDurable("an entry of no logical unit".to_owned()))?;
-        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        book.entries(round, entries).map_err(|error| NotDurable(error.to_string()))
+        let entries = self.placed(entries)?;
+        self.with(|book| book.entries(round, entries))
+    }
+}
+
+impl claim::Book for Entries {
+    fn claimed_from(&mut self, ports: &[(UnitIndex, Port)]) -> Result<(), NotDurable> {
+        let ports = self.placed(ports)?;
+        self.with(|book| book.from(ports))
     }
 }
 

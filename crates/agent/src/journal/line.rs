@@ -72,6 +72,8 @@ pub(super) enum Said {
     },
     /// The units go the other way from here on.
     Turn(Vec<UnitIndex>),
+    /// Of the other host's paths the units' are these alone.
+    From(Vec<(UnitIndex, Port)>),
     Mark(Mark),
     End {
         verdict: String,
@@ -91,37 +93,33 @@ pub(super) enum Wrong {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "snake_case", deny_unknown_fields)]
 enum Fields {
-    Begin {
-        handover: String,
-        uuid: String,
-        side: SideName,
-        peer: String,
-        luns: Vec<LunFields>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        method: Option<String>,
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        allow_absence: bool,
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        stays_paused: bool,
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        orchestrated: bool,
-    },
-    Entries {
-        round: u64,
-        entries: Vec<UnitFields>,
-    },
-    Turn {
-        units: Vec<u16>,
-    },
-    Mark {
-        mark: Mark,
-    },
-    End {
-        verdict: String,
-    },
+    Begin(BeginFields),
+    Entries { round: u64, entries: Vec<UnitFields> },
+    Turn { units: Vec<u16> },
+    From { ports: Vec<UnitPort> },
+    Mark { mark: Mark },
+    End { verdict: String },
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BeginFields {
+    handover: String,
+    uuid: String,
+    side: SideName,
+    peer: String,
+    luns: Vec<LunFields>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    method: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    allow_absence: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    stays_paused: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    orchestrated: bool,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum SideName {
     Source,
@@ -169,6 +167,13 @@ pub struct TargetForm {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct UnitPort {
+    unit: u16,
+    port: PortFields,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct UnitFields {
     unit: u16,
     entry: EntryForm,
@@ -192,7 +197,7 @@ impl Said {
 impl Fields {
     fn new(said: &Said) -> Self {
         match said {
-            Said::Begin(begun) => Self::begin(begun),
+            Said::Begin(begun) => Self::Begin(BeginFields::new(begun)),
             Said::Entries { round, entries } => {
                 let fields = |(unit, entry): &(UnitIndex, Entry)| UnitFields {
                     unit: unit.0,
@@ -201,19 +206,42 @@ impl Fields {
                 Self::Entries { round: *round, entries: entries.iter().map(fields).collect() }
             }
             Said::Turn(units) => Self::Turn { units: units.iter().map(|unit| unit.0).collect() },
+            Said::From(ports) => {
+                let one =
+                    |(unit, port): &(UnitIndex, Port)| UnitPort { unit: unit.0, port: PortFields::new(port) };
+                Self::From { ports: ports.iter().map(one).collect() }
+            }
             Said::Mark(mark) => Self::Mark { mark: *mark },
             Said::End { verdict } => Self::End { verdict: verdict.clone() },
         }
     }
 
-    fn begin(begun: &Begun) -> Self {
-        Self::Begin {
+    fn said(self) -> Result<Said, String> {
+        Ok(match self {
+            Self::Begin(fields) => Said::Begin(fields.begun()?),
+            Self::Entries { round, entries } => {
+                let entry = |unit: &UnitFields| {
+                    Ok((UnitIndex(unit.unit), unit.entry.to_entry().map_err(|error| error.to_string())?))
+                };
+                Said::Entries { round, entries: entries.iter().map(entry).collect::<Result<_, String>>()? }
+            }
+            Self::Turn { units } => Said::Turn(units.into_iter().map(UnitIndex).collect()),
+            Self::From { ports } => {
+                let one = |UnitPort { unit, port }| Ok((UnitIndex(unit), port.port()?));
+                Said::From(ports.into_iter().map(one).collect::<Result<_, String>>()?)
+            }
+            Self::Mark { mark } => Said::Mark(mark),
+            Self::End { verdict } => Said::End { verdict },
+        })
+    }
+}
+
+impl BeginFields {
+    fn new(begun: &Begun) -> Self {
+        Self {
             handover: begun.handover.to_string(),
             uuid: begun.uuid.clone(),
-            side: match begun.side {
-                Side::Source => SideName::Source,
-                Side::Destination => SideName::Destination,
-            },
+            side: SideName::new(begun.side),
             peer: begun.peer.clone(),
             luns: begun.luns.iter().map(LunFields::new).collect(),
             method: begun.method.map(|method| method.name().to_owned()),
@@ -223,49 +251,35 @@ impl Fields {
         }
     }
 
-    fn said(self) -> Result<Said, String> {
-        Ok(match self {
-            Self::Begin {
-                handover,
-                uuid,
-                side,
-                peer,
-                luns,
-                method,
-                allow_absence,
-                stays_paused,
-                orchestrated,
-            } => {
-                let handover = HandoverId::from_hex(&handover).ok_or("a handover's id is 32 digits")?;
-                let side = match side {
-                    SideName::Source => Side::Source,
-                    SideName::Destination => Side::Destination,
-                };
-                let luns = luns.into_iter().map(LunFields::lun).collect::<Result<_, _>>()?;
-                let method =
-                    method.map(|name| name.parse::<Method>()).transpose().map_err(|e| e.to_string())?;
-                Said::Begin(Begun {
-                    handover,
-                    uuid,
-                    side,
-                    peer,
-                    luns,
-                    method,
-                    allow_absence,
-                    stays_paused,
-                    orchestrated,
-                })
-            }
-            Self::Entries { round, entries } => {
-                let entry = |unit: &UnitFields| {
-                    Ok((UnitIndex(unit.unit), unit.entry.to_entry().map_err(|error| error.to_string())?))
-                };
-                Said::Entries { round, entries: entries.iter().map(entry).collect::<Result<_, String>>()? }
-            }
-            Self::Turn { units } => Said::Turn(units.into_iter().map(UnitIndex).collect()),
-            Self::Mark { mark } => Said::Mark(mark),
-            Self::End { verdict } => Said::End { verdict },
+    fn begun(self) -> Result<Begun, String> {
+        let method = self.method.map(|name| name.parse::<Method>()).transpose();
+        Ok(Begun {
+            handover: HandoverId::from_hex(&self.handover).ok_or("a handover's id is 32 digits")?,
+            uuid: self.uuid,
+            side: self.side.side(),
+            peer: self.peer,
+            luns: self.luns.into_iter().map(LunFields::lun).collect::<Result<_, _>>()?,
+            method: method.map_err(|error| error.to_string())?,
+            allow_absence: self.allow_absence,
+            stays_paused: self.stays_paused,
+            orchestrated: self.orchestrated,
         })
+    }
+}
+
+impl SideName {
+    const fn new(side: Side) -> Self {
+        match side {
+            Side::Source => Self::Source,
+            Side::Destination => Self::Destination,
+        }
+    }
+
+    const fn side(self) -> Side {
+        match self {
+            Self::Source => Side::Source,
+            Self::Destination => Side::Destination,
+        }
     }
 }
 

@@ -40,7 +40,7 @@ impl fmt::Display for Flaw {
 /// One handover as far as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handover {
-    /// How it began.
+    /// How it began, and from which of the other host's paths it turned out to be.
     pub begun: Begun,
     /// The last entry of each unit that has one.
     pub last: BTreeMap<UnitIndex, Last>,
@@ -118,6 +118,13 @@ impl Handover {
                     *turn = turn.saturating_add(1);
                 }
             }
+            Said::From(ports) => {
+                for (unit, port) in ports {
+                    if let Some(lun) = self.begun.luns.get_mut(usize::from(unit.0)) {
+                        lun.peer = vec![port];
+                    }
+                }
+            }
             Said::Mark(mark) if self.marks.contains(&mark) => {}
             Said::Mark(mark) => self.marks.push(mark),
             Said::End { verdict } => self.verdict = Some(verdict),
@@ -188,6 +195,7 @@ impl Log {
             (Said::Begin(_), Some(_)) => return Err("a handover begins in another"),
             (_, None) => return Err(NONE_OPEN),
             (Said::Entries { entries, .. }, _) => (entries.iter().map(|(unit, _)| *unit).collect(), false),
+            (Said::From(ports), _) => (ports.iter().map(|(unit, _)| *unit).collect(), false),
             (Said::Turn(units), _) => (units.clone(), true),
             (Said::Mark(_) | Said::End { .. }, _) => return Ok(()),
         };

@@ -19,8 +19,9 @@ pub(crate) struct Host<'a> {
     pub(crate) hands: &'a SharedHands,
 }
 
-/// Whether every registration is this host's afterwards, or nobody's.
-pub(crate) fn take_back(agreed: &Agreed, host: &Host<'_>) -> Result<bool, Fail> {
+/// Whether every registration is this host's afterwards, or nobody's. `absence`: what is at the destination may be taken from
+/// there; without, only what this host's own nexuses still have is put in order.
+pub(crate) fn take_back(agreed: &Agreed, host: &Host<'_>, absence: bool) -> Result<bool, Fail> {
     let log = host.log;
     let last = log.last();
     // What had begun to come back was at the destination, unless it came.
@@ -48,6 +49,9 @@ pub(crate) fn take_back(agreed: &Agreed, host: &Host<'_>) -> Result<bool, Fail> 
     let clear = verdicts.iter().all(|verdict| verdict.is_some_and(known));
     if !clear || away.is_empty() {
         return Ok(clear);
+    }
+    if !absence {
+        return Ok(false);
     }
     let one = |unit: &u16| Ok(BackUnit { unit: *unit, nonce: Word(units::nonce()?) });
     let which: Vec<_> = away.iter().map(one).collect::<Result<_, Trouble>>()?;

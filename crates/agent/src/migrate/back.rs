@@ -6,15 +6,14 @@ use super::fail::Fail;
 use super::leg::{self, Agreed};
 use super::machine::{MachineError, Pace, Stage};
 use super::site::{CallError, End, Leg, Link, Log, Site, Trouble, UnitEnd};
-use super::source::{Run, Watch};
-use super::times::Times;
+use super::source::{Handover, Run, Watch};
 use super::{remains, talk, units};
 use crate::conduct::Pause;
-use crate::ownership::{Decision, Guest, Mark, Marks, Question, View};
+use crate::ownership::{Decision, Guest, Mark, Marks, OnDoubt, Question, View};
 use handover::journal::Stage as Entered;
 use handover::{Ending, Group, Side, Verdict as UnitVerdict};
 use peer::message::{BackUnit, Guest as Named, Id, Paths, Records, Recover, Word};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long QEMU may take to let a guest run, or to end a migration.
@@ -82,29 +81,16 @@ impl<'a> Run<'a> {
         };
         let paths = luns.iter().zip(&begun.theirs).map(theirs).collect();
         let agreed = Agreed { offers, paths, options: begun.options.clone(), luns };
-        Ok(Self {
-            site,
-            link,
-            order,
-            watch,
+        let luns = begun.luns.iter().map(LunReport::of).collect();
+        let of = Handover {
             guest: Named { vm: site.vm().to_owned(), uuid: begun.uuid },
             handover: Id(begun.handover),
             was_running: begun.was_running,
-            hands: Arc::new(Mutex::new(ground.hands())),
             ground,
-            luns: begun.luns.iter().map(LunReport::of).collect(),
             agreed,
             log: Some(log),
-            leader: None,
-            leg: Leg::There,
-            places: Vec::new(),
-            verdicts: Vec::new(),
-            open: false,
-            times: Times::default(),
-            commands: Vec::new(),
-            vouched,
-            peer_ended: false,
-        })
+        };
+        Ok(Self { luns, vouched, ..Self::new(site, link, order, watch, of) })
     }
 }
 
@@ -132,7 +118,7 @@ impl Run<'_> {
                 Decision::Finish => self.go_forward(why),
                 Decision::Run => self.resume(verdict, why),
                 Decision::Over(Side::Source) => self.stays(verdict, why),
-                Decision::Over(Side::Destination) => Turn::Over(Box::new(self.gone())),
+                Decision::Over(Side::Destination) => Turn::Over(Box::new(self.gone_there(peer, why))),
                 Decision::StayPaused => Turn::Wait(None),
                 Decision::Ask(question) => Turn::Wait(Some(question)),
             };
@@ -144,6 +130,17 @@ impl Run<'_> {
             }
         }
         self.doubt(why, None)
+    }
+
+    /// The guest is the destination's; if its QEMU there went with it, that is what the operator must hear.
+    fn gone_there(&mut self, peer: Option<View>, why: &str) -> Report {
+        let report = self.gone();
+        if peer.is_none_or(|peer| peer.guest != Guest::Absent) {
+            return report;
+        }
+        let reason =
+            format!("{why}; {}, but its QEMU there is gone: start the guest there again", report.reason);
+        Report { reason, exit: report.exit.max(1), ..report }
     }
 
     /// What the other host says of itself, over a new link if it must be. A new link forgets the replica.
@@ -203,9 +200,12 @@ impl Run<'_> {
         }
         let undone = match self.open {
             true => self.undo(why)?,
-            // It has promised never to run the guest, and closed its journal: it does nothing any more.
-            false if self.peer_ended && peer.is_some_and(|peer| peer.marks.has(Mark::Abort)) => {
-                self.alone()?
+            false if self.given_up_there(peer) => {
+                let allowed = self.vouched || self.order.on_doubt == OnDoubt::Resume;
+                if !self.alone(allowed)? {
+                    return Ok(Turn::Wait(Some(Question::GivenUpThere)));
+                }
+                true
             }
             false => self.recover(why)?,
         };
@@ -214,6 +214,11 @@ impl Run<'_> {
         }
         self.mark(Mark::Back, peer)?;
         Ok(Turn::Again)
+    }
+
+    /// It has promised never to run the guest, and closed its journal: it does nothing any more. That is a peer's word alone.
+    fn given_up_there(&self, peer: Option<View>) -> bool {
+        self.peer_ended && peer.is_some_and(|peer| peer.marks.has(Mark::Abort))
     }
 
     /// Through the replicas as they stand.
@@ -335,17 +340,18 @@ impl Run<'_> {
 
     fn try_take_alone(&mut self) -> Result<bool, Fail> {
         self.mark(Mark::Abort, None)?;
-        let back = self.alone()?;
+        let back = self.alone(true)?;
         if back {
             self.mark(Mark::Back, None)?;
         }
         Ok(back)
     }
 
-    fn alone(&self) -> Result<bool, Fail> {
+    /// `absence`: what is at the destination may be taken, for which the key is unlisted for one command.
+    fn alone(&self, absence: bool) -> Result<bool, Fail> {
         let Some(log) = self.log.clone() else { return Ok(false) };
         let host = super::alone::Host { log: &log, ground: &self.ground, hands: &self.hands };
-        super::alone::take_back(&self.agreed, &host)
+        super::alone::take_back(&self.agreed, &host, absence)
     }
 
     /// Both hosts hold still and the destination has everything: forward is the shorter way.

@@ -6,8 +6,8 @@ use super::site::{End, Last, Leg, Log, Site, Trouble, UnitEnd};
 use crate::conduct::Hands;
 use handover::{Action, CommandId, Method, Outcome, Path, Side, UnitIndex};
 use nexus::unit_attention;
-use scsi::Status;
-use scsi::pr::{Key, request};
+use scsi::pr::{Capabilities, InAction, Key, request};
+use scsi::{Completion, Request, SenseKey, Status};
 use std::time::{Duration, Instant};
 
 /// Unit attentions that one command may meet.
@@ -21,6 +21,7 @@ struct Leftover {
     unit: UnitIndex,
     path: u8,
     key: Key,
+    /// As the handover knew it.
     aptpl: bool,
 }
 
@@ -89,23 +90,62 @@ fn remove(
     left: Leftover,
     owed: &mut Vec<Vec<u8>>,
 ) -> Result<bool, Trouble> {
-    let Leftover { unit, path, key, aptpl } = left;
-    let request = request::register(key, Key::NONE, aptpl);
-    let action = Action::Execute { id: CommandId(0), path: Path { side, index: path }, request };
+    let aptpl = persistence(hands, side, left, owed)?;
+    let ended = send(hands, side, left, &request::register(left.key, Key::NONE, aptpl), owed)?;
+    match ended.status {
+        Status::GOOD => Ok(true),
+        Status::RESERVATION_CONFLICT => Ok(false),
+        _ => Err(left.trouble(&ended)),
+    }
+}
+
+/// APTPL of the whole logical unit as it is now, which every REGISTER sets again; others may have changed it since the handover.
+/// A device that does not tell it has the one that the handover knew.
+fn persistence(
+    hands: &mut dyn Hands,
+    side: Side,
+    left: Leftover,
+    owed: &mut Vec<Vec<u8>>,
+) -> Result<bool, Trouble> {
+    let ended = send(hands, side, left, &request::read(InAction::REPORT_CAPABILITIES, 8), owed)?;
+    let key = ended.decoded_sense().map(|sense| sense.key);
+    match ended.status {
+        Status::GOOD => {
+            let told = Capabilities::parse(&ended.data);
+            Ok(told.map_or(left.aptpl, |capabilities| capabilities.persist_active))
+        }
+        Status::CHECK_CONDITION if key == Some(SenseKey::ILLEGAL_REQUEST) => Ok(left.aptpl),
+        _ => Err(left.trouble(&ended)),
+    }
+}
+
+/// Past unit attentions, which are taken for `owed`.
+fn send(
+    hands: &mut dyn Hands,
+    side: Side,
+    left: Leftover,
+    request: &Request,
+    owed: &mut Vec<Vec<u8>>,
+) -> Result<Completion, Trouble> {
+    let path = Path { side, index: left.path };
+    let action = Action::Execute { id: CommandId(0), path, request: request.clone() };
     for _ in 0..ATTENTIONS {
-        let told = hands.carry_out(&[(unit, action.clone())], Instant::now() + PATIENCE);
+        let told = hands.carry_out(&[(left.unit, action.clone())], Instant::now() + PATIENCE);
         match told.into_iter().next().and_then(|report| report.outcome) {
-            Some(Outcome::Done(ended)) if unit_attention(&ended).is_some() => {
-                owed.extend(unit_attention(&ended).map(crate::ground::sense));
-            }
-            Some(Outcome::Done(ended)) if ended.status.is_good() => return Ok(true),
-            Some(Outcome::Done(ended)) if ended.status == Status::RESERVATION_CONFLICT => return Ok(false),
-            Some(Outcome::Done(ended)) => {
-                let status = crate::drive::words::status(&ended);
-                return Err(Trouble(format!("key {key} on logical unit {}: {status}", unit.0)));
-            }
+            Some(Outcome::Done(ended)) => match unit_attention(&ended) {
+                Some(code) => owed.push(crate::ground::sense(code)),
+                None => return Ok(ended),
+            },
             Some(Outcome::NotSent | Outcome::Unknown) | None => break,
         }
     }
+    let Leftover { unit, key, .. } = left;
     Err(Trouble(format!("logical unit {} did not say whether key {key} is gone: release it again", unit.0)))
+}
+
+impl Leftover {
+    fn trouble(&self, ended: &Completion) -> Trouble {
+        let status = crate::drive::words::status(ended);
+        Trouble(format!("key {} on logical unit {}: {status}", self.key, self.unit.0))
+    }
 }

@@ -3,6 +3,7 @@
 use super::machine::Machine;
 use crate::conduct::{Hands, NotDurable};
 use crate::ownership::{Mark, Marks};
+use handover::known_targets::TargetIdentity;
 use handover::{Entry, Port, Side, UnitIndex, Verdict};
 use peer::message::{Options, Refusal, Reply, Request};
 use scsi::pr::Key;
@@ -18,6 +19,10 @@ pub trait Site: Send + Sync {
     /// Somebody else moves the guest: nobody drives a QEMU.
     fn orchestrated(&self) -> bool {
         false
+    }
+    /// The handover that its record is frozen for already, by the operator.
+    fn frozen_for(&self) -> Option<u128> {
+        None
     }
     /// Its logical units, for one handover in which this host is `side`.
     ///
@@ -67,6 +72,8 @@ pub struct Lun {
     pub ports: Vec<Port>,
     /// Name and ISID are this guest's alone, and the session can be closed for good.
     pub identity_is_ours: bool,
+    /// What the target calls itself, where this host could ask it.
+    pub target: Option<TargetIdentity>,
 }
 
 /// Which way entries are meant.

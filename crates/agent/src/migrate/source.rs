@@ -76,6 +76,16 @@ pub(crate) struct Run<'a> {
     pub(crate) peer_ended: bool,
 }
 
+/// What a migration is of, once both hosts know of it.
+pub(super) struct Handover {
+    pub(super) guest: Named,
+    pub(super) handover: Id,
+    pub(super) was_running: bool,
+    pub(super) ground: Arc<dyn Ground>,
+    pub(super) agreed: Agreed,
+    pub(super) log: Option<Arc<dyn Log>>,
+}
+
 /// Moves a guest, or says why not. It ends with the guest running on one of the two hosts or with a word to the operator.
 pub fn migrate(site: &dyn Site, link: &dyn Link, peer: &str, order: &Order, watch: &dyn Watch) -> Report {
     match Run::open(site, link, peer, order, watch) {
@@ -100,7 +110,7 @@ impl<'a> Run<'a> {
             return Err(Fail::Refused(obstacle.clone()));
         }
         let was_running = was_running(site.machine().guest())?;
-        let handover = Id(units::id()?);
+        let handover = Id(site.frozen_for().map_or_else(units::id, Ok)?);
         let ground = site.ground(handover.0, Side::Source)?;
         let luns = ground.luns();
         let options = Options {
@@ -110,34 +120,41 @@ impl<'a> Run<'a> {
             plan_only: order.plan,
             orchestrated: site.orchestrated(),
         };
-        let guest = Named { vm: site.vm().to_owned(), uuid: identity.uuid.clone() };
-        let offers = units::offer(&luns)?;
-        let open = Open { handover, guest: guest.clone(), luns: offers.clone(), options: options.clone() };
+        let begin = Begin {
+            handover: handover.0,
+            uuid: identity.uuid,
+            side: Side::Source,
+            peer: peer.to_owned(),
+            luns,
+            theirs: Vec::new(),
+            options,
+            nonces: Vec::new(),
+            was_running,
+        };
+        let guest = Named { vm: site.vm().to_owned(), uuid: begin.uuid.clone() };
         let talk = Talk { link, handover };
-        let opened = talk.open(open).map_err(Fail::of_opening)?;
-        let agreed = Agreed { offers, paths: opened.luns, options, luns: luns.clone() };
-        let begin = |agreed: &Agreed| {
-            let theirs = agreed.paths.iter().map(|paths| units::ports(&paths.ports));
-            Ok::<_, Fail>(site.begin(&Begin {
-                handover: handover.0,
-                uuid: identity.uuid,
-                side: Side::Source,
-                peer: peer.to_owned(),
-                luns,
-                theirs: theirs.collect::<Result<_, _>>()?,
-                options: agreed.options.clone(),
-                nonces: agreed.offers.iter().map(|offer| Key(offer.nonce.0)).collect(),
-                was_running,
-            })?)
-        };
-        let begin = || {
-            let settings = agreed.there()?;
-            Ok::<_, Fail>((settings, if order.plan { None } else { Some(begin(&agreed)?) }))
-        };
+        let agreed = agree(talk, &guest, &begin)?;
         // The other host has begun, and this one's journal will not speak of it.
-        let (settings, log) = begin().inspect_err(|_| drop(talk.close("refused")))?;
-        let hands = Arc::new(Mutex::new(ground.hands()));
-        let mut run = Self {
+        let refused = |_: &Fail| drop(talk.close("refused"));
+        let settings = agreed.there().map_err(Fail::from).inspect_err(refused)?;
+        let log = journalled(site, begin, &agreed).inspect_err(refused)?;
+        let open = Handover { guest, handover, was_running, ground, agreed, log };
+        let mut run = Self { open: true, ..Self::new(site, link, order, watch, open) };
+        let places = leg::all(run.agreed.luns.len());
+        run.lead(Group::new(settings), Leg::There, places);
+        Ok(run)
+    }
+
+    /// One whose link has nothing open, and that has done nothing yet.
+    pub(super) fn new(
+        site: &'a dyn Site,
+        link: &'a dyn Link,
+        order: &'a Order,
+        watch: &'a dyn Watch,
+        of: Handover,
+    ) -> Self {
+        let Handover { guest, handover, was_running, ground, agreed, log } = of;
+        Self {
             site,
             link,
             order,
@@ -145,24 +162,21 @@ impl<'a> Run<'a> {
             guest,
             handover,
             was_running,
+            hands: Arc::new(Mutex::new(ground.hands())),
             ground,
-            hands,
             agreed,
             log,
             leader: None,
             leg: Leg::There,
             places: Vec::new(),
             verdicts: Vec::new(),
-            open: true,
+            open: false,
             times: Times::default(),
             luns: Vec::new(),
             commands: Vec::new(),
             vouched: false,
             peer_ended: false,
-        };
-        let places = leg::all(run.agreed.luns.len());
-        run.lead(Group::new(settings), Leg::There, places);
-        Ok(run)
+        }
     }
 
     pub(crate) fn lead(&mut self, group: Option<Group>, leg: Leg, places: Vec<u16>) {
@@ -349,6 +363,26 @@ const fn seen_from_source(leg: Leg, verdict: UnitVerdict) -> UnitVerdict {
         (Leg::Back, UnitVerdict::KeptAtSource { .. }) => UnitVerdict::Moved,
         (_, verdict) => verdict,
     }
+}
+
+/// Opens the handover at the other host.
+fn agree(talk: Talk<'_>, guest: &Named, begin: &Begin) -> Result<Agreed, Fail> {
+    let (luns, options) = (begin.luns.clone(), begin.options.clone());
+    let offers = units::offer(&luns)?;
+    let (handover, guest) = (talk.handover, guest.clone());
+    let open = Open { handover, guest, luns: offers.clone(), options: options.clone() };
+    let opened = talk.open(open).map_err(Fail::of_opening)?;
+    Ok(Agreed { offers, paths: opened.luns, options, luns })
+}
+
+/// The journal of what was agreed; a plan has none.
+fn journalled(site: &dyn Site, begin: Begin, agreed: &Agreed) -> Result<Option<Arc<dyn Log>>, Fail> {
+    if begin.options.plan_only {
+        return Ok(None);
+    }
+    let theirs = agreed.paths.iter().map(|paths| units::ports(&paths.ports)).collect::<Result<_, _>>()?;
+    let nonces = agreed.offers.iter().map(|offer| Key(offer.nonce.0)).collect();
+    Ok(Some(site.begin(&Begin { theirs, nonces, ..begin })?))
 }
 
 fn was_running(guest: Guest) -> Result<bool, Fail> {

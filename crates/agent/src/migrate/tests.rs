@@ -7,6 +7,7 @@ use crate::incoming::Word as Vouch;
 use crate::ownership::{Guest, Mark, OnDoubt};
 use handover::Side;
 use peer::message::{Advance, Recover, Reply, Request, Word};
+use scsi::pr::{Capabilities, InAction, Key, request};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -66,6 +67,19 @@ fn every_failure_before_go_ends_with_the_guest_running_at_the_source_with_all_it
         let what = format!("{fault:?}: {report:#?}");
         assert_eq!((report.verdict, report.exit), (Verdict::Kept, 5), "{what}");
         is_at(&world, Side::Source, &what);
+    }
+}
+
+#[test]
+fn a_guest_whose_new_qemu_dies_at_cont_is_over_at_both_hosts_and_nobody_elses() {
+    let (world, report) = run_with(Fault::DiesAtCont);
+    assert_eq!((report.verdict, report.exit), (Verdict::Moved, 1), "{report:#?}");
+    assert!(report.reason.contains("start the guest there again"), "{}", report.reason);
+    assert!(world.owner() == Some(Side::Destination) && world.held(Side::Destination), "{}", report.reason);
+    assert_eq!(world.guest(Side::Source), Guest::Paused);
+    for side in [Side::Source, Side::Destination] {
+        assert!(world.log(side).is_some_and(|log| log.ended().is_some()), "{side}: {}", report.reason);
+        assert!(!world.is_frozen(side), "{side}");
     }
 }
 
@@ -251,6 +265,106 @@ fn a_destination_agent_that_never_comes_back_leaves_the_guest_paused_or_taken_ba
         }
     }
     assert!(asked > 3, "{asked}");
+}
+
+/// The destination says that it gave up, and has closed its journal; at `at` the link had broken. Gives the source's journal
+/// where the destination has the registrations, and the source none.
+fn ended_by_its_own_word(at: usize) -> Option<(Arc<World>, Wire, Arc<dyn Log>)> {
+    let world = World::new(2, 5);
+    let mut wire = Wire::new(&world);
+    wire.gone_after_cut = true;
+    *lock(&wire.cut) = Some((at, true));
+    run(&world, &wire, &Order { wait: 0, ..order() });
+    *lock(&wire.gone) = false;
+    let open = |side| world.log(side).filter(|log| log.ended().is_none());
+    let (log, there) = (open(Side::Source)?, open(Side::Destination)?);
+    there.mark(Mark::Abort).expect("it is in memory");
+    there.end("released").expect("it is in memory");
+    let away = world.has_all(Side::Destination) && !world.has_all(Side::Source);
+    (away && !Log::marks(&*log).has(Mark::Go)).then_some((world, wire, log))
+}
+
+/// The guest was taken back alone, its source's operator has given up what the destination may have, and then that one is back;
+/// `at` the link had broken. `None` where it has nothing to look after.
+fn released_at_the_source(at: usize) -> Option<(Arc<World>, Wire)> {
+    let world = World::new(2, 5);
+    let mut wire = Wire::new(&world);
+    wire.gone_after_cut = true;
+    *lock(&wire.cut) = Some((at, false));
+    run(&world, &wire, &Order { wait: 0, on_doubt: OnDoubt::Resume, ..order() });
+    let log = world.log(Side::Source).filter(|log| log.ended().is_none())?;
+    world.log(Side::Destination).filter(|log| log.ended().is_none() && Log::marks(&**log).touched)?;
+    Log::marks(&*log).has(Mark::Back).then_some(())?;
+    release(&source(&world), &*log, true).expect("its units can be reached");
+    log.end("released").expect("it is in memory");
+    Some((world, wire))
+}
+
+#[test]
+fn a_destination_that_comes_back_when_its_source_was_released_gives_up_what_it_has_and_ends() {
+    let (mut met, mut left) = (0, 0);
+    for at in 1..messages() {
+        let Some((world, wire)) = released_at_the_source(at) else { continue };
+        left += usize::from(world.has_all(Side::Destination));
+        wire.ask_source();
+        is_at(&world, Side::Source, &format!("message {at}"));
+        assert!(world.log(Side::Destination).is_some_and(|log| log.ended().is_some()), "message {at}");
+        assert!(!world.is_frozen(Side::Destination), "message {at}");
+        met += 1;
+    }
+    assert!(met > 2 && left > 0, "{met} met, {left} had something left");
+}
+
+#[test]
+fn what_is_left_goes_without_a_change_of_the_persistence_that_others_have_set_since() {
+    let mut released = 0;
+    for at in 1..messages() {
+        let world = World::new(2, 5);
+        let mut wire = Wire::new(&world);
+        wire.gone_after_cut = true;
+        *lock(&wire.cut) = Some((at, true));
+        run(&world, &wire, &Order { wait: 0, ..order() });
+        let Some(log) = world.log(Side::Destination).filter(|_| world.has_all(Side::Destination)) else {
+            continue;
+        };
+        assert!(world.send_by_another(0, &request::register(Key::NONE, Key(0xaa), false)), "{at}");
+        let there = Host { world: Arc::clone(&world), side: Side::Destination };
+        assert!(release(&there, &*log, false).is_ok_and(|count| count > 0), "{at}");
+        let told = world.execute(0, Side::Source, &request::read(InAction::REPORT_CAPABILITIES, 8));
+        let told = Capabilities::parse(&told.data).expect("it has REPORT CAPABILITIES");
+        assert!(!told.persist_active, "{at}: others turned it off");
+        released += 1;
+    }
+    assert!(released > 2, "{released}");
+}
+
+#[test]
+fn a_peers_word_alone_takes_no_registration_from_where_it_is() {
+    let mut asked = 0;
+    for at in 1..messages() {
+        let Some((world, wire, log)) = ended_by_its_own_word(at) else { continue };
+        let look = |on_doubt, vouched| {
+            let order = Order { wait: 0, on_doubt, ..order() };
+            resume(&source(&world), &wire, Arc::clone(&log), &order, &Unwatched, vouched)
+                .expect("the units can be reached")
+        };
+        let report = look(OnDoubt::Pause, false);
+        assert_eq!(
+            (report.verdict, world.owner()),
+            (Verdict::InDoubt, Some(Side::Destination)),
+            "{report:?}"
+        );
+        assert!(report.reason.contains("given the handover up"), "{report:?}");
+        let ended = match asked % 3 {
+            0 => look(OnDoubt::Pause, true),
+            1 => look(OnDoubt::Resume, false),
+            _ => abort(&source(&world), &wire, &log, &Unwatched).expect("the units can be reached"),
+        };
+        assert_eq!(ended.verdict, Verdict::Kept, "{ended:?}");
+        is_at(&world, Side::Source, &ended.reason);
+        asked += 1;
+    }
+    assert!(asked > 2, "{asked}");
 }
 
 #[test]

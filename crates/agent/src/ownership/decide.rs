@@ -44,6 +44,8 @@ pub enum Decision {
 pub enum Question {
     /// Before `go`: the guest does not run at the destination; its registrations may be there.
     RegistrationsAway,
+    /// Before `go`: the destination says that it has given up and closed its journal; its registrations may still be there.
+    GivenUpThere,
     /// After `go`: the guest may run at the destination.
     MayRunThere,
     /// The destination has the registrations; whether the source let go is not known.
@@ -61,6 +63,11 @@ impl fmt::Display for Question {
                 "the destination's agent does not answer and may hold the registrations; the guest does not run there. \
                  Start that agent; or, if the guest's QEMU there is gone and nobody starts it again, take the registrations \
                  back without it: tenure handover resume VM --vouch"
+            }
+            Self::GivenUpThere => {
+                "the destination's agent says that it has given the handover up, and does nothing for it any more; the \
+                 registrations may still be there. Only if the guest does not run there and nobody starts it, take them back \
+                 without it, for which the key is unlisted for one command: tenure handover resume VM --vouch"
             }
             Self::MayRunThere => {
                 "the destination's agent does not answer, and the guest may run there. Start that agent; only if the guest \

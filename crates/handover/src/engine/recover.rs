@@ -44,10 +44,12 @@ impl Course {
             self.at = At::End(verdict);
         } else if !self.settings.source_alive && !self.terms.destination_alive {
             self.doubt(Doubt::SourceUnreachable);
+        } else if self.terms.given_back
+            && (!self.terms.destination_alive || self.terms.method == Method::Identity)
+        {
+            self.leave_to_running_guest();
         } else if self.terms.method == Method::Identity {
             self.recover_identity(stage);
-        } else if self.terms.given_back && !self.terms.destination_alive {
-            self.leave_to_running_guest();
         } else {
             self.recover_look();
         }
@@ -191,7 +193,8 @@ impl Course {
     /// The guest runs at the source, and what the destination has of it cannot be removed now. Nothing is asked of the
     /// guest's own nexus, which may have another key by now, or none.
     fn leave_to_running_guest(&mut self) {
-        self.terms.leftover = !self.adopted();
+        // Under *identity* there is one registration, and the guest proved it when it was given back.
+        self.terms.leftover = !self.adopted() && self.terms.method != Method::Identity;
         let verdict = Verdict::KeptAtSource { cause: self.terms.cause, leftover: self.terms.leftover };
         self.finish(Stage::UndoProved, verdict);
     }

@@ -9,6 +9,7 @@ mod progress;
 
 pub use diary::{Answer, Diary, Entry, What};
 
+use crate::orders::Orders;
 use crate::process::wait_for;
 use crate::qemu::qtest::Qtest;
 use crate::qemu::{Gate, Qmp, VirtioScsi};
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of a block of the disk.
 const BLOCK: usize = 512;
@@ -30,6 +31,8 @@ const BLOCKS: u64 = 64;
 const READ_EVERY: u64 = 8;
 /// How long QEMU may take to be there.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Between looks for an order.
+const LOOK: Duration = Duration::from_millis(50);
 /// How long a guest may wait on its destination.
 const PAUSE: Duration = Duration::from_secs(600);
 
@@ -90,7 +93,8 @@ pub fn run(setting: &Setting) -> Result<()> {
 struct Guest {
     disk: VirtioScsi,
     progress: Progress,
-    orders: Orders,
+    orders: Orders<Order>,
+    looked: Instant,
     gate: Arc<Gate>,
     _qmp: Qmp,
 }
@@ -107,7 +111,8 @@ impl Guest {
         let mut disk = adopt(qtest, Arc::clone(&gate))?;
         let progress = Progress::read(disk.memory())?;
         diary.write(What::Begun { came, sequence: progress.written })?;
-        Ok(Self { disk, progress, orders: Orders::new(&setting.orders), gate, _qmp: qmp })
+        let (orders, looked) = (Orders::new(&setting.orders), Instant::now());
+        Ok(Self { disk, progress, orders, looked, gate, _qmp: qmp })
     }
 
     fn go_on(&mut self, diary: &mut Diary) -> Result<()> {
@@ -117,7 +122,7 @@ impl Guest {
                 self.gate.pass(PAUSE)?;
                 diary.write(What::Resumed)?;
             }
-            while let Some((number, order)) = self.orders.next()? {
+            while let Some((number, order)) = self.next_order()? {
                 let ended = self.disk.execute(&order.request())?;
                 diary.write(What::Answered(number, Answer::new(&ended)))?;
             }
@@ -126,6 +131,18 @@ impl Guest {
                 self.read_back(diary)?;
             }
         }
+    }
+
+    /// Looks for one, unless that was done a moment ago: the file is outside the VM.
+    fn next_order(&mut self) -> Result<Option<(usize, Order)>> {
+        if self.looked.elapsed() < LOOK {
+            return Ok(None);
+        }
+        let order = self.orders.next()?;
+        if order.is_none() {
+            self.looked = Instant::now();
+        }
+        Ok(order)
     }
 
     /// Writes the next block. What was being written when the guest left its source is written again.
@@ -166,29 +183,6 @@ fn found(ended: &Completion) -> Option<u64> {
     (ended.status == Status::GOOD && ended.data == block(first)).then_some(first)
 }
 
-/// Orders that are appended to a file.
-struct Orders {
-    path: PathBuf,
-    done: usize,
-}
-
-impl Orders {
-    fn new(path: &Path) -> Self {
-        Self { path: path.into(), done: 0 }
-    }
-
-    /// The next, with its number, if it is there in full.
-    fn next(&mut self) -> Result<Option<(usize, Order)>> {
-        let Ok(text) = std::fs::read_to_string(&self.path) else { return Ok(None) };
-        let Some(line) = text.split_inclusive('\n').nth(self.done).filter(|line| line.ends_with('\n')) else {
-            return Ok(None);
-        };
-        let order = serde_json::from_str(line).context("an order")?;
-        self.done += 1;
-        Ok(Some((self.done - 1, order)))
-    }
-}
-
 fn patiently(path: &Path) -> Result<UnixStream> {
     let stream = wait_for(PATIENCE, || UnixStream::connect(path).ok());
     stream.with_context(|| format!("{}: nobody listens", path.display()))
@@ -197,7 +191,6 @@ fn patiently(path: &Path) -> Result<UnixStream> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write as _;
 
     #[test]
     fn a_block_is_known_by_its_content_and_a_torn_one_is_not() {
@@ -206,21 +199,6 @@ mod tests {
         ended.data[BLOCK - 1] ^= 1;
         assert_eq!(found(&ended), None);
         assert_eq!(found(&Completion { status: Status::BUSY, ..Completion::good(block(7)) }), None);
-    }
-
-    #[test]
-    fn orders_come_once_each_and_half_a_line_is_waited_for() {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        let order = Order::new(&Request { cdb: vec![0; 6], data: DataPhase::In(8) });
-        let line = serde_json::to_string(&order).unwrap();
-        let mut orders = Orders::new(file.path());
-        assert!(orders.next().unwrap().is_none());
-        let (half, rest) = line.split_at(5);
-        file.write_all(half.as_bytes()).unwrap();
-        assert!(orders.next().unwrap().is_none());
-        writeln!(file, "{rest}").unwrap();
-        assert_eq!(orders.next().unwrap(), Some((0, order)));
-        assert!(orders.next().unwrap().is_none());
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //! How it moves is a [`Way`]: `tenure migrate`, or by hand, which tests the lab itself: the right way must be let pass and
 //! the naive one found out.
 
+use super::blow::{self, Blow, Event};
 use super::scenario::{Fate, Scenario};
+use super::strike::Struck;
 use super::{Hosts, INCOMING, Name, PATIENCE, PROGRAM, Seat, agents, guest, initiator};
-use crate::judge::{Violation, judge};
+use crate::judge::{Violation, judge, judge_turn};
 use crate::process::wait_for;
 use crate::watch::{Sight, Watch};
 use anyhow::{Context, Result, ensure};
@@ -14,7 +16,7 @@ use scsi::pr::ReservationType;
 use std::time::{Duration, Instant};
 
 /// Blocks that are written before and after each move.
-const BLOCKS: usize = 20;
+pub(super) const BLOCKS: usize = 20;
 
 /// How a guest moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -42,6 +44,9 @@ pub struct Course {
     /// How often it moves: there, back, there…
     #[arg(long, default_value_t = 20)]
     pub moves: u32,
+    /// Move it once, and let something happen at a step: EVENT/HOST/WHEN/STEP/NTH, as in destination-qemu/source/after/mark-taken/1
+    #[arg(long, value_name = "BLOW", conflicts_with = "moves")]
+    pub strike: Option<Blow>,
 }
 
 /// What came of a course.
@@ -49,6 +54,10 @@ pub struct Course {
 pub struct Ran {
     /// What happened, in a line.
     pub told: String,
+    /// How often the guest was to move.
+    pub moves: u32,
+    /// How often the third initiator looked.
+    pub looks: u64,
     /// The promises that were broken.
     pub broken: Vec<Violation>,
 }
@@ -77,10 +86,10 @@ impl Ran {
 }
 
 /// Where the guest is, and all that it told.
-struct Guest {
-    at: Name,
-    seat: Seat,
-    diaries: Vec<Vec<crate::guest::Entry>>,
+pub(super) struct Guest {
+    pub(super) at: Name,
+    pub(super) seat: Seat,
+    pub(super) diaries: Vec<Vec<crate::guest::Entry>>,
 }
 
 impl Hosts {
@@ -90,35 +99,80 @@ impl Hosts {
     /// If something failed and no promise was broken before, which would say more.
     pub fn run_course(&mut self, course: &Course) -> Result<Ran> {
         let fate = course.scenario.fate();
-        ensure!(fate == Fate::Moves || course.way == Way::Agents, "by hand nothing is refused");
+        let by_agents = course.way == Way::Agents;
+        ensure!(fate == Fate::Moves || by_agents, "by hand nothing is refused");
+        ensure!(
+            course.strike.is_none() || by_agents && fate == Fate::Moves,
+            "nothing else may happen in such a course"
+        );
         self.clean()?;
         let mut guest = self.begin(course)?;
         self.set_up(course.scenario, course.kind, &mut guest.seat)?;
         let watch = Watch::begin(|number| self.log_in("watcher", number))?;
         let begun = Instant::now();
-        let moved = (1..=course.moves).try_for_each(|number| {
-            self.move_guest(course, &mut guest, number).with_context(|| format!("move {number}"))
-        });
+        let moved = match &course.strike {
+            Some(blow) => self.strike(&mut guest, course.reservation()?, blow, &watch).map(Some),
+            None => self.move_often(course, &mut guest).map(|()| None),
+        };
         let took = begun.elapsed();
         let seen = watch.end().context("the watcher")?;
         guest.diaries.push(guest.seat.diary()?);
         self.hosts.iter_mut().try_for_each(super::Host::vacate)?;
+        if course.strike.is_some() {
+            let struck = moved?.context("nothing happened")?;
+            return Ok(Ran {
+                broken: course.judge(&struck, &seen, &guest),
+                ..course.ran(took, &seen, &guest)
+            });
+        }
         let promise = course.scenario.promise(course.kind);
         let broken = judge(&promise, &seen, &guest.diaries, &initiator(guest.at.as_str()));
         if broken.is_empty() {
             moved?;
         }
-        Ok(Ran { told: course.told(took, &seen, &guest), broken })
+        Ok(Ran { broken, ..course.ran(took, &seen, &guest) })
+    }
+
+    /// Moves a guest by agents that tell each step, and gives the death of everybody after each line of their journals.
+    ///
+    /// # Errors
+    /// If it does not move.
+    pub fn deaths(&mut self) -> Result<Vec<Blow>> {
+        let kind = ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY;
+        let (way, scenario) = (Way::Agents, Scenario::Holder);
+        let course = Course { way, scenario, kind, moves: 1, strike: None };
+        self.clean()?;
+        self.start_agents(true)?;
+        let mut guest = self.seat_first(Some(agents::HELPER))?;
+        self.set_up(scenario, kind, &mut guest.seat)?;
+        self.move_often(&course, &mut guest)?;
+        self.hosts.iter_mut().try_for_each(super::Host::vacate)?;
+        let mut blows = Vec::new();
+        for name in Name::ALL {
+            blows.extend(blow::deaths(name, &self.leash(name)?.told()?));
+        }
+        ensure!(!blows.is_empty(), "no agent told anything");
+        Ok(blows)
+    }
+
+    fn move_often(&mut self, course: &Course, guest: &mut Guest) -> Result<()> {
+        (1..=course.moves).try_for_each(|number| {
+            self.move_guest(course, guest, number).with_context(|| format!("move {number}"))
+        })
     }
 
     fn begin(&mut self, course: &Course) -> Result<Guest> {
         let helper = match course.way {
             Way::Agents => {
-                self.start_agents()?;
+                self.start_agents(course.strike.is_some())?;
                 Some(agents::HELPER)
             }
             Way::Hand | Way::Naive => None,
         };
+        self.seat_first(helper)
+    }
+
+    fn seat_first(&mut self, helper: Option<&str>) -> Result<Guest> {
         let seat = self.host(Name::A).seat("0", false, helper)?;
         seat.wait_written(BLOCKS)?;
         Ok(Guest { at: Name::A, seat, diaries: Vec::new() })
@@ -205,13 +259,35 @@ fn arrives(fate: Fate, old: &Seat, new: &Seat) -> Result<bool> {
 }
 
 impl Course {
-    fn told(&self, took: Duration, seen: &[Vec<Sight>], guest: &Guest) -> String {
-        let sights: u64 = seen.iter().flatten().map(|sight| sight.times).sum();
-        let blocks = guest.diaries.iter().flatten().filter(|entry| guest::is_write(entry)).count();
-        let each = took.as_secs_f64() / f64::from(self.moves.max(1));
-        let Self { scenario, moves, .. } = self;
+    /// The reservation that somebody has.
+    fn reservation(&self) -> Result<ReservationType> {
+        self.scenario.kind(self.kind).context("nothing is reserved")
+    }
+
+    /// Against what was promised before and after it happened.
+    fn judge(&self, struck: &Struck, seen: &[Vec<Sight>], guest: &Guest) -> Vec<Violation> {
+        let before = self.scenario.promise(self.kind);
+        let (end, diaries) = (initiator(guest.at.as_str()), &guest.diaries);
+        let after = match self.strike.as_ref().map(|blow| blow.event) {
+            Some(Event::Fence) => self.scenario.promise_of_fenced(self.kind),
+            Some(Event::Stir) => before.clone(),
+            _ => return judge(&before, seen, diaries, &end),
+        };
+        judge_turn([&before, &after], &struck.during, seen, diaries, &end)
+    }
+
+    fn ran(&self, took: Duration, seen: &[Vec<Sight>], guest: &Guest) -> Ran {
+        let looks = seen.iter().flatten().map(|sight| sight.times).sum();
+        let writes = guest.diaries.iter().flatten().filter(|entry| guest::is_write(entry)).count();
+        let moves = if self.strike.is_some() { 1 } else { self.moves };
+        let each = took.as_secs_f64() / f64::from(moves.max(1));
+        let scenario = self.scenario;
         let kind =
             scenario.kind(self.kind).map_or_else(|| "no reservation".to_owned(), |kind| kind.to_string());
-        format!("{scenario:?}, {kind}: {moves} moves, {each:.1} s each, {blocks} writes, {sights} looks")
+        let told = match &self.strike {
+            None => format!("{scenario:?}, {kind}: {moves} moves, {each:.1} s each"),
+            Some(blow) => format!("{scenario:?}, {kind}, {blow}: ends at {}, {each:.1} s", guest.at.as_str()),
+        };
+        Ran { told: format!("{told}, {writes} writes, {looks} looks"), moves, looks, broken: Vec::new() }
     }
 }

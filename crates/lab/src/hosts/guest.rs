@@ -2,14 +2,13 @@
 
 use super::{Host, PATIENCE, PROGRAM};
 use crate::guest::{Diary, Entry, Order, What};
+use crate::orders;
 use crate::process::wait_for;
 use crate::qemu::qtest::hex;
 use anyhow::{Context, Result};
 use nexus::{Nexus, TransportError};
 use rustix::process::Signal;
 use scsi::{Completion, Request};
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,6 +64,12 @@ impl Host {
     /// If the VM is gone.
     pub fn vacate(&mut self) -> Result<()> {
         std::mem::take(&mut self.seated).into_iter().try_for_each(|program| self.end(program))
+    }
+
+    /// Kills QEMU and leaves its guest to find that out.
+    pub(super) fn kill_qemu(&mut self) -> Result<()> {
+        let qemu = self.seated.first().copied().context("there is no QEMU")?;
+        self.end(qemu)
     }
 
     /// Kills a program of this host's VM, and waits until it is gone.
@@ -125,9 +130,7 @@ impl Seat {
     }
 
     fn order(&mut self, request: &Request) -> Result<Completion> {
-        let mut line = serde_json::to_string(&Order::new(request))?;
-        line.push('\n');
-        OpenOptions::new().create(true).append(true).open(&self.orders)?.write_all(line.as_bytes())?;
+        orders::give(&self.orders, &Order::new(request))?;
         let number = self.ordered;
         self.ordered += 1;
         let answered = || {

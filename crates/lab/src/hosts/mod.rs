@@ -6,12 +6,16 @@
 
 mod agents;
 pub mod attach;
+mod blow;
 mod course;
 mod guest;
+pub mod leash;
 mod plain;
 mod scenario;
+mod strike;
 
 pub use agents::Daemons;
+pub use blow::{Blow, Event};
 pub use course::{Course, Ran, Way};
 pub use guest::{DIRECTORY, Seat};
 pub use scenario::{Fate, Scenario};
@@ -41,7 +45,7 @@ const INCOMING: &str = "tcp:0.0.0.0:4444";
 /// The part of the lab that runs in a VM.
 const PROGRAM: &str = "/lab/programs/tenure-lab";
 const STORAGE_PROGRAMS: &[&str] = &["tenure-lab", "tenure"];
-const HOST_PROGRAMS: &[&str] = &["tenure-lab", "tenure", "tenure-pr-helper"];
+const HOST_PROGRAMS: &[&str] = &["tenure-lab", "tenure", "tenure-pr-helper", "agent-on-a-leash"];
 /// Unit attentions that may stand before an answer.
 const ATTENTIONS: usize = 8;
 /// Who may log in from outside the hosts.
@@ -110,6 +114,10 @@ pub struct Host {
     pub daemons: Option<Daemons>,
     /// QEMU and what drives it.
     seated: Vec<u32>,
+    /// Of its agent, if that is on one.
+    leash: Option<leash::Leash>,
+    /// Agents that were started here.
+    started: u32,
 }
 
 /// Everything, until this value is dropped.
@@ -271,5 +279,7 @@ fn attach_one(name: Name, mut vm: Vm) -> Result<Host> {
         disk: told.trim().into(),
         daemons: None,
         seated: Vec::new(),
+        leash: None,
+        started: 0,
     })
 }

@@ -1,20 +1,22 @@
 //! What the logical unit is like before a guest moves (the scenarios of a handover), and what the guest is promised then.
 
+use super::agents::HELPER;
+use super::course::BLOCKS;
 use super::{Hosts, Name, Seat, initiator};
-use crate::judge::Promise;
+use crate::judge::{Promise, Standing};
 use crate::watch::Registration;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use nexus::{Nexus, retry_unit_attention};
 use scsi::pr::request::{clear, preempt, register, register_and_ignore, release, reserve};
-use scsi::pr::{Key, ReservationType};
-use scsi::{Request, Status};
+use scsi::pr::{BasicParameters, Key, OutAction, PrOutCdb, ReservationType, Scope};
+use scsi::{DataPhase, Request, Status};
 use std::time::Duration;
 
 /// The guest's key.
 pub(super) const KEY: Key = Key(0xA1);
 /// The key of another member of its cluster.
-const MEMBER: Key = Key(0xC1);
+pub(super) const MEMBER: Key = Key(0xC1);
 /// The key of another guest on the destination.
 const OTHER: Key = Key(0xB2);
 /// Nobody's key.
@@ -45,6 +47,12 @@ pub enum Scenario {
     Attention,
     /// As holder; another guest is registered by the destination's nexus.
     Occupied,
+    /// As holder; the guest's own key is registered by the destination's nexus as well.
+    AlreadyThere,
+    /// As holder, of a guest whose QEMU was started anew since.
+    Restarted,
+    /// As holder, after PERSISTENT RESERVE OUT with parameter lists of every length that is too short.
+    ShortLists,
     /// The guest was preempted by the member.
     Fenced,
 }
@@ -74,7 +82,7 @@ impl Fate {
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Holder,
         Self::Member,
         Self::MemberForAll,
@@ -84,6 +92,9 @@ impl Scenario {
         Self::WrongType,
         Self::Attention,
         Self::Occupied,
+        Self::AlreadyThere,
+        Self::Restarted,
+        Self::ShortLists,
         Self::Fenced,
     ];
 
@@ -130,13 +141,34 @@ impl Scenario {
             kind,
             aptpl: true,
             foreign,
-            fenced: self == Self::Fenced,
+            guest: if self == Self::Fenced { Standing::Fenced } else { Standing::Member },
             blind: BLIND,
         }
     }
 }
 
+impl Scenario {
+    /// What is promised from the moment on at which the member has preempted the guest.
+    pub(super) fn promise_of_fenced(self, wanted: ReservationType) -> Promise {
+        let before = self.promise(wanted);
+        let holds = before.kind;
+        let foreign = before.foreign.into_iter().map(|one| match one.key {
+            MEMBER => Registration { holds, ..one },
+            _ => one,
+        });
+        Promise { guest: Standing::FencedInMove, foreign: foreign.collect(), ..before }
+    }
+}
+
 impl Hosts {
+    /// Another guest is in the old one's place, by the same nexus.
+    fn restart(&mut self, guest: &mut Seat) -> Result<()> {
+        let host = self.host(Name::A);
+        let helper = host.daemons.is_some().then_some(HELPER);
+        *guest = host.seat("again", false, helper)?;
+        guest.wait_written(BLOCKS)
+    }
+
     /// Leaves nobody registered.
     pub(super) fn clean(&self) -> Result<()> {
         let session = self.log_in("member", 1)?;
@@ -162,7 +194,8 @@ impl Hosts {
                 _ => good(guest, &reserve(KEY, kind)),
             }?;
         }
-        let destination = |hosts: &mut Self| hosts.pr(Name::B, &["register", "--new-key", "0xb2", "--aptpl"]);
+        let destination =
+            |hosts: &mut Self, key| hosts.pr(Name::B, &["register", "--new-key", key, "--aptpl"]);
         match scenario {
             Scenario::SharedKey => {
                 let bystander = self.log_in("bystander", 1)?;
@@ -170,9 +203,12 @@ impl Hosts {
             }
             Scenario::WrongKey => refused(guest, &register(WRONG, KEY, true)),
             Scenario::WrongType => refused(guest, &release(KEY, other(wanted))),
-            Scenario::Occupied => destination(self),
+            Scenario::Occupied => destination(self, "0xb2"),
+            Scenario::AlreadyThere => destination(self, "0xa1"),
+            Scenario::Restarted => self.restart(guest),
+            Scenario::ShortLists => (0..LIST).try_for_each(|length| short_list(guest, length)),
             Scenario::Attention => {
-                destination(self)?;
+                destination(self, "0xb2")?;
                 good(&mut member, &preempt(MEMBER, OTHER, wanted))
             }
             Scenario::Fenced => good(&mut member, &preempt(MEMBER, KEY, wanted)),
@@ -180,6 +216,20 @@ impl Hosts {
         }
         .with_context(|| format!("{scenario:?}"))
     }
+}
+
+/// Bytes of a parameter list of PERSISTENT RESERVE OUT.
+const LIST: usize = 24;
+
+/// It must be answered, and change nothing.
+fn short_list(guest: &mut Seat, length: usize) -> Result<()> {
+    let whole = BasicParameters { reservation_key: KEY, service_action_key: WRONG, ..Default::default() };
+    let list: Vec<u8> = whole.to_bytes().into_iter().take(length).collect();
+    let (action, kind, scope) = (OutAction::REGISTER, ReservationType(0), Scope::LOGICAL_UNIT);
+    let parameter_list_length = u32::try_from(length)?;
+    let cdb = PrOutCdb { action, scope, kind, parameter_list_length, control: 0 };
+    let data = if list.is_empty() { DataPhase::None } else { DataPhase::Out(list) };
+    send(guest, &Request { cdb: cdb.to_bytes().to_vec(), data }).map(drop)
 }
 
 /// A type that is not this one.
@@ -192,7 +242,7 @@ fn other(kind: ReservationType) -> ReservationType {
 }
 
 /// Sends a command that must be GOOD.
-fn good(nexus: &mut dyn Nexus, request: &Request) -> Result<()> {
+pub(super) fn good(nexus: &mut dyn Nexus, request: &Request) -> Result<()> {
     let status = send(nexus, request)?;
     ensure!(status == Status::GOOD, "{:02x?}: {status}", request.cdb);
     Ok(())

@@ -12,7 +12,19 @@ use crate::guest::Entry;
 use crate::watch::{Registration, Seen, Sight};
 use scsi::pr::{Key, Reservation, ReservationType};
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
+
+/// Whether the guest is registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// All the time.
+    Member,
+    /// It was fenced: at no time.
+    Fenced,
+    /// It was fenced in the course of a move: not in the end. For the time of a proof the destination may have registered it.
+    FencedInMove,
+}
 
 /// What must be true all the time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +39,8 @@ pub struct Promise {
     pub aptpl: bool,
     /// Everybody else who is registered.
     pub foreign: Vec<Registration>,
-    /// The guest was fenced before: it must not be registered any more.
-    pub fenced: bool,
+    /// Whether the guest is registered.
+    pub guest: Standing,
     /// The longest time without an answer of the target after which the watch still proves something.
     pub blind: Duration,
 }
@@ -56,6 +68,10 @@ pub enum Violation {
     Blind(Duration, Duration),
     /// A command of the guest's was not GOOD: sequence number and status.
     Refused(u64, u8),
+    /// A guest that was fenced, and had found it out, could write again.
+    Wrote(u64),
+    /// A guest that was fenced has not found it out.
+    NotRefused,
     /// A block was not what had been written last.
     Lost(u64, Option<u64>),
     /// The guest did not go on where it had stopped: from one sequence number to another.
@@ -80,6 +96,8 @@ impl fmt::Display for Violation {
                 write!(f, "before {:.3} s: nothing was seen for {blind:?}", to.as_secs_f64())
             }
             Self::Refused(sequence, status) => write!(f, "block {sequence}: status {status:#04x}"),
+            Self::Wrote(sequence) => write!(f, "block {sequence}: a fenced guest could write it"),
+            Self::NotRefused => f.write_str("a fenced guest could write to the end"),
             Self::Lost(sequence, found) => write!(f, "block {sequence}: found {found:?}"),
             Self::Jump(from, to) => write!(f, "from block {from} to {to}"),
         }
@@ -89,20 +107,40 @@ impl fmt::Display for Violation {
 /// All violations; `end` is the host where the guest must be registered in the end.
 #[must_use]
 pub fn judge(promise: &Promise, seen: &[Vec<Sight>], diaries: &[Vec<Entry>], end: &str) -> Vec<Violation> {
-    let mut found: Vec<Violation> = Vec::new();
-    for sights in seen {
-        found.extend(sights.iter().flat_map(|sight| promise.judge(sight)));
-        found.extend(promise.blind(sights));
-    }
-    found.extend(promise.end(seen, end));
-    // What a fenced guest writes is refused.
-    if !promise.fenced {
-        found.extend(guest::judge(diaries));
-    }
+    let mut found: Vec<Violation> = seen.iter().flatten().flat_map(|sight| promise.judge(sight)).collect();
+    found.extend(promise.whole(seen, diaries, end));
+    found
+}
+
+/// The same where something happened from outside, after which another promise holds. While it happened none did.
+#[must_use]
+pub fn judge_turn(
+    [before, after]: [&Promise; 2],
+    happened: &Range<Duration>,
+    seen: &[Vec<Sight>],
+    diaries: &[Vec<Entry>],
+    end: &str,
+) -> Vec<Violation> {
+    let early = seen.iter().flatten().filter(|sight| sight.first < happened.start);
+    let late = seen.iter().flatten().filter(|sight| sight.last > happened.end);
+    let mut found: Vec<Violation> = early.flat_map(|sight| before.judge(sight)).collect();
+    found.extend(late.flat_map(|sight| after.judge(sight)));
+    found.extend(after.whole(seen, diaries, end));
     found
 }
 
 impl Promise {
+    /// What is not about a single sight.
+    fn whole(&self, seen: &[Vec<Sight>], diaries: &[Vec<Entry>], end: &str) -> Vec<Violation> {
+        let mut found: Vec<Violation> = seen.iter().flat_map(|sights| self.blind(sights)).collect();
+        found.extend(self.end(seen, end));
+        found.extend(match self.guest {
+            Standing::Member => guest::judge(diaries),
+            Standing::Fenced | Standing::FencedInMove => guest::judge_fenced(diaries),
+        });
+        found
+    }
+
     fn judge(&self, sight: &Sight) -> Vec<Violation> {
         match &sight.seen {
             Seen::Keys(keys) => self.keys(sight.from, keys),
@@ -127,9 +165,9 @@ impl Promise {
 
     /// The guest is registered, or must not be.
     const fn registered(&self, at: Duration, there: bool) -> Option<Violation> {
-        match (there, self.fenced) {
-            (false, false) => Some(Violation::KeyGap(at)),
-            (true, true) => Some(Violation::Unfenced(at)),
+        match (there, self.guest) {
+            (false, Standing::Member) => Some(Violation::KeyGap(at)),
+            (true, Standing::Fenced) => Some(Violation::Unfenced(at)),
             _ => None,
         }
     }
@@ -198,9 +236,10 @@ impl Promise {
             .filter(|one| self.hosts.contains(&one.port) && !self.foreign.contains(one))
             .cloned()
             .collect();
+        let member = self.guest == Standing::Member;
         let right = match ours.as_slice() {
-            [] => self.fenced,
-            [one] => !self.fenced && one.port == end && one.key == self.key,
+            [] => !member,
+            [one] => member && one.port == end && one.key == self.key,
             _ => false,
         };
         (!right).then_some(Violation::End(ours))

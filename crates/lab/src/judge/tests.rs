@@ -19,7 +19,7 @@ fn promise() -> Promise {
         kind: Some(KIND),
         aptpl: true,
         foreign: vec![of("member", MEMBER, None)],
-        fenced: false,
+        guest: Standing::Member,
         blind: Duration::from_millis(100),
     }
 }
@@ -28,6 +28,8 @@ fn sights(seen: Vec<Seen>) -> Vec<Sight> {
     let at = Duration::from_millis;
     let sight = |(number, seen): (u64, Seen)| Sight {
         from: at(number * 10),
+        first: at(number * 10 + 1),
+        last: at(number * 10 + 8),
         to: at(number * 10 + 9),
         times: 3,
         blind: at(9),
@@ -205,7 +207,8 @@ fn a_guest_that_forgot_what_it_wrote_is_found() {
 
 #[test]
 fn a_fenced_guest_that_comes_back_is_found_and_one_that_does_not_is_let_pass() {
-    let fenced = Promise { fenced: true, foreign: vec![of("member", MEMBER, Some(KIND))], ..promise() };
+    let fenced =
+        Promise { guest: Standing::Fenced, foreign: vec![of("member", MEMBER, Some(KIND))], ..promise() };
     let member = || of("member", MEMBER, Some(KIND));
     let gone = vec![Seen::Registrations(vec![member()]), Seen::Keys(vec![MEMBER]), held(KIND, MEMBER)];
     // What it writes is refused.
@@ -216,10 +219,49 @@ fn a_fenced_guest_that_comes_back_is_found_and_one_that_does_not_is_let_pass() {
         Seen::Registrations(vec![of("b", KEY, None), member()]),
         Seen::Registrations(vec![member()]),
     ];
-    let found = judge(&fenced, &[sights(back)], &[], "b");
+    let found = judge(&fenced, &[sights(back)], &refused, "b");
     let unfenced = |one: &&Violation| matches!(one, Violation::Unfenced(_));
     assert_eq!(found.iter().filter(unfenced).count(), 2, "{found:?}");
     let last =
         judge(&fenced, &[sights(vec![Seen::Registrations(vec![of("b", KEY, None), member()])])], &[], "b");
     assert!(last.iter().any(|one| matches!(one, Violation::End(_))), "{last:?}");
+}
+
+/// A guest that is fenced from 20 ms to 29 ms, and what is seen of it: every 10 ms something.
+fn fenced_in_move(seen: Vec<Seen>, diaries: &[Vec<Entry>]) -> Vec<Violation> {
+    let after = Promise {
+        guest: Standing::FencedInMove,
+        foreign: vec![of("member", MEMBER, Some(KIND))],
+        ..promise()
+    };
+    let happened = Duration::from_millis(20)..Duration::from_millis(29);
+    judge_turn([&promise(), &after], &happened, &[sights(seen)], diaries, "b")
+}
+
+#[test]
+fn a_guest_that_is_fenced_in_its_move_may_be_listed_for_a_proof_and_not_in_the_end() {
+    let holds = |port: &str, key| of(port, key, Some(KIND));
+    let seen = |end: Vec<Registration>| {
+        let start = vec![holds("a", KEY), of("member", MEMBER, None)];
+        let proof = vec![of("b", KEY, None), holds("member", MEMBER)];
+        [start.clone(), start, vec![of("c", Key(5), None)], proof, end].map(Seen::Registrations).into()
+    };
+    let refused = |sequence| What::Wrote(sequence, answer(0x18, &[]));
+    let diaries = [diary(vec![wrote(1)]), diary(vec![refused(2), refused(3)])];
+    assert_eq!(fenced_in_move(seen(vec![holds("member", MEMBER)]), &diaries), []);
+    let back = vec![of("b", KEY, None), holds("member", MEMBER)];
+    assert!(matches!(fenced_in_move(seen(back), &diaries).as_slice(), [Violation::End(_)]));
+    let lost = vec![Seen::Registrations(vec![of("member", MEMBER, None)]); 5];
+    let found = fenced_in_move(lost, &diaries);
+    assert!(found.contains(&Violation::KeyGap(Duration::ZERO)), "before it {found:?}");
+}
+
+#[test]
+fn a_fenced_guest_that_writes_again_or_never_finds_out_is_found() {
+    let fenced = Promise { guest: Standing::Fenced, foreign: Vec::new(), ..promise() };
+    let judged = |what| judge(&fenced, &[], &[diary(what)], "b");
+    let refused = || What::Wrote(2, answer(0x18, &[]));
+    assert_eq!(judged(vec![wrote(1), refused(), wrote(3)]), [Violation::Wrote(3)]);
+    assert_eq!(judged(vec![wrote(1), wrote(2)]), [Violation::NotRefused]);
+    assert_eq!(judged(vec![wrote(1), wrote(5), refused()]), [Violation::Jump(1, 5)]);
 }

@@ -64,10 +64,10 @@ pub struct Said {
 
 /// A listener that ends, and with it the thread that serves it, when this is dropped.
 #[derive(Debug)]
-struct Listening(UnixStream);
+pub(crate) struct Listening(UnixStream);
 
 impl Listening {
-    fn of(listener: &UnixListener) -> Result<Self> {
+    pub(crate) fn of(listener: &UnixListener) -> Result<Self> {
         // The call that wakes an accept(2) is the same for listeners and streams.
         Ok(Self(UnixStream::from(OwnedFd::from(listener.try_clone()?))))
     }

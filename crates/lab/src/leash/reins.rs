@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -38,7 +39,7 @@ struct Wanted {
 
 #[derive(Debug, Default)]
 struct Book {
-    told: Vec<Said>,
+    told: Vec<(u64, Said)>,
     wanted: Option<Wanted>,
 }
 
@@ -100,9 +101,10 @@ impl Reins {
         }
     }
 
-    /// Everything that was told since the agent was last to be stopped.
+    /// Everything that was told since the agent was last to be stopped, each with a number that is higher the later it came, over all reins of
+    /// this process.
     #[must_use]
-    pub fn told(&self) -> Vec<Said> {
+    pub fn told(&self) -> Vec<(u64, Said)> {
         self.book().told.clone()
     }
 }
@@ -123,10 +125,11 @@ fn follow(stream: UnixStream, book: &Mutex<Book>, held: &Sender<Held>, look: &dy
 
 /// Writes it down; whether the agent is to stand there.
 fn note(book: &mut Book, said: &Said) -> bool {
-    book.told.push(said.clone());
+    static ORDER: AtomicU64 = AtomicU64::new(0);
+    book.told.push((ORDER.fetch_add(1, Ordering::SeqCst), said.clone()));
     let Some(wanted) = &book.wanted else { return false };
     let same = |told: &&Said| told.when == wanted.when && told.step == wanted.step;
-    let stop = same(&said) && book.told.iter().filter(same).count() == wanted.nth;
+    let stop = same(&said) && book.told.iter().map(|(_, told)| told).filter(same).count() == wanted.nth;
     if stop {
         book.wanted = None;
     }

@@ -8,6 +8,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+/// What the operator says where a host will not be back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Word {
+    /// `tenure handover resume --vouch`; and where that leaves it in doubt, the other.
+    Vouch,
+    /// `tenure handover abort --release`.
+    Release,
+}
+
 /// Who dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Victim {
@@ -15,52 +24,97 @@ pub enum Victim {
     Agent(Host),
     /// The QEMU of a host.
     Qemu(Host),
-    /// Both of a host.
+    /// The helper of a host.
+    Helper(Host),
+    /// All of a host.
     Host(Host),
     /// The link between the agents.
     Link,
+    /// All of a host, for good: the operator decides at the other.
+    Gone(Host, Word),
 }
 
 impl Victim {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 13] = [
         Self::Agent(Host::Alpha),
         Self::Agent(Host::Beta),
         Self::Qemu(Host::Alpha),
         Self::Qemu(Host::Beta),
+        Self::Helper(Host::Alpha),
+        Self::Helper(Host::Beta),
         Self::Host(Host::Alpha),
         Self::Host(Host::Beta),
         Self::Link,
+        Self::Gone(Host::Alpha, Word::Vouch),
+        Self::Gone(Host::Alpha, Word::Release),
+        Self::Gone(Host::Beta, Word::Vouch),
+        Self::Gone(Host::Beta, Word::Release),
     ];
 
-    const fn name(self) -> &'static str {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Agent(Host::Alpha) => "source-agent",
             Self::Agent(Host::Beta) => "destination-agent",
             Self::Qemu(Host::Alpha) => "source-qemu",
             Self::Qemu(Host::Beta) => "destination-qemu",
+            Self::Helper(Host::Alpha) => "source-helper",
+            Self::Helper(Host::Beta) => "destination-helper",
             Self::Host(Host::Alpha) => "source-host",
             Self::Host(Host::Beta) => "destination-host",
             Self::Link => "link",
+            Self::Gone(Host::Alpha, Word::Vouch) => "source-gone-vouched",
+            Self::Gone(Host::Alpha, Word::Release) => "source-gone-released",
+            Self::Gone(Host::Beta, Word::Vouch) => "destination-gone-vouched",
+            Self::Gone(Host::Beta, Word::Release) => "destination-gone-released",
         }
     }
 
-    /// Whose agent has to be started again, if one has.
+    /// Whose agent it takes, if one's.
     #[must_use]
     pub const fn agent(self) -> Option<Host> {
         match self {
-            Self::Agent(host) | Self::Host(host) => Some(host),
-            Self::Qemu(_) | Self::Link => None,
+            Self::Agent(host) | Self::Host(host) | Self::Gone(host, _) => Some(host),
+            Self::Qemu(_) | Self::Helper(_) | Self::Link => None,
         }
     }
 
-    /// Whose QEMU is gone, if one is.
+    /// Whose QEMU it takes, if one's.
     #[must_use]
     pub const fn qemu(self) -> Option<Host> {
         match self {
-            Self::Qemu(host) | Self::Host(host) => Some(host),
-            Self::Agent(_) | Self::Link => None,
+            Self::Qemu(host) | Self::Host(host) | Self::Gone(host, _) => Some(host),
+            Self::Agent(_) | Self::Helper(_) | Self::Link => None,
         }
+    }
+
+    /// Whose helper it takes, where there are helpers.
+    #[must_use]
+    pub const fn helper(self) -> Option<Host> {
+        match self {
+            Self::Helper(host) | Self::Host(host) | Self::Gone(host, _) => Some(host),
+            Self::Agent(_) | Self::Qemu(_) | Self::Link => None,
+        }
+    }
+
+    /// The host that is never back, and the operator's word at the other.
+    #[must_use]
+    pub const fn gone(self) -> Option<(Host, Word)> {
+        if let Self::Gone(host, word) = self { Some((host, word)) } else { None }
+    }
+
+    /// Those who can die in this situation.
+    fn of(situation: &Situation, moments: Moments) -> Vec<Self> {
+        let there = |victim: &Self| match victim {
+            Self::Helper(_) => situation.helped && !situation.alone,
+            Self::Host(_) if situation.is_in_session() => false,
+            // Who vouches ends it in the same way afterwards, where that is needed.
+            Self::Gone(_, Word::Release) => situation.alone && moments == Moments::All,
+            victim => victim.gone().is_some() == situation.alone,
+        };
+        Self::ALL.into_iter().filter(there).collect()
     }
 }
 
@@ -107,18 +161,29 @@ impl FromStr for Case {
     }
 }
 
-/// Every victim at every step that was told. What an order to QEMU and the step after it leave is the same unless the step is
-/// around a round of commands, which are left out without `commands`.
-pub(super) fn all(situation: &Situation, told: &[(Host, Said)], commands: bool) -> Vec<Case> {
+/// Which moments of a migration are cases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moments {
+    /// Before and after every step, rounds of commands too.
+    All,
+    /// Once where they are the same: before a step that its host begins when it has ended another, and the other host told nothing
+    /// between, nothing was done or said since. Rounds of commands, which leave nothing on a host, are left out.
+    Distinct,
+}
+
+/// Every victim of this situation at every moment of what was told, in the order in which it came.
+pub(super) fn all(situation: &Situation, told: &[(Host, Said)], moments: Moments) -> Vec<Case> {
     let mut seen = BTreeMap::<(Host, When, &str), usize>::new();
-    let mut cases = Vec::new();
+    let (mut cases, mut last) = (Vec::new(), None);
     for (host, said) in told {
         let nth = seen.entry((*host, said.when, &said.step)).or_default();
         *nth += 1;
-        if said.step == "commands" && !commands {
+        let same = said.when == When::Before && last.replace(*host) == Some(*host);
+        last = Some(*host);
+        if moments == Moments::Distinct && (same || said.step == "commands") {
             continue;
         }
-        cases.extend(Victim::ALL.map(|victim| Case {
+        cases.extend(Victim::of(situation, moments).into_iter().map(|victim| Case {
             situation: situation.clone(),
             victim,
             host: *host,
@@ -135,20 +200,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_side_of_every_step_is_a_case_for_every_victim_and_is_found_by_its_name() {
+    fn every_moment_is_a_case_for_every_victim_and_is_found_by_its_name() {
         let situation = Situation::named("holder").unwrap();
-        let said = |when, step: &str| (Host::Beta, Said { vm: "web".into(), when, step: step.into() });
+        assert!(situation.helped);
+        let said = |host, when, step: &str| (host, Said { vm: "web".into(), when, step: step.into() });
         let told = [
-            said(When::Before, "mark-go"),
-            said(When::After, "mark-go"),
-            said(When::Before, "commands"),
-            said(When::Before, "mark-go"),
+            said(Host::Beta, When::Before, "mark-go"),
+            said(Host::Beta, When::After, "mark-go"),
+            // The same moment, once more.
+            said(Host::Beta, When::Before, "commands"),
+            said(Host::Alpha, When::After, "entries"),
+            said(Host::Beta, When::Before, "mark-go"),
+            said(Host::Beta, When::After, "mark-go"),
+            said(Host::Beta, When::Before, "end"),
         ];
-        let cases = all(&situation, &told, false);
-        assert_eq!(cases.len(), 3 * Victim::ALL.len());
+        let cases = all(&situation, &told, Moments::Distinct);
+        assert_eq!(cases.len(), 5 * 9);
         let last = cases.last().unwrap();
-        assert_eq!(last.to_string(), "holder/link/beta/before/mark-go/2");
+        assert_eq!(last.to_string(), "holder/link/beta/after/mark-go/2");
         assert_eq!(last.to_string().parse::<Case>().unwrap().to_string(), last.to_string());
-        assert_eq!(all(&situation, &told, true).len(), 4 * Victim::ALL.len());
+        assert_eq!(all(&situation, &told, Moments::All).len(), 7 * 9);
+        let alone = Situation::named("alone").unwrap();
+        assert_eq!(all(&alone, &told, Moments::All).len(), 7 * 4);
     }
 }

@@ -1,28 +1,48 @@
 //! What must be true when everybody is there again.
 
 use super::scene::{Scene, VM};
+use crate::helped::HelpedHost;
 use crate::stage::Host;
+use crate::states::{Guest, probe};
 use agent::migrate::{Report, Verdict};
 use anyhow::{Context, Result, ensure};
 use ledger::{Ledger, Owner, State};
 use qmp::qemu::RunState;
 
 /// One owner, with everything that the guest had, and nothing left at the other host. `ends`: how the journals say that it ended.
-pub(super) fn judge(scene: &mut Scene, report: Option<&Report>, ends: &[Option<String>; 2]) -> Result<()> {
+pub(super) fn judge(scene: &Scene, report: Option<&Report>, ends: &[Option<String>; 2]) -> Result<()> {
     scene.stage.ran_once(VM)?;
     let owner = owner(scene, report, ends)?;
     records(scene, owner)?;
     let units = scene.situation.units.clone();
-    for (nodes, unit) in scene.nodes.iter_mut().zip(&units) {
-        let (mut alpha, mut beta) = nodes.log_in_again()?;
+    let mut ways = scene.ways_to_disks()?;
+    for (place, ((nodes, unit), ways)) in scene.nodes().iter_mut().zip(&units).zip(&mut ways).enumerate() {
+        let (alpha, beta) = ways;
         let found = match owner {
-            Host::Alpha => nodes.check_untouched(unit.guest, &mut alpha, &mut beta),
-            Host::Beta => nodes.check_moved(unit.guest, &mut alpha, &mut beta),
+            Host::Alpha => nodes.check_untouched(unit.guest, alpha, beta),
+            Host::Beta => nodes.check_moved(unit.guest, alpha, beta),
         };
         found.with_context(|| format!("the guest is at {}, and", owner.name()))?;
+        if let Some(helped) = &scene.helped {
+            guarded(helped, place, unit.guest, owner).context("the helpers")?;
+        }
     }
     let wrong = scene.sight.wrong();
     ensure!(wrong.is_none(), "seen: {}", wrong.unwrap_or_default());
+    Ok(())
+}
+
+/// Through its helper the guest has its registration where it is, and nowhere else.
+fn guarded(helped: &[HelpedHost; 2], disk: usize, guest: Guest, owner: Host) -> Result<()> {
+    for host in Host::BOTH {
+        let has = probe(&mut host.of(helped).guest(disk)?, guest).context(host.name())?;
+        ensure!(
+            has == (host == owner),
+            "{} {} the guest's key",
+            host.name(),
+            if has { "has" } else { "lacks" }
+        );
+    }
     Ok(())
 }
 

@@ -4,22 +4,24 @@
 //!
 //! The steps are not drawn by lot: a run in which nothing dies tells which there are, and each of them is a case.
 
+mod alone;
 mod case;
 mod judge;
 mod scene;
 mod sight;
 mod situation;
 
-pub use case::{Case, Victim};
+pub use case::{Case, Moments, Victim, Word};
 pub use scene::Programs;
 pub use situation::Situation;
 
 use anyhow::{Context, Result};
 use scene::Scene;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// What became of the cases.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +30,8 @@ pub struct Summary {
     pub cases: usize,
     /// In how many of them the operator was asked before what had died was back.
     pub asked: usize,
+    /// How often each died.
+    pub deaths: BTreeMap<&'static str, usize>,
     /// Those that ended otherwise than they must, with what was wrong.
     pub exceptions: Vec<(Case, String)>,
 }
@@ -35,37 +39,40 @@ pub struct Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (cases, exceptions, asked) = (self.cases, self.exceptions.len(), self.asked);
-        write!(f, "{cases} cases, {exceptions} exceptions; the operator was asked in {asked}")
+        write!(f, "{cases} cases, {exceptions} exceptions; the operator was asked in {asked}")?;
+        self.deaths.iter().try_for_each(|(victim, count)| write!(f, "; {victim} {count}"))
     }
 }
 
-/// Every case of these situations; with `commands`, also around every round of commands to the devices.
+/// Every case of these situations at these moments.
 ///
 /// # Errors
 /// If a situation does not even end right when nothing dies.
-pub fn enumerate(programs: &Programs, situations: &[Situation], commands: bool) -> Result<Vec<Case>> {
+pub fn enumerate(programs: &Programs, situations: &[Situation], moments: Moments) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for situation in situations {
         let scene = Scene::set(programs, situation, None).with_context(|| situation.name)?;
         let told = scene.play(None).with_context(|| format!("{}, in which nobody dies", situation.name))?;
-        cases.extend(case::all(situation, &told.steps, commands));
+        cases.extend(case::all(situation, &told.steps, moments));
     }
     Ok(cases)
 }
 
+/// Hears of a case: what the operator was asked if anything was, or what was wrong, and how long it took.
+pub type Tell<'a> = dyn Fn(&Case, &Result<Option<String>>, Duration) + Sync + 'a;
+
 /// Plays cases, some at a time; `tell` hears of each that ended.
-pub fn play(
-    programs: &Programs,
-    cases: Vec<Case>,
-    tell: &(dyn Fn(&Case, &Result<Option<String>>) + Sync),
-) -> Summary {
-    let summary = Mutex::new(Summary { cases: cases.len(), ..Summary::default() });
+pub fn play(programs: &Programs, cases: Vec<Case>, tell: &Tell<'_>) -> Summary {
+    let mut deaths = BTreeMap::new();
+    cases.iter().for_each(|case| *deaths.entry(case.victim.name()).or_default() += 1);
+    let summary = Mutex::new(Summary { cases: cases.len(), deaths, ..Summary::default() });
     let waiting = Mutex::new(VecDeque::from(cases));
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let work = || {
         while let Some(case) = next() {
+            let begun = Instant::now();
             let ended = one(programs, &case);
-            tell(&case, &ended);
+            tell(&case, &ended, begun.elapsed());
             let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
             match ended {
                 Ok(asked) => summary.asked += usize::from(asked.is_some()),
@@ -79,7 +86,7 @@ pub fn play(
 }
 
 /// Cases at a time.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 
 /// What the operator was asked, if anything.
 fn one(programs: &Programs, case: &Case) -> Result<Option<String>> {

@@ -6,6 +6,7 @@ use crate::states::{self, GUEST, Standing};
 use anyhow::{Context, Result};
 use iscsi::initiator::IscsiNexus;
 use scsi::pr::{InAction, ReadKeys, ReadReservation, request};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Looks at all logical units of a guest.
@@ -13,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 pub(super) struct Sight {
     units: Mutex<Vec<(IscsiNexus, Standing)>>,
     wrong: Mutex<Vec<String>>,
+    closed: AtomicBool,
 }
 
 impl Sight {
@@ -22,12 +24,20 @@ impl Sight {
             Ok((states::login(&served.device(0, "watch"))?, *standing))
         };
         let units = served.iter().map(login).collect::<Result<Vec<_>>>()?;
-        Ok(Self { units: Mutex::new(units), wrong: Mutex::default() })
+        Ok(Self { units: Mutex::new(units), wrong: Mutex::default(), closed: AtomicBool::new(false) })
+    }
+
+    /// Looks no more: what comes is the operator's word, or a fencing.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
     }
 
     /// Looks, at the step at which somebody stands.
     pub(super) fn look(&self, said: &Said) {
         let mut units = self.units.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.closed.load(Ordering::SeqCst) {
+            return;
+        }
         for (place, (nexus, standing)) in units.iter_mut().enumerate() {
             let trouble = match gap(nexus, *standing) {
                 Ok(None) => continue,

@@ -45,7 +45,7 @@ fn guest(index: u16, case: &Case, served: &Served, portals: &[String; 2]) -> Gue
     let through = |device: &String, portal: &String| device.replacen(&served.portal, portal, 1);
     let device = [through(alpha, &portals[0]), through(beta, &portals[1])];
     let key = (case.row.before != Before::Forgotten).then_some(GUEST);
-    Guest::new(&name(index), vec![Disk { device, key }])
+    Guest::new(&name(index), vec![Disk { key, ..Disk::new(device) }])
 }
 
 impl House {

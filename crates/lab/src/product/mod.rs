@@ -63,7 +63,7 @@ pub struct Selection {
     pub cases: Vec<String>,
     /// Of these scenarios alone; none: of all.
     pub rows: Vec<String>,
-    /// What happens at points, for every standing and profile; else for the roles that take different ways on the standard's target,
+    /// What happens at points, and what takes long, for every standing and profile; else for the roles that take different ways on the standard's target,
     /// and for a holder on the others.
     pub full: bool,
 }
@@ -107,8 +107,9 @@ fn plain() -> Vec<Case> {
     let rows = |at: (Standing, &'static Profile)| {
         ROWS.iter().filter(|row| row.at.is_none()).map(move |row| (row, at))
     };
-    let case = |(row, (standing, profile)): (&'static Row, _)| {
-        row.leaves_out(standing, profile).is_none().then_some(Case { row, point: None, standing, profile })
+    let case = |(row, (standing, profile)): (&'static Row, (Standing, &'static Profile))| {
+        let played = row.leaves_out(standing, profile).is_none();
+        played.then_some(Case { row, point: None, standing, profile })
     };
     grid().flat_map(rows).filter_map(case).collect()
 }

@@ -79,6 +79,11 @@ pub enum Must {
     ArriveFenced,
     /// The same, or it had moved before: nobody has its key.
     BeFenced,
+    /// Its registrations are at the destination, and it runs nowhere: nobody can say whether it ran there.
+    MoveDead,
+    /// Nothing has changed, whatever is said of it but that it moved: the registration is that of another session, which nobody here
+    /// can use, and where the target does not tell whose it is, that looks like a fencing.
+    ChangeNothing,
 }
 
 /// A row of the table.
@@ -139,6 +144,7 @@ pub static ROWS: &[Row] = &[
     dies("dies-loading", "load=die"),
     dies("dies-loaded", "loaded=die"),
     dies("dies-arrived", "arrived=die"),
+    Row { must: Must::MoveDead, ..dies("dies-cont", "command:cont=die") },
     at("cancelled", "x2", Act::Cancel, Where::AtReservations, Must::MoveOrStay),
     at("destination-dies", "x1", Act::KillDestination, Where::AtReservations, Must::Stay),
     at("rejected", "", Act::Refuse, Where::AtChanges, Must::MoveOrStay),
@@ -156,8 +162,13 @@ impl Row {
             Before::Released if standing != Standing::Registrant => {
                 Some("as long as there is a reservation nobody else can make and release one")
             }
-            _ if profile.identity == Identity::SessionInstance && self.name != COURSE => {
-                Some("nothing moves there: the registration is that of the guest's own session")
+            _ if profile.identity == Identity::SessionInstance && self.at.is_some() => {
+                Some("nothing is changed there, so that nothing can happen between two changes")
+            }
+            _ if profile.identity == Identity::SessionInstance
+                && (self.back || self.must == Must::MoveDead) =>
+            {
+                Some("nothing moves there: there is nothing to bring back, and nothing to be let run")
             }
             _ => None,
         }
@@ -167,6 +178,7 @@ impl Row {
     #[must_use]
     pub fn must(&self, profile: &Profile) -> Must {
         match self.before {
+            _ if profile.identity == Identity::SessionInstance && self.name != COURSE => Must::ChangeNothing,
             // The proof fails. Where nobody can read whose registration is listed, it cannot be told from a fencing.
             _ if profile.identity == Identity::SessionInstance && profile.support.read_full_status => {
                 Must::Stay
@@ -189,6 +201,8 @@ impl Must {
             Self::MoveOrStay => &[Verdict::Moved, Verdict::Kept],
             Self::ArriveFenced => &[Verdict::Fenced],
             Self::BeFenced => &[Verdict::Moved, Verdict::Fenced],
+            Self::MoveDead => &[Verdict::Moved],
+            Self::ChangeNothing => &[Verdict::Kept, Verdict::Refused, Verdict::Fenced],
         }
     }
 }

@@ -124,9 +124,12 @@ mod tests {
     #[test]
     fn apt_knows_nothing_of_this_machine_and_writes_only_into_its_place() {
         let place = tempfile::TempDir::new().unwrap();
-        let Some(apt) = archive().and_then(|_| Apt::new(place.path()).ok()) else { return };
-        let told = read(Command::new("apt-config").arg("dump").env("APT_CONFIG", &apt.configuration));
-        let Ok(told) = told else { return };
+        if archive().is_none() {
+            return println!("skipped: this machine has no apt that gets Debian from anywhere");
+        }
+        let apt = Apt::new(place.path()).unwrap();
+        let told =
+            read(Command::new("apt-config").arg("dump").env("APT_CONFIG", &apt.configuration)).unwrap();
         let inside = place.path().display().to_string();
         let names =
             ["dir::state::lists", "dir::state::status", "dir::cache::archives", "dir::etc::sourcelist"];

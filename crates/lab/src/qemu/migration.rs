@@ -53,6 +53,16 @@ pub fn go_on(socket: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Cancels a migration that somebody else began.
+///
+/// # Errors
+/// If there is none.
+pub fn cancel(socket: &Path) -> Result<()> {
+    let qemu = Qemu::connect(socket, PATIENCE)?;
+    ensure!(!qemu.migration()?.status().is_over(), "nothing is under way");
+    Ok(qemu.migrate_cancel()?)
+}
+
 fn connect(socket: &Path) -> Result<Qemu> {
     let started = || Qemu::connect(socket, PATIENCE).ok();
     let qemu = wait_for(PATIENCE, started).with_context(|| format!("{}: no QEMU", socket.display()))?;

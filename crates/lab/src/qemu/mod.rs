@@ -59,7 +59,7 @@ impl FromStr for Front {
 /// What a QEMU is started with.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Machine {
-    /// Where its files and sockets are: `qmp` and `qmp-guest`, `qtest`
+    /// Where its files and sockets are: `qmp`, `qmp-guest` and `qmp-other`, `qtest`
     #[arg(long)]
     pub directory: PathBuf,
     /// scsi-block or scsi-generic
@@ -156,7 +156,10 @@ fn command(machine: &Machine) -> Result<Command> {
     let mut command = Command::new("qemu-system-x86_64");
     command.args("-M pc -accel tcg -m 64 -nodefaults -no-user-config -display none".split(' '));
     command.args(["-bios", &at("halt.rom"), "-uuid", uuid, "-qtest", &socket("qtest")]);
-    command.args(["-qmp", &socket("qmp"), "-qmp", &socket("qmp-guest"), "-qtest-log", "/dev/null"]);
+    for control in ["qmp", "qmp-guest", "qmp-other"] {
+        command.args(["-qmp", &socket(control)]);
+    }
+    command.args(["-qtest-log", "/dev/null"]);
     if let Some(helper) = helper {
         command.args(["-object", &format!("pr-manager-helper,id=helper,path={}", helper.display())]);
     }

@@ -63,7 +63,8 @@ impl Qtest {
     }
 
     fn command(&mut self, line: &str) -> Result<String> {
-        writeln!(self.socket.get_mut(), "{line}")?;
+        // At once: QEMU wakes up for every piece.
+        self.socket.get_mut().write_all(format!("{line}\n").as_bytes())?;
         loop {
             let mut answer = String::new();
             self.socket.read_line(&mut answer).context("qtest")?;

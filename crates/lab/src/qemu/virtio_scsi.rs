@@ -170,7 +170,8 @@ impl VirtioScsi {
         let end = Instant::now() + PATIENCE;
         while !self.is_done()? {
             ensure!(Instant::now() < end, "the device does not answer");
-            thread::sleep(Duration::from_micros(200));
+            // To be asked costs QEMU time that the command needs.
+            thread::sleep(Duration::from_millis(1));
         }
         Ok(())
     }

@@ -10,15 +10,23 @@ use std::fmt::Write as _;
 pub struct Disk {
     /// The DEVICE of either host.
     pub device: [String; 2],
+    /// The agent's socket of either host's helper; DEVICE is a node then.
+    pub helper: Option<[String; 2]>,
     /// The guest's key, where the hosts are told.
     pub key: Option<Key>,
 }
 
 impl Disk {
+    /// A disk under these URLs.
+    #[must_use]
+    pub const fn new(device: [String; 2]) -> Self {
+        Self { device, helper: None, key: None }
+    }
+
     /// A disk of a target, with each host's name as the initiator.
     #[must_use]
     pub fn of(served: &Served, index: u16) -> Self {
-        Self { device: Host::BOTH.map(|host| served.device(index, host.name())), key: None }
+        Self::new(Host::BOTH.map(|host| served.device(index, host.name())))
     }
 
     /// The hosts are told the guest's key.
@@ -27,14 +35,16 @@ impl Disk {
         Self { key: Some(key), ..self }
     }
 
+    /// Behind helpers with these agents' sockets.
+    #[must_use]
+    pub fn behind(self, helper: [String; 2]) -> Self {
+        Self { helper: Some(helper), ..self }
+    }
+
     /// The DEVICE of one host.
     #[must_use]
     pub fn at(&self, host: Host) -> &str {
-        let [alpha, beta] = &self.device;
-        match host {
-            Host::Alpha => alpha,
-            Host::Beta => beta,
-        }
+        host.of(&self.device).as_str()
     }
 }
 
@@ -96,8 +106,10 @@ fn of_guest(stage: &Stage, guest: &Guest, host: Host) -> String {
     );
     for disk in &guest.disks {
         let key = disk.key.map(|key| format!("key = '{key}'\n")).unwrap_or_default();
+        let helper = disk.helper.as_ref().map(|helper| format!("helper = '{}'\n", host.of(helper)));
+        let (way, helper) = (if helper.is_some() { "node" } else { "url" }, helper.unwrap_or_default());
         // Writing to a string cannot fail.
-        let _ = write!(text, "[[vm.device]]\nurl = '{}'\n{key}", disk.at(host));
+        let _ = write!(text, "[[vm.device]]\n{way} = '{}'\n{helper}{key}", disk.at(host));
     }
     text
 }

@@ -24,7 +24,7 @@ use qmp::{Client, Object, Opening};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -52,6 +52,16 @@ impl Host {
         match self {
             Self::Alpha => "alpha",
             Self::Beta => "beta",
+        }
+    }
+
+    /// Its own of two.
+    #[must_use]
+    pub const fn of<T>(self, two: &[T; 2]) -> &T {
+        let [alpha, beta] = two;
+        match self {
+            Self::Alpha => alpha,
+            Self::Beta => beta,
         }
     }
 
@@ -182,6 +192,12 @@ impl Stage {
         self.guests.iter().find(|guest| guest.name == name).with_context(|| format!("no guest {name}"))
     }
 
+    /// A program that ends where the stage's do.
+    #[must_use]
+    pub fn beside(&self, program: &Path) -> Command {
+        self.tenure.beside(program)
+    }
+
     /// Starts a host's agent, and waits until it serves.
     ///
     /// # Errors
@@ -199,7 +215,9 @@ impl Stage {
         ensure!(!agents.contains_key(&host), "the agent of {} runs already", host.name());
         std::fs::write(self.config(host), config::text(self, host))?;
         command.arg("--config").arg(self.config(host));
-        let (agent, _) = Background::start_and_read_line(command.stderr(self.log_file(host)?))?;
+        let started = Background::start_and_read_line(command.stderr(self.log_file(host)?));
+        let log = || std::fs::read_to_string(self.log(host)).unwrap_or_default();
+        let (agent, _) = started.with_context(log)?;
         agents.insert(host, agent);
         Ok(())
     }

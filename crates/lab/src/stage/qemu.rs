@@ -3,11 +3,12 @@
 use super::{Host, Stage, locked};
 use crate::process::{Background, DEADLINE, wait_for};
 use crate::scripted::{self, Options};
+use crate::tenure::Tenure;
 use anyhow::{Context, Result, bail, ensure};
 use qmp::qemu::{Qemu as Client, RunState};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -51,10 +52,10 @@ pub(super) enum Qemu {
 }
 
 impl Qemu {
-    fn start(qemus: &Qemus, words: Vec<String>, socket: &Path) -> Result<Self> {
+    fn start(tenure: &Tenure, qemus: &Qemus, words: Vec<String>, socket: &Path) -> Result<Self> {
         match qemus {
             Qemus::Processes(program) => {
-                let mut command = Command::new(program);
+                let mut command = tenure.beside(program);
                 command.args(words).stderr(Stdio::null());
                 Ok(Self::Process(Background::start_and_read_line(&mut command)?.0))
             }
@@ -112,7 +113,7 @@ impl Stage {
             "{name} has a QEMU on {} already",
             host.name()
         );
-        running.insert(at, Qemu::start(&self.qemus, words, &socket)?);
+        running.insert(at, Qemu::start(&self.tenure, &self.qemus, words, &socket)?);
         Ok(())
     }
 

@@ -32,12 +32,15 @@ impl Server {
         let _ = writeln!(self.lines.get_mut(), "{line}");
     }
 
-    /// The next command's id.
-    fn hear(&mut self) -> u64 {
+    fn command(&mut self) -> Value {
         let mut line = String::new();
         self.lines.read_line(&mut line).unwrap();
-        let command: Value = serde_json::from_str(&line).unwrap();
-        command["id"].as_u64().unwrap()
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// The next command's id.
+    fn hear(&mut self) -> u64 {
+        self.command()["id"].as_u64().unwrap()
     }
 
     fn reply(&mut self) {
@@ -92,16 +95,21 @@ fn what_is_no_greeting_is_refused_and_silence_is_not_waited_for_for_ever() {
 #[test]
 fn answers_find_their_commands_in_any_order() {
     let (client, mut server) = pair();
+    let ask = &|number: u64| {
+        let arguments = Object::from_iter([("number".to_owned(), json!(number))]);
+        client.execute("ask", arguments, later()).unwrap()
+    };
     thread::scope(|scope| {
-        let calls: Vec<_> = (0..8).map(|_| scope.spawn(|| stop(&client, later()).unwrap())).collect();
-        let ids: Vec<u64> = calls.iter().map(|_| server.hear()).collect();
-        for id in ids.iter().rev() {
-            server.say(&json!({ "return": id, "id": id }).to_string());
+        let calls: Vec<_> = (0..8).map(|number| scope.spawn(move || (number, ask(number)))).collect();
+        let commands: Vec<_> = calls.iter().map(|_| server.command()).collect();
+        for command in commands.iter().rev() {
+            let answer = json!({ "return": command["arguments"]["number"], "id": command["id"] });
+            server.say(&answer.to_string());
         }
-        let mut answered: Vec<u64> =
-            calls.into_iter().map(|call| call.join().unwrap().as_u64().unwrap()).collect();
-        answered.sort_unstable();
-        assert_eq!(answered, ids);
+        for call in calls {
+            let (number, answer) = call.join().unwrap();
+            assert_eq!(answer, number);
+        }
     });
 }
 

@@ -5,9 +5,8 @@ use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use ::agent::config::{Config, ConfigError};
 use ::agent::daemon::{Daemon, Guests, Host, StartError, check};
-use ::agent::guests::Hosted;
+use ::agent::guests::{Hosted, Surroundings};
 use ::agent::notify::{Manager, watchdog};
-use ::agent::steps::Observer;
 use anyhow::Context;
 use ledger::Ledger;
 use serde::Serialize;
@@ -39,17 +38,17 @@ struct Ready {
 /// # Errors
 /// A configuration that makes no sense ([`Exit::Usage`]), or with which nothing can be served.
 pub fn run(args: &AgentArgs, console: &mut Console) -> Result<Exit, Failure> {
-    run_observed(args, console, None)
+    run_amid(args, console, Surroundings::default())
 }
 
-/// The same, with somebody who is told of each step of the guests' handovers.
+/// The same, in these surroundings.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_observed(
+pub fn run_amid(
     args: &AgentArgs,
     console: &mut Console,
-    observer: Option<Arc<dyn Observer>>,
+    surroundings: Surroundings,
 ) -> Result<Exit, Failure> {
     let config = Config::load(&args.config).map_err(wrong)?;
     if args.check {
@@ -63,7 +62,7 @@ pub fn run_observed(
         console.warning(format!("NOTIFY_SOCKET: {error}"));
         Manager::default()
     });
-    let daemon = start(config, observer)?;
+    let daemon = start(config, surroundings)?;
     tell_ready(&daemon, console)?;
     told(manager.ready(), console);
     serve(&daemon, args, &signals, &manager, console);
@@ -72,12 +71,12 @@ pub fn run_observed(
     Ok(Exit::Done)
 }
 
-fn start(config: Config, observer: Option<Arc<dyn Observer>>) -> Result<Daemon, Failure> {
+fn start(config: Config, surroundings: Surroundings) -> Result<Daemon, Failure> {
     let state = config.agent.state.clone();
     let ledger = Ledger::open(&state).with_context(|| state.display().to_string())?;
     let mut hosted = None;
     let guests = |host: &Arc<Host>| {
-        let made = Arc::new(Hosted::observed(host, ledger, observer));
+        let made = Arc::new(Hosted::amid(host, ledger, surroundings));
         hosted = Some(Arc::clone(&made));
         made as Arc<dyn Guests>
     };

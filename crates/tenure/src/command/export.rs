@@ -10,7 +10,7 @@ use agent::vmm::Vmm;
 use anyhow::{Context, Result};
 use ledger::{HandoverId, Ledger, Owner};
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -63,19 +63,34 @@ pub(super) fn id() -> Result<HandoverId> {
 fn store(path: &Path, text: &str) -> Result<(), Failure> {
     let name = || path.display().to_string();
     let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            return Err(Failure::refused(format!("{} is there already; nothing was exported", name())));
-        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return stored(path, text),
         opened => opened.with_context(name)?,
     };
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let synced = written.and_then(|()| File::open(parent)?.sync_all());
+    let written = file.write_all(text.as_bytes());
+    let synced = written.and_then(|()| sync(&file, path));
     if synced.is_err() {
         // Half a document would be in the way of the next try.
         let _ = fs::remove_file(path);
     }
     Ok(synced.with_context(name)?)
+}
+
+/// A crash came between the file and the record: the same export, which is done again, is the same file.
+fn stored(path: &Path, text: &str) -> Result<(), Failure> {
+    let name = || path.display().to_string();
+    let file = File::open(path).with_context(name)?;
+    let (mut found, most) = (Vec::new(), u64::try_from(text.len()).unwrap_or(u64::MAX).saturating_add(1));
+    (&file).take(most).read_to_end(&mut found).with_context(name)?;
+    if found != text.as_bytes() {
+        return Err(Failure::refused(format!("{} is there already; nothing was exported", name())));
+    }
+    Ok(sync(&file, path).with_context(name)?)
+}
+
+fn sync(file: &File, path: &Path) -> std::io::Result<()> {
+    file.sync_all()?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
 }
 
 fn failure(error: Error) -> Failure {
@@ -122,5 +137,22 @@ mod tests {
         let text = fs::read_to_string(state.path().join("new")).unwrap();
         assert_eq!(Document::parse(&text).unwrap().luns[0].tracked, tracked);
         assert_eq!(export("again").unwrap_err().exit, Exit::Refused, "it is gone already");
+    }
+
+    #[test]
+    fn an_export_that_died_between_its_file_and_the_record_is_finished_by_the_same_export_again() {
+        let state = tempfile::tempdir().unwrap();
+        let guest = Ledger::open(state.path()).unwrap().guest(&Owner("db".into())).unwrap();
+        let tracked = Tracked { key: Some(Key(0x10)), ..Tracked::default() };
+        let change = Change::Commit { path: PathId("a nexus".into()), tracked, generation: None };
+        guest.append(&[(LunId("naa.6".into()), change)]).unwrap();
+        let died = Export::begin(&guest, HandoverId(7), Instant::now() + WAIT).unwrap();
+        fs::write(state.path().join("file"), died.document().to_text()).unwrap();
+        drop(died);
+        let mut console = Console::standard(Verbosity::Quiet);
+        let ended = run(&args(state.path(), "file"), &mut console);
+        assert_eq!(ended.unwrap(), Exit::Done);
+        guest.refresh().unwrap();
+        assert!(guest.records().iter().all(|record| record.state == State::Moved));
     }
 }

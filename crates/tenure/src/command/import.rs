@@ -5,7 +5,7 @@ use super::handover::nonce;
 use crate::cli::ImportArgs;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
-use agent::claim::{self, Claim, Interrupted, Policy};
+use agent::claim::{self, Claim, Interrupted, Owed, Policy};
 use agent::config::{Config, Vm};
 use agent::export::{Document, Exported, LONGEST};
 use agent::ground::{self, Ground};
@@ -56,9 +56,9 @@ pub fn run(args: &ImportArgs, console: &mut Console) -> Result<Exit, Failure> {
         Failure::usage(format!("{} has no vm {}", args.config.display(), name.unwrap_or_default()))
     })?;
     let import = Import::new(&config, vm)?;
-    import.put_in_order()?;
+    let left = import.put_in_order()?;
     let policy = if args.take_over { Policy::TakeOver } else { vm.reclaim };
-    let (known, policy) = match document {
+    let (mut known, policy) = match document {
         Some(document) => (document.luns, policy),
         None => {
             let known = import.remembered(policy)?;
@@ -68,8 +68,18 @@ pub fn run(args: &ImportArgs, console: &mut Console) -> Result<Exit, Failure> {
             (known, if stays { Policy::Own } else { policy })
         }
     };
+    owe(&mut known, left);
     let claims = import.claim(&known, policy)?;
     report(args, vm, &claims, console)
+}
+
+/// What an interrupted import took from the guest.
+fn owe(known: &mut [Exported], left: Owed) {
+    for (lun, senses) in left {
+        let Some(unit) = known.iter_mut().find(|unit| unit.lun == lun) else { continue };
+        let new: Vec<_> = senses.into_iter().filter(|sense| !unit.owed.contains(sense)).collect();
+        unit.owed.extend(new);
+    }
 }
 
 fn read(path: &Path) -> Result<Document, Failure> {
@@ -200,9 +210,9 @@ impl<'a> Import<'a> {
         Ground::open(&order, &self.vm.places()).map_err(|error| Failure::from(anyhow::Error::from(error)))
     }
 
-    /// An import that was interrupted is finished or undone first.
-    fn put_in_order(&self) -> Result<(), Failure> {
-        let Some(open) = self.book().open_handover().cloned() else { return Ok(()) };
+    /// An import that was interrupted is finished or undone first; gives what the guest is owed since.
+    fn put_in_order(&self) -> Result<Owed, Failure> {
+        let Some(open) = self.book().open_handover().cloned() else { return Ok(Vec::new()) };
         if !open.begun.peer.is_empty() {
             return Err(Failure::refused(format!(
                 "handover {} with {} is not over: tenure handover status {}",
@@ -220,8 +230,9 @@ impl<'a> Import<'a> {
         let mut ground = self.ground(open.begun.handover)?;
         let all = (0..).map(UnitIndex).take(interrupted.len()).collect();
         let mut entries = Entries::new(Arc::clone(&self.book), all);
-        claim::resume(&mut ground, &interrupted, &mut entries, WAIT, TIMEOUT).map_err(failure)?;
-        self.end("put in order")
+        let owed = claim::resume(&mut ground, &interrupted, &mut entries, WAIT, TIMEOUT).map_err(failure)?;
+        self.end("put in order")?;
+        Ok(owed)
     }
 
     fn begin(&self, handover: HandoverId, luns: Vec<Lun>) -> Result<(), Failure> {
@@ -258,7 +269,7 @@ fn failure(error: claim::Error) -> Failure {
         Error::Refused { .. } => Exit::RolledBack,
         Error::InDoubt { .. } | Error::Stuck => Exit::InDoubt,
         Error::Ground(ground::Error::NotHere(_)) => Exit::Refused,
-        Error::Ground(_) | Error::Silent { .. } => Exit::Failed,
+        Error::Ground(_) | Error::Silent { .. } | Error::NotDurable(_) => Exit::Failed,
     };
     Failure { exit, reason: error.into() }
 }

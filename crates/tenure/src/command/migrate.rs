@@ -276,8 +276,12 @@ fn end(
     } else {
         console.data(&text(&report))?;
     }
-    // To have it undone may be what was asked for.
-    Ok(if report.exit == 0 { Exit::Done } else { exit(report.verdict) })
+    // To have it undone may be what was asked for; and a guest that moved may have been lost with its new QEMU.
+    Ok(match report.exit {
+        0 => Exit::Done,
+        1 => Exit::Failed,
+        _ => exit(report.verdict),
+    })
 }
 
 const fn exit(verdict: Verdict) -> Exit {

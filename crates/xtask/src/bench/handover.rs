@@ -31,7 +31,7 @@ pub(super) fn print(tenure: &Tenure) -> Result<()> {
         let mut counted = 0;
         for _ in 0..ROUNDS {
             let served = tenure.target(&[&format!("memory=16M,profile={profile},delay={DELAY_MS}ms")])?;
-            let guest = Guest { standing, shared: false };
+            let guest = Guest::new(standing, false);
             let (trips, time) = pause_in_session(&served, 0, guest, Some(method))?;
             measured.push(time.as_secs_f64() * 1000.0 / f64::from(DELAY_MS));
             counted = trips;

@@ -23,7 +23,7 @@ pub(super) fn handovers() -> Result<Done> {
         [false, true].into_iter().flat_map(|shared| states.iter().map(move |standing| (*standing, shared)));
     let mut moved = Vec::new();
     for (index, (standing, shared)) in guests.enumerate() {
-        let became = hand_over_in_session(&tgt.served, u16::try_from(index)?, Guest { standing, shared })
+        let became = hand_over_in_session(&tgt.served, u16::try_from(index)?, Guest::new(standing, shared))
             .with_context(|| format!("{standing}, shared {shared}"))?;
         ensure!(shared || matches!(became, Became::Moved(_)), "{standing}: {became:?}");
         moved.push(matches!(became, Became::Moved(_)));
@@ -38,7 +38,7 @@ pub(super) fn handovers() -> Result<Done> {
 /// If it says that it moved, or leaves anything changed.
 pub(super) fn refusal(tenure: &Tenure) -> Result<Done> {
     let tgt = Tgt::start(1, 4)?;
-    let guest = Guest { standing: Standing::Registrant, shared: false };
+    let guest = Guest::new(Standing::Registrant, false);
     let mut nodes = Nodes::new(&tgt.served, 0)?;
     nodes.set_up(guest)?;
     let mut alpha = nodes.alpha().nexus(u64::from(tgt.served.first_lun));

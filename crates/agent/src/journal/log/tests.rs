@@ -93,6 +93,7 @@ fn any_said() -> impl Strategy<Value = Said> {
         (any::<u64>(), vec((any_unit(), any_entry()), 0..4))
             .prop_map(|(round, entries)| Said::Entries { round, entries }),
         vec(any_unit(), 0..3).prop_map(Said::Turn),
+        vec((any_unit(), any_port()), 0..3).prop_map(Said::From),
         select(Mark::ALL.to_vec()).prop_map(Said::Mark),
         any::<String>().prop_map(|verdict| Said::End { verdict }),
     ]
@@ -112,6 +113,35 @@ fn any_story() -> impl Strategy<Value = (Vec<Said>, String)> {
         }
         (told, text)
     })
+}
+
+#[test]
+fn what_a_guest_was_claimed_from_is_alone_what_is_left_of_the_other_hosts_paths() {
+    let port = |number: u16| Port { initiator: None, target_port: Some(number) };
+    let lun = |name: &str| Lun {
+        lun: name.into(),
+        own: Vec::new(),
+        peer: vec![port(1), port(2)],
+        key: None,
+        nonce: Key(9),
+        target: None,
+    };
+    let begun = Begun {
+        handover: HandoverId(1),
+        uuid: String::new(),
+        side: Side::Destination,
+        peer: String::new(),
+        luns: vec![lun("a"), lun("b")],
+        method: None,
+        allow_absence: true,
+        stays_paused: false,
+        orchestrated: false,
+    };
+    let from = Said::From(vec![(UnitIndex(1), port(2))]);
+    let lines = [Said::Begin(begun), from].map(|said| said.to_line().unwrap());
+    let log = Log::parse(format!("{}{}", header("a", "vm"), lines.concat()).as_bytes()).unwrap();
+    let ports: Vec<_> = log.handovers()[0].begun.luns.iter().map(|lun| lun.peer.clone()).collect();
+    assert_eq!(ports, [vec![port(1), port(2)], vec![port(2)]]);
 }
 
 proptest! {

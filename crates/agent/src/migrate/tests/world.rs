@@ -1,21 +1,23 @@
 //! Two hosts in one process: two QEMUs that migrate a guest, device servers, journals that survive their agent, and a link that
-//! can be cut. Every `cont` checks that the guest runs nowhere else, and that it was not resumed from old memory.
+//! can be cut ([`Wire`]). Every `cont` checks that the guest runs nowhere else, and that it was not resumed from old memory.
+
+mod wire;
+
+pub(super) use wire::Wire;
 
 use crate::conduct::{Hands, NotDurable, Report as Reported};
-use crate::incoming::{Incoming, Word, resume};
 use crate::migrate::{
-    Begin, CallError, End, Ground, Identity, Last, Leg, Link, Log, Lun, Machine, MachineError, Pace,
-    Settings, Site, Stage, Stopped, Transfer, Trouble, UnitEnd,
+    Begin, End, Ground, Identity, Last, Leg, Log, Lun, Machine, MachineError, Pace, Settings, Site, Stage,
+    Stopped, Transfer, Trouble, UnitEnd,
 };
 use crate::ownership::{Guest, Mark, Marks};
 use handover::journal::Stage as Entered;
+use handover::known_targets::TargetIdentity;
 use handover::{Action, Entry, Outcome, Port, Side, UnitIndex};
 use logical_unit::{ItNexus, LogicalUnit, LunSpec, NexusHandle};
-use peer::message::{Records, Refusal, Reply, Request};
-use peer::sequence::Sequence;
 use scsi::pr::{InAction, Key, ReservationType, request};
 use scsi::{DataPhase, IscsiName, Isid, TransportId};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -53,6 +55,8 @@ pub(super) enum Fault {
     /// Pre-switchover comes before our stop.
     TooFast,
     ContRefused,
+    /// The destination's QEMU dies while it is told to let the guest run.
+    DiesAtCont,
 }
 
 pub(super) struct Qemus {
@@ -91,6 +95,8 @@ pub(super) struct World {
     pub(super) nameless: AtomicBool,
     /// The destination's lock is not to be had the next time.
     pub(super) unfreezable: Mutex<bool>,
+    /// What the target calls itself on this host's paths.
+    pub(super) targets: [Mutex<Option<TargetIdentity>>; 2],
     /// Where the destination's agent is killed, its whole host is.
     pub(super) whole_host: AtomicBool,
 }
@@ -134,6 +140,7 @@ impl World {
             frozen: Default::default(),
             nameless: AtomicBool::default(),
             unfreezable: Mutex::default(),
+            targets: Default::default(),
             whole_host: AtomicBool::default(),
         };
         for unit in 0..count {
@@ -199,18 +206,20 @@ impl World {
         })
     }
 
-    /// Another node fences the guest.
-    pub(super) fn fence(&self) {
+    /// What another node sends ends GOOD, unit attentions aside.
+    pub(super) fn send_by_another(&self, unit: usize, request: &scsi::Request) -> bool {
         let name = IscsiName::new("iqn.2026-01.test:other").unwrap();
         let other = ItNexus { initiator: TransportId::iscsi(name, Isid([0, 2, 3, 4, 5, 9])), target_port: 1 };
+        let nexus = self.units[unit].attach(&other);
+        (0..4).any(|_| self.execute_on(unit, &nexus, request).status == scsi::Status::GOOD)
+    }
+
+    /// Another node fences the guest.
+    pub(super) fn fence(&self) {
         let key = Key(0xaa);
         for unit in 0..self.units.len() {
-            let nexus = self.units[unit].attach(&other);
-            let send = |request: &scsi::Request| {
-                (0..4).any(|_| self.execute_on(unit, &nexus, request).status == scsi::Status::GOOD)
-            };
-            assert!(send(&request::register(Key::NONE, key, true)));
-            assert!(send(&request::preempt(key, KEY, ReservationType(5))));
+            assert!(self.send_by_another(unit, &request::register(Key::NONE, key, true)));
+            assert!(self.send_by_another(unit, &request::preempt(key, KEY, ReservationType(5))));
         }
     }
 
@@ -359,6 +368,7 @@ impl Host {
             nodes: vec!["disk".into()],
             ports: vec![port],
             identity_is_ours: false,
+            target: *lock(&self.world.targets[place(self.side)]),
         }
     }
 }
@@ -620,6 +630,10 @@ impl Machine for Host {
         if self.side == Side::Destination && qemus.fault == Fault::ContRefused {
             return Err(MachineError::Refused("no".into()));
         }
+        if self.side == Side::Destination && qemus.fault == Fault::DiesAtCont {
+            (qemus.guests[1], qemus.ran_at_destination) = (Guest::Absent, true);
+            return Err(MachineError::Gone("no answer".into()));
+        }
         match &mut qemus.guests[place(self.side)] {
             guest @ Guest::Paused => *guest = Guest::Running,
             Guest::Running => {}
@@ -627,165 +641,6 @@ impl Machine for Host {
         }
         qemus.ran_at_destination |= self.side == Side::Destination;
         qemus.check();
-        Ok(())
-    }
-}
-
-/// The link, with the destination's agent at its end.
-pub(super) struct Wire {
-    pub(super) world: Arc<World>,
-    served: Mutex<Option<(Sequence, Option<Incoming>)>>,
-    /// Before, or after, this many messages the link is cut.
-    pub(super) cut: Mutex<Option<(usize, bool)>>,
-    pub(super) calls: AtomicUsize,
-    /// The destination's agent does not come back.
-    pub(super) gone: Mutex<bool>,
-    pub(super) gone_after_cut: bool,
-    /// Something that another node does before this message.
-    pub(super) meanwhile: Mutex<Option<usize>>,
-}
-
-impl Wire {
-    pub(super) fn new(world: &Arc<World>) -> Self {
-        Self {
-            world: Arc::clone(world),
-            served: Mutex::new(Some((Sequence::new(), None))),
-            cut: Mutex::default(),
-            calls: AtomicUsize::new(0),
-            gone: Mutex::default(),
-            gone_after_cut: false,
-            meanwhile: Mutex::default(),
-        }
-    }
-
-    fn host(&self) -> Arc<Host> {
-        Arc::new(Host { world: Arc::clone(&self.world), side: Side::Destination })
-    }
-
-    fn serve(&self, request: &Request) -> Result<Reply, CallError> {
-        let mut served = lock(&self.served);
-        let (sequence, incoming) = served.as_mut().ok_or_else(lost)?;
-        if let Request::State(_) = request {
-            return Ok(self.state());
-        }
-        let answered = catch_unwind(AssertUnwindSafe(|| {
-            sequence.admit(request)?;
-            self.answer(incoming, request)
-        }));
-        match answered {
-            Ok(answer) => Ok(answer?),
-            Err(killed) => {
-                assert!(killed.is::<Killed>(), "the destination's agent panicked");
-                self.world.kill[1].store(usize::MAX, Ordering::SeqCst);
-                if self.world.whole_host.load(Ordering::SeqCst) {
-                    lock(&self.world.qemus).guests[1] = Guest::Absent;
-                }
-                *served = None;
-                Err(lost())
-            }
-        }
-    }
-
-    fn answer(&self, incoming: &mut Option<Incoming>, request: &Request) -> Result<Reply, Refusal> {
-        match request {
-            Request::Open(open) => {
-                let (opened, reply) = Incoming::open(self.host(), "a", open)?;
-                *incoming = Some(opened);
-                Ok(reply)
-            }
-            Request::Recover(recover) => {
-                let log =
-                    self.world.log(Side::Destination).ok_or_else(|| Refusal::new("Unknown", "no journal"))?;
-                let (opened, reply) = Incoming::recover(self.host(), log, recover)?;
-                *incoming = Some(opened);
-                Ok(reply)
-            }
-            _ => incoming
-                .as_mut()
-                .ok_or_else(|| Refusal::new("OutOfOrder", "nothing is open"))?
-                .handle(request),
-        }
-    }
-
-    fn state(&self) -> Reply {
-        let log = self.world.log(Side::Destination);
-        let record = log.map(|log| crate::migrate::remains::record(&*log, &log.begun().luns));
-        let guest = crate::migrate::talk::word(self.world.guest(Side::Destination)).map(str::to_owned);
-        Reply::State(Records { record, guest })
-    }
-
-    /// The destination's agent starts.
-    fn restart(&self) {
-        let site: Arc<dyn Site> = self.host();
-        if let Some(log) = self.world.log(Side::Destination).filter(|log| log.ended().is_none()) {
-            let log: Arc<dyn Log> = log;
-            resume(&site, &log, None, Word::None).unwrap();
-        }
-    }
-
-    /// The destination's agent asks what the source's has of a handover that it has open itself, and does what it can.
-    pub(super) fn ask_source(&self) {
-        let site: Arc<dyn Site> = self.host();
-        let Some(log) = self.world.log(Side::Destination).filter(|log| log.ended().is_none()) else { return };
-        let source = self.world.log(Side::Source);
-        let record = source.map(|log| crate::migrate::remains::record(&*log, &log.begun().luns));
-        let verdict = self.world.log(Side::Source).and_then(|log| log.ended());
-        let record = record.map(|record| peer::message::Record { verdict, ..record });
-        let guest = crate::migrate::talk::word(self.world.guest(Side::Source)).map(str::to_owned);
-        let log: Arc<dyn Log> = log;
-        resume(&site, &log, Some(&Records { record, guest }), Word::None).unwrap();
-    }
-
-    /// The destination's agent puts in order what it can while the source's does not answer.
-    pub(super) fn destination_alone(&self, word: Word) -> Result<(), Refusal> {
-        let site: Arc<dyn Site> = self.host();
-        let Some(log) = self.world.log(Side::Destination).filter(|log| log.ended().is_none()) else {
-            return Ok(());
-        };
-        let log: Arc<dyn Log> = log;
-        resume(&site, &log, None, word).map(drop)
-    }
-
-    pub(super) fn break_off(&self) {
-        *lock(&self.served) = None;
-    }
-}
-
-fn lost() -> CallError {
-    CallError::Lost("cut".into())
-}
-
-impl Link for Wire {
-    fn call(&self, request: &Request, _: Duration) -> Result<Reply, CallError> {
-        let number = self.calls.fetch_add(1, Ordering::SeqCst);
-        self.world.step(Side::Source);
-        if *lock(&self.meanwhile) == Some(number) {
-            self.world.fence();
-        }
-        let cut = *lock(&self.cut);
-        if cut == Some((number, false)) {
-            self.break_off();
-            *lock(&self.gone) = self.gone_after_cut;
-        }
-        let reply = self.serve(request);
-        if cut == Some((number, true)) {
-            self.break_off();
-            *lock(&self.gone) = self.gone_after_cut;
-            return Err(lost());
-        }
-        self.world.step(Side::Source);
-        reply
-    }
-
-    fn reconnect(&self) -> Result<(), CallError> {
-        if *lock(&self.gone) {
-            return Err(lost());
-        }
-        let mut served = lock(&self.served);
-        if served.is_none() {
-            self.restart();
-        }
-        *served = Some((Sequence::new(), None));
         Ok(())
     }
 }
