@@ -2,8 +2,8 @@
 
 use crate::report::{Done, Report};
 use crate::{lab, tools};
-use ::lab::hosts::{Blow, Course, Event, Fate, Hosts, Ran, Scenario, Target, Way};
-use anyhow::Result;
+use ::lab::hosts::{Blow, Course, Event, Fate, Hosts, Ran, Scenario, Target, TargetHangs, Way};
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use scsi::pr::ReservationType;
 use std::fmt;
@@ -191,13 +191,36 @@ impl<'a> Part<'a> {
         Ok(Some(self.hosts.insert(started)))
     }
 
+    /// Once; and once more, on new VMs, if it is shown that the kernel's target hung. What it tells says so.
     fn run(&mut self, course: &Course) -> Result<Done> {
+        again(|| self.once(course))
+    }
+
+    /// After a course that failed nobody knows what its VMs are like; the next one boots new ones.
+    fn once(&mut self, course: &Course) -> Result<Done> {
         let Some(hosts) = self.hosts()? else { return Ok(Done::Skipped(MISSING.into())) };
-        let ran = hosts.run_course(course)?;
-        self.sum = self.sum.and(Sum::of(course, &ran));
-        let told = if course.way == Way::Naive { ran.found_out() } else { ran.kept() }?;
-        println!("{told}");
-        Ok(Done::Passed(told))
+        let ran = hosts.run_course(course).map_err(|error| hosts.inquire(&error));
+        let told = ran.and_then(|ran| {
+            self.sum = self.sum.and(Sum::of(course, &ran));
+            if course.way == Way::Naive { ran.found_out() } else { ran.kept() }
+        });
+        if told.is_err() {
+            self.hosts = None;
+        }
+        told.inspect(|told| println!("{told}")).map(Done::Passed)
+    }
+}
+
+/// Runs it; and, if the kernel's own target was shown to hang meanwhile, once more.
+fn again(mut once: impl FnMut() -> Result<Done>) -> Result<Done> {
+    let told = once();
+    let Err(error) = &told else { return told };
+    let Some(hangs) = error.downcast_ref::<TargetHangs>() else { return told };
+    eprintln!("{error:#}");
+    let first = format!("AT THE SECOND TRY; at the first {hangs}");
+    match once().context(first.clone())? {
+        Done::Passed(told) => Ok(Done::Passed(format!("{first}: {told}"))),
+        skipped @ Done::Skipped(_) => Ok(skipped),
     }
 }
 
@@ -307,6 +330,29 @@ mod tests {
         };
         assert_eq!(of(Target::Lio, false) + of(Target::Tenure, false), BLOWS.len());
         assert_eq!([of(Target::Lio, true), of(Target::Tenure, true)], [BLOWS.len(); 2]);
+    }
+
+    #[test]
+    fn a_course_is_run_again_only_where_the_kernels_target_hung_and_only_once() {
+        let hangs = || anyhow::anyhow!("lost").context(TargetHangs::new("soft lockup"));
+        let runs = |failures: Vec<anyhow::Error>| {
+            let (mut failures, mut runs) = (failures.into_iter(), 0);
+            let done = again(|| {
+                runs += 1;
+                failures.next().map_or_else(|| Ok(Done::Passed("moved".into())), Err)
+            });
+            (runs, done)
+        };
+        let (count, done) = runs(vec![hangs()]);
+        assert!(matches!(done, Ok(Done::Passed(told)) if told.contains("SECOND") && told.contains("lockup")));
+        assert_eq!(count, 2);
+        for (failures, wanted) in
+            [(vec![], 1), (vec![anyhow::anyhow!("a gap")], 1), (vec![hangs(), hangs()], 2)]
+        {
+            let fails = !failures.is_empty();
+            let (count, done) = runs(failures);
+            assert_eq!((count, done.is_err()), (wanted, fails));
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod attach;
 mod blow;
 mod course;
 mod guest;
+mod inquest;
 pub mod leash;
 mod plain;
 mod scenario;
@@ -18,6 +19,7 @@ pub use agents::Daemons;
 pub use blow::{Blow, Event};
 pub use course::{Course, Ran, Way};
 pub use guest::{DIRECTORY, Seat};
+pub use inquest::TargetHangs;
 pub use scenario::{Fate, Scenario};
 
 use crate::process::{DEADLINE, wait_for};
@@ -127,6 +129,7 @@ pub struct Hosts {
     pub hosts: [Host; 2],
     /// The VM with the target.
     pub storage: Vm,
+    target: Target,
     portal: String,
     /// Where this machine's copies of the programs are.
     programs: PathBuf,
@@ -165,7 +168,7 @@ impl Hosts {
         }?;
         let portal = format!("127.0.0.1:{}", storage.forwarded(PORT)?);
         let programs = programs.to_path_buf();
-        Ok(Self { hosts: attach_both(vms)?, storage, portal, programs, _places: places })
+        Ok(Self { hosts: attach_both(vms)?, storage, target, portal, programs, _places: places })
     }
 
     /// One of the hosts.

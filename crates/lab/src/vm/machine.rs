@@ -6,7 +6,7 @@ use crate::vm::agent::{Answer, Ask, Ended, READY};
 use crate::vm::hardware::{Card, Hardware, forwarded};
 use crate::vm::initramfs;
 use crate::vm::kernel::Kernel;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::json;
 use std::fs::File;
@@ -22,6 +22,9 @@ const BOOT: Duration = Duration::from_secs(240);
 
 /// How long the agent may take for what takes it no time.
 const MOMENT: Duration = Duration::from_secs(60);
+
+/// Soon enough to be said before everybody outside has given up: what waits so long for a file or a lock hangs.
+const HUNG: &str = "sysctl.kernel.hung_task_timeout_secs=30";
 
 /// What a VM of the trials of a helper is made of.
 pub const ALONE: Hardware =
@@ -52,6 +55,8 @@ pub struct Vm {
     process: Background,
     qmp: Qmp,
     agent: BufReader<UnixStream>,
+    /// An answer is overdue: what the agent says next belongs to that question.
+    is_silent: bool,
     files: TempDir,
 }
 
@@ -79,7 +84,7 @@ impl Vm {
         let mut process = Background::start(&mut command(&media.kernel, files.path(), hardware)?)?;
         let qmp = Qmp::connect(&files.path().join("qmp"), &mut process)?;
         let agent = UnixStream::connect(files.path().join("agent"))?;
-        Ok(Self { process, qmp, agent: BufReader::new(agent), files })
+        Ok(Self { process, qmp, agent: BufReader::new(agent), is_silent: false, files })
     }
 
     /// Runs a program in the VM to its end, at most for `deadline`.
@@ -155,8 +160,11 @@ impl Vm {
     }
 
     fn ask(&mut self, ask: &Ask, deadline: Duration) -> Result<Answer> {
+        ensure!(!self.is_silent, "the VM has not answered before");
         self.send(ask)?;
-        Ok(serde_json::from_str(&self.line(deadline)?)?)
+        let line = self.line(deadline);
+        self.is_silent = line.is_err();
+        Ok(serde_json::from_str(&line?)?)
     }
 
     fn send(&mut self, ask: &Ask) -> Result<()> {
@@ -188,9 +196,12 @@ impl Vm {
         loop {
             match self.line(BOOT) {
                 // The beginning of an answer that a reset cut short may stand before it.
-                Ok(line) if line.ends_with(READY) => return Ok(()),
+                Ok(line) if line.ends_with(READY) => {
+                    self.is_silent = false;
+                    return Ok(());
+                }
                 Ok(_) => {}
-                Err(error) => return Err(error.context(self.last_words())),
+                Err(error) => return Err(error.context(self.last_words(12))),
             }
         }
     }
@@ -205,11 +216,12 @@ impl Vm {
         Ok(line)
     }
 
-    fn last_words(&self) -> String {
+    /// The end of its console, at most so many lines.
+    pub(crate) fn last_words(&self, most: usize) -> String {
         let console = std::fs::read(self.files.path().join("console")).unwrap_or_default();
         let text = String::from_utf8_lossy(&console);
         let lines: Vec<&str> = text.lines().collect();
-        let last = lines.get(lines.len().saturating_sub(12)..).unwrap_or_default();
+        let last = lines.get(lines.len().saturating_sub(most)..).unwrap_or_default();
         format!("the VM's console ends with:\n{}", last.join("\n"))
     }
 }
@@ -254,7 +266,7 @@ fn command(kernel: &Kernel, files: &Path, hardware: &Hardware) -> Result<Command
     command.args(["--pdeathsig", "KILL", "nice", "qemu-system-x86_64"]).args(fixed.split_whitespace());
     command.args(["-kernel".into(), kernel.image.display().to_string(), "-initrd".into(), path("initrd")]);
     let addresses = hardware.card.as_ref().map(Card::append).unwrap_or_default();
-    let append = format!("console=ttyS0 quiet panic=-1 mitigations=off{addresses}");
+    let append = format!("console=ttyS0 quiet panic=-1 mitigations=off {HUNG}{addresses}");
     command.args(["-append", &append, "-m", &hardware.memory.to_string()]);
     command.args(hardware.card.iter().flat_map(Card::arguments));
     command.args(["-serial".into(), format!("file:{}", path("console"))]);
