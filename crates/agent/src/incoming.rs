@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 pub const GIVEN_UP: &str = "GivenUp";
 
 /// How long the guest may take from the source's end of the migration to being here.
-const ARRIVAL: Duration = Duration::from_secs(20);
+pub(crate) const ARRIVAL: Duration = Duration::from_secs(20);
 /// Between looks at QEMU while something is waited for.
 const LOOK: Duration = Duration::from_millis(20);
 

@@ -19,6 +19,7 @@ pub(crate) mod leg;
 mod machine;
 mod memory;
 mod pace;
+mod patience;
 mod release;
 pub(crate) mod remains;
 mod site;

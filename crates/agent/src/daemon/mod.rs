@@ -12,6 +12,7 @@ mod tests;
 
 pub use busy::{Busy, Claim};
 pub use check::{Checked, StartError, check};
+pub(crate) use peers::TAKE_OVER;
 pub use peers::{Guests, Part};
 
 use crate::config::{Config, ConfigError};

@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long commands under way on a link that its peer has given up may take to end; less than the peer waits for an answer.
-const TAKE_OVER: Duration = Duration::from_secs(8);
+/// How long commands under way on a link that its peer has given up may take to end.
+pub(crate) const TAKE_OVER: Duration = Duration::from_secs(8);
 
 /// What becomes of this host's guests. Whoever is named here was found to be allowed to ask.
 pub trait Guests: Send + Sync {

@@ -16,7 +16,7 @@ mod unit;
 
 pub use error::Error;
 pub use find::{nodes_again, nodes_of};
-pub use place::{Place, Way};
+pub use place::{Place, Way, opening};
 pub use unit::{Standing, Unit, UnitPath};
 
 use crate::drive::{Lines, Link, Ports};
@@ -25,6 +25,11 @@ use ledger::{Change, Guest, HandoverId, Ledger, Lock, LunId, Owner, State};
 use pr_helper::opening::OpenLun;
 use scsi::{AdditionalSense, Sense};
 use std::time::{Duration, Instant};
+
+/// What an agent gives a login, and each command.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
+/// What it gives the freeze locks: the guest's last commands end within their own time limit.
+pub const FREEZE: Duration = Duration::from_secs(10);
 
 /// What a ground is opened for.
 pub struct Order<'a> {

@@ -1,6 +1,6 @@
 //! Where a guest's logical unit is found on this host, as the configuration or QEMU says it.
 
-use super::{Error, Order};
+use super::{Error, Order, TIMEOUT};
 use crate::drive::{self, Device, HelperRoute, Link, Ports, Route};
 use handover::known_targets::TargetIdentity;
 use handover::{Outcome, Port, Side};
@@ -13,6 +13,7 @@ use scsi::pr::Key;
 use scsi::{AdditionalSense, DataPhase, Request, opcode};
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 /// Threads that open places.
 const MOST_THREADS: usize = 16;
@@ -59,6 +60,14 @@ pub(super) struct Found {
     pub(super) target: Option<TargetIdentity>,
     /// Sense data of unit attentions that were pending on a session of our own and may be the guest's.
     pub(super) taken: Vec<Vec<u8>>,
+}
+
+/// How long so many places may take to be opened by an agent: of those that one thread opens each has its login, and one
+/// outage with its last attempt.
+#[must_use]
+pub fn opening(places: usize) -> Duration {
+    let turns = places.div_ceil(MOST_THREADS).max(1);
+    TIMEOUT.saturating_mul(3).saturating_mul(u32::try_from(turns).unwrap_or(u32::MAX))
 }
 
 /// Opens all of them, several at once: each is asked who it is, which takes the target's time.

@@ -17,12 +17,7 @@ use ledger::{HandoverId, Ledger, LunId, Owner};
 use pr_helper::opening::OpenLun;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
-/// For a login, and for each command.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// For the freeze locks: the guest's last commands end within their own time limit.
-const FREEZE: Duration = Duration::from_secs(10);
+use std::time::Instant;
 
 /// A guest of this host.
 pub(super) struct Home {
@@ -95,7 +90,7 @@ impl Home {
             owner: Owner(self.vm.record().to_owned()),
             handover,
             side,
-            timeout: TIMEOUT,
+            timeout: ground::TIMEOUT,
             devices: &*self.devices,
         };
         ground::Ground::open(&order, &self.places()?).map_err(trouble)
@@ -270,7 +265,7 @@ impl Ground for HomeGround {
     }
 
     fn freeze(&self) -> Result<bool, Trouble> {
-        let freeze = || self.ground().freeze(Instant::now() + FREEZE);
+        let freeze = || self.ground().freeze(Instant::now() + ground::FREEZE);
         self.steps.take(Step::Freeze, freeze).map(|frozen| frozen.changed).map_err(trouble)
     }
 

@@ -27,8 +27,6 @@ use std::time::{Duration, Instant};
 const HELD: &str = "frozen by the operator for ";
 /// A handover, and what it may wait for a host that is lost meanwhile.
 const LONGEST: Duration = Duration::from_secs(300);
-/// For the guest's last commands.
-const FREEZE: Duration = Duration::from_secs(10);
 
 /// Which guests are being taken from which peer, by the operator's command.
 #[derive(Debug, Default)]
@@ -217,7 +215,7 @@ impl Hosted {
 
 /// Writes the freeze, or nothing.
 pub(super) fn hold(ground: &mut ground::Ground, why: &str) -> Result<(), ground::Error> {
-    let held = ground.hold(why, Instant::now() + FREEZE).map(drop);
+    let held = ground.hold(why, Instant::now() + ground::FREEZE).map(drop);
     if held.is_err() {
         ground.restore(&[])?;
     }

@@ -111,7 +111,7 @@ impl Run<'_> {
         self.step("go");
         let taken = View { marks: Marks::new().with(Mark::Taken), guest: Guest::Paused };
         self.mark(Mark::Go, Some(taken))?;
-        match self.talk().go(ARRIVAL) {
+        match self.talk().go() {
             Ok(_) => {
                 self.times.running = Some(Instant::now());
                 Ok(self.gone())

@@ -19,7 +19,7 @@ use scsi::pr::Key;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long the destination may take from `go` to the guest running, and QEMU to switch over.
+/// How long QEMU may take to switch over.
 pub(super) const ARRIVAL: Duration = Duration::from_secs(60);
 /// Between looks at QEMU while something short is waited for.
 pub(super) const LOOK: Duration = Duration::from_millis(5);

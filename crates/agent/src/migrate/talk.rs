@@ -1,15 +1,12 @@
 //! The peer's commands with types, over any [`Link`].
 
+use super::patience;
 use super::site::{CallError, Link};
 use crate::ownership::{Guest, Mark, Marks, View};
 use peer::message::{
     Abort, About, Attentions, Back, BackUnit, Close, Guest as Named, Id, Incoming, Mark as Told, Open,
     Opened, Owed, Record, Records, Recover, Reply, Request, State,
 };
-use std::time::Duration;
-
-/// What an answer may take where nothing is waited for.
-const PROMPT: Duration = Duration::from_secs(10);
 
 /// One handover on a link.
 #[derive(Clone, Copy)]
@@ -23,29 +20,33 @@ impl Talk<'_> {
         About { handover: self.handover }
     }
 
+    fn call(&self, request: &Request) -> Result<Reply, CallError> {
+        self.link.call(request, patience::of(request))
+    }
+
     fn done(&self, request: &Request) -> Result<(), CallError> {
-        match self.link.call(request, PROMPT)? {
+        match self.call(request)? {
             Reply::Done(_) => Ok(()),
             _ => Err(CallError::Unfit),
         }
     }
 
     pub(crate) fn open(&self, open: Open) -> Result<Opened, CallError> {
-        match self.link.call(&Request::Open(open), PROMPT)? {
+        match self.call(&Request::Open(open))? {
             Reply::Opened(opened) => Ok(opened),
             _ => Err(CallError::Unfit),
         }
     }
 
     pub(crate) fn recover(&self, recover: Recover) -> Result<Opened, CallError> {
-        match self.link.call(&Request::Recover(recover), PROMPT)? {
+        match self.call(&Request::Recover(recover))? {
             Reply::Opened(opened) => Ok(opened),
             _ => Err(CallError::Unfit),
         }
     }
 
     pub(crate) fn incoming(&self, incoming: Incoming) -> Result<String, CallError> {
-        match self.link.call(&Request::Incoming(incoming), PROMPT)? {
+        match self.call(&Request::Incoming(incoming))? {
             Reply::Listening(listening) => Ok(listening.uri),
             _ => Err(CallError::Unfit),
         }
@@ -71,8 +72,8 @@ impl Talk<'_> {
     }
 
     /// The guest is the destination's now; gives how it stands there.
-    pub(crate) fn go(&self, patience: Duration) -> Result<String, CallError> {
-        match self.link.call(&Request::Go(self.about()), patience)? {
+    pub(crate) fn go(&self) -> Result<String, CallError> {
+        match self.call(&Request::Go(self.about()))? {
             Reply::Ran(ran) => Ok(ran.guest),
             _ => Err(CallError::Unfit),
         }
@@ -81,7 +82,7 @@ impl Talk<'_> {
     /// Whether the destination has promised never to run the guest.
     pub(crate) fn abort(&self, why: &str) -> Result<bool, CallError> {
         let abort = Abort { handover: self.handover, why: why.to_owned() };
-        match self.link.call(&Request::Abort(abort), PROMPT)? {
+        match self.call(&Request::Abort(abort))? {
             Reply::Aborted(aborted) => Ok(aborted.given_up),
             _ => Err(CallError::Unfit),
         }
@@ -90,7 +91,7 @@ impl Talk<'_> {
     /// What the other host has of this handover; `None` where it knows nothing of it.
     pub(crate) fn state(&self, guest: Named) -> Result<Records, CallError> {
         let state = State { guest, handover: Some(self.handover) };
-        match self.link.call(&Request::State(state), PROMPT)? {
+        match self.call(&Request::State(state))? {
             Reply::State(records) => Ok(records),
             _ => Err(CallError::Unfit),
         }

@@ -59,6 +59,35 @@ fn a_running_guest_moves_with_its_reservations_on_many_units_and_on_none() {
 }
 
 #[test]
+fn a_destination_that_takes_as_long_as_it_may_for_everything_is_waited_for() {
+    let all = [At::Memory, At::BeforeTake, At::Switchover].map(Fault::Fails);
+    for fault in all.into_iter().chain([Fault::None, Fault::ContRefused]) {
+        for count in [1, 40] {
+            let world = World::new(count, 5);
+            world.slow.store(true, Ordering::SeqCst);
+            lock(&world.qemus).fault = fault;
+            let wire = Wire::new(&world);
+            let report = run(&world, &wire, &order());
+            let moved = fault == Fault::None;
+            assert_eq!(wire.late.load(Ordering::SeqCst), 0, "{fault:?}: {report:#?}");
+            is_at(&world, if moved { Side::Destination } else { Side::Source }, &report.reason);
+        }
+    }
+}
+
+#[test]
+fn a_slow_destination_is_waited_for_in_a_recovery() {
+    for cut in 0..messages() {
+        let world = World::new(2, 5);
+        world.slow.store(true, Ordering::SeqCst);
+        let wire = Wire::new(&world);
+        *lock(&wire.cut) = Some((cut, true));
+        let report = run(&world, &wire, &order());
+        assert_eq!(wire.late.load(Ordering::SeqCst), 0, "{cut}: {report:#?}");
+    }
+}
+
+#[test]
 fn every_failure_before_go_ends_with_the_guest_running_at_the_source_with_all_it_had() {
     let all = [At::Memory, At::BeforeTake, At::Switchover];
     let faults = all.map(Fault::Fails).into_iter().chain(all.map(Fault::DestinationDies));

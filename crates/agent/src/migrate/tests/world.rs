@@ -6,11 +6,14 @@ mod wire;
 pub(super) use wire::Wire;
 
 use crate::conduct::{Hands, NotDurable, Report as Reported};
+use crate::ground;
+use crate::incoming::ARRIVAL;
 use crate::migrate::{
     Begin, End, Ground, Identity, Last, Leg, Log, Lun, Machine, MachineError, Pace, Settings, Site, Stage,
     Stopped, Transfer, Trouble, UnitEnd,
 };
 use crate::ownership::{Guest, Mark, Marks};
+use crate::vmm;
 use handover::journal::Stage as Entered;
 use handover::known_targets::TargetIdentity;
 use handover::{Action, Entry, Outcome, Port, Side, UnitIndex};
@@ -99,6 +102,17 @@ pub(super) struct World {
     pub(super) targets: [Mutex<Option<TargetIdentity>>; 2],
     /// Where the destination's agent is killed, its whole host is.
     pub(super) whole_host: AtomicBool,
+    /// The destination takes as long as it may for all that it does; nobody really waits.
+    pub(super) slow: AtomicBool,
+    /// What the message under way has taken there.
+    took: Mutex<Took>,
+}
+
+/// What a message took at a slow destination.
+#[derive(Default)]
+struct Took {
+    qemu: Duration,
+    rest: Duration,
 }
 
 fn place(side: Side) -> usize {
@@ -142,6 +156,8 @@ impl World {
             unfreezable: Mutex::default(),
             targets: Default::default(),
             whole_host: AtomicBool::default(),
+            slow: AtomicBool::default(),
+            took: Mutex::default(),
         };
         for unit in 0..count {
             assert!(world.send(unit, Side::Source, &request::register(Key::NONE, KEY, true)));
@@ -265,6 +281,29 @@ impl World {
         }
     }
 
+    /// QEMU is held up, once for each message.
+    fn hold_up(&self, side: Side) {
+        if self.is_slow(side) {
+            lock(&self.took).qemu = vmm::PATIENCE;
+        }
+    }
+
+    fn take_time(&self, side: Side, time: Duration) {
+        if self.is_slow(side) {
+            lock(&self.took).rest += time;
+        }
+    }
+
+    fn is_slow(&self, side: Side) -> bool {
+        side == Side::Destination && self.slow.load(Ordering::SeqCst)
+    }
+
+    /// What the message that ends took.
+    fn took(&self) -> Duration {
+        let took = std::mem::take(&mut *lock(&self.took));
+        took.qemu + took.rest
+    }
+
     pub(super) fn log(&self, side: Side) -> Option<Arc<Journal>> {
         lock(&self.logs[place(side)]).clone()
     }
@@ -291,6 +330,7 @@ impl Site for Host {
     }
 
     fn ground(&self, _: u128, _: Side) -> Result<Arc<dyn Ground>, Trouble> {
+        self.world.take_time(self.side, ground::opening(self.world.units.len()));
         Ok(Arc::new(Self { world: Arc::clone(&self.world), side: self.side }))
     }
 
@@ -337,6 +377,9 @@ impl Ground for Host {
         }
         self.world.freezes.fetch_add(usize::from(self.side == Side::Source), Ordering::SeqCst);
         let again = self.world.frozen[place(self.side)].swap(true, Ordering::SeqCst);
+        if !again {
+            self.world.take_time(self.side, ground::FREEZE);
+        }
         if self.side == Side::Destination && !again {
             self.world.forget_owed(self.side);
         }
@@ -544,6 +587,7 @@ impl Qemus {
 
 impl Machine for Host {
     fn identity(&self) -> Result<Identity, MachineError> {
+        self.world.hold_up(self.side);
         let obstacles = lock(&self.world.obstacle).iter().cloned().collect();
         let uuid = match self.side {
             Side::Source => UUID.to_owned(),
@@ -553,10 +597,12 @@ impl Machine for Host {
     }
 
     fn guest(&self) -> Guest {
+        self.world.hold_up(self.side);
         self.world.guest(self.side)
     }
 
     fn configure(&self, _: &Settings) -> Result<(), MachineError> {
+        self.world.hold_up(self.side);
         Ok(())
     }
 
@@ -626,6 +672,8 @@ impl Machine for Host {
     }
 
     fn cont(&self) -> Result<(), MachineError> {
+        // The guest came late, and is late to run.
+        self.world.take_time(self.side, ARRIVAL * 2);
         let mut qemus = lock(&self.world.qemus);
         if self.side == Side::Destination && qemus.fault == Fault::ContRefused {
             return Err(MachineError::Refused("no".into()));

@@ -23,6 +23,8 @@ pub(in crate::migrate::tests) struct Wire {
     /// The destination's agent does not come back.
     pub(in crate::migrate::tests) gone: Mutex<bool>,
     pub(in crate::migrate::tests) gone_after_cut: bool,
+    /// Messages whose answers came too late.
+    pub(in crate::migrate::tests) late: AtomicUsize,
     /// Something that another node does before this message.
     pub(in crate::migrate::tests) meanwhile: Mutex<Option<usize>>,
 }
@@ -36,6 +38,7 @@ impl Wire {
             calls: AtomicUsize::new(0),
             gone: Mutex::default(),
             gone_after_cut: false,
+            late: AtomicUsize::new(0),
             meanwhile: Mutex::default(),
         }
     }
@@ -135,7 +138,7 @@ fn lost() -> CallError {
 }
 
 impl Link for Wire {
-    fn call(&self, request: &Request, _: Duration) -> Result<Reply, CallError> {
+    fn call(&self, request: &Request, patience: Duration) -> Result<Reply, CallError> {
         let number = self.calls.fetch_add(1, Ordering::SeqCst);
         self.world.step(Side::Source);
         if *lock(&self.meanwhile) == Some(number) {
@@ -146,7 +149,13 @@ impl Link for Wire {
             self.break_off();
             *lock(&self.gone) = self.gone_after_cut;
         }
+        let _ = self.world.took();
         let reply = self.serve(request);
+        if self.world.took() > patience {
+            self.break_off();
+            self.late.fetch_add(1, Ordering::SeqCst);
+            return Err(lost());
+        }
         if cut == Some((number, true)) {
             self.break_off();
             *lock(&self.gone) = self.gone_after_cut;
