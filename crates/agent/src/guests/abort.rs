@@ -18,8 +18,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a migration that is asked to end may take, or whoever puts the journal in order.
-const UNDER_WAY: Duration = Duration::from_secs(60);
+/// How long a migration that is asked to end may take, or whoever puts the journal in order: it may wait for the other host's
+/// answer to its opening.
+const UNDER_WAY: Duration = Duration::from_secs(90);
 /// How long the source's agent may take to put in order what this host has given up.
 const SOURCE: Duration = Duration::from_secs(20);
 /// Between looks at this host's journal.
