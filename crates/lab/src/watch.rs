@@ -175,3 +175,34 @@ fn registration(descriptor: &FullStatusDescriptor) -> Registration {
     };
     Registration { port, key: descriptor.key, holds: descriptor.holds.map(|(_, kind)| kind) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aptpl_is_what_is_active_and_not_what_the_target_can() {
+        // REPORT CAPABILITIES: PTPL_C is bit 0 of byte 2, PTPL_A of byte 3.
+        let capabilities =
+            |can, active| parse(InAction::REPORT_CAPABILITIES, &[0, 8, can, active, 0, 0, 0, 0]);
+        assert_eq!(capabilities(1, 1), Some(Seen::Aptpl(true)));
+        assert_eq!(capabilities(1, 0), Some(Seen::Aptpl(false)));
+    }
+
+    #[test]
+    fn keys_are_seen_in_one_order_and_a_reservation_with_its_type() {
+        let listed = [[0; 7].as_slice(), &[16], &[0; 7], &[9], &[0; 7], &[5]].concat();
+        assert_eq!(parse(InAction::READ_KEYS, &listed), Some(Seen::Keys(vec![Key(5), Key(9)])));
+        let held = [[0; 7].as_slice(), &[16], &[0; 7], &[9], &[0; 5], &[3, 0, 0]].concat();
+        let seen = parse(InAction::READ_RESERVATION, &held);
+        let Some(Seen::Reservation(Some(held))) = seen else { panic!("{seen:?}") };
+        assert_eq!((held.key, held.kind), (Key(9), ReservationType::EXCLUSIVE_ACCESS));
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_short_is_nothing_seen() {
+        // Of READ FULL STATUS a list that says it is longer.
+        assert_eq!(parse(InAction::READ_FULL_STATUS, &[0, 0, 0, 1, 0, 0, 0, 200]), None);
+        assert_eq!(parse(InAction::READ_KEYS, &[0; 3]), None);
+    }
+}

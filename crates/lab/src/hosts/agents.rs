@@ -1,23 +1,28 @@
 //! A helper and an agent on each host, as an operator would set them up.
 
 use super::leash::Leash;
-use super::{Host, Hosts, Name, PATIENCE, PROGRAM, guest};
-use crate::process::wait_for;
+use super::{Host, Hosts, Name, PATIENCE, PROGRAM, both, guest};
 use ::agent::journal::Journals;
 use anyhow::{Context, Result, ensure};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
+/// Where sockets are.
+const RUN: &str = "/run/tenure";
 /// Where the guest's helper listens.
 pub(super) const HELPER: &str = "/run/tenure/guest.sock";
 const AGENT_SOCKET: &str = "/run/tenure/guest-agent.sock";
 /// The agent's control socket.
-const CONTROL: &str = "/run/tenure/agent.sock";
+pub(super) const CONTROL: &str = "/run/tenure/agent.sock";
 /// Configuration, certificates and state of a host outlive a reset of its VM.
 const KEEP: &str = "/lab/keep/tenure";
 /// How long a migration may take in which everybody waits for somebody.
 const LONG: Duration = Duration::from_secs(300);
+/// Between looks whether a command has ended: each costs the VM something.
+const LOOK: Duration = Duration::from_millis(40);
 /// The guest's name.
 pub(super) const VM: &str = "guest";
 const UUID: &str = "7e4a0000-0000-4000-8000-0000000000aa";
@@ -62,17 +67,26 @@ impl Hosts {
     /// # Errors
     /// If one does not become ready.
     pub fn start_agents(&mut self, leashed: bool) -> Result<()> {
-        self.hosts.iter_mut().try_for_each(Host::end_daemons)?;
         self.certificates()?;
-        let peers = self.hosts.each_ref().map(|host| host.address.clone());
-        let [a, b] = &peers;
-        for (host, peer) in self.hosts.iter_mut().zip([b, a]) {
-            host.start_daemons(peer, leashed)?;
-        }
-        Ok(())
+        let [of_a, of_b] = self.hosts.each_ref().map(|host| host.address.clone());
+        let [a, b] = &mut self.hosts;
+        let started = thread::scope(|scope| {
+            let starting = [(a, of_b), (b, of_a)].map(|(host, peer)| {
+                scope.spawn(move || {
+                    host.end_daemons()?;
+                    host.start_daemons(&peer, leashed)
+                })
+            });
+            both(starting.map(thread::ScopedJoinHandle::join))
+        });
+        started.map(drop)
     }
 
+    /// Those of the first course are good for all.
     fn certificates(&mut self) -> Result<()> {
+        if self.hosts.iter().all(|host| host.vm.keep().join("tenure/host-key.pem").exists()) {
+            return Ok(());
+        }
         let directory = tempfile::tempdir()?;
         let certs = |words: &[&str]| {
             let mut command = Command::new(self.programs.join("tenure"));
@@ -130,7 +144,14 @@ impl Hosts {
 
     /// Waits for its end, and gives its exit status.
     pub(super) fn wait_ended(&mut self, ordered: &Ordered, wanted: &[i32]) -> Result<i32> {
-        let code = wait_for(LONG, || self.ended(ordered).transpose()).context("it does not end")??;
+        let end = Instant::now() + LONG;
+        let code = loop {
+            if let Some(code) = self.ended(ordered)? {
+                break code;
+            }
+            ensure!(Instant::now() < end, "it does not end");
+            thread::sleep(LOOK);
+        };
         let told = std::fs::read_to_string(&ordered.log).unwrap_or_default();
         ensure!(wanted.contains(&code), "exit status {code}: {told}\nthe agents say:\n{}", self.words());
         Ok(code)
@@ -159,7 +180,7 @@ impl Host {
     fn start_daemons(&mut self, peer: &str, leashed: bool) -> Result<()> {
         let keep = self.vm.keep();
         std::fs::write(keep.join("tenure/tenure.toml"), self.config(peer))?;
-        self.vm.run(&["mkdir", "-p", "/run/tenure"], PATIENCE)?.good()?;
+        self.vm.empty(RUN)?;
         let holder = if leashed { Some(self.hold_leash()?) } else { None };
         let (helper, agent) = (self.spawn_helper()?, self.spawn_agent()?);
         self.daemons = Some(Daemons { helper, agent, holder });
@@ -184,15 +205,18 @@ impl Host {
         self.leash = None;
         let Some(Daemons { helper, agent, holder }) = self.daemons.take() else { return Ok(()) };
         for program in [agent, helper].into_iter().chain(holder) {
-            self.end(program)?;
+            self.vm.end(program)?;
         }
-        self.vm.run(&["rm", "-rf", &format!("{KEEP}/state"), "/run/tenure"], PATIENCE)?.good().map(drop)
+        match std::fs::remove_dir_all(self.vm.keep().join("tenure/state")) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Kills the helper and starts it again.
     pub(super) fn restart_helper(&mut self) -> Result<()> {
         let before = self.daemons.context("there are no daemons")?;
-        self.end(before.helper)?;
+        self.vm.end(before.helper)?;
         let helper = self.spawn_helper()?;
         self.daemons = Some(Daemons { helper, ..before });
         Ok(())
@@ -201,7 +225,7 @@ impl Host {
     /// Kills the agent and starts it again.
     pub(super) fn restart_agent(&mut self) -> Result<()> {
         let before = self.daemons.context("there are no daemons")?;
-        self.end(before.agent)?;
+        self.vm.end(before.agent)?;
         let agent = self.spawn_agent()?;
         self.daemons = Some(Daemons { agent, ..before });
         Ok(())
@@ -239,17 +263,9 @@ impl Host {
     /// Waits until the program has made its socket.
     fn wait_socket(&mut self, program: u32, socket: &str, log: &str) -> Result<()> {
         let log = self.vm.keep().join(log);
-        let there = wait_for(PATIENCE, || match self.vm.status(program) {
-            Ok(None) => self
-                .vm
-                .run(&["test", "-S", socket], PATIENCE)
-                .ok()
-                .filter(|ended| ended.code == 0)
-                .map(|_| true),
-            _ => Some(false),
-        });
+        let there = self.vm.appears(socket, program, PATIENCE)?;
         let told = std::fs::read_to_string(log).unwrap_or_default();
-        ensure!(there == Some(true), "{}: {socket} does not appear: {told}", self.name.as_str());
+        ensure!(there, "{}: {socket} does not appear: {told}", self.name.as_str());
         Ok(())
     }
 

@@ -5,9 +5,8 @@ use crate::guest::{Diary, Entry, Order, What};
 use crate::orders;
 use crate::process::wait_for;
 use crate::qemu::qtest::hex;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nexus::{Nexus, TransportError};
-use rustix::process::Signal;
 use scsi::{Completion, Request};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,12 +38,11 @@ impl Host {
         argv.extend(helper.iter().flat_map(|helper| ["--helper", helper]));
         argv.extend(incoming.then_some("--incoming"));
         self.vacate()?;
-        // Its sockets, and what a course before this one left.
-        self.vm.run(&["rm", "-rf", DIRECTORY], PATIENCE)?.good()?;
+        // Nothing of what a course before this one left.
+        self.vm.empty(DIRECTORY)?;
         let qemu = self.vm.start(&argv, Path::new("/run/qemu-start.log"))?;
         let socket = format!("{DIRECTORY}/qmp");
-        let listens = || self.vm.run(&["test", "-S", &socket], PATIENCE).ok().filter(|ended| ended.code == 0);
-        wait_for(PATIENCE, listens).context("QEMU does not start")?;
+        ensure!(self.vm.appears(&socket, qemu, PATIENCE)?, "QEMU does not start");
         let [diary, orders] = ["diary", "orders"].map(|kind| format!("{kind}-{tag}"));
         for file in [&diary, &orders] {
             std::fs::write(self.vm.keep().join(file), "")?;
@@ -63,19 +61,13 @@ impl Host {
     /// # Errors
     /// If the VM is gone.
     pub fn vacate(&mut self) -> Result<()> {
-        std::mem::take(&mut self.seated).into_iter().try_for_each(|program| self.end(program))
+        std::mem::take(&mut self.seated).into_iter().try_for_each(|program| self.vm.end(program))
     }
 
     /// Kills QEMU and leaves its guest to find that out.
     pub(super) fn kill_qemu(&mut self) -> Result<()> {
         let qemu = self.seated.first().copied().context("there is no QEMU")?;
-        self.end(qemu)
-    }
-
-    /// Kills a program of this host's VM, and waits until it is gone.
-    pub(super) fn end(&mut self, program: u32) -> Result<()> {
-        self.vm.signal(program, Signal::KILL)?;
-        wait_for(PATIENCE, || self.vm.status(program).ok().flatten()).context("it does not end").map(drop)
+        self.vm.end(qemu)
     }
 }
 

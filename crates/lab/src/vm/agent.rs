@@ -7,14 +7,17 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the agent says when it is there.
 pub(crate) const READY: &str = "{\"ready\":true}\n";
+
+/// Between looks for a file that is to appear.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// What the agent is asked to do.
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,6 +31,12 @@ pub(crate) enum Ask {
     Signal { id: u32, signal: i32 },
     /// Whether such a program has ended, and how.
     Status { id: u32 },
+    /// Kill such a program, and wait until it is gone.
+    End { id: u32 },
+    /// Wait until such a program has made a file, or has ended: in here it costs no process to look.
+    Appear { path: PathBuf, id: u32, within: Duration },
+    /// Make an empty directory, whatever was there.
+    Empty { directory: PathBuf },
 }
 
 /// What came of it.
@@ -38,6 +47,8 @@ pub(crate) enum Answer {
     Started(u32),
     /// Exit status, or a signal's number below zero; nothing while the program runs.
     Status(Option<i32>),
+    There(bool),
+    Done,
     Failed(String),
 }
 
@@ -100,6 +111,9 @@ impl Programs {
             Ask::Start { argv, log } => self.start(&argv, &log).map(Answer::Started),
             Ask::Signal { id, signal } => self.signal(id, signal).map(Answer::Status),
             Ask::Status { id } => self.status(id).map(Answer::Status),
+            Ask::End { id } => self.end(id).map(|status| Answer::Status(Some(status))),
+            Ask::Appear { path, id, within } => self.appears(&path, id, within).map(Answer::There),
+            Ask::Empty { directory } => empty(&directory).map(|()| Answer::Done),
         }
     }
 
@@ -117,6 +131,23 @@ impl Programs {
         Ok(child.try_wait()?.map(code))
     }
 
+    fn end(&mut self, id: u32) -> Result<i32> {
+        self.signal(id, Signal::KILL.as_raw())?;
+        let child = self.0.get_mut(&id).with_context(|| format!("{id} was not started here"))?;
+        Ok(code(child.wait()?))
+    }
+
+    fn appears(&mut self, path: &Path, id: u32, within: Duration) -> Result<bool> {
+        let end = Instant::now() + within;
+        while Instant::now() < end && self.status(id)?.is_none() {
+            if path.exists() {
+                return Ok(true);
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(false)
+    }
+
     fn signal(&mut self, id: u32, signal: i32) -> Result<Option<i32>> {
         let ended = self.status(id)?;
         if ended.is_none() {
@@ -125,6 +156,14 @@ impl Programs {
         }
         Ok(ended)
     }
+}
+
+fn empty(directory: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => std::fs::create_dir_all(directory),
+    }
+    .with_context(|| directory.display().to_string())
 }
 
 /// Exit status, or a signal's number below zero.
@@ -193,6 +232,45 @@ mod tests {
         // Its number may be somebody else's by now.
         assert_eq!(programs.signal(id, Signal::KILL.as_raw()).unwrap(), ended);
         assert!(programs.signal(1, Signal::KILL.as_raw()).is_err());
+    }
+
+    #[test]
+    fn a_program_is_ended_and_gone_when_that_is_answered() {
+        let mut programs = Programs::default();
+        let argv = ["sleep", "60"].map(str::to_owned);
+        let id = programs.start(&argv, Path::new("/dev/null")).unwrap();
+        assert_eq!(programs.end(id).unwrap(), -Signal::KILL.as_raw());
+        assert_eq!(programs.status(id).unwrap(), Some(-Signal::KILL.as_raw()));
+        assert_eq!(programs.end(id).unwrap(), -Signal::KILL.as_raw());
+        assert!(programs.end(1).is_err());
+    }
+
+    #[test]
+    fn a_file_is_waited_for_until_it_is_there_or_its_program_has_ended_or_the_time_is_over() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("socket");
+        let mut programs = Programs::default();
+        let mut appears = |script: &str, within| {
+            let argv = ["sh", "-c", script, "sh", &path.display().to_string()].map(str::to_owned);
+            let id = programs.start(&argv, Path::new("/dev/null")).unwrap();
+            let there = programs.appears(&path, id, within).unwrap();
+            programs.end(id).unwrap();
+            there
+        };
+        assert!(!appears("exit 1", DEADLINE));
+        assert!(!appears("exec sleep 60", LOOK * 3));
+        assert!(appears("echo >\"$1\"; exec sleep 60", DEADLINE));
+    }
+
+    #[test]
+    fn a_directory_is_empty_whatever_was_there() {
+        let parent = tempfile::TempDir::new().unwrap();
+        let directory = parent.path().join("run");
+        for _ in 0..2 {
+            empty(&directory).unwrap();
+            assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
+            std::fs::write(directory.join("old"), "").unwrap();
+        }
     }
 
     #[test]

@@ -133,6 +133,36 @@ impl Vm {
         self.ask_status(&Ask::Signal { id, signal: signal.as_raw() })
     }
 
+    /// Kills a program that was started, and waits until it is gone.
+    ///
+    /// # Errors
+    /// If no such program was started, or it does not end.
+    pub fn end(&mut self, id: u32) -> Result<()> {
+        self.ask_status(&Ask::End { id }).map(drop)
+    }
+
+    /// Waits until a program that was started has made a file. It has not if it ended, or took too long.
+    ///
+    /// # Errors
+    /// If no such program was started.
+    pub fn appears(&mut self, path: &str, id: u32, within: Duration) -> Result<bool> {
+        match self.ask(&Ask::Appear { path: path.into(), id, within }, within + MOMENT)? {
+            Answer::There(there) => Ok(there),
+            other => bail!("{path}: {other:?}"),
+        }
+    }
+
+    /// Makes a directory in the VM, empty, whatever was there.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn empty(&mut self, directory: &str) -> Result<()> {
+        match self.ask(&Ask::Empty { directory: directory.into() }, MOMENT)? {
+            Answer::Done => Ok(()),
+            other => bail!("{directory}: {other:?}"),
+        }
+    }
+
     /// The port of 127.0.0.1 under which this machine reaches a port of the card, where [the hub](super::Socket::Hub) is.
     ///
     /// # Errors
