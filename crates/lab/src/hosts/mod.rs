@@ -237,8 +237,9 @@ fn both<T>(joined: [thread::Result<Result<T>>; 2]) -> Result<[T; 2]> {
     Ok([a?, b?])
 }
 
+/// This VM is never reset, so what LIO keeps stays in its memory: no share with this machine is between a PR OUT and its answer.
 fn serve_lio(storage: &mut Vm) -> Result<()> {
-    let mut argv = vec![PROGRAM, "serve", "--backing", "/run/lun0.img", "--keep", "/lab/keep/target"];
+    let mut argv = vec![PROGRAM, "serve", "--backing", "/run/lun0.img", "--keep", "/run/target"];
     argv.extend(["--target", TARGET]);
     let names: Vec<String> =
         Name::ALL.map(Name::as_str).iter().chain(&OUTSIDE).map(|name| initiator(name)).collect();
