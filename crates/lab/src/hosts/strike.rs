@@ -1,7 +1,7 @@
 //! A move in the course of which something happens: an agent stands at a step, somebody dies there or the guest is fenced, what
 //! died is started again, and both hosts come to an end by themselves.
 
-use super::agents::{Ending, HELPER, Ordered, VM};
+use super::agents::{CONTROL, Ending, HELPER, Ordered, VM};
 use super::blow::{Blow, Event};
 use super::course::{BLOCKS, Guest};
 use super::leash::Leash;
@@ -64,7 +64,7 @@ impl Hosts {
         self.mend(blow.event)?;
         let code = ended?;
         if let Some(operator) = &scene.operator {
-            self.wait_ended(operator, &[0])?;
+            self.wait_ended(operator, operators(code))?;
         }
         let owner = self.settle()?;
         fits(blow.event, &scene, code, owner)?;
@@ -155,13 +155,22 @@ impl Hosts {
         act(&mut self.log_in("member", 1)?.nexus(0))
     }
 
-    /// Asks the source's agent to end the migration. The answer comes when it has; a question asked later, and answered, gives the
-    /// order time to arrive. One that came too late all the same shows in the migration's exit status.
+    /// Asks the source's agent to end the migration. The answer comes when it has; once that order's connection is there, a question that is
+    /// asked after it and answered gives it time to be read.
     fn order_abort(&mut self) -> Result<Ordered> {
+        let before = self.control_connections()?;
         let ordered = self.order(Name::A, &["handover", "abort", VM, "--yes"])?;
+        let arrived = || self.control_connections().is_ok_and(|now| now > before).then_some(());
+        wait_for(PATIENCE, arrived).context("the operator's order does not arrive")?;
         let asked = self.order(Name::A, &["handover", "status", VM])?;
         self.wait_ended(&asked, &[0])?;
         Ok(ordered)
+    }
+
+    /// How many ends of connections the source's agent has at its control socket.
+    fn control_connections(&mut self) -> Result<usize> {
+        let told = self.host(Name::A).vm.run(&["cat", "/proc/net/unix"], PATIENCE)?.good()?;
+        Ok(ends_at(&told, CONTROL))
     }
 
     /// From here on neither host knows where the other is: what they send to each other gets lost.
@@ -232,8 +241,15 @@ const fn exits(event: Event, scene: &Scene) -> &'static [i32] {
         Event::Fence if scene.taken => &[0, 6],
         Event::Fence => &[6],
         Event::Stir => &[0],
-        Event::Abort | Event::Cancel => &[5],
+        Event::Cancel => &[5],
+        // An order that is overtaken by the last step that it could stop changes nothing, and says so.
+        Event::Abort => &[0, 5],
     }
+}
+
+/// How the operator's own command then ends: with what was ordered, or refused because it came too late.
+const fn operators(code: i32) -> &'static [i32] {
+    if code == 0 { &[4] } else { &[0] }
 }
 
 /// Whoever ordered it was told where the guest is, and nobody gave it to a host where there is none.
@@ -271,6 +287,11 @@ fn is_released(entry: &Entry) -> bool {
     unit_attention(&ended) == Some(AdditionalSense::RESERVATIONS_RELEASED)
 }
 
+/// Sockets of /proc/net/unix that have this name, or had it with something behind it before it was published.
+fn ends_at(told: &str, socket: &str) -> usize {
+    told.lines().filter(|line| line.contains(socket)).count()
+}
+
 /// `ActiveOpens` of the lines about TCP in /proc/net/snmp.
 fn active_opens(told: &str) -> Option<u64> {
     let mut lines = told.lines().filter(|line| line.starts_with("Tcp:"));
@@ -289,6 +310,18 @@ mod tests {
         let told = "Ip: A B\nIp: 1 2\nTcp: RtoMin ActiveOpens PassiveOpens\nTcp: 200 17 3\nUdp: A\nUdp: 4\n";
         assert_eq!(active_opens(told), Some(17));
         assert_eq!(active_opens("Tcp: RtoMin\nTcp: 200\n"), None);
+    }
+
+    #[test]
+    fn an_agents_connections_are_counted_by_the_name_that_it_bound() {
+        let told = "Num RefCount Path\n0: 2 /run/tenure/agent.sock.412\n0: 3 /run/tenure/guest-agent.sock.9\n\
+                    0: 3 /run/tenure/agent.sock.412\n0: 3\n";
+        assert_eq!(ends_at(told, CONTROL), 2);
+    }
+
+    #[test]
+    fn an_operator_who_comes_too_late_is_told_so_and_nobody_else() {
+        assert_eq!([operators(0), operators(5)], [[4], [0]]);
     }
 
     #[test]
