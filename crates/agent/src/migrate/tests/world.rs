@@ -1,22 +1,21 @@
 //! Two hosts in one process: two QEMUs that migrate a guest, device servers, journals that survive their agent, and a link that
 //! can be cut ([`Wire`]). Every `cont` checks that the guest runs nowhere else, and that it was not resumed from old memory.
 
+mod paper;
+mod qemus;
 mod wire;
 
+pub(super) use paper::Journal;
+pub(super) use qemus::{At, Fault, Qemus};
 pub(super) use wire::Wire;
 
 use crate::conduct::{Hands, NotDurable, Report as Reported};
 use crate::ground;
-use crate::incoming::ARRIVAL;
-use crate::migrate::{
-    Begin, End, Ground, Identity, Last, Leg, Log, Lun, Machine, MachineError, Pace, Settings, Site, Stage,
-    Stopped, Transfer, Trouble, UnitEnd,
-};
-use crate::ownership::{Guest, Mark, Marks};
+use crate::migrate::{Begin, End, Ground, Log, Lun, Machine, Site, Trouble, UnitEnd};
+use crate::ownership::Guest;
 use crate::vmm;
-use handover::journal::Stage as Entered;
 use handover::known_targets::TargetIdentity;
-use handover::{Action, Entry, Outcome, Port, Side, UnitIndex};
+use handover::{Action, Outcome, Port, Side, UnitIndex};
 use logical_unit::{ItNexus, LogicalUnit, LunSpec, NexusHandle};
 use scsi::pr::{InAction, Key, ReservationType, request};
 use scsi::{DataPhase, IscsiName, Isid, TransportId};
@@ -34,43 +33,6 @@ pub(super) struct Killed;
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Where something happens to a QEMU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum At {
-    Memory,
-    BeforeTake,
-    Switchover,
-    Completed,
-}
-
-/// What goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    None,
-    /// QEMU's migration fails.
-    Fails(At),
-    /// Somebody else cancels it.
-    CancelledBySomebody,
-    SourceDies(At),
-    DestinationDies(At),
-    /// Pre-switchover comes before our stop.
-    TooFast,
-    ContRefused,
-    /// The destination's QEMU dies while it is told to let the guest run.
-    DiesAtCont,
-}
-
-pub(super) struct Qemus {
-    pub(super) guests: [Guest; 2],
-    pub(super) stage: Stage,
-    remaining: u64,
-    pace: Pace,
-    /// QEMU stopped it, and lets it run again on failure.
-    halted: bool,
-    pub(super) fault: Fault,
-    pub(super) ran_at_destination: bool,
 }
 
 pub(super) struct World {
@@ -129,15 +91,7 @@ impl World {
     /// A running guest that holds a reservation of `kind` on each of `count` logical units, or with 0 has nothing.
     pub(super) fn new(count: usize, kind: u8) -> Arc<Self> {
         let world = Self {
-            qemus: Mutex::new(Qemus {
-                guests: [Guest::Running, Guest::Loading],
-                stage: Stage::None,
-                remaining: 0,
-                pace: Pace::Held,
-                halted: false,
-                fault: Fault::None,
-                ran_at_destination: false,
-            }),
+            qemus: Mutex::new(Qemus::new()),
             units: (0..count).map(unit).collect(),
             logs: Default::default(),
             kill: [AtomicUsize::new(usize::MAX), AtomicUsize::new(usize::MAX)],
@@ -335,11 +289,7 @@ impl Site for Host {
     }
 
     fn begin(&self, begin: &Begin) -> Result<Arc<dyn Log>, NotDurable> {
-        let log = Arc::new(Journal {
-            begin: begin.clone(),
-            world: Arc::downgrade(&self.world),
-            lines: Mutex::default(),
-        });
+        let log = Arc::new(Journal::new(begin, &self.world));
         *lock(&self.world.logs[place(self.side)]) = Some(Arc::clone(&log));
         Ok(log)
     }
@@ -436,259 +386,5 @@ impl Hands for Nexuses {
             Reported { unit: *unit, id: *id, outcome: Some(outcome) }
         };
         actions.iter().map(one).collect()
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Line {
-    Entry(Leg, UnitIndex, Entry),
-    Mark(Mark),
-    End(String),
-}
-
-pub(super) struct Journal {
-    begin: Begin,
-    world: std::sync::Weak<World>,
-    lines: Mutex<Vec<Line>>,
-}
-
-impl Journal {
-    fn write(&self, lines: Vec<Line>) {
-        let world = self.world.upgrade().unwrap();
-        world.step(self.begin.side);
-        lock(&self.lines).extend(lines);
-        world.step(self.begin.side);
-    }
-
-    pub(super) fn ended(&self) -> Option<String> {
-        lock(&self.lines).iter().rev().find_map(|line| match line {
-            Line::End(verdict) => Some(verdict.clone()),
-            _ => None,
-        })
-    }
-}
-
-impl Log for Journal {
-    fn entries(&self, _: u64, leg: Leg, entries: &[(UnitIndex, Entry)]) -> Result<(), NotDurable> {
-        self.write(entries.iter().map(|(unit, entry)| Line::Entry(leg, *unit, *entry)).collect());
-        Ok(())
-    }
-
-    fn mark(&self, mark: Mark) -> Result<(), NotDurable> {
-        self.write(vec![Line::Mark(mark)]);
-        Ok(())
-    }
-
-    fn begun(&self) -> &Begin {
-        &self.begin
-    }
-
-    fn marks(&self) -> Marks {
-        let lines = lock(&self.lines);
-        let marks: Marks = lines
-            .iter()
-            .filter_map(|line| if let Line::Mark(mark) = line { Some(*mark) } else { None })
-            .collect();
-        let touched = lines
-            .iter()
-            .any(|line| matches!(line, Line::Entry(_, _, entry) if entry.stage >= Entered::Freeze));
-        if touched { marks.touched() } else { marks }
-    }
-
-    fn last(&self) -> Vec<Option<Last>> {
-        let mut last = vec![None; self.begin.luns.len()];
-        for line in lock(&self.lines).iter() {
-            if let Line::Entry(leg, unit, entry) = line {
-                last[usize::from(unit.0)] = Some(Last { leg: *leg, entry: *entry });
-            }
-        }
-        last
-    }
-
-    fn end(&self, verdict: &str) -> Result<(), NotDurable> {
-        self.write(vec![Line::End(verdict.to_owned())]);
-        Ok(())
-    }
-}
-
-impl Qemus {
-    fn check(&self) {
-        let running = self.guests.iter().filter(|guest| **guest == Guest::Running).count();
-        assert!(running <= 1, "the guest runs on both hosts");
-        assert!(!(self.ran_at_destination && self.guests[0] == Guest::Running), "resumed from old memory");
-    }
-
-    fn strike(&mut self, at: At) {
-        match self.fault {
-            Fault::Fails(when) if when == at => self.fail(),
-            Fault::SourceDies(when) if when == at => {
-                self.guests[0] = Guest::Absent;
-                if at != At::Completed {
-                    self.guests[1] = Guest::Absent;
-                }
-            }
-            Fault::DestinationDies(when) if when == at => {
-                self.guests[1] = Guest::Absent;
-                if at != At::Completed {
-                    self.fail();
-                }
-            }
-            _ => return,
-        }
-        self.fault = Fault::None;
-    }
-
-    fn fail(&mut self) {
-        self.over(Stage::Failed);
-    }
-
-    /// With its host. What had not gone over whole is gone with it.
-    pub(super) fn source_is_gone(&mut self) {
-        self.guests[0] = Guest::Absent;
-        if self.stage != Stage::Completed {
-            self.guests[1] = Guest::Absent;
-        }
-    }
-
-    fn over(&mut self, stage: Stage) {
-        self.stage = stage;
-        self.guests[1] = Guest::Absent;
-        if std::mem::take(&mut self.halted) && self.guests[0] == Guest::Paused {
-            self.guests[0] = Guest::Running;
-        }
-        self.check();
-    }
-
-    fn advance(&mut self) {
-        if self.stage != Stage::Active || self.guests[0] == Guest::Absent {
-            return;
-        }
-        match self.pace {
-            Pace::Held => self.remaining = self.remaining.saturating_sub(4096),
-            Pace::Limited(_) | Pace::Full => {
-                self.strike(At::Memory);
-                if self.fault == Fault::CancelledBySomebody {
-                    self.over(Stage::Cancelled);
-                }
-                if self.fault == Fault::TooFast && self.stage == Stage::Active {
-                    self.fault = Fault::None;
-                    (self.stage, self.halted, self.guests[0]) = (Stage::PreSwitchover, true, Guest::Paused);
-                }
-                self.remaining = self.remaining.saturating_sub(40 << 20);
-            }
-            Pace::Switch(_) if self.guests[0] == Guest::Paused => {
-                self.stage = Stage::PreSwitchover;
-                self.strike(At::BeforeTake);
-            }
-            Pace::Switch(_) => {}
-        }
-    }
-}
-
-impl Machine for Host {
-    fn identity(&self) -> Result<Identity, MachineError> {
-        self.world.hold_up(self.side);
-        let obstacles = lock(&self.world.obstacle).iter().cloned().collect();
-        let uuid = match self.side {
-            Side::Source => UUID.to_owned(),
-            Side::Destination => lock(&self.world.uuid_there).clone(),
-        };
-        Ok(Identity { uuid, obstacles })
-    }
-
-    fn guest(&self) -> Guest {
-        self.world.hold_up(self.side);
-        self.world.guest(self.side)
-    }
-
-    fn configure(&self, _: &Settings) -> Result<(), MachineError> {
-        self.world.hold_up(self.side);
-        Ok(())
-    }
-
-    fn listen(&self, uri: Option<&str>) -> Result<String, MachineError> {
-        Ok(uri.unwrap_or("tcp:127.0.0.1:4444").to_owned())
-    }
-
-    fn send(&self, _: &str) -> Result<(), MachineError> {
-        let mut qemus = lock(&self.world.qemus);
-        // Where nothing happens to the memory it takes no time.
-        let of_memory =
-            [At::Memory].map(|at| [Fault::Fails(at), Fault::SourceDies(at), Fault::DestinationDies(at)]);
-        let sudden = [Fault::CancelledBySomebody, Fault::TooFast];
-        let much = of_memory.iter().flatten().chain(&sudden).any(|fault| *fault == qemus.fault);
-        (qemus.stage, qemus.remaining) = (Stage::Active, if much { 100 << 20 } else { 8 << 20 });
-        Ok(())
-    }
-
-    fn transfer(&self) -> Result<Transfer, MachineError> {
-        let mut qemus = lock(&self.world.qemus);
-        if qemus.guests[place(self.side)] == Guest::Absent {
-            return Err(MachineError::Gone("killed".into()));
-        }
-        qemus.advance();
-        let (stage, remaining) = (qemus.stage, qemus.remaining);
-        let (total, rate) = (100 << 20, 100 << 20);
-        Ok(Transfer { stage, remaining, total, rate, transferred: total - remaining, ..Transfer::default() })
-    }
-
-    fn wait(&self, until: Instant) {
-        std::thread::sleep(until.saturating_duration_since(Instant::now()).min(Duration::from_millis(1)));
-    }
-
-    fn adjust(&self, pace: Pace) -> Result<(), MachineError> {
-        lock(&self.world.qemus).pace = pace;
-        Ok(())
-    }
-
-    fn stop(&self) -> Result<Stopped, MachineError> {
-        let mut qemus = lock(&self.world.qemus);
-        if qemus.halted {
-            return Ok(Stopped::ByMigration);
-        }
-        qemus.guests[0] = Guest::Paused;
-        Ok(Stopped::ByUs)
-    }
-
-    fn switch_over(&self) -> Result<(), MachineError> {
-        let mut qemus = lock(&self.world.qemus);
-        qemus.strike(At::Switchover);
-        if qemus.guests[0] == Guest::Absent {
-            return Err(MachineError::Gone("killed".into()));
-        }
-        if qemus.stage == Stage::PreSwitchover {
-            (qemus.stage, qemus.guests[1]) = (Stage::Completed, Guest::Paused);
-            qemus.strike(At::Completed);
-        }
-        Ok(())
-    }
-
-    fn cancel(&self) -> Result<(), MachineError> {
-        let mut qemus = lock(&self.world.qemus);
-        if !qemus.stage.is_over() {
-            qemus.over(Stage::Cancelled);
-        }
-        Ok(())
-    }
-
-    fn cont(&self) -> Result<(), MachineError> {
-        // The guest came late, and is late to run.
-        self.world.take_time(self.side, ARRIVAL * 2);
-        let mut qemus = lock(&self.world.qemus);
-        if self.side == Side::Destination && qemus.fault == Fault::ContRefused {
-            return Err(MachineError::Refused("no".into()));
-        }
-        if self.side == Side::Destination && qemus.fault == Fault::DiesAtCont {
-            (qemus.guests[1], qemus.ran_at_destination) = (Guest::Absent, true);
-            return Err(MachineError::Gone("no answer".into()));
-        }
-        match &mut qemus.guests[place(self.side)] {
-            guest @ Guest::Paused => *guest = Guest::Running,
-            Guest::Running => {}
-            _ => return Err(MachineError::Gone("killed".into())),
-        }
-        qemus.ran_at_destination |= self.side == Side::Destination;
-        qemus.check();
-        Ok(())
     }
 }
