@@ -16,9 +16,13 @@ pub struct ExportArgs {
     /// The state directory of the helpers and the agent
     #[arg(long, value_name = "DIR", default_value = "/var/lib/tenure")]
     pub state: PathBuf,
-    /// The agent's configuration, if there is one: a guest whose QEMU runs is not exported
+    /// The agent's configuration, if there is one: a guest whose QEMU runs or does not answer, or whose
+    /// handover is not over, is not exported
     #[arg(long, value_name = "FILE", default_value = agent::config::DEFAULT_PATH)]
     pub config: PathBuf,
+    /// The guest is stopped, where its QEMU does not answer
+    #[arg(long)]
+    pub stopped: bool,
 }
 
 /// Arguments of `tenure import`.

@@ -90,7 +90,7 @@ fn exported(target: &Target) -> (Host, PathBuf) {
     guest.append(&[(lun, Change::Commit { path, tracked, generation: None })]).unwrap();
     let file = a.state.path().join("db.tenure");
     let (state, config) = (a.state.path().to_owned(), a.state.path().join("tenure.toml"));
-    let args = ExportArgs { vm: "db".into(), file: file.clone(), state, config };
+    let args = ExportArgs { vm: "db".into(), file: file.clone(), state, config, stopped: false };
     assert_eq!(export::run(&args, &mut Console::standard(Verbosity::Quiet)).unwrap(), Exit::Done);
     a.link = Link::connect(url(target, "a").parse::<Device>().unwrap(), TIMEOUT).unwrap();
     (a, file)
