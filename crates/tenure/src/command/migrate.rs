@@ -45,13 +45,19 @@ pub fn run(args: &MigrateArgs, console: &mut Console) -> Result<Exit, Failure> {
         asked.join()
     });
     let answer = answer.map_err(|_| Failure::new(Exit::Failed, "the connection to the agent died"))?;
-    end(answer, &args.control, console)
+    match answer {
+        // A plan begins nothing.
+        Err(error @ (CallError::Lost { .. } | CallError::Overdue { .. })) if args.plan => {
+            Err(Failure::new(Exit::Failed, format!("the agent: {error}")))
+        }
+        answer => end(answer, (&args.vm, &args.control), console),
+    }
 }
 
 /// `tenure handover resume`.
 ///
 /// # Errors
-/// If the agent cannot be asked, or the operator does not confirm.
+/// If the agent cannot be asked, or has nothing to resume; or the operator does not confirm.
 pub fn resume(args: &ResumeArgs, console: &mut Console) -> Result<Exit, Failure> {
     if args.vouch && !args.yes {
         console.confirm(&format!(
@@ -60,11 +66,9 @@ pub fn resume(args: &ResumeArgs, console: &mut Console) -> Result<Exit, Failure>
         ))?;
     }
     let client = connect(&args.guest.control)?;
-    let mut arguments = Object::new();
-    arguments.insert("vm".into(), args.guest.vm.clone().into());
+    let mut arguments = about(&args.guest);
     arguments.insert("vouched".into(), args.vouch.into());
-    let answer = client.execute("handover-resume", arguments, Instant::now() + LONGEST);
-    end(answer, &args.guest.control, console)
+    ask(&client, "handover-resume", arguments, &args.guest, console)
 }
 
 /// `tenure handover abort`.
@@ -76,10 +80,9 @@ pub fn abort(args: &AbortArgs, console: &mut Console) -> Result<Exit, Failure> {
         console.confirm(&question(args))?;
     }
     let client = connect(&args.guest.control)?;
-    let mut arguments = Object::new();
-    arguments.insert("vm".into(), args.guest.vm.clone().into());
+    let mut arguments = about(&args.guest);
     arguments.insert("release".into(), args.release.into());
-    ask(&client, "handover-abort", arguments, &args.guest.control, console)
+    ask(&client, "handover-abort", arguments, &args.guest, console)
 }
 
 /// `tenure handover freeze`.
@@ -91,7 +94,7 @@ pub fn freeze(args: &FreezeArgs, console: &mut Console) -> Result<Exit, Failure>
     let mut arguments = about(&args.guest);
     arguments.insert("to".into(), args.to.clone().into());
     arguments.insert("stopped".into(), args.stopped.into());
-    ask(&client, "handover-freeze", arguments, &args.guest.control, console)
+    ask(&client, "handover-freeze", arguments, &args.guest, console)
 }
 
 /// `tenure handover take`.
@@ -102,7 +105,7 @@ pub fn take(args: &TakeArgs, console: &mut Console) -> Result<Exit, Failure> {
     let client = connect(&args.guest.control)?;
     let mut arguments = about(&args.guest);
     arguments.insert("from".into(), args.from.clone().into());
-    ask(&client, "handover-take", arguments, &args.guest.control, console)
+    ask(&client, "handover-take", arguments, &args.guest, console)
 }
 
 /// `tenure handover release`.
@@ -111,25 +114,22 @@ pub fn take(args: &TakeArgs, console: &mut Console) -> Result<Exit, Failure> {
 /// If the agent cannot be asked, or refuses.
 pub fn release(args: &GuestArgs, console: &mut Console) -> Result<Exit, Failure> {
     let client = connect(&args.control)?;
-    ask(&client, "handover-release", about(args), &args.control, console)
+    ask(&client, "handover-release", about(args), args, console)
 }
 
 fn about(args: &GuestArgs) -> Object {
     Object::from_iter([("vm".to_owned(), args.vm.clone().into())])
 }
 
-/// What the agent refuses was not begun.
 fn ask(
     client: &Client,
     command: &str,
     arguments: Object,
-    control: &ControlArgs,
+    guest: &GuestArgs,
     console: &mut Console,
 ) -> Result<Exit, Failure> {
-    match client.execute(command, arguments, Instant::now() + LONGEST) {
-        Err(CallError::Refused { error, .. }) => Err(Failure::refused(error.desc)),
-        answer => end(answer, control, console),
-    }
+    let answer = client.execute(command, arguments, Instant::now() + LONGEST);
+    end(answer, (&guest.vm, &guest.control), console)
 }
 
 fn question(args: &AbortArgs) -> String {
@@ -265,11 +265,11 @@ fn size(bytes: u64) -> String {
 
 fn end(
     answer: Result<Value, CallError>,
-    control: &ControlArgs,
+    (vm, control): (&str, &ControlArgs),
     console: &mut Console,
 ) -> Result<Exit, Failure> {
     console.progress(None);
-    let told = answer.context("the agent")?;
+    let told = answer.map_err(|error| unanswered(vm, error))?;
     let report: Report = serde_json::from_value(told).context("the agent's report")?;
     if control.json {
         console.json(&report)?;
@@ -282,6 +282,21 @@ fn end(
         1 => Exit::Failed,
         _ => exit(report.verdict),
     })
+}
+
+/// What the agent refuses was not begun. Of what it did not answer nobody can tell here how far it came.
+fn unanswered(vm: &str, error: CallError) -> Failure {
+    match error {
+        CallError::Refused { error, .. } => Failure::refused(error.desc),
+        CallError::NotSent { .. } => Failure::new(Exit::Failed, format!("the agent: {error}")),
+        CallError::Lost { .. } | CallError::Overdue { .. } => Failure::new(
+            Exit::InDoubt,
+            format!(
+                "the agent: {error}. A handover of {vm} that it had begun is unfinished: do not resume the guest by hand. The \
+                 agent puts it in order as soon as it runs again; `tenure handover status {vm}` on both hosts says how it stands"
+            ),
+        ),
+    }
 }
 
 const fn exit(verdict: Verdict) -> Exit {
@@ -329,6 +344,70 @@ fn parts(downtime: &Downtime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::{Cli, Command};
+    use crate::console::Verbosity;
+    use clap::Parser;
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixListener;
+
+    /// `tenure WORDS` against an agent that answers the order with this, or dies of it.
+    fn told(words: &[&str], answer: Option<&str>) -> Failure {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control");
+        let listener = UnixListener::bind(&path).unwrap();
+        let control = path.to_str().unwrap();
+        let cli = Cli::parse_from([&["tenure"], words, &["--control", control]].concat());
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                writeln!(stream, "{{\"QMP\": {{\"version\": {{}}, \"capabilities\": []}}}}").unwrap();
+                for answer in ["\"return\": {}"].into_iter().chain(answer) {
+                    let line = lines.next().unwrap().unwrap();
+                    let asked: Value = serde_json::from_str(&line).unwrap();
+                    writeln!(stream, "{{{answer}, \"id\": {}}}", asked.get("id").unwrap()).unwrap();
+                }
+                // The order of an agent that dies of it, or the end of who was answered.
+                lines.next();
+            });
+            let mut console = Console::standard(Verbosity::Quiet);
+            let ended = match &cli.command {
+                Command::Migrate(args) => run(args, &mut console),
+                Command::Handover(args) => crate::command::handover::run(args, &mut console),
+                _ => panic!("{words:?}"),
+            };
+            ended.unwrap_err()
+        })
+    }
+
+    const ORDERS: [&[&str]; 6] = [
+        &["migrate", "db", "--to", "b"],
+        &["handover", "resume", "db"],
+        &["handover", "abort", "db", "--yes"],
+        &["handover", "freeze", "db", "--to", "b"],
+        &["handover", "take", "db", "--from", "b"],
+        &["handover", "release", "db"],
+    ];
+
+    #[test]
+    fn what_an_agent_refuses_ends_with_4_and_its_reason_alone() {
+        let refusal = "\"error\": {\"class\": \"GenericError\", \"desc\": \"db has no unfinished handover\"}";
+        for words in ORDERS {
+            let failure = told(words, Some(refusal));
+            assert_eq!(failure.exit, Exit::Refused, "{words:?}: {failure}");
+            assert_eq!(failure.to_string(), "db has no unfinished handover", "{words:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_agent_that_dies_had_begun_is_in_doubt_and_a_plan_is_not() {
+        for words in ORDERS {
+            let failure = told(words, None);
+            assert_eq!(failure.exit, Exit::InDoubt, "{words:?}: {failure}");
+            assert!(failure.to_string().contains("`tenure handover status db`"), "{words:?}: {failure}");
+        }
+        assert_eq!(told(&["migrate", "db", "--to", "b", "--plan"], None).exit, Exit::Failed);
+    }
 
     #[test]
     fn the_bar_is_empty_at_the_beginning_and_full_at_the_end() {
