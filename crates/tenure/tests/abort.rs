@@ -13,6 +13,7 @@ use ledger::HandoverId;
 use qmp::qemu::Qemu;
 use scsi::Status;
 use scsi::pr::{Key, ReservationType, request};
+use std::fs;
 use std::path::Path;
 
 const KEY: Key = Key(0x4b);
@@ -179,4 +180,27 @@ fn the_nonce_of_a_guest_that_was_fenced_is_removed_and_the_guest_is_not_restored
     let released = abort(&stage, Host::Beta, &["--yes", "--release"]);
     assert_eq!(released.exit, 0, "{released:?}");
     assert!(!has(&stage, Host::Beta, NONCE) && !has(&stage, Host::Beta, KEY), "{released:?}");
+}
+
+#[test]
+fn a_damaged_journal_is_told_by_the_agent_and_by_its_check_and_to_whoever_asks() {
+    let tenure = Tenure::at(Path::new(env!("CARGO_BIN_EXE_tenure")));
+    let guests = ["web", "db"].map(|name| Guest::new(name, Vec::new()));
+    let stage = Stage::set(&tenure, Qemus::Threads, guests.into()).unwrap();
+    drop(Journals::new(&stage.state(Host::Alpha), "alpha").open("web").unwrap());
+    let path = stage.state(Host::Alpha).join("handovers/web.log");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("{text}nonsense\n{text}")).unwrap();
+    stage.start_agent(Host::Alpha).unwrap();
+    let told = || {
+        let log = fs::read_to_string(stage.log(Host::Alpha)).unwrap();
+        log.lines().any(|line| line.contains("is damaged") && line.contains("vm=\"web\"")).then_some(())
+    };
+    wait_for(DEADLINE, told).unwrap();
+    let control = stage.control(Host::Alpha).display().to_string();
+    let resumed = tenure.run(&["handover", "resume", "web", "--control", &control]).unwrap();
+    assert!(resumed.exit == 4 && resumed.err.contains("is damaged"), "{resumed:?}");
+    let config = stage.config(Host::Alpha).display().to_string();
+    let checked = tenure.run(&["agent", "--check", "--config", &config]).unwrap();
+    assert!(checked.exit == 1 && checked.err.contains("web.log is damaged"), "{checked:?}");
 }

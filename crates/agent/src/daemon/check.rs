@@ -1,6 +1,7 @@
 //! What is looked at before anything is served, and by `tenure agent --check`.
 
-use crate::config::Config;
+use crate::config::{Config, Vm};
+use crate::journal::Journals;
 use handover::ENGINE_REVISION;
 use peer::listener::BindError;
 use peer::{Credentials, CredentialsError, Files, Local, Patience, Peer, Terms};
@@ -57,6 +58,8 @@ impl From<BindError> for StartError {
 pub struct Checked {
     /// What is not there now and will be missed when it is needed.
     pub warnings: Vec<String>,
+    /// Guests whose journals cannot be read: the agent would serve, and carry on no handover of theirs.
+    pub unread: Vec<String>,
 }
 
 /// Looks at everything that can be looked at without serving.
@@ -78,7 +81,13 @@ pub fn check(config: &Config) -> Result<Checked, StartError> {
             warnings.push(format!("vm {}: peers is absent: it can move nowhere", vm.name));
         }
     }
-    Ok(Checked { warnings })
+    Ok(Checked { warnings, unread: unread(config) })
+}
+
+fn unread(config: &Config) -> Vec<String> {
+    let journals = Journals::new(&config.agent.state, &config.agent.name.to_string());
+    let flaw = |vm: &Vm| Some(format!("vm {}: {}", vm.name, journals.read(&vm.name).err()?));
+    config.vms.iter().filter_map(flaw).collect()
 }
 
 fn missing(vm: &str, what: &str, path: &Path) -> Option<String> {

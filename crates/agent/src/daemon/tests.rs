@@ -298,3 +298,17 @@ fn what_is_missing_is_told_by_a_check_and_what_is_wrong_is_refused() {
     let error = check(&place.config(&tcp)).unwrap_err().to_string();
     assert_eq!(error, "certificates: /etc/tenure/ca.pem");
 }
+
+#[test]
+fn a_journal_that_cannot_be_read_is_told_by_a_check() {
+    let place = Place::new();
+    drop(Journals::new(place.directory.path(), "b").open("web").unwrap());
+    let unread = || check(&place.config(&place.text())).unwrap().unread;
+    assert_eq!(unread(), Vec::<String>::new());
+    std::fs::write(place.path("handovers/web.log"), "nonsense, of more than one line\n\n").unwrap();
+    let unread = unread();
+    assert!(
+        matches!(&unread[..], [one] if one.starts_with("vm web: ") && one.contains("is damaged")),
+        "{unread:?}"
+    );
+}

@@ -182,7 +182,7 @@ impl Hosted {
     pub fn keep_order(hosted: &Arc<Self>) -> std::io::Result<()> {
         let (hosted, turns, told) = (Arc::downgrade(hosted), Arc::<Turns>::default(), Arc::<Told>::default());
         let keep = move || {
-            while let Some(open) = hosted.upgrade().map(|hosted| hosted.unfinished()) {
+            while let Some(open) = hosted.upgrade().map(|hosted| hosted.unfinished(&told)) {
                 let (hosted, told) = (hosted.clone(), Arc::clone(&told));
                 let look = move |vm: &str| {
                     let report = hosted.upgrade().and_then(|hosted| hosted.look_at(vm));
@@ -198,9 +198,16 @@ impl Hosted {
     }
 
     /// Guests with a handover that is not over. An import's has no other host; the import itself finishes or undoes it.
-    fn unfinished(&self) -> Vec<String> {
+    /// Of one whose journal cannot be read nobody knows, and nothing of it is carried on: that is told.
+    fn unfinished(&self, told: &Told) -> Vec<String> {
         let config = self.host.config();
-        let open = |vm: &&Vm| self.last(vm).ok().flatten().is_some_and(|last| is_open_with_a_peer(&last));
+        let open = |vm: &&Vm| match self.last(vm) {
+            Ok(last) => last.is_some_and(|last| is_open_with_a_peer(&last)),
+            Err(unread) => {
+                told.tell(&vm.name, Some(Report::new(Verdict::InDoubt, unread.desc)));
+                false
+            }
+        };
         config.vms.iter().filter(open).map(|vm| vm.name.clone()).collect()
     }
 
@@ -216,6 +223,7 @@ impl Hosted {
     pub fn resume(&self, name: &str, vouched: bool) -> Result<Report, Refusal> {
         let config = self.host.config();
         let vm = config.vm(name).ok_or_else(|| refuse(format!("there is no vm {name} here")))?;
+        self.last(vm)?;
         self.settle(vm, vouched)
             .ok_or_else(|| refuse(format!("vm {name} has no unfinished handover, or one is under way")))
     }
@@ -296,17 +304,16 @@ fn is_open_with_a_peer(handover: &Handover) -> bool {
 struct Told(Mutex<BTreeMap<String, Report>>);
 
 impl Told {
-    /// `None`: it is in order, or somebody else is at it.
-    fn tell(&self, vm: &str, report: Option<Report>) {
+    /// `None`: it is in order, or somebody else is at it. Whether it was news.
+    fn tell(&self, vm: &str, report: Option<Report>) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(report) = report else {
-            told.remove(vm);
-            return;
-        };
-        if told.get(vm) != Some(&report) {
+        let Some(report) = report else { return told.remove(vm).is_some() };
+        let new = told.get(vm) != Some(&report);
+        if new {
             tracing::warn!(vm, verdict = ?report.verdict, reason = report.reason, "unfinished handover");
             told.insert(vm.to_owned(), report);
         }
+        new
     }
 }
 
@@ -372,5 +379,19 @@ impl Guests for Hosted {
         let site = Arc::new(self.home_of(vm, &begun));
         let (incoming, reply) = Incoming::recover(site, Arc::new(log), recover)?;
         Ok((Box::new(Guest(incoming)), reply))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_in_order_is_told_once_as_long_as_it_is_the_same() {
+        let (told, damaged) = (Told::default(), Report::new(Verdict::InDoubt, "the journal is damaged"));
+        let tell = |vm: &str| told.tell(vm, Some(damaged.clone()));
+        assert!(tell("web") && tell("db") && !tell("web"));
+        assert!(told.tell("web", Some(Report::new(Verdict::InDoubt, "the source does not answer"))));
+        assert!(told.tell("web", None) && !told.tell("web", None) && tell("web"));
     }
 }

@@ -97,6 +97,9 @@ fn failed(error: StartError) -> Failure {
 fn look(config: &Config, console: &mut Console) -> Result<Exit, Failure> {
     let checked = check(config).map_err(failed)?;
     checked.warnings.iter().for_each(|warning| console.warning(warning));
+    if !checked.unread.is_empty() {
+        return Err(Failure::new(Exit::Failed, checked.unread.join("; ")));
+    }
     let (peers, vms) = (config.peers.len(), config.vms.len());
     console.note(format!("{}: {peers} peer(s), {vms} guest(s); an agent would start", config.agent.name));
     Ok(Exit::Done)
