@@ -146,7 +146,7 @@ impl Hosted {
 }
 
 /// The guest is this host's after a handover that ended so, or that this host gave up.
-fn is_here(last: &Handover) -> bool {
+pub(super) fn is_here(last: &Handover) -> bool {
     let (marks, verdict) = (last.promises(), last.verdict.as_deref());
     match last.begun.side {
         // Given back, and only the destination is missing. Else, where it is open or was released, the operator gives up what is

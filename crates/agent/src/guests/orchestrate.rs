@@ -5,6 +5,7 @@
 //! journals and the same rules of ownership as `migrate`; only that nobody here drives QEMU ([`super::orchestrated`]). The
 //! source's agent leads; the destination's asks it to, which is granted to nobody but the peer for which the guest was frozen.
 
+use super::abort::is_here;
 use super::log::BookLog;
 use super::{Hosted, refuse};
 use crate::config::Vm;
@@ -95,11 +96,12 @@ impl Hosted {
             return Err(refuse(format!("vm {name} runs here already")));
         }
         let _taking = self.taking.enter(name, peer.clone())?;
+        let before = self.last(&vm)?.map(|last| last.begun.handover);
         let link = self.dial(peer);
         link.reconnect().map_err(refuse)?;
         let guest = Named { vm: vm.name.clone(), uuid: vm.uuid.as_str().to_owned() };
         match link.call(&Request::Take(Take { guest }), LONGEST) {
-            Ok(Reply::Taken(taken)) => serde_json::from_value(taken.report.into()).map_err(refuse),
+            Ok(Reply::Taken(taken)) => Ok(self.judged(&vm, before, taken)),
             Err(CallError::Refused(refusal)) => Err(refusal),
             Ok(_) | Err(_) => {
                 let why = format!(
@@ -111,15 +113,28 @@ impl Hosted {
         }
     }
 
+    /// What the source tells of a `take`; `before`: the last handover before it.
+    fn judged(&self, vm: &Vm, before: Option<HandoverId>, taken: Taken) -> Report {
+        let new =
+            |last: &Handover| Some(last.begun.handover) != before && last.begun.side == Side::Destination;
+        let report = serde_json::from_value(taken.report.into());
+        let report = report.unwrap_or_else(|error| Report::new(Verdict::InDoubt, error.to_string()));
+        match self.last(vm) {
+            Ok(last) => believed(report, last.filter(new).as_ref(), &vm.name),
+            Err(unread) => Report::new(Verdict::InDoubt, unread.desc),
+        }
+    }
+
     /// The source's part: a peer asks for a guest that was frozen for it.
     pub(super) fn taken_by(&self, vm: &Vm, peer: &HostName) -> Result<Taken, Refusal> {
+        // From the look at the freeze to its end: another `take` finds it there, or gone.
+        let _claim = self.sole(vm)?;
         let held = self.held(vm)?.filter(|(_, to)| *to == peer.to_string());
         let name = &vm.name;
         let (handover, _) = held.ok_or_else(|| {
             refuse(format!("{name} is not frozen for {peer}: tenure handover freeze {name} --to {peer}"))
         })?;
         let report = {
-            let _claim = self.sole(vm)?;
             let link = self.dial(peer.clone());
             link.reconnect().map_err(refuse)?;
             let home = self.orchestrated(vm, Role::Source, true).frozen_for(handover);
@@ -213,6 +228,31 @@ impl Hosted {
     }
 }
 
+/// What the source tells of a `take`, as far as this host's own journal of it (`own`; none: nothing began here) bears it out:
+/// whoever let the guest run on another host's word alone might run it twice.
+fn believed(report: Report, own: Option<&Handover>, vm: &str) -> Report {
+    let (here, over) = (own.is_some_and(is_here), own.is_none_or(|own| !own.is_open()));
+    let told = report.verdict;
+    let verdict = match told {
+        Verdict::Moved | Verdict::Fenced | Verdict::Lost if here => told,
+        Verdict::Kept | Verdict::Refused | Verdict::Failed if !here => told,
+        // It stayed there, and is so.
+        Verdict::Fenced | Verdict::Lost if over => Verdict::Kept,
+        _ => Verdict::InDoubt,
+    };
+    let reason = if verdict == Verdict::InDoubt && told != verdict {
+        let says = if here { "here" } else { "not here" };
+        format!(
+            "the source says: {}; by this host's own journal the guest is {says}. Let it run nowhere: tenure handover status {vm} on \
+             both hosts",
+            report.reason
+        )
+    } else {
+        report.reason
+    };
+    Report { verdict, exit: verdict.exit(), reason, ..report }
+}
+
 /// Writes the freeze, or nothing.
 pub(super) fn hold(ground: &mut ground::Ground, why: &str) -> Result<(), ground::Error> {
     let held = ground.hold(why, Instant::now() + ground::FREEZE).map(drop);
@@ -220,4 +260,61 @@ pub(super) fn hold(ground: &mut ground::Ground, why: &str) -> Result<(), ground:
         ground.restore(&[])?;
     }
     held
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{Begun, Journals};
+    use crate::ownership::Mark;
+
+    /// This host's journal of it, with these marks, and ended so.
+    fn own(marks: &[Mark], end: Option<&str>) -> Handover {
+        let state = tempfile::tempdir().unwrap();
+        let mut book = Journals::new(state.path(), "b").open("db").unwrap();
+        let begun = Begun {
+            handover: HandoverId(7),
+            uuid: String::new(),
+            side: Side::Destination,
+            peer: "a".into(),
+            luns: Vec::new(),
+            method: None,
+            allow_absence: true,
+            stays_paused: false,
+            orchestrated: true,
+        };
+        book.begin(begun).unwrap();
+        marks.iter().for_each(|mark| book.mark(*mark).unwrap());
+        end.into_iter().for_each(|end| book.end(end).unwrap());
+        book.handovers().last().unwrap().clone()
+    }
+
+    #[test]
+    fn a_source_is_believed_only_as_far_as_the_own_journal_goes() {
+        use Verdict::{Failed, Fenced, Frozen, InDoubt, Kept, Lost, Moved, Possible, Refused};
+        let ran = own(&[Mark::Taken, Mark::Go, Mark::Ran], None);
+        let (moved, kept) = (own(&[Mark::Taken, Mark::Go, Mark::Ran], Some("moved")), own(&[], Some("kept")));
+        let (taken, go) = (own(&[Mark::Taken], None), own(&[Mark::Taken, Mark::Go], None));
+        let cases = [
+            (vec![Some(&ran), Some(&moved)], vec![Moved, Fenced, Lost], None),
+            (vec![Some(&ran), Some(&moved)], vec![Kept, Refused, Failed, Possible, Frozen], Some(InDoubt)),
+            (vec![None, Some(&kept), Some(&taken), Some(&go)], vec![Kept, Refused, Failed, InDoubt], None),
+            (vec![None, Some(&kept), Some(&taken), Some(&go)], vec![Moved, Possible, Frozen], Some(InDoubt)),
+            (vec![None, Some(&kept)], vec![Fenced, Lost], Some(Kept)),
+            (vec![Some(&taken), Some(&go)], vec![Fenced, Lost], Some(InDoubt)),
+        ];
+        for (journals, told, expected) in cases {
+            for (own, told) in journals.iter().flat_map(|own| told.iter().map(move |told| (own, *told))) {
+                // Whatever exit status the source claims beside it.
+                let report = Report { exit: 0, ..Report::new(told, "so it says") };
+                let believed = believed(report, *own, "db");
+                let expected = expected.unwrap_or(told);
+                assert_eq!(
+                    (believed.verdict, believed.exit),
+                    (expected, expected.exit()),
+                    "{told:?} {own:?}"
+                );
+            }
+        }
+    }
 }
