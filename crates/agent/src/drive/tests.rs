@@ -12,15 +12,18 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const KEY: Key = Key(0xA);
 const PATIENT: Duration = Duration::from_secs(20);
+/// How long the target holds a command before it executes it.
+const DELAY: Duration = Duration::from_millis(200);
 /// A PERSISTENT RESERVE OUT with its parameter list as immediate data.
 const PR_OUT: usize = 48 + 24;
 
 fn target() -> Target {
-    let unit = LogicalUnit::open(&"memory=1M,delay=200ms".parse().unwrap()).unwrap();
+    let unit =
+        LogicalUnit::open(&format!("memory=1M,delay={}ms", DELAY.as_millis()).parse().unwrap()).unwrap();
     let name = IscsiName::new("iqn.2026-11.example:disk").unwrap();
     let config = TargetConfig::new("127.0.0.1:0".parse().unwrap(), name, Device::new(vec![unit]));
     Target::bind(config).unwrap()
@@ -144,13 +147,27 @@ impl Procedure for Registering {
 
 #[test]
 fn a_command_whose_answer_was_lost_is_over_once_the_session_is_reinstated() {
+    // On a busy machine the new login may come only when the target has executed the command: that proves nothing.
+    let end = Instant::now() + 6 * PATIENT;
+    while !reinstated_in_time() {
+        assert!(Instant::now() < end, "the new login never came before the target executed the command");
+    }
+}
+
+/// Loses the answer to a command that the target executes only after its delay. Whether the new login came before that.
+fn reinstated_in_time() -> bool {
     let (target, network) = (target(), Network::default());
     let mut source = link(network.start(&target), "alpha", PATIENT);
     let mut observer = link(target.local_addr(), "gamma", PATIENT);
     network.lose_next.store(true, Ordering::SeqCst);
+    let sent = Instant::now();
     assert_eq!(source.send(&request::register(Key::NONE, KEY, false)), Outcome::Unknown);
+    let settled = sent.elapsed();
     assert!(!source.dangles(), "the path is restored");
-    assert_eq!(keys(&mut observer), [], "the target had the command and executed it after the new login");
+    let keys = keys(&mut observer);
+    let why = "the target had the command and executed it after the new login";
+    assert!(keys.is_empty() || settled >= DELAY, "{why}: {keys:?}");
+    keys.is_empty()
 }
 
 #[test]

@@ -127,6 +127,10 @@ impl Machine for QemuMachine {
         })
     }
 
+    fn ran(&self) -> bool {
+        self.vmm.as_ref().is_some_and(Vmm::ran)
+    }
+
     fn switch_over(&self) -> Result<(), MachineError> {
         self.tell(Told::SwitchOver, Vmm::switch_over)
     }

@@ -98,8 +98,15 @@ impl Machine for Orchestrated {
         if self.guest() == Guest::Running {
             return Err(MachineError::Refused("the guest runs: its orchestrator stops it".into()));
         }
+        if let Some(vmm) = self.vmm() {
+            vmm.watch_still();
+        }
         self.enter(Stage::PreSwitchover);
         Ok(Stopped::ByUs)
+    }
+
+    fn ran(&self) -> bool {
+        self.vmm().is_some_and(Vmm::ran)
     }
 
     fn switch_over(&self) -> Result<(), MachineError> {

@@ -17,8 +17,11 @@ impl Run<'_> {
     /// The handover on the devices: phases Freeze, Take and Verify.
     pub(super) fn take(&mut self) -> Result<(), Fail> {
         self.step("take");
-        if self.site.machine().guest() != Guest::Paused {
-            return Err(Fail::Failed("the guest does not stand still at the source".into()));
+        if self.own_guest() != Guest::Paused {
+            return Err(Fail::Failed(
+                "the guest does not stand still at the source: somebody resumed it after it was stopped"
+                    .into(),
+            ));
         }
         let ending = self.take_all();
         self.note_verdicts();

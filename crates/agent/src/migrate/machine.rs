@@ -55,6 +55,10 @@ pub trait Machine: Send + Sync {
     /// [`MachineError`].
     fn stop(&self) -> Result<Stopped, MachineError>;
 
+    /// Whether anybody let the guest run since [`Machine::stop`], as far as was told before the last look at it. If that was so
+    /// before the switchover, QEMU stopped it again by itself, and lets it run again by itself when the migration fails.
+    fn ran(&self) -> bool;
+
     /// Source: lets a migration that stands before the switchover go on.
     ///
     /// # Errors

@@ -205,9 +205,20 @@ impl<'a> Run<'a> {
     }
 
     pub(crate) fn standing(&self, peer: Option<View>) -> Standing {
-        let own = View { marks: self.marks(), guest: self.site.machine().guest() };
+        let own = View { marks: self.marks(), guest: self.own_guest() };
         let alone = Standing::alone(Side::Source, own);
         Standing { peer, vouched: self.vouched, stays_paused: !self.was_running, ..alone }
+    }
+
+    /// How the guest stands here. Until it is given away or back, one that somebody let run since it was stopped is one that
+    /// runs, whoever has stopped it again: what the destination has of it may be old, and QEMU may let it run by itself.
+    pub(super) fn own_guest(&self) -> Guest {
+        let (machine, marks) = (self.site.machine(), self.marks());
+        let settled = marks.has(Mark::Go) || marks.has(Mark::Back);
+        match machine.guest() {
+            Guest::Paused if !settled && machine.ran() => Guest::Running,
+            guest => guest,
+        }
     }
 
     pub(crate) fn mark(&mut self, mark: Mark, peer: Option<View>) -> Result<(), Fail> {

@@ -149,6 +149,42 @@ fn a_qemu_that_switches_over_by_itself_is_turned_back_before_anything_is_changed
     is_at(&world, Side::Source, &report.reason);
 }
 
+/// Nothing was changed at any device, by either host.
+fn untouched(world: &World) -> bool {
+    [Side::Source, Side::Destination]
+        .into_iter()
+        .all(|side| world.log(side).is_none_or(|log| !Log::marks(&*log).touched))
+}
+
+#[test]
+fn a_guest_that_somebody_resumes_between_stop_and_switchover_is_not_handed_over() {
+    let (world, report) = run_with(Fault::ResumedBeforeSwitchover);
+    assert_eq!((report.verdict, report.exit), (Verdict::Kept, 5), "{report:#?}");
+    assert!(report.reason.contains("somebody resumed it"), "{}", report.reason);
+    assert!(untouched(&world), "{report:#?}");
+    is_at(&world, Side::Source, &report.reason);
+}
+
+#[test]
+fn a_guest_that_somebody_ran_after_its_switchover_goes_on_where_it_ran_last() {
+    let (world, report) = run_with(Fault::ResumedAfterSwitchover);
+    assert_eq!((report.verdict, report.exit), (Verdict::Kept, 5), "{report:#?}");
+    assert!(!world.log(Side::Source).is_some_and(|log| Log::marks(&*log).has(Mark::Go)), "{report:#?}");
+    is_at(&world, Side::Source, &report.reason);
+}
+
+#[test]
+fn a_switchover_that_fails_when_the_destination_has_everything_ends_at_one_host_with_all_it_had() {
+    for fault in [Fault::Fails(At::Loaded), Fault::DestinationDies(At::Loaded), Fault::SourceDies(At::Loaded)]
+    {
+        let (world, report) = run_with(fault);
+        let there = world.guest(Side::Destination) == Guest::Running;
+        let what = format!("{fault:?}: {report:#?}");
+        assert_eq!(there, fault != Fault::DestinationDies(At::Loaded), "{what}");
+        is_at(&world, if there { Side::Destination } else { Side::Source }, &what);
+    }
+}
+
 #[test]
 fn a_paused_guest_stays_paused_at_its_new_place_and_after_a_failure() {
     for fault in [Fault::None, Fault::Fails(At::Switchover)] {

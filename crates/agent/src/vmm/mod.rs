@@ -15,12 +15,13 @@ pub use findings::{Finding, Role};
 pub use transfer::{HELD, Limits, Progress, Stage, Stopped};
 
 use qmp::qemu::{Qemu, QemuError};
-use qmp::{CallError, ConnectError, Events};
+use qmp::{CallError, ConnectError, Events, Heard};
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long QEMU may take to answer a command. It answers from its main loop, which long I/O can hold up.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,6 +29,9 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How often, and how long each time, it is looked whether somebody listens after a connection was lost.
 const PROBES: u32 = 20;
 const PROBE: Duration = Duration::from_millis(100);
+
+/// Events taken at once; QEMU says a handful in a migration. One that goes on talking is not heard to its end.
+const MOST_EVENTS: usize = 10_000;
 
 /// Why QEMU did not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +56,8 @@ pub struct Vmm {
     path: PathBuf,
     qemu: Qemu,
     events: Events,
+    /// The guest was let run, or may have been, since [`Vmm::watch_still`].
+    ran: AtomicBool,
 }
 
 impl Vmm {
@@ -62,13 +68,52 @@ impl Vmm {
     pub fn connect(path: &Path, patience: Duration) -> Result<Self, VmmError> {
         let qemu = Qemu::connect(path, patience).map_err(|error| from_connect(&error))?;
         let events = qemu.events();
-        Ok(Self { path: path.to_owned(), qemu, events })
+        Ok(Self { path: path.to_owned(), qemu, events, ran: AtomicBool::new(false) })
     }
 
     /// The QEMU itself, for what has no name here.
     #[must_use]
     pub const fn qemu(&self) -> &Qemu {
         &self.qemu
+    }
+
+    /// Returns when QEMU tells of a change, has lost the connection, or at `until`. What changed is to be asked for: an event
+    /// may have been missed, and one that lies changes nothing.
+    pub fn wait(&self, until: Instant) {
+        let _ = self.hear(until);
+    }
+
+    /// From now on [`Vmm::ran`] tells whether the guest ran.
+    pub fn watch_still(&self) {
+        self.hear_all();
+        self.ran.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether the guest was let run since [`Vmm::stop`], as far as QEMU had told before its last answer; also where that was
+    /// missed. No state says so afterwards: a migration that stops a guest again leaves it as one that never ran.
+    #[must_use]
+    pub fn ran(&self) -> bool {
+        self.hear_all();
+        self.ran.load(Ordering::SeqCst)
+    }
+
+    fn hear_all(&self) {
+        let now = Instant::now();
+        if (0..MOST_EVENTS).all(|_| self.hear(now)) {
+            self.ran.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Takes the next event; whether there was one.
+    fn hear(&self, until: Instant) -> bool {
+        let heard = self.events.next(until);
+        let (told, ran) = match &heard {
+            Heard::Event(event) => (true, event.event == "RESUME"),
+            Heard::Missed(_) => (true, true),
+            Heard::Silence | Heard::Closed => (false, false),
+        };
+        self.ran.fetch_or(ran, Ordering::SeqCst);
+        told
     }
 
     /// Its UUID, in lower case.

@@ -5,7 +5,7 @@ use super::{Finding, Vmm, VmmError};
 use qmp::Object;
 use qmp::qemu::{Capability, MigrationInfo, MigrationStatus, Qemu, RunState};
 use serde_json::Value;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The longest that QEMU takes for a limit.
 const LONGEST: Duration = Duration::from_secs(2000);
@@ -178,12 +178,6 @@ impl Vmm {
         self.ask(Qemu::migration).map(|info| Progress::from(&info))
     }
 
-    /// Returns when QEMU tells of a change, has lost the connection, or at `until`. What changed is to be asked for: an event
-    /// may have been missed, and one that lies changes nothing.
-    pub fn wait(&self, until: Instant) {
-        let _ = self.events.next(until);
-    }
-
     /// Sets limits, of a running migration too.
     ///
     /// # Errors
@@ -197,12 +191,14 @@ impl Vmm {
         self.ask(|qemu| qemu.set_parameters(parameters.collect()))
     }
 
-    /// Stops the guest: afterwards no virtual CPU runs, and all its I/O has ended.
+    /// Stops the guest: afterwards no virtual CPU runs, and all its I/O has ended. From then on [`Vmm::ran`] is told if
+    /// somebody lets it run.
     ///
     /// # Errors
     /// [`VmmError`]; [`VmmError::Silent`] also if the guest is said to run all the same.
     pub fn stop(&self) -> Result<Stopped, VmmError> {
         self.ask(Qemu::stop)?;
+        self.watch_still();
         let status = self.ask(Qemu::status)?;
         if status.running {
             return Err(VmmError::Silent("the guest runs after stop".into()));

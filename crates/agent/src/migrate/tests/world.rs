@@ -1,5 +1,6 @@
 //! Two hosts in one process: two QEMUs that migrate a guest, device servers, journals that survive their agent, and a link that
-//! can be cut ([`Wire`]). Every `cont` checks that the guest runs nowhere else, and that it was not resumed from old memory.
+//! can be cut ([`Wire`]). The QEMUs go on by themselves, whoever asks or not ([`qemus`]); whenever a guest is let run it is checked
+//! that it runs nowhere else, and not from old memory.
 
 mod paper;
 mod qemus;
@@ -119,7 +120,9 @@ impl World {
                 assert!(world.send(unit, Side::Source, &request::reserve(KEY, ReservationType(kind))));
             }
         }
-        Arc::new(world)
+        let world = Arc::new(world);
+        qemus::go_on(&world);
+        world
     }
 
     pub(super) fn execute(&self, unit: usize, side: Side, request: &scsi::Request) -> scsi::Completion {

@@ -1,11 +1,17 @@
-//! The two QEMUs: how the guest stands in each, the migration between them, and what goes wrong there.
+//! The two QEMUs, which go on by themselves as real ones do: what they come to is there whether anybody asks or not, and may have
+//! changed since the last look.
 
-use super::{Host, UUID, lock, place};
+use super::{Host, UUID, World, lock, place};
 use crate::incoming::ARRIVAL;
 use crate::migrate::{Identity, Machine, MachineError, Pace, Settings, Stage, Stopped, Transfer};
 use crate::ownership::Guest;
 use handover::Side;
+use std::sync::{Arc, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
+
+/// Between two steps of the QEMUs.
+const TICK: Duration = Duration::from_micros(500);
 
 /// Where something happens to a QEMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +19,8 @@ pub(in crate::migrate::tests) enum At {
     Memory,
     BeforeTake,
     Switchover,
+    /// The destination has everything; the source has not heard of it.
+    Loaded,
     Completed,
 }
 
@@ -31,6 +39,10 @@ pub(in crate::migrate::tests) enum Fault {
     ContRefused,
     /// The destination's QEMU dies while it is told to let the guest run.
     DiesAtCont,
+    /// Somebody lets the guest run after our stop; QEMU halts it for the switchover.
+    ResumedBeforeSwitchover,
+    /// Somebody lets it run when all of it is at the destination, and stops it again.
+    ResumedAfterSwitchover,
 }
 
 pub(in crate::migrate::tests) struct Qemus {
@@ -40,12 +52,24 @@ pub(in crate::migrate::tests) struct Qemus {
     pace: Pace,
     /// QEMU stopped it, and lets it run again on failure.
     halted: bool,
+    /// It ran since it was stopped by us.
+    ran: bool,
     pub(in crate::migrate::tests) fault: Fault,
     pub(in crate::migrate::tests) ran_at_destination: bool,
 }
 
+/// They go on as long as there is a world.
+pub(super) fn go_on(world: &Arc<World>) {
+    let world = Arc::downgrade(world);
+    let tick = |world: &Weak<World>| world.upgrade().map(|world| lock(&world.qemus).advance());
+    thread::spawn(move || {
+        while tick(&world).is_some() {
+            thread::sleep(TICK);
+        }
+    });
+}
+
 impl Qemus {
-    /// The guest runs on one, and the other waits for it.
     pub(super) const fn new() -> Self {
         Self {
             guests: [Guest::Running, Guest::Loading],
@@ -53,6 +77,7 @@ impl Qemus {
             remaining: 0,
             pace: Pace::Held,
             halted: false,
+            ran: false,
             fault: Fault::None,
             ran_at_destination: false,
         }
@@ -64,69 +89,95 @@ impl Qemus {
         assert!(!(self.ran_at_destination && self.guests[0] == Guest::Running), "resumed from old memory");
     }
 
+    /// With its host. What had not gone over whole is gone with it.
+    pub(in crate::migrate::tests) fn source_is_gone(&mut self) {
+        self.guests[0] = Guest::Absent;
+        if self.guests[1] == Guest::Loading {
+            self.guests[1] = Guest::Absent;
+        }
+    }
+
     fn strike(&mut self, at: At) {
         match self.fault {
-            Fault::Fails(when) if when == at => self.fail(),
-            Fault::SourceDies(when) if when == at => {
-                self.guests[0] = Guest::Absent;
-                if at != At::Completed {
-                    self.guests[1] = Guest::Absent;
-                }
-            }
+            Fault::Fails(when) if when == at => self.over(Stage::Failed),
+            Fault::SourceDies(when) if when == at => self.source_is_gone(),
             Fault::DestinationDies(when) if when == at => {
                 self.guests[1] = Guest::Absent;
                 if at != At::Completed {
-                    self.fail();
+                    self.over(Stage::Failed);
                 }
+            }
+            Fault::CancelledBySomebody if at == At::Memory => self.over(Stage::Cancelled),
+            Fault::TooFast if at == At::Memory => self.halt(),
+            Fault::ResumedBeforeSwitchover if at == At::BeforeTake => {
+                self.run_source();
+                self.halt();
+            }
+            Fault::ResumedAfterSwitchover if at == At::Completed => {
+                self.run_source();
+                self.guests[0] = Guest::Paused;
             }
             _ => return,
         }
         self.fault = Fault::None;
     }
 
-    fn fail(&mut self) {
-        self.over(Stage::Failed);
-    }
-
-    /// With its host. What had not gone over whole is gone with it.
-    pub(in crate::migrate::tests) fn source_is_gone(&mut self) {
-        self.guests[0] = Guest::Absent;
-        if self.stage != Stage::Completed {
-            self.guests[1] = Guest::Absent;
-        }
-    }
-
-    fn over(&mut self, stage: Stage) {
-        self.stage = stage;
-        self.guests[1] = Guest::Absent;
-        if std::mem::take(&mut self.halted) && self.guests[0] == Guest::Paused {
-            self.guests[0] = Guest::Running;
-        }
+    fn run_source(&mut self) {
+        (self.guests[0], self.ran) = (Guest::Running, true);
         self.check();
     }
 
+    /// Before the switchover. A guest that runs is stopped for it.
+    fn halt(&mut self) {
+        self.halted = self.guests[0] == Guest::Running;
+        (self.stage, self.guests[0]) = (Stage::PreSwitchover, Guest::Paused);
+    }
+
+    /// It ends without a guest at the destination, unless that was there before.
+    fn over(&mut self, stage: Stage) {
+        self.stage = stage;
+        if self.guests[1] == Guest::Loading {
+            self.guests[1] = Guest::Absent;
+        }
+        if std::mem::take(&mut self.halted) && self.guests[0] == Guest::Paused {
+            self.run_source();
+        }
+    }
+
     fn advance(&mut self) {
-        if self.stage != Stage::Active || self.guests[0] == Guest::Absent {
+        if self.guests[0] == Guest::Absent {
             return;
         }
+        match (self.stage, self.guests[1]) {
+            (Stage::Active, _) => self.send_memory(),
+            (Stage::Device, Guest::Loading) => {
+                self.strike(At::Switchover);
+                if self.stage == Stage::Device && self.guests[0] != Guest::Absent {
+                    self.guests[1] = Guest::Paused;
+                    self.strike(At::Loaded);
+                }
+            }
+            (Stage::Device, _) => {
+                self.stage = Stage::Completed;
+                self.strike(At::Completed);
+            }
+            _ => {}
+        }
+    }
+
+    fn send_memory(&mut self) {
         match self.pace {
             Pace::Held => self.remaining = self.remaining.saturating_sub(4096),
             Pace::Limited(_) | Pace::Full => {
+                self.remaining = self.remaining.saturating_sub(2 << 20);
                 self.strike(At::Memory);
-                if self.fault == Fault::CancelledBySomebody {
-                    self.over(Stage::Cancelled);
-                }
-                if self.fault == Fault::TooFast && self.stage == Stage::Active {
-                    self.fault = Fault::None;
-                    (self.stage, self.halted, self.guests[0]) = (Stage::PreSwitchover, true, Guest::Paused);
-                }
-                self.remaining = self.remaining.saturating_sub(40 << 20);
             }
-            Pace::Switch(_) if self.guests[0] == Guest::Paused => {
-                self.stage = Stage::PreSwitchover;
+            Pace::Switch(_) => {
                 self.strike(At::BeforeTake);
+                if self.stage == Stage::Active && self.guests[0] != Guest::Absent {
+                    self.halt();
+                }
             }
-            Pace::Switch(_) => {}
         }
     }
 }
@@ -168,18 +219,17 @@ impl Machine for Host {
     }
 
     fn transfer(&self) -> Result<Transfer, MachineError> {
-        let mut qemus = lock(&self.world.qemus);
+        let qemus = lock(&self.world.qemus);
         if qemus.guests[place(self.side)] == Guest::Absent {
             return Err(MachineError::Gone("killed".into()));
         }
-        qemus.advance();
         let (stage, remaining) = (qemus.stage, qemus.remaining);
         let (total, rate) = (100 << 20, 100 << 20);
         Ok(Transfer { stage, remaining, total, rate, transferred: total - remaining, ..Transfer::default() })
     }
 
     fn wait(&self, until: Instant) {
-        std::thread::sleep(until.saturating_duration_since(Instant::now()).min(Duration::from_millis(1)));
+        thread::sleep(until.saturating_duration_since(Instant::now()).min(Duration::from_millis(1)));
     }
 
     fn adjust(&self, pace: Pace) -> Result<(), MachineError> {
@@ -192,21 +242,24 @@ impl Machine for Host {
         if qemus.halted {
             return Ok(Stopped::ByMigration);
         }
-        qemus.guests[0] = Guest::Paused;
+        (qemus.guests[0], qemus.ran) = (Guest::Paused, false);
         Ok(Stopped::ByUs)
+    }
+
+    fn ran(&self) -> bool {
+        self.side == Side::Source && lock(&self.world.qemus).ran
     }
 
     fn switch_over(&self) -> Result<(), MachineError> {
         let mut qemus = lock(&self.world.qemus);
-        qemus.strike(At::Switchover);
-        if qemus.guests[0] == Guest::Absent {
-            return Err(MachineError::Gone("killed".into()));
+        match (qemus.guests[0], qemus.stage) {
+            (Guest::Absent, _) => Err(MachineError::Gone("killed".into())),
+            (_, Stage::PreSwitchover) => {
+                qemus.stage = Stage::Device;
+                Ok(())
+            }
+            (_, stage) => Err(MachineError::Refused(format!("it is {stage:?}"))),
         }
-        if qemus.stage == Stage::PreSwitchover {
-            (qemus.stage, qemus.guests[1]) = (Stage::Completed, Guest::Paused);
-            qemus.strike(At::Completed);
-        }
-        Ok(())
     }
 
     fn cancel(&self) -> Result<(), MachineError> {
