@@ -284,13 +284,14 @@ impl Incoming {
     /// The source has journalled `go`.
     fn go(&mut self) -> Result<Reply, Refusal> {
         let released: Marks = [Mark::Taken, Mark::Go].into_iter().collect();
-        if !self.marks().has(Mark::Go) {
+        let first = !self.marks().has(Mark::Go);
+        if first {
             if self.wait_for(Guest::Paused, ARRIVAL) != Guest::Paused {
                 return Err(self.give_up("the guest did not arrive here"));
             }
             self.mark(Mark::Go, Some(released))?;
         }
-        let guest = match self.run() {
+        let guest = match self.run(first) {
             Ok(guest) => guest,
             Err(why) if self.site.machine().guest() == Guest::Absent => return Err(self.died(&why, released)),
             Err(why) => return Err(self.give_up(&why)),
@@ -309,10 +310,10 @@ impl Incoming {
         over.err().unwrap_or_else(|| Refusal::new("Refused", format!("{why}; the guest is this host's")))
     }
 
-    /// The guest is this host's: record, then `cont`.
-    fn run(&mut self) -> Result<&'static str, String> {
+    /// The guest is this host's: record, then `cont`. `first`: no `cont` can have been sent before.
+    fn run(&mut self, first: bool) -> Result<&'static str, String> {
         if let Err(trouble) = self.settle(End::Arrived) {
-            self.cont_refused = true;
+            self.cont_refused = first;
             return Err(trouble.to_string());
         }
         if self.stay_paused {
@@ -325,7 +326,7 @@ impl Incoming {
         match machine.cont() {
             Ok(()) => {}
             Err(error @ MachineError::Refused(_)) => {
-                self.cont_refused = machine.guest() == Guest::Paused;
+                self.cont_refused = first && machine.guest() == Guest::Paused;
                 return Err(error.to_string());
             }
             Err(error) => return Err(error.to_string()),

@@ -148,7 +148,8 @@ pub struct Standing {
     pub vouched: bool,
     /// Destination: `cont` was answered with an error, was sent only once, and the guest is still paused, so it never ran.
     pub cont_refused: bool,
-    /// The guest was paused before the handover began and stays so: to have it is enough.
+    /// To have the guest is enough: it was paused before the handover began, or it was let run again after it was given back, and
+    /// is its operator's business since.
     pub stays_paused: bool,
 }
 
@@ -222,8 +223,9 @@ impl Standing {
                 ran && self.has(Mark::Go) && !self.has(Mark::Abort)
             }
             Mark::Abort => {
+                let still = !matches!(self.own.guest, Guest::Running);
                 let never_ran = !self.has(Mark::Ran) && (!self.has(Mark::Go) || self.cont_refused);
-                never_ran || self.overruled()
+                never_ran && still || self.overruled()
             }
             Mark::Back => self.told(Mark::Back),
         }

@@ -23,6 +23,8 @@ pub enum Step {
     Turn,
     /// A promise of this host's.
     Mark(Mark),
+    /// A line of the journal: the guest was given back and runs again.
+    Resumed,
     /// The handover ends in the journal.
     End,
     /// The record says `handover`, and is locked.
@@ -59,6 +61,7 @@ impl fmt::Display for Step {
             Self::Entries => f.write_str("entries"),
             Self::Turn => f.write_str("turn"),
             Self::Mark(mark) => write!(f, "mark-{mark}"),
+            Self::Resumed => f.write_str("resumed"),
             Self::End => f.write_str("end"),
             Self::Freeze => f.write_str("freeze"),
             Self::Settle(end) => f.write_str(match end {

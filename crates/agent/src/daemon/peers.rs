@@ -106,7 +106,15 @@ struct PeerSession {
     door: Welcome,
     peer: Agreed,
     link: LinkEnd,
-    part: Option<(Box<dyn Part>, Claim)>,
+    part: Option<Opened>,
+}
+
+/// The handover that is open on a link.
+struct Opened {
+    part: Box<dyn Part>,
+    vm: String,
+    handover: Id,
+    _claim: Claim,
 }
 
 impl Session for PeerSession {
@@ -115,7 +123,14 @@ impl Session for PeerSession {
         let result = match &request {
             Request::State(state) => {
                 let vm = self.guest(&state.guest)?;
-                self.door.guests.records(&vm, peer, state.handover).map(Reply::State)
+                // Its part has QEMU's socket, which serves one program at a time.
+                let open = self.part.as_mut().filter(|open| {
+                    open.vm == vm.name && state.handover.is_none_or(|wanted| wanted == open.handover)
+                });
+                match open {
+                    Some(open) => open.part.handle(&request),
+                    None => self.door.guests.records(&vm, peer, state.handover).map(Reply::State),
+                }
             }
             Request::Take(take) => {
                 let vm = self.guest(&take.guest)?;
@@ -126,7 +141,7 @@ impl Session for PeerSession {
             Request::Open(open) => self.open(open),
             Request::Recover(recover) => self.recover(recover),
             request => match &mut self.part {
-                Some((part, _)) => part.handle(request),
+                Some(open) => open.part.handle(request),
                 None => Err(Refusal::new("UnknownHandover", "no handover is open on this link")),
             },
         };
@@ -170,7 +185,7 @@ impl PeerSession {
         let claim = self.claim(&vm)?;
         let (part, reply) = self.door.guests.open(&vm, &self.peer.host, open)?;
         self.hold(&vm, open.handover);
-        self.part = Some((part, claim));
+        self.part = Some(Opened { part, vm: vm.name, handover: open.handover, _claim: claim });
         Ok(reply)
     }
 
@@ -182,7 +197,7 @@ impl PeerSession {
         let claim = self.claim(&vm).or_else(|refusal| self.take_over(&vm, handover).ok_or(refusal))?;
         let (part, reply) = self.door.guests.recover(&vm, &self.peer.host, recover)?;
         self.hold(&vm, handover);
-        self.part = Some((part, claim));
+        self.part = Some(Opened { part, vm: vm.name, handover, _claim: claim });
         Ok(reply)
     }
 

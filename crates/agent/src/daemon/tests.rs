@@ -43,8 +43,11 @@ impl Guests for Willing {
 }
 
 impl Part for WillingPart {
-    fn handle(&mut self, _: &Request) -> Result<Reply, Refusal> {
-        Ok(Reply::Done(Done {}))
+    fn handle(&mut self, request: &Request) -> Result<Reply, Refusal> {
+        match request {
+            Request::State(_) => Ok(Reply::State(Records { record: None, guest: Some("loading".into()) })),
+            _ => Ok(Reply::Done(Done {})),
+        }
     }
 }
 
@@ -128,6 +131,26 @@ fn a_guest_that_lists_the_peer_may_come() {
     let link = place.link(handover::ENGINE_REVISION);
     link.call(&open("web", &UUID.to_uppercase()), LONG).unwrap();
     link.call(&Request::Freeze(About { handover: Id(7) }), LONG).unwrap();
+}
+
+/// QEMU serves one QMP client, and the handover's part is that.
+#[test]
+fn how_a_guest_stands_is_told_by_the_handover_that_is_open_for_it_and_else_by_the_journal() {
+    let place = Place::new();
+    let _b = place.start();
+    let link = place.link(handover::ENGINE_REVISION);
+    let uuid = |vm: &str| if vm == "web" { UUID.to_owned() } else { UUID.replace("d11", "d12") };
+    let told = |vm: &str, handover| {
+        let state = Request::State(State { guest: guest(vm, &uuid(vm)), handover });
+        match link.call(&state, LONG) {
+            Ok(Reply::State(records)) => records.guest.unwrap_or_default(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(told("web", None), "web for a");
+    link.call(&open("web", UUID), LONG).unwrap();
+    assert_eq!([told("web", None), told("web", Some(Id(7)))], ["loading", "loading"]);
+    assert_eq!([told("web", Some(Id(8))), told("still", None)], ["web for a", "still for a"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// The event that tells how a migration goes.
 pub const PROGRESS: &str = "MIGRATION_PROGRESS";
@@ -62,19 +62,32 @@ struct Abort {
     release: bool,
 }
 
-/// Which migrations are asked to end.
+/// Which migrations are asked to end. A word lasts as long as somebody listens for it.
 #[derive(Debug, Default)]
-pub(super) struct Cancels(Mutex<BTreeMap<String, Arc<AtomicBool>>>);
+pub(super) struct Cancels(Mutex<BTreeMap<String, Weak<AtomicBool>>>);
 
 impl Cancels {
     /// Asks the migration of this guest to end, if there is one.
     pub(super) fn request(&self, vm: &str) {
-        self.of(vm).store(true, Ordering::Relaxed);
+        if let Some(asked) = self.all().get(vm).and_then(Weak::upgrade) {
+            asked.store(true, Ordering::Relaxed);
+        }
     }
 
+    /// Whether the migration of this guest is asked to end. Of two orders for one guest the second is refused, and takes back nothing
+    /// that was asked of the first.
     fn of(&self, vm: &str) -> Arc<AtomicBool> {
-        let mut cancels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(cancels.entry(vm.to_owned()).or_default())
+        let mut all = self.all();
+        if let Some(asked) = all.get(vm).and_then(Weak::upgrade) {
+            return asked;
+        }
+        let asked = Arc::default();
+        all.insert(vm.to_owned(), Arc::downgrade(&asked));
+        asked
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Weak<AtomicBool>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -127,7 +140,6 @@ impl Hosted {
     fn ordered(&self, session: &Session, arguments: Object) -> Result<Value, CommandError> {
         let order: Order = read(arguments)?;
         let cancelled = self.cancels.of(&order.vm);
-        cancelled.store(false, Ordering::Relaxed);
         told(&self.migrate(&order, &Told { session, cancelled }))
     }
 
@@ -163,5 +175,22 @@ impl Hosted {
     fn resumed(&self, arguments: Object) -> Result<Value, CommandError> {
         let Resume { vm, vouched } = read(arguments)?;
         told(&self.resume(&vm, vouched)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_order_for_the_guest_takes_a_cancel_not_back_and_the_next_one_is_not_born_cancelled() {
+        let cancels = Cancels::default();
+        let first = cancels.of("web");
+        cancels.request("web");
+        let second = cancels.of("web");
+        assert!(first.load(Ordering::Relaxed) && second.load(Ordering::Relaxed));
+        drop((first, second));
+        cancels.request("web");
+        assert!(!cancels.of("web").load(Ordering::Relaxed));
     }
 }

@@ -76,6 +76,14 @@ impl Log for BookLog {
         self.with(Handover::promises).unwrap_or_default()
     }
 
+    fn resumed(&self) -> Result<(), NotDurable> {
+        self.book().resumed().map_err(|error| not_durable(&error))
+    }
+
+    fn was_resumed(&self) -> bool {
+        self.with(|handover| handover.resumed).unwrap_or_default()
+    }
+
     fn last(&self) -> Vec<Option<Last>> {
         self.with(last).unwrap_or_default()
     }

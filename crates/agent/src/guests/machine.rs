@@ -5,7 +5,6 @@ use crate::migrate::{Identity, Machine, MachineError, Pace, Settings, Stopped, T
 use crate::ownership::Guest;
 use crate::steps::{Step, Steps, Told};
 use crate::vmm::{self, Limits, Role, Vmm, VmmError};
-use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -23,7 +22,8 @@ pub(super) struct QemuMachine {
     role: Role,
     uuid: String,
     incoming: Option<String>,
-    bandwidth: Mutex<u64>,
+    /// What held before the migration; `None` where this program did not begin it.
+    bandwidth: Mutex<Option<u64>>,
     steps: Steps,
 }
 
@@ -31,11 +31,16 @@ impl QemuMachine {
     pub(super) fn new(vm: &Vm, role: Role, steps: Steps) -> Self {
         let vmm = Vmm::connect(&vm.qmp, vmm::PATIENCE).ok();
         let (path, uuid, incoming) = (vm.qmp.clone(), vm.uuid.as_str().to_owned(), vm.incoming.clone());
-        Self { path, vmm, role, uuid, incoming, bandwidth: Mutex::new(UNLIMITED), steps }
+        Self { path, vmm, role, uuid, incoming, bandwidth: Mutex::default(), steps }
     }
 
     pub(super) const fn vmm(&self) -> Option<&Vmm> {
         self.vmm.as_ref()
+    }
+
+    /// Bytes in a second that a migration may send.
+    fn limit_now(&self) -> Option<u64> {
+        self.vmm.as_ref()?.qemu().parameters().ok()?.get(BANDWIDTH)?.as_u64()
     }
 
     /// What changes QEMU is a step.
@@ -76,9 +81,8 @@ impl Machine for QemuMachine {
     fn configure(&self, settings: &Settings) -> Result<(), MachineError> {
         self.ask(|vmm| vmm.configure(&settings.capabilities, &settings.parameters))?;
         // What holds then is given back after the migration was held.
-        let set = self.vmm.as_ref().and_then(|vmm| vmm.qemu().parameters().ok());
-        let bandwidth = set.and_then(|set| set.get(BANDWIDTH).and_then(Value::as_u64));
-        *self.bandwidth.lock().unwrap_or_else(PoisonError::into_inner) = bandwidth.unwrap_or(UNLIMITED);
+        let now = self.limit_now().unwrap_or(UNLIMITED);
+        *self.bandwidth.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         Ok(())
     }
 
@@ -107,7 +111,12 @@ impl Machine for QemuMachine {
     }
 
     fn adjust(&self, pace: Pace) -> Result<(), MachineError> {
-        let full = *self.bandwidth.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *self.bandwidth.lock().unwrap_or_else(PoisonError::into_inner);
+        if before.is_none() && self.limit_now() != Some(vmm::HELD) {
+            // What this program did not set is not its to give back.
+            return Ok(());
+        }
+        let full = before.unwrap_or(UNLIMITED);
         let limits = match pace {
             Pace::Held => Limits { bandwidth: Some(vmm::HELD), downtime: Some(Duration::ZERO) },
             Pace::Limited(rate) => {

@@ -123,7 +123,7 @@ impl Incoming {
     /// The guest is this host's.
     fn finish(&mut self, decision: Decision) -> Result<(), Refusal> {
         match decision {
-            Decision::Run => drop(self.run().map_err(Trouble)?),
+            Decision::Run => drop(self.run(false).map_err(Trouble)?),
             // Its QEMU went before the record was written: whoever starts the guest again here needs it.
             _ if !self.marks().has(Mark::Ran) => self.settle(End::Arrived)?,
             _ => {}

@@ -178,6 +178,14 @@ impl Book {
         }
     }
 
+    /// The guest was given back and let run again.
+    ///
+    /// # Errors
+    /// As [`Book::entries`].
+    pub fn resumed(&mut self) -> Result<(), Error> {
+        self.write(Said::Resumed)
+    }
+
     /// The handover is over and needs no recovery.
     ///
     /// # Errors
@@ -242,6 +250,7 @@ const fn step(said: &Said) -> Step {
         Said::Entries { .. } | Said::From(_) => Step::Entries,
         Said::Turn(_) => Step::Turn,
         Said::Mark(mark) => Step::Mark(*mark),
+        Said::Resumed => Step::Resumed,
         Said::End { .. } => Step::End,
     }
 }

@@ -75,6 +75,8 @@ pub(super) enum Said {
     /// Of the other host's paths the units' are these alone.
     From(Vec<(UnitIndex, Port)>),
     Mark(Mark),
+    /// The guest, which was given back, was let run again.
+    Resumed,
     End {
         verdict: String,
     },
@@ -98,6 +100,7 @@ enum Fields {
     Turn { units: Vec<u16> },
     From { ports: Vec<UnitPort> },
     Mark { mark: Mark },
+    Resumed,
     End { verdict: String },
 }
 
@@ -212,6 +215,7 @@ impl Fields {
                 Self::From { ports: ports.iter().map(one).collect() }
             }
             Said::Mark(mark) => Self::Mark { mark: *mark },
+            Said::Resumed => Self::Resumed,
             Said::End { verdict } => Self::End { verdict: verdict.clone() },
         }
     }
@@ -231,6 +235,7 @@ impl Fields {
                 Said::From(ports.into_iter().map(one).collect::<Result<_, String>>()?)
             }
             Self::Mark { mark } => Said::Mark(mark),
+            Self::Resumed => Said::Resumed,
             Self::End { verdict } => Said::End { verdict },
         })
     }

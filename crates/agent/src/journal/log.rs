@@ -48,6 +48,8 @@ pub struct Handover {
     turns: BTreeMap<UnitIndex, u16>,
     /// Its marks, in the order in which they were written.
     pub marks: Vec<Mark>,
+    /// The guest was given back and let run again: how it stands since is its operator's business.
+    pub resumed: bool,
     /// How it ended; `None` while it is unfinished.
     pub verdict: Option<String>,
     /// Where it begins in the journal.
@@ -81,7 +83,7 @@ pub fn header(host: &str, vm: &str) -> String {
 impl Handover {
     fn new(begun: Begun, start: u64) -> Self {
         let (last, turns, marks) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        Self { begun, last, turns, marks, verdict: None, start }
+        Self { begun, last, turns, marks, resumed: false, verdict: None, start }
     }
 
     /// It is neither finished nor undone.
@@ -127,6 +129,7 @@ impl Handover {
             }
             Said::Mark(mark) if self.marks.contains(&mark) => {}
             Said::Mark(mark) => self.marks.push(mark),
+            Said::Resumed => self.resumed = true,
             Said::End { verdict } => self.verdict = Some(verdict),
         }
     }
@@ -197,7 +200,7 @@ impl Log {
             (Said::Entries { entries, .. }, _) => (entries.iter().map(|(unit, _)| *unit).collect(), false),
             (Said::From(ports), _) => (ports.iter().map(|(unit, _)| *unit).collect(), false),
             (Said::Turn(units), _) => (units.clone(), true),
-            (Said::Mark(_) | Said::End { .. }, _) => return Ok(()),
+            (Said::Mark(_) | Said::Resumed | Said::End { .. }, _) => return Ok(()),
         };
         let there = |unit: &UnitIndex| open.is_some_and(|open| usize::from(unit.0) < open.begun.luns.len());
         if !units.iter().all(there) {

@@ -8,7 +8,7 @@ use super::machine::{MachineError, Pace, Stage};
 use super::site::{CallError, End, Leg, Link, Log, Site, Trouble, UnitEnd};
 use super::source::{Handover, Run, Watch};
 use super::{remains, talk, units};
-use crate::conduct::Pause;
+use crate::conduct::{NotDurable, Pause};
 use crate::ownership::{Decision, Guest, Mark, Marks, OnDoubt, Question, View};
 use handover::journal::Stage as Entered;
 use handover::{Ending, Group, Side, Verdict as UnitVerdict};
@@ -44,17 +44,17 @@ pub fn resume(
     watch: &dyn Watch,
     vouched: bool,
 ) -> Result<Report, Trouble> {
-    let runs_again = runs_again(site, &*log);
+    let given_back = is_given_back(site, &*log);
     let run = Run::left(site, link, log, order, watch, vouched)?;
-    if !runs_again {
+    if !given_back {
         run.end_transfer();
     }
     Ok(run.settle(Verdict::Kept, "the agent found an unfinished migration"))
 }
 
-/// The guest was given back, and runs: what its QEMU does by now is no business of this migration.
-fn runs_again(site: &dyn Site, log: &dyn Log) -> bool {
-    log.marks().has(Mark::Back) && site.machine().guest() == Guest::Running
+/// The guest was given back, and runs or did: what its QEMU does by now is no business of this migration.
+fn is_given_back(site: &dyn Site, log: &dyn Log) -> bool {
+    log.was_resumed() || log.marks().has(Mark::Back) && site.machine().guest() == Guest::Running
 }
 
 impl<'a> Run<'a> {
@@ -70,8 +70,8 @@ impl<'a> Run<'a> {
         let ground = site.ground(begun.handover, Side::Source)?;
         let names: Vec<_> = begun.luns.iter().map(|lun| lun.name.clone()).collect();
         let luns = ground.arrange(&names)?;
-        // Under a guest that runs here again nothing is frozen: it has all it had, and only the destination is to forget.
-        if log.marks().touched && !runs_again(site, &*log) {
+        // Under a guest that was given back nothing is frozen: it has all it had, and only the destination is to forget.
+        if log.marks().touched && !is_given_back(site, &*log) {
             ground.freeze()?;
         }
         let offers = units::offer(&luns)?;
@@ -98,7 +98,9 @@ impl Run<'_> {
     /// Puts everything in order after `fail`.
     pub(crate) fn turn_back(self, fail: &Fail) -> Report {
         self.step("turn back");
-        self.end_transfer();
+        if self.transferring {
+            self.end_transfer();
+        }
         if self.log.is_none() {
             let _ = self.talk().close("refused");
             return self.report(Verdict::Failed, &fail.to_string());
@@ -111,6 +113,7 @@ impl Run<'_> {
     pub(crate) fn settle(mut self, verdict: Verdict, why: &str) -> Report {
         let end = Instant::now() + Duration::from_secs(self.order.wait);
         for _ in 0..MOST_TURNS {
+            self.hindrance = None;
             let peer = self.ask_peer();
             let turn = match self.standing(peer).decide(self.order.on_doubt) {
                 Decision::RollBack => self.roll_back(peer, why),
@@ -147,12 +150,22 @@ impl Run<'_> {
     pub(super) fn ask_peer(&mut self) -> Option<View> {
         match self.talk().state(self.guest.clone()) {
             Ok(records) => return Some(self.heard(&records)),
-            Err(CallError::Refused(_) | CallError::Unfit) => return None,
             Err(CallError::Lost(_)) => {}
+            Err(refused) => {
+                self.hindered(&refused.into());
+                return None;
+            }
         }
         self.redial().ok()?;
         let records = self.talk().state(self.guest.clone()).ok()?;
         Some(self.heard(&records))
+    }
+
+    /// A silent peer is a [`Question`] of its own; everything else the operator must be told.
+    fn hindered(&mut self, fail: &Fail) {
+        if !matches!(fail, Fail::Lost(_)) {
+            self.hindrance = Some(fail.to_string());
+        }
     }
 
     fn heard(&mut self, records: &Records) -> View {
@@ -183,8 +196,9 @@ impl Run<'_> {
     fn roll_back(&mut self, peer: Option<View>, why: &str) -> Turn {
         match self.try_roll_back(peer, why) {
             Ok(turn) => turn,
-            Err(_) => {
+            Err(fail) => {
                 // Whatever it was, recovery goes on over a new link.
+                self.hindered(&fail);
                 let _ = self.redial();
                 Turn::Wait(Some(Question::RegistrationsAway))
             }
@@ -333,9 +347,11 @@ impl Run<'_> {
     /// The other host does not answer, and the operator said, or vouched, that the guest is to go on here.
     fn take_alone(&mut self) -> Turn {
         match self.try_take_alone() {
-            Ok(true) => Turn::Again,
-            Ok(false) | Err(_) => Turn::Wait(Some(Question::RegistrationsAway)),
+            Ok(true) => return Turn::Again,
+            Ok(false) => {}
+            Err(fail) => self.hindered(&fail),
         }
+        Turn::Wait(Some(Question::RegistrationsAway))
     }
 
     fn try_take_alone(&mut self) -> Result<bool, Fail> {
@@ -362,7 +378,8 @@ impl Run<'_> {
         }
         match self.try_finish() {
             Ok(report) => Turn::Over(Box::new(report)),
-            Err(_) => {
+            Err(fail) => {
+                self.hindered(&fail);
                 let _ = self.redial();
                 Turn::Wait(Some(Question::MayRunThere))
             }
@@ -416,6 +433,7 @@ impl Run<'_> {
                 "the destination's agent does not answer and may still hold the guest's key; it is removed when the two agents meet again"
                     .into(),
             );
+            notes.extend(self.remember_resumed().err().map(|error| error.to_string()));
         }
         if let Some(log) = self.log.as_ref().filter(|_| notes.len() == 1) {
             notes.extend(log.end("kept").err().map(|error| error.to_string()));
@@ -440,6 +458,15 @@ impl Run<'_> {
             }
         });
         Turn::Over(Box::new(self.report(verdict, &notes.join("; "))))
+    }
+
+    /// The journal stays open, perhaps for long: whoever stops the guest meanwhile means it.
+    fn remember_resumed(&self) -> Result<(), NotDurable> {
+        let runs = self.site.machine().guest() == Guest::Running;
+        match self.log.as_ref().filter(|log| runs && !log.was_resumed()) {
+            Some(log) => log.resumed(),
+            None => Ok(()),
+        }
     }
 
     /// The destination forgets the handover, and what it still has of it.
@@ -469,15 +496,19 @@ impl Run<'_> {
     }
 
     fn doubt(&mut self, why: &str, question: Option<Question>) -> Report {
-        let asked = question.map_or_else(
-            || {
+        let vm = self.site.vm();
+        let asked = match (&self.hindrance, question) {
+            (Some(hindrance), Some(Question::RegistrationsAway | Question::MayRunThere)) => {
+                format!("{hindrance}. When that is mended: tenure handover resume {vm}")
+            }
+            (_, Some(question)) => question.to_string(),
+            (_, None) => {
                 format!(
-                    "the two hosts did not come to an end in time; look again: tenure handover status {}",
-                    self.site.vm()
+                    "the two hosts did not come to an end in time; look again, and on both hosts: tenure handover status {vm}; when \
+                     what it names is mended: tenure handover resume {vm}"
                 )
-            },
-            |question| question.to_string(),
-        );
+            }
+        };
         self.report(Verdict::InDoubt, &format!("{why}; the guest stays paused: {asked}"))
     }
 

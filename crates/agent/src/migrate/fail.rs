@@ -14,6 +14,9 @@ pub(crate) enum Fail {
     /// Something on the way; what was begun is undone.
     #[error("{0}")]
     Failed(String),
+    /// The other host's agent does not answer.
+    #[error("{0}")]
+    Lost(String),
     /// It was asked to end.
     #[error("it was cancelled")]
     Cancelled,
@@ -36,7 +39,10 @@ impl From<MachineError> for Fail {
 
 impl From<CallError> for Fail {
     fn from(error: CallError) -> Self {
-        Self::Failed(error.to_string())
+        match error {
+            CallError::Lost(_) => Self::Lost(error.to_string()),
+            CallError::Refused(_) | CallError::Unfit => Self::Failed(error.to_string()),
+        }
     }
 }
 
@@ -54,7 +60,10 @@ impl From<Forbidden> for Fail {
 
 impl From<Stop> for Fail {
     fn from(stop: Stop) -> Self {
-        Self::Failed(stop.to_string())
+        match stop {
+            Stop::Lost(_) => Self::Lost(stop.to_string()),
+            _ => Self::Failed(stop.to_string()),
+        }
     }
 }
 

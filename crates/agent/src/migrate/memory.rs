@@ -39,6 +39,7 @@ impl Run<'_> {
             .talk()
             .incoming(listen)
             .map_err(|error| Fail::Failed(format!("at the destination: {error}")))?;
+        self.transferring = true;
         machine.configure(&Settings { capabilities, parameters })?;
         machine.adjust(Pace::Held)?;
         machine.send(&uri)?;

@@ -110,6 +110,13 @@ pub trait Log: Send + Sync {
     fn begun(&self) -> &Begin;
     /// What is durable.
     fn marks(&self) -> Marks;
+    /// Source: the guest was given back and runs again. From here on its operator may stop it, and nobody else lets it run.
+    ///
+    /// # Errors
+    /// [`NotDurable`].
+    fn resumed(&self) -> Result<(), NotDurable>;
+    /// Whether that is durable.
+    fn was_resumed(&self) -> bool;
     /// The last entry of each logical unit, in their order.
     fn last(&self) -> Vec<Option<Last>>;
     /// The handover is over.

@@ -74,6 +74,10 @@ pub(crate) struct Run<'a> {
     pub(crate) vouched: bool,
     /// The other host has closed its journal of it.
     pub(crate) peer_ended: bool,
+    /// Why it does not get on, where that is not that the other host is silent.
+    pub(crate) hindrance: Option<String>,
+    /// QEMU was told of this migration.
+    pub(crate) transferring: bool,
 }
 
 /// What a migration is of, once both hosts know of it.
@@ -176,6 +180,8 @@ impl<'a> Run<'a> {
             commands: Vec::new(),
             vouched: false,
             peer_ended: false,
+            hindrance: None,
+            transferring: false,
         }
     }
 
@@ -207,7 +213,8 @@ impl<'a> Run<'a> {
     pub(crate) fn standing(&self, peer: Option<View>) -> Standing {
         let own = View { marks: self.marks(), guest: self.own_guest() };
         let alone = Standing::alone(Side::Source, own);
-        Standing { peer, vouched: self.vouched, stays_paused: !self.was_running, ..alone }
+        let resumed = self.log.as_ref().is_some_and(|log| log.was_resumed());
+        Standing { peer, vouched: self.vouched, stays_paused: !self.was_running || resumed, ..alone }
     }
 
     /// How the guest stands here. Until it is given away or back, one that somebody let run since it was stopped is one that

@@ -1,5 +1,6 @@
 //! Migrations in a world in memory: there, and everything that may go wrong on the way.
 
+mod by_hand;
 mod deaths;
 mod world;
 

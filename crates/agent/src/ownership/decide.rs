@@ -1,7 +1,7 @@
 //! What a host does next, from its journal, its QEMU and what the other host tells: used at every turn of a migration
 //! that does not go as planned, and by recovery.
 
-use super::{Guest, Mark, Standing};
+use super::{Guest, Mark, Standing, View};
 use handover::Side;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -54,6 +54,8 @@ pub enum Question {
     QemuSilent,
     /// The guest runs here although this host gave it away or never got it: somebody resumed it by hand.
     RunsAgainstTheRules,
+    /// The guest runs at the destination, which never got it: somebody resumed it there by hand.
+    RunsThere,
 }
 
 impl fmt::Display for Question {
@@ -86,6 +88,10 @@ impl fmt::Display for Question {
                 "the guest runs here although this host does not own it: somebody resumed it by hand. Stop it, then: \
                  tenure handover status VM"
             }
+            Self::RunsThere => {
+                "the guest runs at the destination although it was not given to it: somebody resumed it there by hand. Stop it \
+                 there, or end that QEMU; then: tenure handover resume VM"
+            }
         })
     }
 }
@@ -109,6 +115,9 @@ impl Standing {
         }
         if self.has(Mark::Ran) || self.told(Mark::Ran) {
             return self.left();
+        }
+        if self.told(Mark::Abort) && self.runs_at_peer() {
+            return Decision::Ask(Question::RunsThere);
         }
         if self.told(Mark::Abort) {
             return Decision::RollBack;
@@ -141,11 +150,15 @@ impl Standing {
             return match self.own.guest {
                 // By a word that was not true: the guest may run on both hosts.
                 Guest::Paused | Guest::Running if given_away => Decision::Ask(Question::RunsAgainstTheRules),
+                _ if self.runs_at_peer() => Decision::Ask(Question::RunsThere),
                 Guest::Absent | Guest::Loading => Decision::Over(Side::Source),
                 Guest::Unknown => Decision::Ask(Question::QemuSilent),
                 Guest::Paused if self.stays_paused => Decision::Over(Side::Source),
                 Guest::Paused | Guest::Running => Decision::Run,
             };
+        }
+        if self.runs_at_peer() {
+            return Decision::Ask(Question::RunsThere);
         }
         self.back(on_doubt)
     }
@@ -168,6 +181,7 @@ impl Standing {
         }
         match self.peer {
             Some(_) if self.told(Mark::Go) => Decision::StayPaused,
+            Some(_) if self.runs_at_peer() => Decision::Ask(Question::RunsThere),
             Some(_) => Decision::Finish,
             None if self.vouched && matches!(self.own.guest, Guest::Paused) => Decision::TakeAlone,
             None => Decision::Ask(Question::MayRunThere),
@@ -182,6 +196,7 @@ impl Standing {
         let taken = self.has(Mark::Taken) && self.told(Mark::Taken);
         match (self.own.guest, peer.guest) {
             (Guest::Unknown, _) => Decision::Ask(Question::QemuSilent),
+            (_, Guest::Running) => Decision::Ask(Question::RunsThere),
             (Guest::Paused | Guest::Absent, Guest::Paused) if taken => Decision::Finish,
             _ => Decision::RollBack,
         }
@@ -227,10 +242,11 @@ impl Standing {
 
     /// The source took the guest back and runs it.
     const fn runs_there(&self) -> bool {
-        match self.peer {
-            Some(peer) => peer.marks.has(Mark::Back) && matches!(peer.guest, Guest::Running),
-            None => false,
-        }
+        self.told(Mark::Back) && self.runs_at_peer()
+    }
+
+    const fn runs_at_peer(&self) -> bool {
+        matches!(self.peer, Some(View { guest: Guest::Running, .. }))
     }
 
     const fn undecided(&self) -> Decision {

@@ -377,6 +377,26 @@ fn two_hosts_that_both_run_the_guest_by_a_false_word_say_so_when_they_meet() {
     assert_eq!(destination.decide(OnDoubt::Pause), alarm);
 }
 
+/// Somebody resumed it by hand where it had come, before `go`: nobody promises that it did not run, and nobody else lets it run.
+#[test]
+fn a_guest_that_runs_where_nobody_gave_it_is_asked_about_and_not_started_a_second_time() {
+    let taken = Marks::new().with(Mark::Taken).touched();
+    let there = View { marks: taken, guest: Guest::Running };
+    let destination = Standing::alone(Side::Destination, there);
+    assert!(destination.allows(Mark::Abort).is_err());
+    assert!(Standing { cont_refused: true, ..destination }.allows(Mark::Abort).is_err());
+    for mark in [None, Some(Mark::Taken), Some(Mark::Abort), Some(Mark::Back)] {
+        let marks = mark.into_iter().chain([Mark::Taken]).collect::<Marks>().touched();
+        let marks = if mark == Some(Mark::Back) { marks.with(Mark::Abort) } else { marks };
+        for marked in [taken, taken.with(Mark::Abort)] {
+            let source = Standing::alone(Side::Source, View { marks, guest: Guest::Paused });
+            let source = source.with_peer(View { marks: marked, ..there });
+            let decided = source.decide(OnDoubt::Resume);
+            assert_eq!(decided, Decision::Ask(Question::RunsThere), "{marks:?} {marked:?}");
+        }
+    }
+}
+
 #[test]
 fn marks_travel_as_json_and_unknown_ones_are_noticed() {
     let marks = Marks::new().with(Mark::Go).touched();

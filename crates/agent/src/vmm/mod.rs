@@ -77,10 +77,12 @@ impl Vmm {
         &self.qemu
     }
 
-    /// Returns when QEMU tells of a change, has lost the connection, or at `until`. What changed is to be asked for: an event
-    /// may have been missed, and one that lies changes nothing.
+    /// Returns when QEMU tells of a change, or at `until`, of which a QEMU that is gone tells nothing more. What changed is to be asked
+    /// for: an event may have been missed, and one that lies changes nothing.
     pub fn wait(&self, until: Instant) {
-        let _ = self.hear(until);
+        if !self.hear(until) {
+            thread::sleep(until.saturating_duration_since(Instant::now()));
+        }
     }
 
     /// From now on [`Vmm::ran`] tells whether the guest ran.

@@ -3,6 +3,7 @@
 use super::findings::NEEDED;
 use super::{Finding, Vmm, VmmError};
 use qmp::Object;
+use qmp::message::Printable;
 use qmp::qemu::{Capability, MigrationInfo, MigrationStatus, Qemu, RunState};
 use serde_json::Value;
 use std::time::Duration;
@@ -125,7 +126,7 @@ impl Vmm {
     /// # Errors
     /// [`VmmError`]; [`VmmError::Unfit`] for what a migration of ours cannot have.
     pub fn configure(&self, capabilities: &Object, parameters: &Object) -> Result<(), VmmError> {
-        if let Some(finding) = unfit(capabilities) {
+        if let Some(finding) = unfit(capabilities).or_else(|| foreign(parameters)) {
             return Err(VmmError::Unfit(finding.to_string()));
         }
         self.switch_off_migrate_pr()?;
@@ -167,6 +168,7 @@ impl Vmm {
     /// # Errors
     /// [`VmmError`].
     pub fn send(&self, uri: &str) -> Result<(), VmmError> {
+        fits(uri)?;
         self.ask(|qemu| qemu.migrate(uri))
     }
 
@@ -245,6 +247,9 @@ impl Vmm {
     }
 }
 
+/// Ways between two QEMUs. `exec:` would run a command as QEMU's user, and what is to be opened here comes from the other host too.
+const WAYS: [&str; 4] = ["tcp:", "unix:", "vsock:", "rdma:"];
+
 /// A descriptor belongs to the QMP connection over which QEMU got it, and nobody gives one to ours.
 fn fits(uri: &str) -> Result<(), VmmError> {
     if uri.starts_with("fd:") {
@@ -254,7 +259,16 @@ fn fits(uri: &str) -> Result<(), VmmError> {
                 .into(),
         ));
     }
-    Ok(())
+    if WAYS.iter().any(|way| uri.starts_with(way)) {
+        return Ok(());
+    }
+    Err(VmmError::Unfit(format!("a guest moves over {}, not over {}", WAYS.join(", "), Printable(uri))))
+}
+
+/// Parameters that say what QEMU does at the migration's end, or runs then; the other host's word sets parameters here too.
+fn foreign(parameters: &Object) -> Option<Finding> {
+    let name = parameters.keys().find(|name| *name == "mode" || name.starts_with("cpr-"))?;
+    Some(Finding::Setting(name.clone(), "a guest moves to another host, in QEMU's normal mode"))
 }
 
 /// Capabilities that change who runs the guest when.
@@ -298,6 +312,21 @@ mod tests {
         let refused = fits("fd:migration").unwrap_err().to_string();
         assert!(refused.contains("tenure handover freeze"), "{refused}");
         assert_eq!(fits("tcp:127.0.0.1:0"), Ok(()));
+    }
+
+    #[test]
+    fn a_uri_of_the_other_host_runs_no_command_and_writes_no_file() {
+        for uri in ["exec:touch /tmp/x", "file:/etc/shadow", "", "EXEC:x", " exec:x", "tcp"] {
+            assert!(fits(uri).is_err(), "{uri}");
+        }
+        assert_eq!(["unix:/run/m", "vsock:3:4444", "rdma:[::1]:4444"].map(fits), [const { Ok(()) }; 3]);
+    }
+
+    #[test]
+    fn a_parameter_of_the_other_host_has_qemu_run_nothing_later() {
+        let foreign = |name: &str| foreign(&[(name.to_owned(), Value::Null)].into_iter().collect()).is_some();
+        assert!(foreign("mode") && foreign("cpr-exec-command"));
+        assert!(!foreign("multifd-channels") && !foreign("tls-creds"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod qemus;
 mod wire;
 
 pub(super) use paper::Journal;
-pub(super) use qemus::{At, Fault, Qemus};
+pub(super) use qemus::{At, Fault, Qemus, Told};
 pub(super) use wire::Wire;
 
 use crate::conduct::{Hands, NotDurable, Report as Reported};
@@ -69,6 +69,10 @@ pub(super) struct World {
     pub(super) slow: AtomicBool,
     /// What the message under way has taken there.
     took: Mutex<Took>,
+    /// What QEMU was told of migrations, but for their begin and switchover.
+    pub(super) told: Mutex<Vec<(Side, Told)>>,
+    /// The ledger of the destination cannot be written.
+    pub(super) full: AtomicBool,
 }
 
 /// What a message took at a slow destination.
@@ -113,6 +117,8 @@ impl World {
             whole_host: AtomicBool::default(),
             slow: AtomicBool::default(),
             took: Mutex::default(),
+            told: Mutex::default(),
+            full: AtomicBool::default(),
         };
         for unit in 0..count {
             assert!(world.send(unit, Side::Source, &request::register(Key::NONE, KEY, true)));
@@ -261,6 +267,13 @@ impl World {
         took.qemu + took.rest
     }
 
+    /// As if both agents had died just before they wrote that the guest ran.
+    pub(super) fn forget_ran_and_end(&self) {
+        for log in [Side::Source, Side::Destination].into_iter().filter_map(|side| self.log(side)) {
+            log.forget_ran_and_end();
+        }
+    }
+
     pub(super) fn log(&self, side: Side) -> Option<Arc<Journal>> {
         lock(&self.logs[place(side)]).clone()
     }
@@ -340,6 +353,9 @@ impl Ground for Host {
     }
 
     fn settle(&self, end: End, units: &[UnitEnd]) -> Result<(), Trouble> {
+        if self.side == Side::Destination && self.world.full.load(Ordering::SeqCst) {
+            return Err(Trouble("no space left on device".into()));
+        }
         lock(&self.world.settled).push((self.side, end));
         match end {
             End::Arrived | End::Kept => {

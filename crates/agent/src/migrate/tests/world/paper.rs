@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, Weak};
 enum Line {
     Entry(Leg, UnitIndex, Entry),
     Mark(Mark),
+    Resumed,
     End(String),
 }
 
@@ -33,6 +34,11 @@ impl Journal {
         world.step(self.begin.side);
     }
 
+    /// As if its agent had died just before it wrote that the guest ran.
+    pub(super) fn forget_ran_and_end(&self) {
+        lock(&self.lines).retain(|line| !matches!(line, Line::Mark(Mark::Ran) | Line::End(_)));
+    }
+
     pub(in crate::migrate::tests) fn ended(&self) -> Option<String> {
         lock(&self.lines).iter().rev().find_map(|line| match line {
             Line::End(verdict) => Some(verdict.clone()),
@@ -50,6 +56,15 @@ impl Log for Journal {
     fn mark(&self, mark: Mark) -> Result<(), NotDurable> {
         self.write(vec![Line::Mark(mark)]);
         Ok(())
+    }
+
+    fn resumed(&self) -> Result<(), NotDurable> {
+        self.write(vec![Line::Resumed]);
+        Ok(())
+    }
+
+    fn was_resumed(&self) -> bool {
+        lock(&self.lines).iter().any(|line| matches!(line, Line::Resumed))
     }
 
     fn begun(&self) -> &Begin {

@@ -43,6 +43,16 @@ pub(in crate::migrate::tests) enum Fault {
     ResumedBeforeSwitchover,
     /// Somebody lets it run when all of it is at the destination, and stops it again.
     ResumedAfterSwitchover,
+    /// Somebody types `cont` at the destination as soon as the guest is there.
+    ResumedByHand,
+}
+
+/// What QEMU was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::migrate::tests) enum Told {
+    Adjust,
+    Cancel,
+    Cont,
 }
 
 pub(in crate::migrate::tests) struct Qemus {
@@ -83,6 +93,11 @@ impl Qemus {
         }
     }
 
+    /// Somebody types `cont` at the destination.
+    pub(in crate::migrate::tests) fn resume_by_hand(&mut self) {
+        (self.guests[1], self.ran_at_destination) = (Guest::Running, true);
+    }
+
     fn check(&self) {
         let running = self.guests.iter().filter(|guest| **guest == Guest::Running).count();
         assert!(running <= 1, "the guest runs on both hosts");
@@ -117,6 +132,7 @@ impl Qemus {
                 self.run_source();
                 self.guests[0] = Guest::Paused;
             }
+            Fault::ResumedByHand if at == At::Completed => self.resume_by_hand(),
             _ => return,
         }
         self.fault = Fault::None;
@@ -182,6 +198,12 @@ impl Qemus {
     }
 }
 
+impl Host {
+    fn note(&self, told: Told) {
+        lock(&self.world.told).push((self.side, told));
+    }
+}
+
 impl Machine for Host {
     fn identity(&self) -> Result<Identity, MachineError> {
         self.world.hold_up(self.side);
@@ -233,6 +255,7 @@ impl Machine for Host {
     }
 
     fn adjust(&self, pace: Pace) -> Result<(), MachineError> {
+        self.note(Told::Adjust);
         lock(&self.world.qemus).pace = pace;
         Ok(())
     }
@@ -263,6 +286,7 @@ impl Machine for Host {
     }
 
     fn cancel(&self) -> Result<(), MachineError> {
+        self.note(Told::Cancel);
         let mut qemus = lock(&self.world.qemus);
         if !qemus.stage.is_over() {
             qemus.over(Stage::Cancelled);
@@ -271,6 +295,7 @@ impl Machine for Host {
     }
 
     fn cont(&self) -> Result<(), MachineError> {
+        self.note(Told::Cont);
         // The guest came late, and is late to run.
         self.world.take_time(self.side, ARRIVAL * 2);
         let mut qemus = lock(&self.world.qemus);

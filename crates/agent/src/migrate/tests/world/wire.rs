@@ -106,7 +106,8 @@ impl Wire {
         let site: Arc<dyn Site> = self.host();
         if let Some(log) = self.world.log(Side::Destination).filter(|log| log.ended().is_none()) {
             let log: Arc<dyn Log> = log;
-            resume(&site, &log, None, Word::None).unwrap();
+            let resumed = resume(&site, &log, None, Word::None);
+            assert!(resumed.is_ok() || self.world.full.load(Ordering::SeqCst), "{resumed:?}");
         }
     }
 

@@ -1,0 +1,113 @@
+//! What people do to QEMU by hand while a migration is under way, or not quite over: a guest never runs twice by Tenure's doing, and
+//! what its operator did to it is not undone behind his back.
+
+use super::world::{Fault, UUID, Wire, World, lock};
+use super::*;
+use crate::migrate::remains;
+use peer::message::{About, Guest as Named, Recover, Reply, Request};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+#[test]
+fn a_guest_that_somebody_resumed_at_the_destination_before_go_is_not_resumed_at_the_source_too() {
+    let world = World::new(1, 5);
+    lock(&world.qemus).fault = Fault::ResumedByHand;
+    let report = run(&world, &Wire::new(&world), &order());
+    assert_eq!(report.verdict, Verdict::InDoubt, "{report:#?}");
+    assert_eq!(world.guest(Side::Source), Guest::Paused, "{report:#?}");
+    assert!(report.reason.contains("resumed it there by hand"), "{report:#?}");
+}
+
+#[test]
+fn agents_that_meet_after_somebody_resumed_the_guest_at_the_destination_take_nothing_away_from_it() {
+    let mut seen = 0;
+    for at in 0.. {
+        let Some((world, wire)) = source_agent_dies(at) else { break };
+        let open = |side: Side| world.log(side).filter(|log| log.ended().is_none());
+        let (Some(log), Some(there)) = (open(Side::Source), open(Side::Destination)) else { continue };
+        let arrived = world.guest(Side::Destination) == Guest::Paused;
+        if !arrived || Log::marks(&*there).has(Mark::Go) {
+            continue;
+        }
+        seen += 1;
+        let (owner, gone) = (world.owner(), Log::marks(&*log).has(Mark::Go));
+        lock(&world.qemus).resume_by_hand();
+        let report = resume(&source(&world), &wire, log, &order(), &Unwatched, false).unwrap();
+        assert_ne!(world.guest(Side::Source), Guest::Running, "step {at}: {report:?}");
+        assert!(gone || world.owner() == owner, "step {at}: {report:?}");
+    }
+    assert!(seen > 0);
+}
+
+fn source_agent_dies(at: usize) -> Option<(Arc<World>, Wire)> {
+    let world = World::new(1, 5);
+    world.kill[0].store(at, Ordering::SeqCst);
+    let wire = Wire::new(&world);
+    let ran = catch_unwind(AssertUnwindSafe(|| run(&world, &wire, &order())));
+    world.kill[0].store(usize::MAX, Ordering::SeqCst);
+    ran.is_err().then_some(())?;
+    wire.break_off();
+    Some((world, wire))
+}
+
+/// Given back while the destination is away, so that the journal stays open; then its operator stops the guest, perhaps because he
+/// moves it by other means.
+#[test]
+fn a_guest_that_was_given_back_and_then_stopped_by_its_operator_is_not_resumed_behind_his_back() {
+    let mut seen = 0;
+    for at in 1..messages() {
+        let world = World::new(1, 5);
+        let mut wire = Wire::new(&world);
+        wire.gone_after_cut = true;
+        *lock(&wire.cut) = Some((at, false));
+        run(&world, &wire, &Order { wait: 0, on_doubt: OnDoubt::Resume, ..order() });
+        let Some(log) = world.log(Side::Source).filter(|log| log.ended().is_none()) else { continue };
+        if world.guest(Side::Source) != Guest::Running || !Log::marks(&*log).has(Mark::Back) {
+            continue;
+        }
+        seen += 1;
+        {
+            let mut qemus = lock(&world.qemus);
+            (qemus.guests[0], qemus.stage) = (Guest::Paused, Stage::Active);
+        }
+        lock(&world.told).clear();
+        let order = Order { wait: 0, ..order() };
+        let report = resume(&source(&world), &wire, log, &order, &Unwatched, false);
+        let told = lock(&world.told).clone();
+        assert!(told.iter().all(|(side, _)| *side != Side::Source), "message {at}: {told:?} {report:#?}");
+        assert_eq!(world.guest(Side::Source), Guest::Paused);
+    }
+    assert!(seen > 0);
+}
+
+#[test]
+fn a_migration_that_the_plan_refuses_tells_qemu_nothing() {
+    let world = World::new(1, 5);
+    assert!(world.send(0, Side::Destination, &request::register(Key::NONE, Key(0x77), true)));
+    let report = run(&world, &Wire::new(&world), &order());
+    assert_eq!(report.verdict, Verdict::Refused, "{report:#?}");
+    assert_eq!(*lock(&world.told), []);
+}
+
+/// `go` is durable and the guest runs; `ran` was not written, and now nothing can be.
+#[test]
+fn a_destination_whose_ledger_is_full_does_not_promise_that_a_running_guest_never_ran() {
+    let world = World::new(1, 5);
+    let wire = Wire::new(&world);
+    assert_eq!(run(&world, &wire, &order()).verdict, Verdict::Moved);
+    world.forget_ran_and_end();
+    wire.break_off();
+    world.full.store(true, Ordering::SeqCst);
+    Link::reconnect(&wire).expect("the destination's agent is there");
+    let log = world.log(Side::Source).expect("it was begun");
+    let record = remains::record(&*log, &Log::begun(&*log).luns);
+    let handover = record.handover;
+    let guest = Named { vm: "web".into(), uuid: UUID.into() };
+    let recover = Recover { guest, record, prefer_destination: true, kept_at_source: false };
+    let answered = Link::call(&wire, &Request::Recover(recover), Duration::ZERO);
+    assert!(matches!(answered, Ok(Reply::Opened(_))), "{answered:?}");
+    let went = Link::call(&wire, &Request::Go(About { handover }), Duration::ZERO);
+    assert!(went.is_err(), "{went:?}");
+    let marks = Log::marks(&*world.log(Side::Destination).expect("it was begun"));
+    assert!(!marks.has(Mark::Abort), "{went:?} {marks:?}");
+}
