@@ -4,7 +4,7 @@
 use agent::journal::{Begun, Handover, Journals};
 use agent::ownership::Mark;
 use handover::journal::Stage as Entered;
-use handover::{Entry, Side, UnitIndex};
+use handover::{Entry, Method, Side, UnitIndex};
 use lab::process::{DEADLINE, wait_for};
 use lab::served::Served;
 use lab::stage::{Disk, Guest, Host, Life, Qemus, Stage, has_key, insist};
@@ -203,4 +203,54 @@ fn a_damaged_journal_is_told_by_the_agent_and_by_its_check_and_to_whoever_asks()
     let config = stage.config(Host::Alpha).display().to_string();
     let checked = tenure.run(&["agent", "--check", "--config", &config]).unwrap();
     assert!(checked.exit == 1 && checked.err.contains("web.log is damaged"), "{checked:?}");
+}
+
+/// The journal of an import on alpha that was interrupted when alpha's nexus had the nonce or, later, the key.
+fn interrupted_import(stage: &Stage, key: Key) {
+    register(stage, Host::Alpha, key);
+    let before = last(stage, Host::Alpha);
+    let entry = before.last.values().next().unwrap().entry;
+    let nonce = NONCE;
+    let entry =
+        Entry { stage: Entered::Take, method: Method::DestinationNonce, nonce, destination_had: 0, ..entry };
+    let peer = String::new();
+    let mut book = Journals::new(&stage.state(Host::Alpha), "alpha").open("web").unwrap();
+    book.begin(Begun { handover: HandoverId(78), side: Side::Destination, peer, ..before.begun }).unwrap();
+    book.entries(1, vec![(UnitIndex(0), entry)]).unwrap();
+}
+
+#[test]
+fn an_import_that_stays_in_doubt_is_given_up_by_the_operators_word_and_leaves_nothing_that_passes_for_the_guests()
+ {
+    for key in [NONCE, KEY] {
+        let (_served, stage) = moved();
+        interrupted_import(&stage, key);
+        stage.start_agent(Host::Alpha).unwrap();
+        let refused = abort(&stage, Host::Alpha, &["--yes"]);
+        assert_eq!(refused.exit, 4, "only the import knows how to go on: {refused:?}");
+        assert!(has(&stage, Host::Alpha, key) && last(&stage, Host::Alpha).is_open(), "{refused:?}");
+        let released = abort(&stage, Host::Alpha, &["--yes", "--release"]);
+        assert_eq!(released.exit, 0, "{released:?}");
+        assert!(!has(&stage, Host::Alpha, NONCE) && !has(&stage, Host::Alpha, KEY), "{released:?}");
+        assert!(has(&stage, Host::Beta, KEY), "and nothing else is touched: {released:?}");
+        assert_eq!(last(&stage, Host::Alpha).verdict.as_deref(), Some("released"));
+        // The next one asks the devices: the guest is not this host's.
+        let config = stage.config(Host::Alpha).display().to_string();
+        let tenure = Tenure::at(Path::new(env!("CARGO_BIN_EXE_tenure")));
+        let again = tenure.run(&["import", "--vm", "web", "--config", &config, "--json"]).unwrap();
+        assert_eq!(again.exit, 4, "{again:?}");
+        assert!(!has(&stage, Host::Alpha, KEY) && has(&stage, Host::Beta, KEY), "{again:?}");
+    }
+}
+
+#[test]
+fn an_import_whose_guest_runs_here_by_now_is_not_given_up() {
+    let (_served, stage) = moved();
+    stage.quit_qemu("web", Host::Alpha).unwrap();
+    interrupted_import(&stage, KEY);
+    stage.start_qemu("web", Host::Alpha, Life::Runs, &[]).unwrap();
+    stage.start_agent(Host::Alpha).unwrap();
+    let refused = abort(&stage, Host::Alpha, &["--yes", "--release"]);
+    assert_eq!(refused.exit, 4, "{refused:?}");
+    assert!(has(&stage, Host::Alpha, KEY) && last(&stage, Host::Alpha).is_open(), "{refused:?}");
 }

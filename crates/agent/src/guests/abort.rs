@@ -43,6 +43,10 @@ impl Hosted {
         }
         let Some(last) = last else { return Err(refuse(nothing(vm))) };
         let report = match last.is_open() {
+            true if last.begun.peer.is_empty() => {
+                drop(claim);
+                if release { import_given_up(vm) } else { return Err(import_open(vm)) }
+            }
             true => self.end(vm, &last, claim)?,
             false if release => {
                 drop(claim);
@@ -70,10 +74,6 @@ impl Hosted {
     }
 
     fn end(&self, vm: &Vm, open: &Handover, claim: Claim) -> Result<Report, Refusal> {
-        if open.begun.peer.is_empty() {
-            let again = "an import was interrupted: the same `tenure import` again finishes or undoes it";
-            return Err(refuse(again));
-        }
         let peer: HostName = open.begun.peer.parse().map_err(refuse)?;
         let link = self.dial(peer);
         // Where it cannot be reached this host goes on alone.
@@ -192,6 +192,25 @@ fn ended(last: &Handover) -> Report {
     };
     let report = Report::new(if verdict == "moved" { Verdict::Moved } else { Verdict::Kept }, here);
     Report { handover: Some(last.begun.handover.to_string()), ..undone(report) }
+}
+
+/// Only an import itself finishes or undoes what it began.
+pub(super) fn import_open(vm: &Vm) -> Refusal {
+    let name = &vm.name;
+    refuse(format!(
+        "an import of {name} was interrupted: the same `tenure import` again finishes or undoes it; if that ends in doubt for good, \
+         tenure handover abort {name} --release gives up what it may have registered here"
+    ))
+}
+
+/// No journal says any more what it may have done, so nothing of it may stay: a key that it registered here would pass for the
+/// guest's own at the next import, also if the guest was fenced meanwhile.
+fn import_given_up(vm: &Vm) -> Report {
+    let name = &vm.name;
+    let why = format!(
+        "the import is given up, and {name} is not here: before it is started here, `tenure import` again"
+    );
+    undone(Report::new(Verdict::Kept, why))
 }
 
 fn waiting(vm: &Vm) -> Report {

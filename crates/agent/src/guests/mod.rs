@@ -223,7 +223,9 @@ impl Hosted {
     pub fn resume(&self, name: &str, vouched: bool) -> Result<Report, Refusal> {
         let config = self.host.config();
         let vm = config.vm(name).ok_or_else(|| refuse(format!("there is no vm {name} here")))?;
-        self.last(vm)?;
+        if self.last(vm)?.is_some_and(|last| last.is_open() && last.begun.peer.is_empty()) {
+            return Err(abort::import_open(vm));
+        }
         self.settle(vm, vouched)
             .ok_or_else(|| refuse(format!("vm {name} has no unfinished handover, or one is under way")))
     }
