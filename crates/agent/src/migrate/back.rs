@@ -148,17 +148,18 @@ impl Run<'_> {
 
     /// What the other host says of itself, over a new link if it must be. A new link forgets the replica.
     pub(super) fn ask_peer(&mut self) -> Option<View> {
-        match self.talk().state(self.guest.clone()) {
-            Ok(records) => return Some(self.heard(&records)),
-            Err(CallError::Lost(_)) => {}
-            Err(refused) => {
-                self.hindered(&refused.into());
-                return None;
+        let mut told = self.talk().state(self.guest.clone());
+        if matches!(told, Err(CallError::Lost(_))) {
+            self.redial().ok()?;
+            told = self.talk().state(self.guest.clone());
+        }
+        match told {
+            Ok(records) => Some(self.heard(&records)),
+            Err(error) => {
+                self.hindered(&error.into());
+                None
             }
         }
-        self.redial().ok()?;
-        let records = self.talk().state(self.guest.clone()).ok()?;
-        Some(self.heard(&records))
     }
 
     /// A silent peer is a [`Question`] of its own; everything else the operator must be told.
