@@ -1,7 +1,7 @@
 //! `cargo xtask crash`: the crash matrix of the lab.
 
+use crate::programs;
 use crate::report::{Done, Report};
-use crate::shell;
 use anyhow::{Result, ensure};
 use clap::Args;
 use lab::matrix::{self, Case, Moments, Programs, Situation, Summary};
@@ -34,13 +34,7 @@ pub(crate) struct CrashArgs {
 /// # Errors
 /// If a case ended otherwise than it must.
 pub(crate) fn run(args: &CrashArgs) -> Result<()> {
-    let programs = match &args.programs {
-        Some(programs) => programs.clone(),
-        None => {
-            shell::cargo(&["build", "--release", "-p", "tenure", "-p", "tenure-lab"], &[])?;
-            shell::root().join("target/release")
-        }
-    };
+    let programs = programs::build(args.programs.as_deref())?;
     let summary = matrix(&Programs::below(&programs), args)?;
     println!("{summary}");
     ensure!(summary.exceptions.is_empty(), "{summary}");
@@ -51,7 +45,7 @@ pub(crate) fn run(args: &CrashArgs) -> Result<()> {
 pub(crate) fn steps(report: &mut Report) {
     report.step("crash matrix", || {
         let args = CrashArgs { full: false, verbose: false, case: None, programs: None };
-        let summary = matrix(&Programs::below(&shell::root().join("target/release")), &args)?;
+        let summary = matrix(&Programs::below(&programs::directory()), &args)?;
         ensure!(summary.exceptions.is_empty(), "{summary}");
         Ok(Done::Passed(summary.to_string()))
     });

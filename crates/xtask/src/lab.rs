@@ -1,13 +1,13 @@
 //! Trials in the lab's VM: `cargo xtask lab …`.
 
 use crate::report::{Done, Report};
-use crate::{shell, tools, two_hosts};
+use crate::{programs, tools, two_hosts};
 use ::lab::qemu::Front;
 use ::lab::table::Policy;
 use ::lab::trial::{INCUMBENT, Lab};
 use anyhow::Result;
 use clap::Subcommand;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Kills of the helper in a run of everything.
@@ -127,28 +127,12 @@ fn compare(lab: &mut Lab) -> Result<String> {
 
 /// Boots the VM with this workspace's release programs in it.
 fn start() -> Result<Lab> {
-    let programs = build(&["tenure-lab", "tenure-pr-helper"], None)?;
-    Lab::start(&cache()?, &programs)
-}
-
-/// Builds the packages' programs, unless somebody did, and tells where they are.
-pub(crate) fn build(packages: &[&str], built: Option<&Path>) -> Result<PathBuf> {
-    if let Some(built) = built {
-        return Ok(built.to_path_buf());
-    }
-    let packages: Vec<String> =
-        packages.iter().flat_map(|name| ["-p".to_owned(), (*name).to_owned()]).collect();
-    shell::cargo(&["build", "--release"], &packages)?;
-    Ok(target_directory().join("release"))
+    Lab::start(&cache()?, &programs::build(None)?)
 }
 
 /// Where downloads are kept.
 pub(crate) fn cache() -> Result<PathBuf> {
-    let cache = target_directory().join("lab");
+    let cache = programs::target().join("lab");
     std::fs::create_dir_all(&cache)?;
     Ok(cache)
-}
-
-fn target_directory() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from)
 }

@@ -9,6 +9,7 @@ mod interop;
 mod lab;
 mod manual;
 mod product;
+mod programs;
 mod report;
 mod shell;
 mod suite;
@@ -17,7 +18,7 @@ mod two_hosts;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's chores", arg_required_else_help = true)]
@@ -84,7 +85,7 @@ fn main() -> ExitCode {
         Task::Interop { no_skip } => suite::interop(no_skip),
         Task::Fuzz { seconds } => suite::fuzz(seconds),
         Task::Explore { args } => {
-            shell::cargo(&["run", "--release", "-q", "-p", "tenure-explorer", "--"], &args)
+            programs::build(None).and_then(|_| shell::run(Command::new(programs::explore()).args(&args)))
         }
         Task::Lab { trial, full } => lab::run(trial.as_ref(), full),
         Task::Crash(args) => crash::run(&args),

@@ -1,7 +1,7 @@
 //! `cargo xtask product`: the whole product of scenarios, roles, reservation types and targets, between two agents of this machine.
 
+use crate::programs;
 use crate::report::Done;
-use crate::shell;
 use anyhow::{Result, bail};
 use clap::Args;
 use lab::product::case::Case;
@@ -42,13 +42,7 @@ pub(crate) struct ProductArgs {
 /// # Errors
 /// If any case failed.
 pub(crate) fn run(args: &ProductArgs) -> Result<()> {
-    let programs = match &args.programs {
-        Some(programs) => programs.clone(),
-        None => {
-            shell::cargo(&["build", "--release", "-p", "tenure", "-p", "tenure-lab"], &[])?;
-            shell::root().join("target/release")
-        }
-    };
+    let programs = programs::build(args.programs.as_deref())?;
     let selection = Selection { cases: args.cases.clone(), rows: args.rows.clone(), full: args.full };
     let outcome = product::run(&at(&programs, args.threads), &selection)?;
     for (row, count) in &outcome.of_row {
@@ -63,7 +57,7 @@ pub(crate) fn run(args: &ProductArgs) -> Result<()> {
 /// # Errors
 /// If any case failed.
 pub(crate) fn step() -> Result<Done> {
-    let programs = at(&shell::root().join("target/release"), THREADS);
+    let programs = at(&programs::directory(), THREADS);
     Ok(Done::Passed(judged(&product::run(&programs, &Selection::default())?)?))
 }
 

@@ -1,7 +1,7 @@
 //! What `cargo xtask test` and its parts consist of.
 
 use crate::report::{Done, Report};
-use crate::{crash, fuzz, interop, lab, product, shell};
+use crate::{crash, fuzz, interop, lab, product, programs, shell};
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use std::process::{Command, Stdio};
@@ -31,7 +31,7 @@ pub(crate) fn test(no_skip: bool) -> Result<()> {
     report.step("fmt", cargo(&["fmt", "--all", "--check"]));
     report.step("clippy", cargo(&CLIPPY));
     report.step("tests", || tests(no_skip));
-    report.step("build", cargo(&["build", "--release", "--workspace"]));
+    report.step("build", build);
     report.step("explore", explore);
     TYPES.iter().for_each(|kind| report.step(&format!("demo --type {kind}"), || demo(kind)));
     crash::steps(&mut report);
@@ -40,6 +40,10 @@ pub(crate) fn test(no_skip: bool) -> Result<()> {
     lab::steps(&mut report, false);
     fuzz::steps(&mut report, 10);
     report.finish()
+}
+
+fn build() -> Result<Done> {
+    programs::build(None).map(|_| Done::passed())
 }
 
 /// All tests. They say what this machine lacks, which nobody sees of a test that passed; with `no_skip` they fail.
@@ -58,7 +62,7 @@ fn tests(no_skip: bool) -> Result<Done> {
 /// If any step failed.
 pub(crate) fn interop(no_skip: bool) -> Result<()> {
     let mut report = Report::new(no_skip);
-    report.step("build", || shell::cargo(&["build", "--release"], &[]).map(|()| Done::passed()));
+    report.step("build", build);
     interop::steps(&mut report);
     report.finish()
 }
@@ -75,9 +79,7 @@ pub(crate) fn fuzz(seconds: u32) -> Result<()> {
 
 /// The explorer's bounded part; it fails if any state breaks a promise.
 fn explore() -> Result<Done> {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["run", "--release", "-q", "-p", "tenure-explorer"]).current_dir(shell::root());
-    let output = shell::output(command.stderr(Stdio::inherit()))?;
+    let output = shell::output(Command::new(programs::explore()).stderr(Stdio::inherit()))?;
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     eprint!("{told}");
     let summary = told.lines().find(|line| line.contains(" scenarios, ")).unwrap_or("it told no summary");
@@ -86,7 +88,7 @@ fn explore() -> Result<Done> {
 }
 
 fn demo(kind: &str) -> Result<Done> {
-    let mut command = Command::new(interop::tenure());
+    let mut command = Command::new(programs::tenure());
     let told = shell::read(command.args(["-q", "demo", "--json", "--type", kind]))?;
     let document: Value = serde_json::from_str(&told)?;
     let word = |name: &str| document.get(name).and_then(Value::as_str);

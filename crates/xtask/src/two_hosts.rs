@@ -1,7 +1,7 @@
 //! Trials of two hosts: `cargo xtask lab hosts` and `migrate`, and their part in a run of everything.
 
 use crate::report::{Done, Report};
-use crate::{lab, tools};
+use crate::{lab, programs, tools};
 use ::lab::hosts::{Blow, Course, Event, Fate, Hosts, Ran, Scenario, Target, TargetHangs, Way};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
@@ -285,11 +285,10 @@ fn describe(target: Target, course: &Course) -> String {
 }
 
 /// Boots them with this workspace's programs.
-fn start(target: Target, programs: Option<&Path>) -> Result<Hosts> {
+fn start(target: Target, built: Option<&Path>) -> Result<Hosts> {
     tools::ensure(tools::LAB)?;
     tools::ensure(tools::HOSTS)?;
-    let built = lab::build(&["tenure", "tenure-lab", "tenure-pr-helper"], programs)?;
-    Hosts::start(&lab::cache()?, &built, target)
+    Hosts::start(&lab::cache()?, &programs::build(built)?, target)
 }
 
 #[cfg(test)]

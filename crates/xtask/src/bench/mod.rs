@@ -10,7 +10,7 @@ mod helper;
 mod migrate;
 mod rates;
 
-use crate::{interop, shell, tools};
+use crate::{programs, tools};
 use anyhow::Result;
 use lab::tenure::Tenure;
 use lab::tgt::Tgt;
@@ -50,8 +50,8 @@ pub(crate) fn run(part: Option<Part>) -> Result<()> {
 fn target() -> Result<()> {
     tools::ensure(tools::TGT)?;
     tools::ensure(tools::LIBISCSI)?;
-    shell::cargo(&["build", "--release", "-q", "-p", "tenure"], &[])?;
-    let ours = Tenure::at(&interop::tenure());
+    programs::build(None)?;
+    let ours = Tenure::at(&programs::tenure());
     println!("{:<34} {:>12} {:>12}   ratio: median (min to max)", "", "tenure", "tgt");
     rates::all(&ours)?;
     println!();

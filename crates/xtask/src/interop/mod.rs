@@ -7,14 +7,13 @@ mod tgt;
 pub(crate) use clients::iscsi_perf;
 
 use crate::report::{Done, Report};
-use crate::{shell, tools};
+use crate::{programs, tools};
 use anyhow::Result;
 use lab::tenure::Tenure;
-use std::path::PathBuf;
 
 /// Every interop step; a step whose software is missing and cannot be installed is skipped and says so.
 pub(crate) fn steps(report: &mut Report) {
-    let tenure = Tenure::at(&tenure());
+    let tenure = Tenure::at(&programs::tenure());
     let libiscsi = || tools::ensure(tools::LIBISCSI);
     // The driver first: where the installed qemu-utils come from elsewhere, apt replaces them for its sake.
     let qemu = || tools::ensure_package("qemu-block-extra").and_then(|()| tools::ensure(tools::QEMU));
@@ -37,9 +36,4 @@ fn with(
         Ok(()) => work(),
         Err(missing) => Ok(Done::Skipped(format!("{missing:#}"))),
     });
-}
-
-/// The release binary.
-pub(crate) fn tenure() -> PathBuf {
-    shell::root().join("target/release/tenure")
 }

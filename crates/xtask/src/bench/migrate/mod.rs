@@ -8,7 +8,7 @@
 mod incumbent;
 
 use super::spread;
-use crate::{interop, lab, shell};
+use crate::{lab, programs};
 use ::lab::agents::{Conducted, conduct};
 use ::lab::qemu::{Backports, Moved};
 use ::lab::served::Served;
@@ -46,8 +46,8 @@ enum Mover {
 
 /// Prints a block for each number of disks.
 pub(super) fn print() -> Result<()> {
-    shell::cargo(&["build", "--release", "-q", "-p", "tenure"], &[])?;
-    let tenure = Tenure::at(&interop::tenure());
+    programs::build(None)?;
+    let tenure = Tenure::at(&programs::tenure());
     let program = Backports::fetch(&lab::cache()?);
     if let Err(error) = &program {
         println!("QEMU 11.1 of Debian trixie-backports: skipped: {error:#}");
@@ -140,7 +140,7 @@ impl Cell {
 /// The state of both hosts is on the disk that this tree is on.
 fn agents(tenure: &Tenure, disks: u8) -> Result<Conducted> {
     let served = serve(tenure, disks)?;
-    let state = TempDir::new_in(shell::root().join("target"))?;
+    let state = TempDir::new_in(programs::target())?;
     conduct(&served, u16::from(disks), state.path(), None)
 }
 
