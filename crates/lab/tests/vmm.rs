@@ -71,6 +71,10 @@ fn stop_while_active(source: &One, uri: &str) {
     source.vmm.send(uri).unwrap();
     source.reach(Stage::Active);
     assert_eq!(source.vmm.stop().unwrap(), Stopped::ForGood);
+    to_the_switchover(source);
+}
+
+fn to_the_switchover(source: &One) {
     // No limit, as QEMU has it.
     let through = Limits { bandwidth: Some(0), downtime: Some(Duration::from_secs(3600)) };
     source.vmm.limit(through).unwrap();
@@ -97,6 +101,7 @@ fn a_guest_moves_and_runs_where_it_is_told_to_and_not_before() {
         assert!(matches!(source.vmm.cont(), Err(VmmError::Unfit(_))), "{kind:?}");
         source.vmm.switch_over().unwrap();
         source.reach(Stage::Completed);
+        assert!(!source.vmm.ran(), "{kind:?}: it stood still since our stop");
         destination.reach(Stage::Completed);
         assert_eq!((source.vmm.guest(), destination.vmm.guest()), (Guest::Paused, Guest::Paused), "{kind:?}");
         assert!(source.vmm.progress().unwrap().downtime.is_some());
@@ -137,6 +142,25 @@ fn a_guest_stopped_while_active_stays_so_when_the_destination_dies() {
         assert_eq!(source.vmm.guest(), Guest::Paused, "{kind:?}");
         source.vmm.cont().unwrap();
         assert_eq!(source.vmm.guest(), Guest::Running, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_guest_that_somebody_resumed_after_our_stop_is_known_though_the_migration_halts_it_again() {
+    for kind in kinds() {
+        let directory = TempDir::new().unwrap();
+        let (source, _destination, uri) = pair(kind, &directory, [&[], &[]]);
+        source.vmm.limit(Limits { bandwidth: Some(HELD), downtime: Some(Duration::ZERO) }).unwrap();
+        source.vmm.send(&uri).unwrap();
+        source.reach(Stage::Active);
+        assert_eq!(source.vmm.stop().unwrap(), Stopped::ForGood);
+        assert_eq!((source.vmm.guest(), source.vmm.ran()), (Guest::Paused, false), "{kind:?}");
+        source.vmm.qemu().cont().unwrap();
+        to_the_switchover(&source);
+        assert_eq!((source.vmm.guest(), source.vmm.ran()), (Guest::Paused, true), "{kind:?}");
+        source.vmm.cancel().unwrap();
+        source.reach(Stage::Cancelled);
+        assert_eq!(source.vmm.guest(), Guest::Running, "{kind:?}: and QEMU lets it run by itself");
     }
 }
 

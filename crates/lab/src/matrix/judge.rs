@@ -54,11 +54,15 @@ fn owner(scene: &Scene, report: Option<&Report>, ends: &[Option<String>; 2]) -> 
     for (host, state) in Host::BOTH.into_iter().zip(&states) {
         ensure!(!running(state) || host == owner, "it runs at {}, and is {}'s", host.name(), owner.name());
     }
+    let dead = scene.victim.and_then(super::Victim::qemu);
+    if let (Some(dead), Some(moment)) = (dead, scene.moment()) {
+        moment.allows(scene, dead, owner)?;
+    }
     let [alpha, beta] = &states;
     let own = if owner == Host::Alpha { alpha } else { beta };
     match own {
         None => {
-            let killed = scene.victim.and_then(super::Victim::qemu) == Some(owner);
+            let killed = dead == Some(owner);
             ensure!(killed, "the QEMU of {} is gone", owner.name());
         }
         Some(_) if scene.situation.paused => ensure!(!running(own), "it was paused, and runs"),

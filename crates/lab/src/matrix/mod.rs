@@ -6,6 +6,7 @@
 
 mod alone;
 mod case;
+mod ending;
 mod judge;
 mod scene;
 mod sight;

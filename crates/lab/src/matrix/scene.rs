@@ -2,6 +2,7 @@
 
 use super::alone;
 use super::case::{Case, Victim};
+use super::ending::Moment;
 use super::judge;
 use super::sight::Sight;
 use super::situation::{Situation, Unit};
@@ -73,6 +74,8 @@ pub(super) struct Scene {
     pub(super) situation: Situation,
     pub(super) victim: Option<Victim>,
     pub(super) sight: Arc<Sight>,
+    /// How it stood when somebody died.
+    moment: Mutex<Option<Moment>>,
     reins: [Reins; 2],
     ways: Ways,
     agent: PathBuf,
@@ -146,6 +149,7 @@ impl Scene {
             situation,
             victim,
             sight,
+            moment: Mutex::default(),
             reins,
             ways,
             agent,
@@ -179,6 +183,11 @@ impl Scene {
         host.of(&self.reins)
     }
 
+    /// How it stood when somebody died.
+    pub(super) fn moment(&self) -> Option<Moment> {
+        *self.moment.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Those who look on.
     pub(super) fn nodes(&self) -> MutexGuard<'_, Vec<Nodes>> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
@@ -201,7 +210,7 @@ impl Scene {
         let report = self.perform(case)?;
         if let Some((gone, word)) = self.victim.and_then(Victim::gone) {
             let asked = alone::decide(&self, gone.other(), word)?;
-            alone::judge(&self, gone.other())?;
+            alone::judge(&self, gone.other(), word, asked.as_deref())?;
             return Ok(Played { steps: Vec::new(), asked });
         }
         let ends = self.settle(report.as_ref())?;
@@ -225,7 +234,11 @@ impl Scene {
                 held.context("that step was not reached")
             });
             let struck = held.transpose().and_then(|held| match (held, case) {
-                (Some(held), Some(case)) => self.strike(case.victim, held, &|| order.is_finished()),
+                (Some(held), Some(case)) => {
+                    let moment = Moment::of(self, case)?;
+                    *self.moment.lock().unwrap_or_else(PoisonError::into_inner) = Some(moment);
+                    self.strike(case.victim, held, &|| order.is_finished())
+                }
                 _ => Ok(()),
             });
             *ended.lock().unwrap_or_else(PoisonError::into_inner) = order.join().ok().flatten();
@@ -320,6 +333,11 @@ impl Scene {
     /// Whether a host's journal has anything open.
     pub(super) fn is_open(&self, host: Host) -> Result<bool> {
         Ok(open(&self.record(host)?))
+    }
+
+    /// How a host's journal says that it ended.
+    pub(super) fn verdict(&self, host: Host) -> Result<Option<String>> {
+        Ok(self.record(host)?.get("verdict").and_then(Value::as_str).map(str::to_owned))
     }
 
     /// A command for a host's agent, as the operator gives it.

@@ -158,12 +158,22 @@ impl Stage {
     /// # Errors
     /// If a QEMU that is there does not answer.
     pub fn run_state(&self, name: &str, host: Host) -> Result<Option<RunState>> {
-        let mut running = locked(&self.running);
-        if running.get_mut(&(name.to_owned(), host)).is_none_or(Qemu::is_gone) {
+        if self.is_gone(name, host) {
             return Ok(None);
         }
-        drop(running);
-        Ok(Some(self.client(name, host)?.status()?.status))
+        let told = self.client(name, host).and_then(|client| Ok(client.status()?));
+        match told {
+            Ok(status) => Ok(Some(status.status)),
+            // It may be on its way out.
+            Err(silent) => match wait_for(PATIENCE, || self.is_gone(name, host).then_some(())) {
+                Some(()) => Ok(None),
+                None => Err(silent),
+            },
+        }
+    }
+
+    fn is_gone(&self, name: &str, host: Host) -> bool {
+        locked(&self.running).get_mut(&(name.to_owned(), host)).is_none_or(Qemu::is_gone)
     }
 
     fn client(&self, name: &str, host: Host) -> Result<Client> {
