@@ -148,8 +148,8 @@ pub struct Standing {
     pub vouched: bool,
     /// Destination: `cont` was answered with an error, was sent only once, and the guest is still paused, so it never ran.
     pub cont_refused: bool,
-    /// To have the guest is enough: it was paused before the handover began, or it was let run again after it was given back, and
-    /// is its operator's business since.
+    /// To have the guest is enough: it was paused before the handover began, or it was given back already, and is its
+    /// operator's business since.
     pub stays_paused: bool,
 }
 

@@ -178,7 +178,7 @@ impl Book {
         }
     }
 
-    /// The guest was given back and let run again.
+    /// The guest was given back, and runs again if it ran before.
     ///
     /// # Errors
     /// As [`Book::entries`].

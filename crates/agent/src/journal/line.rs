@@ -75,7 +75,7 @@ pub(super) enum Said {
     /// Of the other host's paths the units' are these alone.
     From(Vec<(UnitIndex, Port)>),
     Mark(Mark),
-    /// The guest, which was given back, was let run again.
+    /// The guest was given back: let run again, or left paused where it was so.
     Resumed,
     End {
         verdict: String,
@@ -96,12 +96,24 @@ pub(super) enum Wrong {
 #[serde(tag = "line", rename_all = "snake_case", deny_unknown_fields)]
 enum Fields {
     Begin(BeginFields),
-    Entries { round: u64, entries: Vec<UnitFields> },
-    Turn { units: Vec<u16> },
-    From { ports: Vec<UnitPort> },
-    Mark { mark: Mark },
-    Resumed,
-    End { verdict: String },
+    Entries {
+        round: u64,
+        entries: Vec<UnitFields>,
+    },
+    Turn {
+        units: Vec<u16>,
+    },
+    From {
+        ports: Vec<UnitPort>,
+    },
+    Mark {
+        mark: Mark,
+    },
+    /// Not a unit: serde would let one pass with fields that nobody knows.
+    Resumed {},
+    End {
+        verdict: String,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -215,7 +227,7 @@ impl Fields {
                 Self::From { ports: ports.iter().map(one).collect() }
             }
             Said::Mark(mark) => Self::Mark { mark: *mark },
-            Said::Resumed => Self::Resumed,
+            Said::Resumed => Self::Resumed {},
             Said::End { verdict } => Self::End { verdict: verdict.clone() },
         }
     }
@@ -235,7 +247,7 @@ impl Fields {
                 Said::From(ports.into_iter().map(one).collect::<Result<_, String>>()?)
             }
             Self::Mark { mark } => Said::Mark(mark),
-            Self::Resumed => Said::Resumed,
+            Self::Resumed {} => Said::Resumed,
             Self::End { verdict } => Said::End { verdict },
         })
     }

@@ -48,7 +48,7 @@ pub struct Handover {
     turns: BTreeMap<UnitIndex, u16>,
     /// Its marks, in the order in which they were written.
     pub marks: Vec<Mark>,
-    /// The guest was given back and let run again: how it stands since is its operator's business.
+    /// The guest was given back, and runs again if it ran before: how it stands since is its operator's business.
     pub resumed: bool,
     /// How it ended; `None` while it is unfinished.
     pub verdict: Option<String>,

@@ -37,7 +37,6 @@ fn once(
     watch: &dyn Watch,
 ) -> Result<Report, Trouble> {
     let mut run = Run::left(site, link, log, order, watch, false)?;
-    run.end_transfer();
     let peer = run.ask_peer();
     match run.mark(Mark::Abort, peer) {
         Ok(()) => Ok(run.settle(Verdict::Kept, "the operator ended it")),

@@ -44,20 +44,24 @@ pub fn resume(
     watch: &dyn Watch,
     vouched: bool,
 ) -> Result<Report, Trouble> {
-    let given_back = is_given_back(site, &*log);
     let run = Run::left(site, link, log, order, watch, vouched)?;
-    if !given_back {
-        run.end_transfer();
-    }
     Ok(run.settle(Verdict::Kept, "the agent found an unfinished migration"))
 }
 
-/// The guest was given back, and runs or did: what its QEMU does by now is no business of this migration.
+/// The guest was given back: what its QEMU does by now is no business of this migration. One that runs was let run by an agent
+/// that died before it could write so.
 fn is_given_back(site: &dyn Site, log: &dyn Log) -> bool {
-    log.was_resumed() || log.marks().has(Mark::Back) && site.machine().guest() == Guest::Running
+    let runs = || log.marks().has(Mark::Back) && site.machine().guest() == Guest::Running;
+    // If it cannot be written it is tried again with the next look.
+    log.was_resumed()
+        || runs() && {
+            let _ = log.resumed();
+            true
+        }
 }
 
 impl<'a> Run<'a> {
+    /// What is left of one: nothing is open, and QEMU's migration of it has ended.
     pub(super) fn left(
         site: &'a dyn Site,
         link: &'a dyn Link,
@@ -70,8 +74,10 @@ impl<'a> Run<'a> {
         let ground = site.ground(begun.handover, Side::Source)?;
         let names: Vec<_> = begun.luns.iter().map(|lun| lun.name.clone()).collect();
         let luns = ground.arrange(&names)?;
-        // Under a guest that was given back nothing is frozen: it has all it had, and only the destination is to forget.
-        if log.marks().touched && !is_given_back(site, &*log) {
+        // Under a guest that was given back nothing is frozen, and no migration of it is ours: it has all it had, and only the
+        // destination is to forget.
+        let given_back = is_given_back(site, &*log);
+        if log.marks().touched && !given_back {
             ground.freeze()?;
         }
         let offers = units::offer(&luns)?;
@@ -90,7 +96,11 @@ impl<'a> Run<'a> {
             agreed,
             log: Some(log),
         };
-        Ok(Self { luns, vouched, ..Self::new(site, link, order, watch, of) })
+        let run = Self { luns, vouched, ..Self::new(site, link, order, watch, of) };
+        if !given_back {
+            run.end_transfer();
+        }
+        Ok(run)
     }
 }
 
@@ -413,6 +423,8 @@ impl Run<'_> {
             Err(error) => return self.broken(why, &error.to_string()),
             Ok(()) => {}
         }
+        // At once: from here on whoever stops or migrates the guest means it, and the destination may be long in coming.
+        let _ = self.remember_given_back();
         let end = Instant::now() + PROMPT;
         while machine.guest() != Guest::Running && Instant::now() < end {
             machine.wait(Instant::now() + Duration::from_millis(5));
@@ -428,13 +440,14 @@ impl Run<'_> {
         let mut notes = vec![why.to_owned()];
         if let Err(trouble) = self.ground.settle(End::Kept, &self.ends()) {
             notes.push(format!("the record here still says handover: {trouble}"));
+        } else {
+            notes.extend(self.remember_given_back().err().map(|error| error.to_string()));
         }
         if self.clean_up().is_err() {
             notes.push(
                 "the destination's agent does not answer and may still hold the guest's key; it is removed when the two agents meet again"
                     .into(),
             );
-            notes.extend(self.remember_resumed().err().map(|error| error.to_string()));
         }
         if let Some(log) = self.log.as_ref().filter(|_| notes.len() == 1) {
             notes.extend(log.end("kept").err().map(|error| error.to_string()));
@@ -453,6 +466,7 @@ impl Run<'_> {
                 "the guest runs at the source".into()
             }
             Guest::Running => "the guest runs at the source with all it had".into(),
+            Guest::Paused if self.was_running => "the guest is at the source, and was stopped since".into(),
             Guest::Paused => "the guest is at the source, paused as it was".into(),
             _ => {
                 "the registrations are the source's, but its QEMU is gone: start the guest there again".into()
@@ -461,10 +475,9 @@ impl Run<'_> {
         Turn::Over(Box::new(self.report(verdict, &notes.join("; "))))
     }
 
-    /// The journal stays open, perhaps for long: whoever stops the guest meanwhile means it.
-    fn remember_resumed(&self) -> Result<(), NotDurable> {
-        let runs = self.site.machine().guest() == Guest::Running;
-        match self.log.as_ref().filter(|log| runs && !log.was_resumed()) {
+    /// The journal may stay open for long, and nobody but the guest's operator stops it, or lets it run, meanwhile.
+    fn remember_given_back(&self) -> Result<(), NotDurable> {
+        match self.log.as_ref().filter(|log| !log.was_resumed()) {
             Some(log) => log.resumed(),
             None => Ok(()),
         }

@@ -110,7 +110,8 @@ pub trait Log: Send + Sync {
     fn begun(&self) -> &Begin;
     /// What is durable.
     fn marks(&self) -> Marks;
-    /// Source: the guest was given back and runs again. From here on its operator may stop it, and nobody else lets it run.
+    /// Source: the guest was given back, and runs again if it ran before. From here on its operator may stop it or move it, and
+    /// nobody else lets it run.
     ///
     /// # Errors
     /// [`NotDurable`].

@@ -1,12 +1,32 @@
 //! What people do to QEMU by hand while a migration is under way, or not quite over: a guest never runs twice by Tenure's doing, and
 //! what its operator did to it is not undone behind his back.
 
-use super::world::{Fault, UUID, Wire, World, lock};
+use super::world::{Fault, Told, UUID, Wire, World, lock};
 use super::*;
 use crate::migrate::remains;
 use peer::message::{About, Guest as Named, Recover, Reply, Request};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
+
+/// A link on which somebody does something at the moment of a message, or answers in the destination's place.
+struct Hook<'a, F> {
+    wire: &'a Wire,
+    hook: F,
+}
+
+impl<F: Fn(&Request) -> Option<CallError> + Send + Sync> Link for Hook<'_, F> {
+    fn call(&self, request: &Request, patience: Duration) -> Result<Reply, CallError> {
+        match (self.hook)(request) {
+            Some(error) => Err(error),
+            None => self.wire.call(request, patience),
+        }
+    }
+
+    fn reconnect(&self) -> Result<(), CallError> {
+        self.wire.reconnect()
+    }
+}
 
 #[test]
 fn a_guest_that_somebody_resumed_at_the_destination_before_go_is_not_resumed_at_the_source_too() {
@@ -50,34 +70,100 @@ fn source_agent_dies(at: usize) -> Option<(Arc<World>, Wire)> {
     Some((world, wire))
 }
 
-/// Given back while the destination is away, so that the journal stays open; then its operator stops the guest, perhaps because he
-/// moves it by other means.
+/// At message `at` the destination went away for good, and the guest was given back: the journal stays open. `None` where it was not.
+fn given_back_alone(at: usize, before: Guest) -> Option<(Arc<World>, Wire)> {
+    let world = World::new(1, 5);
+    lock(&world.qemus).guests[0] = before;
+    let mut wire = Wire::new(&world);
+    wire.gone_after_cut = true;
+    *lock(&wire.cut) = Some((at, false));
+    run(&world, &wire, &Order { wait: 0, on_doubt: OnDoubt::Resume, ..order() });
+    let log = world.log(Side::Source).filter(|log| log.ended().is_none())?;
+    (world.guest(Side::Source) == before && Log::marks(&*log).has(Mark::Back)).then_some((world, wire))
+}
+
+/// What the source's QEMU was told.
+fn told_at_source(world: &World) -> Vec<Told> {
+    let told = lock(&world.told);
+    told.iter().filter(|(side, _)| *side == Side::Source).map(|(_, told)| *told).collect()
+}
+
+/// Its operator moves it by other means; from now on it is noted what QEMU is told.
+fn moved_by_other_means(world: &World) {
+    let mut qemus = lock(&world.qemus);
+    (qemus.guests[0], qemus.stage) = (Guest::Paused, Stage::Active);
+    lock(&world.told).clear();
+}
+
 #[test]
 fn a_guest_that_was_given_back_and_then_stopped_by_its_operator_is_not_resumed_behind_his_back() {
+    let mut seen = 0;
+    for (at, before) in (1..messages()).flat_map(|at| [(at, Guest::Running), (at, Guest::Paused)]) {
+        let Some((world, wire)) = given_back_alone(at, before) else { continue };
+        moved_by_other_means(&world);
+        let freezes = world.freezes.load(Ordering::SeqCst);
+        let log = world.log(Side::Source).expect("it was begun");
+        let order = Order { wait: 0, ..order() };
+        let report = resume(&source(&world), &wire, log.clone(), &order, &Unwatched, false);
+        assert_eq!(told_at_source(&world), [], "message {at}, {before:?}: {report:#?}");
+        let log: Arc<dyn Log> = log;
+        let report = abort(&source(&world), &wire, &log, &Unwatched);
+        assert_eq!(told_at_source(&world), [], "message {at}, {before:?}, abort: {report:#?}");
+        assert_eq!(world.guest(Side::Source), Guest::Paused);
+        assert_eq!(world.freezes.load(Ordering::SeqCst), freezes, "message {at}, {before:?}");
+        seen += 1;
+    }
+    assert!(seen > 6, "{seen}");
+}
+
+#[test]
+fn a_guest_that_its_operator_stops_while_the_destination_is_still_looked_for_is_not_resumed_behind_his_back()
+{
     let mut seen = 0;
     for at in 1..messages() {
         let world = World::new(1, 5);
         let mut wire = Wire::new(&world);
         wire.gone_after_cut = true;
         *lock(&wire.cut) = Some((at, false));
-        run(&world, &wire, &Order { wait: 0, on_doubt: OnDoubt::Resume, ..order() });
+        let stopped = AtomicUsize::new(0);
+        let hook = |request: &Request| {
+            let cleans_up = matches!(request, Request::Recover(_) | Request::Close(_));
+            let back = world.log(Side::Source).is_some_and(|log| Log::marks(&*log).has(Mark::Back));
+            if cleans_up && back && world.guest(Side::Source) == Guest::Running {
+                moved_by_other_means(&world);
+                stopped.fetch_add(1, Ordering::SeqCst);
+            }
+            None
+        };
+        let link = Hook { wire: &wire, hook };
+        let order = Order { wait: 0, on_doubt: OnDoubt::Resume, ..order() };
+        migrate(&source(&world), &link, "b", &order, &Unwatched);
         let Some(log) = world.log(Side::Source).filter(|log| log.ended().is_none()) else { continue };
-        if world.guest(Side::Source) != Guest::Running || !Log::marks(&*log).has(Mark::Back) {
+        if stopped.load(Ordering::SeqCst) == 0 {
             continue;
         }
+        let report = resume(&source(&world), &wire, log, &order, &Unwatched, false);
+        assert_eq!(told_at_source(&world), [], "message {at}: {report:#?}");
         seen += 1;
-        {
-            let mut qemus = lock(&world.qemus);
-            (qemus.guests[0], qemus.stage) = (Guest::Paused, Stage::Active);
-        }
+    }
+    assert!(seen > 3, "{seen}");
+}
+
+/// An agent that died between `cont` and the line that says so: the guest runs, and that is as good.
+#[test]
+fn a_guest_that_runs_without_the_line_that_says_so_gets_it_at_the_first_look() {
+    let mut seen = 0;
+    for at in 1..messages() {
+        let Some((world, wire)) = given_back_alone(at, Guest::Running) else { continue };
+        let log = world.log(Side::Source).expect("it was begun");
+        log.forget_resumed();
         lock(&world.told).clear();
         let order = Order { wait: 0, ..order() };
-        let report = resume(&source(&world), &wire, log, &order, &Unwatched, false);
-        let told = lock(&world.told).clone();
-        assert!(told.iter().all(|(side, _)| *side != Side::Source), "message {at}: {told:?} {report:#?}");
-        assert_eq!(world.guest(Side::Source), Guest::Paused);
+        resume(&source(&world), &wire, log.clone(), &order, &Unwatched, false).expect("it can be reached");
+        assert!(log.was_resumed() && told_at_source(&world).is_empty(), "message {at}");
+        seen += 1;
     }
-    assert!(seen > 0);
+    assert!(seen > 3, "{seen}");
 }
 
 #[test]

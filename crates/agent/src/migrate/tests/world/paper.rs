@@ -39,6 +39,11 @@ impl Journal {
         lock(&self.lines).retain(|line| !matches!(line, Line::Mark(Mark::Ran) | Line::End(_)));
     }
 
+    /// As if its agent had died just before it wrote that the guest was given back.
+    pub(in crate::migrate::tests) fn forget_resumed(&self) {
+        lock(&self.lines).retain(|line| !matches!(line, Line::Resumed));
+    }
+
     pub(in crate::migrate::tests) fn ended(&self) -> Option<String> {
         lock(&self.lines).iter().rev().find_map(|line| match line {
             Line::End(verdict) => Some(verdict.clone()),
