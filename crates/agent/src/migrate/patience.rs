@@ -5,7 +5,7 @@ use crate::daemon::TAKE_OVER;
 use crate::ground;
 use crate::incoming::ARRIVAL;
 use crate::vmm;
-use peer::message::{Offer, Request};
+use peer::message::{Offer, Remains, Request};
 use std::time::Duration;
 
 /// The way there and back, and what is written there: records, journal.
@@ -25,11 +25,13 @@ const RECOVER: Duration = OPEN.saturating_add(TAKE_OVER);
 pub(super) fn of(request: &Request) -> Duration {
     match request {
         Request::Open(open) => OPEN.saturating_add(ground::opening(open.luns.iter().map(ways).sum())),
-        Request::Recover(recover) => RECOVER.saturating_add(ground::opening(recover.record.luns.len())),
+        Request::Recover(recover) => {
+            RECOVER.saturating_add(ground::opening(recover.record.luns.iter().map(left).sum()))
+        }
         Request::Incoming(_) | Request::Freeze(_) | Request::Abort(_) | Request::Close(_) => QEMU,
         Request::Back(_) => FREEZE,
         Request::Go(_) => GO,
-        // How the guest stands is asked there without waiting long for QEMU.
+        Request::State(_) => QEMU,
         _ => PROMPT,
     }
 }
@@ -37,4 +39,8 @@ pub(super) fn of(request: &Request) -> Duration {
 /// The other host has as many, as far as this one can tell.
 fn ways(offer: &Offer) -> usize {
     offer.ports.len().max(1)
+}
+
+fn left(remains: &Remains) -> usize {
+    remains.ports.len().max(1)
 }
