@@ -10,6 +10,7 @@ use lab::scripted::diary;
 use qmp::Object;
 use qmp::qemu::RunState;
 use serde_json::json;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use support::{Kind, kinds};
@@ -126,6 +127,31 @@ fn a_guest_whose_memory_is_all_zeros_is_held_until_a_busy_host_has_looked_at_it(
             assert_eq!(source.vmm.progress().unwrap().stage, Stage::Active, "{kind:?}");
             source.vmm.wait(end);
         }
+    }
+}
+
+#[test]
+fn a_guest_goes_into_a_descriptor_that_leads_to_the_destination() {
+    for kind in kinds() {
+        let directory = TempDir::new().unwrap();
+        let (source, destination, uri) = pair(kind, &directory, [&[], &[]]);
+        let stream = TcpStream::connect(uri.strip_prefix("tcp:").unwrap()).unwrap();
+        let held = Limits { bandwidth: Some(HELD), downtime: Some(Duration::ZERO) };
+        source.vmm.limit(held).unwrap();
+        source.vmm.send_into(&stream).unwrap();
+        drop(stream);
+        source.reach(Stage::Active);
+        assert_eq!(source.vmm.stop().unwrap(), Stopped::ForGood);
+        to_the_switchover(&source);
+        source.vmm.switch_over().unwrap();
+        source.reach(Stage::Completed);
+        destination.reach(Stage::Completed);
+        destination.vmm.cont().unwrap();
+        assert_eq!(
+            (source.vmm.guest(), destination.vmm.guest()),
+            (Guest::Paused, Guest::Running),
+            "{kind:?}"
+        );
     }
 }
 

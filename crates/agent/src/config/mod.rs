@@ -117,7 +117,8 @@ pub struct Vm {
     pub reclaim: Policy,
     /// The agent socket of its helper, for devices that do not name one.
     pub helper: Option<PathBuf>,
-    /// Where its QEMU waits for it, in QEMU's form; `tcp:` and the address at which the peer reached this host if absent.
+    /// Where its QEMU waits for it, in QEMU's form: `tcp:`, `unix:`, `vsock:` or `rdma:`. If absent, the source has to say it (`--uri`).
+    #[serde(default, deserialize_with = "words::way")]
     pub incoming: Option<String>,
     /// Its logical units; those that QEMU names are found without.
     #[serde(default, rename = "device")]

@@ -115,6 +115,7 @@ fn values_without_the_right_form_are_refused_with_their_place() {
         ("\"on\"", "\"yes\"", ":29:11: "),
         ("0xffffffffffffffff", "0x0", ":35:7: "),
         ("iscsi://192.0.2.9/", "http://192.0.2.9/", ":38:7: "),
+        ("tcp:192.0.2.1:0", "exec:cat", "a guest moves over tcp:"),
         ("version = 1", "version = 2", ":2:11: "),
     ] {
         let text = wrong(&with(old, new));

@@ -110,3 +110,10 @@ pub(super) fn url<'d, D: Deserializer<'d>>(from: D) -> Result<Option<Device>, D:
         device @ Device::Iscsi(_) => Ok(Some(device)),
     }
 }
+
+/// A way over which QEMU may wait for a guest.
+pub(super) fn way<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    crate::vmm::fits(&text).map_err(D::Error::custom)?;
+    Ok(Some(text))
+}

@@ -74,6 +74,11 @@ impl Service for Commands {
         admitted
     }
 
+    /// `migrate` may bring along what QEMU is to send into.
+    fn takes_descriptors(&self) -> bool {
+        true
+    }
+
     fn execute(&self, session: &Session, command: &str, arguments: Object) -> Result<Value, CommandError> {
         match command {
             "query-agent" => self.query_agent(),

@@ -2,6 +2,7 @@
 
 use super::Hosted;
 use crate::migrate::{Order, Progress, Report, Watch};
+use qmp::message::Printable;
 use qmp::server::Session;
 use qmp::{CommandError, Object};
 use serde::Deserialize;
@@ -117,6 +118,10 @@ fn told(report: &Report) -> Result<Value, CommandError> {
     serde_json::to_value(report).map_err(|error| CommandError::generic(error.to_string()))
 }
 
+fn not_given(name: &str) -> CommandError {
+    CommandError::generic(format!("no descriptor {} came over this connection: getfd first", Printable(name)))
+}
+
 impl Hosted {
     /// A command of the guests; `None` if it is not one.
     pub(super) fn obey(
@@ -139,8 +144,10 @@ impl Hosted {
 
     fn ordered(&self, session: &Session, arguments: Object) -> Result<Value, CommandError> {
         let order: Order = read(arguments)?;
+        let given = |name: &str| session.take_descriptor(name).ok_or_else(|| not_given(name));
+        let stream = order.fd.as_deref().map(given).transpose()?;
         let cancelled = self.cancels.of(&order.vm);
-        told(&self.migrate(&order, &Told { session, cancelled }))
+        told(&self.migrate(&order, stream, &Told { session, cancelled }))
     }
 
     fn cancel(&self, arguments: Object) -> Result<Value, CommandError> {

@@ -2,7 +2,7 @@
 //! the ledger, its journal.
 
 use super::log::BookLog;
-use super::machine::QemuMachine;
+use super::machine::{Ordered, QemuMachine};
 use super::orchestrate;
 use super::orchestrated::Orchestrated;
 use crate::conduct::{Hands, NotDurable};
@@ -70,6 +70,15 @@ impl Home {
     /// The same, where somebody else moves the guest. `here`: it stands here already.
     pub(super) fn orchestrated(self, role: Role, here: bool) -> Self {
         let machine = Driven::BySomebodyElse(Orchestrated::new(&self.vm, role, here, self.steps.clone()));
+        Self { machine, ..self }
+    }
+
+    /// The same, whose QEMU sends the guest as it was ordered.
+    pub(super) fn ordered(self, ordered: Ordered) -> Self {
+        let machine = match self.machine {
+            Driven::ByUs(machine) => Driven::ByUs(machine.ordered(ordered)),
+            others @ Driven::BySomebodyElse(_) => others,
+        };
         Self { machine, ..self }
     }
 

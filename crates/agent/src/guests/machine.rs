@@ -5,6 +5,8 @@ use crate::migrate::{Identity, Machine, MachineError, Pace, Settings, Stopped, T
 use crate::ownership::Guest;
 use crate::steps::{Step, Steps, Told};
 use crate::vmm::{self, Limits, Role, Vmm, VmmError};
+use serde_json::Value;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -13,6 +15,16 @@ use std::time::{Duration, Instant};
 /// What QEMU takes for no limit.
 const UNLIMITED: u64 = 0;
 const BANDWIDTH: &str = "max-bandwidth";
+const DOWNTIME: &str = "downtime-limit";
+const NOWHERE: &str =
+    "nobody says where QEMU is to wait for the guest: set `incoming` of the vm at the destination, or --uri";
+/// A stream that has begun cannot begin again.
+const SENT: &str = "the descriptor was used for the first attempt: order the migration again, with a new one";
+
+/// These limits were left by a migration of ours whose agent died: nobody else has QEMU wait until nothing is left.
+const fn is_ours((bandwidth, downtime): (u64, u64)) -> bool {
+    bandwidth == vmm::HELD || downtime == 0
+}
 
 /// A QEMU, or where one was.
 #[derive(Debug)]
@@ -24,23 +36,55 @@ pub(super) struct QemuMachine {
     incoming: Option<String>,
     /// What held before the migration; `None` where this program did not begin it.
     bandwidth: Mutex<Option<u64>>,
+    ordered: Ordered,
     steps: Steps,
+}
+
+/// How the operator of this host wants the guest sent.
+#[derive(Debug, Default)]
+pub(super) struct Ordered {
+    /// Where the other QEMU is to listen.
+    uri: Option<String>,
+    /// Into this, whatever the URI; none inside: it was.
+    stream: Option<Mutex<Option<OwnedFd>>>,
+}
+
+impl Ordered {
+    pub(super) fn new(uri: Option<String>, stream: Option<OwnedFd>) -> Self {
+        Self { uri, stream: stream.map(|stream| Mutex::new(Some(stream))) }
+    }
 }
 
 impl QemuMachine {
     pub(super) fn new(vm: &Vm, role: Role, steps: Steps) -> Self {
         let vmm = Vmm::connect(&vm.qmp, vmm::PATIENCE).ok();
         let (path, uuid, incoming) = (vm.qmp.clone(), vm.uuid.as_str().to_owned(), vm.incoming.clone());
-        Self { path, vmm, role, uuid, incoming, bandwidth: Mutex::default(), steps }
+        Self {
+            path,
+            vmm,
+            role,
+            uuid,
+            incoming,
+            bandwidth: Mutex::default(),
+            ordered: Ordered::default(),
+            steps,
+        }
+    }
+
+    /// The same, which sends the guest as it was ordered.
+    pub(super) fn ordered(self, ordered: Ordered) -> Self {
+        Self { ordered, ..self }
     }
 
     pub(super) const fn vmm(&self) -> Option<&Vmm> {
         self.vmm.as_ref()
     }
 
-    /// Bytes in a second that a migration may send.
-    fn limit_now(&self) -> Option<u64> {
-        self.vmm.as_ref()?.qemu().parameters().ok()?.get(BANDWIDTH)?.as_u64()
+    /// What holds a migration back now: bytes in a second, and milliseconds of standstill.
+    fn limits_now(&self) -> Option<(u64, u64)> {
+        let set = self.vmm.as_ref()?.qemu().parameters().ok()?;
+        let of = |name: &str| set.get(name).and_then(Value::as_u64);
+        Some((of(BANDWIDTH)?, of(DOWNTIME)?))
     }
 
     /// What changes QEMU is a step.
@@ -81,22 +125,31 @@ impl Machine for QemuMachine {
     fn configure(&self, settings: &Settings) -> Result<(), MachineError> {
         self.ask(|vmm| vmm.configure(&settings.capabilities, &settings.parameters))?;
         // What holds then is given back after the migration was held.
-        let now = self.limit_now().unwrap_or(UNLIMITED);
+        let now =
+            self.limits_now().filter(|now| !is_ours(*now)).map_or(UNLIMITED, |(bandwidth, _)| bandwidth);
         *self.bandwidth.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         Ok(())
     }
 
     fn listen(&self, uri: Option<&str>) -> Result<String, MachineError> {
-        let uri = uri.or(self.incoming.as_deref()).ok_or_else(|| {
-            MachineError::Refused(
-                "nobody says where QEMU is to wait for the guest: set `incoming` of the vm at the destination, or --uri".into(),
-            )
-        })?;
+        let own = self.incoming.as_deref();
+        let uri = uri.or(own).ok_or_else(|| MachineError::Refused(NOWHERE.into()))?;
+        if own != Some(uri) {
+            vmm::travels(uri)?;
+        }
         self.tell(Told::Listen, |vmm| vmm.listen(uri))
     }
 
     fn send(&self, uri: &str) -> Result<(), MachineError> {
-        self.tell(Told::Send, |vmm| vmm.send(uri))
+        let Some(given) = &self.ordered.stream else {
+            if self.ordered.uri.as_deref() != Some(uri) {
+                vmm::travels(uri)?;
+            }
+            return self.tell(Told::Send, |vmm| vmm.send(uri));
+        };
+        let stream = given.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let stream = stream.ok_or_else(|| MachineError::Refused(SENT.into()))?;
+        self.tell(Told::Send, |vmm| vmm.send_into(&stream))
     }
 
     fn transfer(&self) -> Result<Transfer, MachineError> {
@@ -112,7 +165,7 @@ impl Machine for QemuMachine {
 
     fn adjust(&self, pace: Pace) -> Result<(), MachineError> {
         let before = *self.bandwidth.lock().unwrap_or_else(PoisonError::into_inner);
-        if before.is_none() && self.limit_now() != Some(vmm::HELD) {
+        if before.is_none() && !self.limits_now().is_some_and(is_ours) {
             // What this program did not set is not its to give back.
             return Ok(());
         }
@@ -152,3 +205,6 @@ impl Machine for QemuMachine {
         self.tell(Told::Cont, Vmm::cont)
     }
 }
+
+#[cfg(test)]
+mod tests;

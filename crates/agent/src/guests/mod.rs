@@ -30,6 +30,7 @@ use handover::Side;
 use home::Home;
 use ledger::Ledger;
 use log::BookLog;
+use machine::Ordered;
 use orchestrate::Taking;
 use order::Turns;
 use peer::HostName;
@@ -39,6 +40,7 @@ use qmp::server::Session;
 use qmp::{CommandError, Object};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -150,16 +152,21 @@ impl Hosted {
         Dial::new(Arc::clone(self.host.terms()), peer)
     }
 
-    /// Moves a guest to a peer: the command `migrate`.
+    /// Moves a guest to a peer: the command `migrate`. Its QEMU sends into `stream`, where there is one.
     #[must_use]
-    pub fn migrate(&self, order: &Order, watch: &dyn Watch) -> Report {
-        match self.try_migrate(order, watch) {
+    pub fn migrate(&self, order: &Order, stream: Option<OwnedFd>, watch: &dyn Watch) -> Report {
+        match self.try_migrate(order, stream, watch) {
             Ok(report) => report,
             Err(refusal) => Report::new(Verdict::Refused, refusal.desc),
         }
     }
 
-    fn try_migrate(&self, order: &Order, watch: &dyn Watch) -> Result<Report, Refusal> {
+    fn try_migrate(
+        &self,
+        order: &Order,
+        stream: Option<OwnedFd>,
+        watch: &dyn Watch,
+    ) -> Result<Report, Refusal> {
         let config = self.host.config();
         let vm = config.vm(&order.vm).ok_or_else(|| refuse(format!("there is no vm {} here", order.vm)))?;
         let peer: HostName = order.to.parse().map_err(refuse)?;
@@ -170,7 +177,8 @@ impl Hosted {
         }
         let link = self.dial(peer.clone());
         link.reconnect().map_err(refuse)?;
-        let home = self.home(vm, Role::Source);
+        let ordered = Ordered::new(order.uri.clone(), stream);
+        let home = self.home(vm, Role::Source).ordered(ordered);
         Ok(migrate(&home, &link, &peer.to_string(), order, watch))
     }
 

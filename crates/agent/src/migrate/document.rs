@@ -21,6 +21,10 @@ pub struct Order {
     /// Where the destination's QEMU is to listen, in QEMU's form; none: as configured there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri: Option<String>,
+    /// The name under which `getfd` gave, over the same connection, the descriptor that the source's QEMU sends into; none: it connects
+    /// to where the destination's listens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fd: Option<String>,
     /// QEMU's migration capabilities, on both hosts.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub capabilities: Map<String, Value>,

@@ -12,7 +12,8 @@ mod transfer;
 
 pub use disks::{Backing, Disk, MigratePr};
 pub use findings::{Finding, Role};
-pub use transfer::{HELD, Limits, Progress, Stage, Stopped};
+pub(crate) use transfer::fits;
+pub use transfer::{HELD, Limits, Progress, Stage, Stopped, travels};
 
 use qmp::qemu::{Qemu, QemuError};
 use qmp::{CallError, ConnectError, Events, Heard};

@@ -6,6 +6,7 @@ use qmp::Object;
 use qmp::message::Printable;
 use qmp::qemu::{Capability, MigrationInfo, MigrationStatus, Qemu, RunState};
 use serde_json::Value;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// The longest that QEMU takes for a limit.
@@ -13,6 +14,8 @@ const LONGEST: Duration = Duration::from_secs(2000);
 /// Bytes per second, so slow that no guest's memory is through before it was looked at, on a busy host neither. QEMU sends
 /// a tenth of it every 100 ms, and a page of zeros costs nine bytes: 64 MiB of them take half a minute.
 pub const HELD: u64 = 4096;
+/// What our QEMUs know a descriptor by; one of that name which they had before, they close.
+const STREAM: &str = "tenure";
 
 /// Where a migration stands.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -172,6 +175,15 @@ impl Vmm {
         self.ask(|qemu| qemu.migrate(uri))
     }
 
+    /// Source: begins, into this descriptor. What is at its other end leads to where the destination listens.
+    ///
+    /// # Errors
+    /// [`VmmError`].
+    pub fn send_into(&self, stream: impl AsFd) -> Result<(), VmmError> {
+        self.ask(|qemu| qemu.getfd(STREAM, stream))?;
+        self.ask(|qemu| qemu.migrate(&format!("fd:{STREAM}")))
+    }
+
     /// Where the migration stands.
     ///
     /// # Errors
@@ -247,15 +259,31 @@ impl Vmm {
     }
 }
 
-/// Ways between two QEMUs. `exec:` would run a command as QEMU's user, and what is to be opened here comes from the other host too.
+/// Ways between two QEMUs. `exec:` would run a command as QEMU's user.
 const WAYS: [&str; 4] = ["tcp:", "unix:", "vsock:", "rdma:"];
 
-/// A descriptor belongs to the QMP connection over which QEMU got it, and nobody gives one to ours.
-fn fits(uri: &str) -> Result<(), VmmError> {
+/// Whether QEMU may listen on this, or connect to it, at the other host's word alone. With `unix:` it would remove the file that stands
+/// where it is to listen, or connect to whichever socket is there.
+///
+/// # Errors
+/// [`VmmError::Unfit`], which says what the operator can do.
+pub fn travels(uri: &str) -> Result<(), VmmError> {
+    if !uri.starts_with("unix:") {
+        return Ok(());
+    }
+    Err(VmmError::Unfit(format!(
+        "{} is a file of this host's, which the other host does not choose: `incoming` of the vm says the same at the destination, \
+         and --uri at the source",
+        Printable(uri)
+    )))
+}
+
+/// A descriptor belongs to the QMP connection over which QEMU got it: another one's name means nothing over ours.
+pub(crate) fn fits(uri: &str) -> Result<(), VmmError> {
     if uri.starts_with("fd:") {
         return Err(VmmError::Unfit(
-            "fd: needs a descriptor that was passed over the same QMP connection: use tcp: or unix:, or migrate over your own \
-             connection with tenure handover freeze|take|release"
+            "fd: names a descriptor of another QMP connection: tenure migrate --fd gives the source's QEMU one, and the destination's \
+             listens on tcp: or unix:"
                 .into(),
         ));
     }
@@ -310,7 +338,7 @@ mod tests {
     #[test]
     fn a_descriptor_that_nobody_passed_is_refused_with_what_to_do() {
         let refused = fits("fd:migration").unwrap_err().to_string();
-        assert!(refused.contains("tenure handover freeze"), "{refused}");
+        assert!(refused.contains("tenure migrate --fd"), "{refused}");
         assert_eq!(fits("tcp:127.0.0.1:0"), Ok(()));
     }
 

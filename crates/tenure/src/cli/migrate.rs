@@ -34,6 +34,10 @@ pub struct MigrateArgs {
     /// Where the destination's QEMU is to listen, in QEMU's form, instead of where that host's tenure.toml says
     #[arg(long, value_name = "URI")]
     pub uri: Option<String>,
+    /// Have this host's QEMU send into descriptor N of this command, which leads to where the destination's listens (a tunnel, a
+    /// proxy), instead of connecting there itself
+    #[arg(long, value_name = "N", conflicts_with_all = ["multifd", "plan"])]
+    pub fd: Option<u16>,
     /// A migration parameter of QEMU's, on both hosts; repeat for more
     #[arg(long = "parameter", value_name = "KEY=VALUE", value_parser = parameter)]
     pub parameters: Vec<(String, serde_json::Value)>,

@@ -1,5 +1,6 @@
 //! `tenure migrate` and `tenure handover status|resume|abort|freeze|take|release`: orders for the local agent, and what it tells while it carries them out.
 
+use super::descriptor;
 use crate::cli::{AbortArgs, ControlArgs, FreezeArgs, GuestArgs, MigrateArgs, ResumeArgs, TakeArgs};
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
@@ -28,6 +29,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// If the agent cannot be asked; how the migration ended is the exit status.
 pub fn run(args: &MigrateArgs, console: &mut Console) -> Result<Exit, Failure> {
     let client = connect(&args.control)?;
+    args.fd.map(|number| descriptor::give(&client, number, Instant::now() + PROMPT)).transpose()?;
     let interrupted = Arc::new(AtomicBool::new(false));
     flag::register(SIGINT, Arc::clone(&interrupted)).context("Ctrl-C")?;
     let events = client.events();
@@ -189,6 +191,7 @@ fn order(args: &MigrateArgs) -> Order {
     let mut order = Order::new(&args.vm, &args.to);
     order.plan = args.plan;
     order.uri.clone_from(&args.uri);
+    order.fd = args.fd.map(|_| descriptor::NAME.to_owned());
     order.parameters = args.parameters.iter().cloned().collect();
     if let Some(channels) = args.multifd {
         order.capabilities.insert("multifd".into(), true.into());

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod audit;
 pub mod certs;
 pub mod demo;
+mod descriptor;
 pub mod doctor;
 pub mod export;
 pub mod handover;
