@@ -34,7 +34,7 @@ mod via;
 pub use abort::abort;
 pub use back::resume;
 pub use document::{Downtime, LunReport, Order, Progress, Report, Verdict};
-pub use machine::{Identity, Machine, MachineError, Pace, Settings, Stage, Stopped, Transfer};
+pub use machine::{Identity, Left, Machine, MachineError, Pace, Settings, Stage, Stopped, Transfer};
 pub use release::release;
 pub use site::{Begin, CallError, End, Ground, Last, Leg, Link, Log, Lun, Site, Trouble, UnitEnd};
 pub use source::{Unwatched, Watch, migrate};

@@ -1,7 +1,7 @@
 //! A guest's QEMU as a migration drives it.
 
 use crate::config::Vm;
-use crate::migrate::{Identity, Machine, MachineError, Pace, Settings, Stopped, Transfer};
+use crate::migrate::{Identity, Left, Machine, MachineError, Pace, Settings, Stopped, Transfer};
 use crate::ownership::Guest;
 use crate::steps::{Step, Steps, Told};
 use crate::vmm::{self, Limits, Role, Vmm, VmmError};
@@ -191,6 +191,10 @@ impl Machine for QemuMachine {
 
     fn ran(&self) -> bool {
         self.vmm.as_ref().is_some_and(Vmm::ran)
+    }
+
+    fn left(&self) -> Result<Option<Left>, MachineError> {
+        self.ask(Vmm::left)
     }
 
     fn switch_over(&self) -> Result<(), MachineError> {

@@ -4,7 +4,7 @@
 
 use super::machine::QemuMachine;
 use crate::config::Vm;
-use crate::migrate::{Identity, Machine, MachineError, Pace, Settings, Stage, Stopped, Transfer};
+use crate::migrate::{Identity, Left, Machine, MachineError, Pace, Settings, Stage, Stopped, Transfer};
 use crate::ownership::Guest;
 use crate::steps::Steps;
 use crate::vmm::{Finding, Role, Vmm};
@@ -107,6 +107,11 @@ impl Machine for Orchestrated {
 
     fn ran(&self) -> bool {
         self.vmm().is_some_and(Vmm::ran)
+    }
+
+    /// Whoever sent it knows.
+    fn left(&self) -> Result<Option<Left>, MachineError> {
+        Ok(None)
     }
 
     fn switch_over(&self) -> Result<(), MachineError> {

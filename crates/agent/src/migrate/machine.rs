@@ -1,7 +1,7 @@
 //! What a migration asks of this host's QEMU. `agent::vmm` does it over QMP.
 
 use crate::ownership::Guest;
-pub use crate::vmm::{Progress as Transfer, Stage};
+pub use crate::vmm::{Left, Progress as Transfer, Stage};
 use serde_json::{Map, Value};
 use std::time::{Duration, Instant};
 
@@ -58,6 +58,11 @@ pub trait Machine: Send + Sync {
     /// Whether anybody let the guest run since [`Machine::stop`], as far as was told before the last look at it. If that was so
     /// before the switchover, QEMU stopped it again by itself, and lets it run again by itself when the migration fails.
     fn ran(&self) -> bool;
+    /// Source: how the guest stands where its migration is completed, whoever began that; `None` where it is not, or the guest runs.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    fn left(&self) -> Result<Option<Left>, MachineError>;
 
     /// Source: lets a migration that stands before the switchover go on.
     ///

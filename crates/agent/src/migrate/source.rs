@@ -4,6 +4,7 @@
 use super::document::{LunReport, Order, Progress, Report, Verdict};
 use super::fail::Fail;
 use super::leg::{self, Agreed, Entries, SharedHands, Turned};
+use super::machine::{Left, MachineError};
 use super::site::{Begin, Ground, Leg, Link, Log, Site};
 use super::talk::{self, Talk};
 use super::times::Times;
@@ -223,7 +224,15 @@ impl<'a> Run<'a> {
         let (machine, marks) = (self.site.machine(), self.marks());
         let settled = marks.has(Mark::Go) || marks.has(Mark::Back);
         match machine.guest() {
-            Guest::Paused if !settled && machine.ran() => Guest::Running,
+            Guest::Paused if settled => Guest::Paused,
+            Guest::Paused if machine.ran() => Guest::Running,
+            // An agent that was started since has heard of nothing, and only QEMU knows.
+            Guest::Paused => match machine.left() {
+                Ok(Some(Left::Ran)) => Guest::Running,
+                Ok(Some(Left::Still) | None) => Guest::Paused,
+                Err(MachineError::Gone(_)) => Guest::Absent,
+                Err(_) => Guest::Unknown,
+            },
             guest => guest,
         }
     }

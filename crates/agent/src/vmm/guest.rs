@@ -6,7 +6,28 @@ use qmp::qemu::{MigrationInfo, MigrationStatus, Qemu, RunState, Status};
 use std::path::Path;
 use std::time::Duration;
 
+/// How a guest stands in the QEMU that has sent it away whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// As it was sent.
+    Still,
+    /// It was let run since, whoever has stopped it again: what was sent is old.
+    Ran,
+}
+
 impl Vmm {
+    /// Source: how the guest stands after its migration; `None` where none was completed, or the guest runs. QEMU itself knows, also
+    /// when nobody listened: what it has sent whole stands in `postmigrate`, and in `paused` once it was let run and stopped.
+    ///
+    /// # Errors
+    /// [`VmmError`].
+    pub fn left(&self) -> Result<Option<Left>, VmmError> {
+        // In this order: a guest that is `paused` when the migration is over already is not on its way there.
+        let migration = self.ask(Qemu::migration)?;
+        let status = self.ask(Qemu::status)?;
+        Ok(left(&status, &migration))
+    }
+
     /// How the guest stands; [`Guest::Unknown`] where QEMU does not answer, or in words that nobody knows.
     #[must_use]
     pub fn guest(&self) -> Guest {
@@ -26,6 +47,16 @@ impl Vmm {
             Err(VmmError::Gone(_)) => Guest::Absent,
             Err(_) => Guest::Unknown,
         }
+    }
+}
+
+fn left(status: &Status, migration: &MigrationInfo) -> Option<Left> {
+    let over = migration.status() == MigrationStatus::COMPLETED && !status.running;
+    match &status.status {
+        _ if !over => None,
+        state if *state == RunState::PAUSED => Some(Left::Ran),
+        state if [RunState::POSTMIGRATE, RunState::FINISH_MIGRATE].contains(state) => Some(Left::Still),
+        _ => None,
     }
 }
 
@@ -87,6 +118,22 @@ mod tests {
         assert_eq!(stands(false, "inmigrate", MigrationStatus::ACTIVE), Guest::Loading);
         assert_eq!(stands(false, "inmigrate", MigrationStatus::FAILED), Guest::Absent);
         assert_eq!(stands(false, "paused", MigrationStatus::COMPLETED), Guest::Paused);
+    }
+
+    /// As QEMU 7.2 tells it: before the switchover and at its end, after `cont`, and after `stop`.
+    #[test]
+    fn what_was_sent_is_old_once_the_guest_was_let_run_again() {
+        let of = |running, state: &str, migration| {
+            let status = Status { running, status: state.to_owned().into() };
+            left(&status, &MigrationInfo { status: Some(migration), ..MigrationInfo::default() })
+        };
+        assert_eq!(of(false, "paused", MigrationStatus::ACTIVE), None);
+        assert_eq!(of(false, "finish-migrate", MigrationStatus::PRE_SWITCHOVER), None);
+        assert_eq!(of(false, "finish-migrate", MigrationStatus::COMPLETED), Some(Left::Still));
+        assert_eq!(of(false, "postmigrate", MigrationStatus::COMPLETED), Some(Left::Still));
+        assert_eq!(of(true, "running", MigrationStatus::COMPLETED), None);
+        assert_eq!(of(false, "paused", MigrationStatus::COMPLETED), Some(Left::Ran));
+        assert_eq!(of(false, "paused", MigrationStatus::CANCELLED), None);
     }
 
     #[test]

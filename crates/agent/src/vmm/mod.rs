@@ -12,6 +12,7 @@ mod transfer;
 
 pub use disks::{Backing, Disk, MigratePr};
 pub use findings::{Finding, Role};
+pub use guest::Left;
 pub(crate) use transfer::fits;
 pub use transfer::{HELD, Limits, Progress, Stage, Stopped, travels};
 

@@ -70,6 +70,24 @@ fn source_agent_dies(at: usize) -> Option<(Arc<World>, Wire)> {
     Some((world, wire))
 }
 
+#[test]
+fn a_guest_that_ran_at_the_source_while_its_agent_was_dead_is_not_handed_over() {
+    let mut seen = 0;
+    for at in 0.. {
+        let Some((world, wire)) = source_agent_dies(at) else { break };
+        let Some(log) = world.log(Side::Source).filter(|log| log.ended().is_none()) else { continue };
+        let sent = lock(&world.qemus).stage == Stage::Completed;
+        if !sent || world.guest(Side::Destination) != Guest::Paused || Log::marks(&*log).has(Mark::Go) {
+            continue;
+        }
+        lock(&world.qemus).run_unheard();
+        let report = resume(&source(&world), &wire, log, &order(), &Unwatched, false);
+        is_at(&world, Side::Source, &format!("step {at}: {report:#?}"));
+        seen += 1;
+    }
+    assert!(seen > 0);
+}
+
 /// At message `at` the destination went away for good, and the guest was given back: the journal stays open. `None` where it was not.
 fn given_back_alone(at: usize, before: Guest) -> Option<(Arc<World>, Wire)> {
     let world = World::new(1, 5);

@@ -240,6 +240,9 @@ impl World {
         let step = self.steps[place(side)].fetch_add(1, Ordering::SeqCst);
         // All its threads die.
         if step >= self.kill[place(side)].load(Ordering::SeqCst) {
+            if side == Side::Source {
+                lock(&self.qemus).source_agent_dies();
+            }
             resume_unwind(Box::new(Killed));
         }
     }

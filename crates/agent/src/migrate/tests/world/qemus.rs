@@ -3,7 +3,7 @@
 
 use super::{Host, UUID, World, lock, place};
 use crate::incoming::ARRIVAL;
-use crate::migrate::{Identity, Machine, MachineError, Pace, Settings, Stage, Stopped, Transfer};
+use crate::migrate::{Identity, Left, Machine, MachineError, Pace, Settings, Stage, Stopped, Transfer};
 use crate::ownership::Guest;
 use handover::Side;
 use std::sync::{Arc, Weak};
@@ -62,8 +62,10 @@ pub(in crate::migrate::tests) struct Qemus {
     pace: Pace,
     /// QEMU stopped it, and lets it run again on failure.
     halted: bool,
-    /// It ran since it was stopped by us.
+    /// It ran since it was stopped by us, as far as the source's agent has heard.
     ran: bool,
+    /// It ran since it was sent, which QEMU knows whoever listened.
+    ran_since: bool,
     pub(in crate::migrate::tests) fault: Fault,
     pub(in crate::migrate::tests) ran_at_destination: bool,
 }
@@ -88,6 +90,7 @@ impl Qemus {
             pace: Pace::Held,
             halted: false,
             ran: false,
+            ran_since: false,
             fault: Fault::None,
             ran_at_destination: false,
         }
@@ -96,6 +99,16 @@ impl Qemus {
     /// Somebody types `cont` at the destination.
     pub(in crate::migrate::tests) fn resume_by_hand(&mut self) {
         (self.guests[1], self.ran_at_destination) = (Guest::Running, true);
+    }
+
+    /// Somebody types `cont` and `stop` at the source while no agent listens.
+    pub(in crate::migrate::tests) fn run_unheard(&mut self) {
+        (self.guests[0], self.ran_since) = (Guest::Paused, true);
+    }
+
+    /// What QEMU told is not told again to the next agent.
+    pub(super) fn source_agent_dies(&mut self) {
+        self.ran = false;
     }
 
     fn check(&self) {
@@ -139,7 +152,7 @@ impl Qemus {
     }
 
     fn run_source(&mut self) {
-        (self.guests[0], self.ran) = (Guest::Running, true);
+        (self.guests[0], self.ran, self.ran_since) = (Guest::Running, true, true);
         self.check();
     }
 
@@ -174,7 +187,7 @@ impl Qemus {
                 }
             }
             (Stage::Device, _) => {
-                self.stage = Stage::Completed;
+                (self.stage, self.ran_since) = (Stage::Completed, false);
                 self.strike(At::Completed);
             }
             _ => {}
@@ -273,6 +286,12 @@ impl Machine for Host {
         self.side == Side::Source && lock(&self.world.qemus).ran
     }
 
+    fn left(&self) -> Result<Option<Left>, MachineError> {
+        let qemus = lock(&self.world.qemus);
+        let over = qemus.stage == Stage::Completed && qemus.guests[place(self.side)] == Guest::Paused;
+        Ok(over.then_some(if qemus.ran_since { Left::Ran } else { Left::Still }))
+    }
+
     fn switch_over(&self) -> Result<(), MachineError> {
         let mut qemus = lock(&self.world.qemus);
         match (qemus.guests[0], qemus.stage) {
@@ -312,6 +331,7 @@ impl Machine for Host {
             _ => return Err(MachineError::Gone("killed".into())),
         }
         qemus.ran_at_destination |= self.side == Side::Destination;
+        qemus.ran_since |= self.side == Side::Source;
         qemus.check();
         Ok(())
     }
