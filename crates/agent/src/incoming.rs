@@ -226,11 +226,18 @@ impl Incoming {
     }
 
     fn standing(&self, source: Option<Marks>) -> Standing {
-        let own = View { marks: self.marks(), guest: self.site.machine().guest() };
+        let own = View { marks: self.marks(), guest: self.own_guest() };
         let peer = source.map(|marks| View { marks, guest: Guest::Paused });
         let alone = Standing::alone(Side::Destination, own);
         let (vouched, cont_refused, stays_paused) = (self.vouched, self.cont_refused, self.stay_paused);
         Standing { peer, vouched, cont_refused, stays_paused, ..alone }
+    }
+
+    fn own_guest(&self) -> Guest {
+        match &self.log {
+            Some(log) => own_guest(&*self.site, &**log),
+            None => self.site.machine().guest(),
+        }
     }
 
     fn mark(&self, mark: Mark, source: Option<Marks>) -> Result<(), Refusal> {
@@ -312,21 +319,22 @@ impl Incoming {
 
     /// The guest is this host's: record, then `cont`. `first`: no `cont` can have been sent before.
     fn run(&mut self, first: bool) -> Result<&'static str, String> {
+        let site = Arc::clone(&self.site);
+        let machine = site.machine();
         if let Err(trouble) = self.settle(End::Arrived) {
-            self.cont_refused = first;
+            self.cont_refused = first && !machine.ran();
             return Err(trouble.to_string());
         }
         if self.stay_paused {
             return Ok("paused");
         }
-        let machine = self.site.machine();
         if machine.guest() == Guest::Running {
             return Ok("running");
         }
         match machine.cont() {
             Ok(()) => {}
             Err(error @ MachineError::Refused(_)) => {
-                self.cont_refused = first && machine.guest() == Guest::Paused;
+                self.cont_refused = first && machine.guest() == Guest::Paused && !machine.ran();
                 return Err(error.to_string());
             }
             Err(error) => return Err(error.to_string()),
@@ -379,7 +387,7 @@ impl Incoming {
 
     fn state(&self) -> Result<Reply, Refusal> {
         let record = self.log.as_ref().map(|log| remains::record(&**log, &self.agreed.luns));
-        let guest = talk::word(self.site.machine().guest()).map(str::to_owned);
+        let guest = talk::word(self.own_guest()).map(str::to_owned);
         Ok(Reply::State(Records { record, guest }))
     }
 
@@ -441,6 +449,21 @@ impl Incoming {
     fn owed_to(&self, place: usize) -> Vec<Vec<u8>> {
         let of = |owed: &&Owed| usize::from(owed.unit) == place;
         self.owed.iter().filter(of).flat_map(|owed| owed.sense.iter().map(|sense| sense.0.clone())).collect()
+    }
+}
+
+/// How the guest stands here. One that somebody let run before this host was given it is no more one that never ran, whoever has
+/// stopped it again: QEMU does not tell it afterwards, only whoever listened, or wrote it down.
+pub(crate) fn own_guest(site: &dyn Site, log: &dyn Log) -> Guest {
+    match site.machine().guest() {
+        Guest::Paused if log.marks().has(Mark::Go) => Guest::Paused,
+        Guest::Paused if log.ran_there() => Guest::Ran,
+        Guest::Paused if site.machine().ran() => {
+            // For whoever comes after this link, or this agent.
+            let _ = log.saw_ran_there();
+            Guest::Ran
+        }
+        guest => guest,
     }
 }
 

@@ -119,6 +119,8 @@ pub enum Guest {
     Loading,
     /// It is here, whole, and has not run since it was stopped or arrived.
     Paused,
+    /// Destination: it is here, whole, and stands still, but was let run by hand before this host was given it.
+    Ran,
     /// It runs, or stands in a state that only a guest that ran can reach (an I/O error, a panic, a shutdown).
     Running,
     /// QEMU is there and does not answer.
@@ -151,6 +153,8 @@ pub struct Standing {
     /// To have the guest is enough: it was paused before the handover began, or it was given back already, and is its
     /// operator's business since.
     pub stays_paused: bool,
+    /// Source: the destination was seen to run the guest, or to have run it, without having been given it.
+    pub ran_there: bool,
 }
 
 /// A mark that would break the rules.
@@ -167,7 +171,15 @@ impl Standing {
     /// What a host knows by itself.
     #[must_use]
     pub const fn alone(side: Side, own: View) -> Self {
-        Self { side, own, peer: None, vouched: false, cont_refused: false, stays_paused: false }
+        Self {
+            side,
+            own,
+            peer: None,
+            vouched: false,
+            cont_refused: false,
+            stays_paused: false,
+            ran_there: false,
+        }
     }
 
     /// The same, and what the other host told.
@@ -202,8 +214,9 @@ impl Standing {
             }
             Mark::Ran => self.told(Mark::Ran) && (!self.has(Mark::Abort) || self.overruled()),
             Mark::Abort => {
-                let own = !self.has(Mark::Go) && !self.told(Mark::Go);
-                let word = self.vouched && !self.told(Mark::Ran);
+                let undone = !self.ran_at_peer() && !self.is_old();
+                let own = !self.has(Mark::Go) && !self.told(Mark::Go) && undone;
+                let word = self.vouched && !self.told(Mark::Ran) && undone;
                 !self.has(Mark::Ran) && (own || self.told(Mark::Abort) || word)
             }
             Mark::Back => self.has(Mark::Abort),
@@ -214,7 +227,7 @@ impl Standing {
         match mark {
             Mark::Taken => !self.has(Mark::Abort),
             Mark::Go => {
-                let here = matches!(self.own.guest, Guest::Paused) && self.has(Mark::Taken);
+                let here = matches!(self.own.guest, Guest::Paused | Guest::Ran) && self.has(Mark::Taken);
                 let released = self.told(Mark::Go) || (self.vouched && !self.told(Mark::Abort));
                 here && released && !self.has(Mark::Abort)
             }
@@ -223,7 +236,7 @@ impl Standing {
                 ran && self.has(Mark::Go) && !self.has(Mark::Abort)
             }
             Mark::Abort => {
-                let still = !matches!(self.own.guest, Guest::Running);
+                let still = !matches!(self.own.guest, Guest::Running | Guest::Ran);
                 let never_ran = !self.has(Mark::Ran) && (!self.has(Mark::Go) || self.cont_refused);
                 never_ran && still || self.overruled()
             }
@@ -235,7 +248,7 @@ impl Standing {
     #[must_use]
     pub const fn may_run(&self) -> bool {
         match self.side {
-            Side::Source => self.has(Mark::Back),
+            Side::Source => self.has(Mark::Back) && !self.is_old(),
             Side::Destination => self.has(Mark::Go) && !self.has(Mark::Abort),
         }
     }
@@ -246,6 +259,17 @@ impl Standing {
     pub const fn untouched(&self) -> bool {
         let here = matches!(self.own.guest, Guest::Paused | Guest::Running);
         here && !self.own.marks.touched
+    }
+
+    /// Source: the guest ran at the destination, so what QEMU has here is older than the disks.
+    const fn is_old(&self) -> bool {
+        let here = matches!(self.own.guest, Guest::Paused | Guest::Loading | Guest::Unknown);
+        let ran = self.ran_there || self.ran_at_peer() && !self.told(Mark::Go);
+        matches!(self.side, Side::Source) && here && ran
+    }
+
+    const fn ran_at_peer(&self) -> bool {
+        matches!(self.peer, Some(View { guest: Guest::Running | Guest::Ran, .. }))
     }
 
     /// The operator gave the guest to the other host, which this one had promised not to allow: the source gave up although

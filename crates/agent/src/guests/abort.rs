@@ -163,10 +163,10 @@ pub(super) fn is_here(last: &Handover) -> bool {
 const fn may_be_given_up(guest: Guest, away: bool) -> Result<(), &'static str> {
     match guest {
         Guest::Running => Err("the guest runs here: stop it first"),
-        Guest::Paused | Guest::Unknown if !away => Err(
+        Guest::Paused | Guest::Ran | Guest::Unknown if !away => Err(
             "QEMU here has the guest, and its record says that what is registered is this host's: quit that QEMU first",
         ),
-        Guest::Absent | Guest::Loading | Guest::Paused | Guest::Unknown => Ok(()),
+        Guest::Absent | Guest::Loading | Guest::Paused | Guest::Ran | Guest::Unknown => Ok(()),
     }
 }
 

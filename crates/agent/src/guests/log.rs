@@ -84,6 +84,14 @@ impl Log for BookLog {
         self.with(|handover| handover.resumed).unwrap_or_default()
     }
 
+    fn saw_ran_there(&self) -> Result<(), NotDurable> {
+        self.book().ran_there().map_err(|error| not_durable(&error))
+    }
+
+    fn ran_there(&self) -> bool {
+        self.with(|handover| handover.ran_there).unwrap_or_default()
+    }
+
     fn last(&self) -> Vec<Option<Last>> {
         self.with(last).unwrap_or_default()
     }

@@ -5,7 +5,7 @@
 //! says so; then every registration is proved to be here first. A handover of which nothing is left here ends. Everything else
 //! waits for the source.
 
-use super::Incoming;
+use super::{Incoming, own_guest};
 use crate::migrate::leg::{self, Agreed};
 use crate::migrate::{End, Leg, Log, Site, Trouble, alone, release, remains, talk, units};
 use crate::ownership::{Decision, Mark, Marks, OnDoubt, Question, Standing, View};
@@ -32,7 +32,7 @@ pub fn resume(
     source: Option<&Records>,
     word: Word,
 ) -> Result<Decision, Refusal> {
-    let own = View { marks: log.marks(), guest: site.machine().guest() };
+    let own = View { marks: log.marks(), guest: own_guest(&**site, &**log) };
     let (peer, stays_paused) = (source.map(talk::view), !log.begun().was_running);
     let vouched = word == Word::Vouched;
     let standing = Standing { peer, stays_paused, vouched, ..Standing::alone(Side::Destination, own) };
@@ -80,7 +80,7 @@ pub fn resume(
 pub fn give_up(site: &Arc<dyn Site>, log: &Arc<dyn Log>, source: Option<View>) -> Result<(), Refusal> {
     let untouched = !log.marks().touched;
     let mut incoming = Incoming::left(Arc::clone(site), Arc::clone(log))?;
-    let own = View { marks: log.marks(), guest: site.machine().guest() };
+    let own = View { marks: log.marks(), guest: own_guest(&**site, &**log) };
     let standing = Standing { peer: source, ..Standing::alone(Side::Destination, own) };
     standing.allows(Mark::Abort)?;
     if !log.marks().has(Mark::Abort) {

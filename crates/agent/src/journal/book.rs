@@ -186,6 +186,14 @@ impl Book {
         self.write(Said::Resumed)
     }
 
+    /// The guest ran at the destination before that was given it.
+    ///
+    /// # Errors
+    /// As [`Book::entries`].
+    pub fn ran_there(&mut self) -> Result<(), Error> {
+        self.write(Said::RanThere)
+    }
+
     /// The handover is over and needs no recovery.
     ///
     /// # Errors
@@ -250,7 +258,7 @@ const fn step(said: &Said) -> Step {
         Said::Entries { .. } | Said::From(_) => Step::Entries,
         Said::Turn(_) => Step::Turn,
         Said::Mark(mark) => Step::Mark(*mark),
-        Said::Resumed => Step::Resumed,
+        Said::Resumed | Said::RanThere => Step::Resumed,
         Said::End { .. } => Step::End,
     }
 }

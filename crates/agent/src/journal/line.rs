@@ -77,6 +77,8 @@ pub(super) enum Said {
     Mark(Mark),
     /// The guest was given back: let run again, or left paused where it was so.
     Resumed,
+    /// The guest ran at the destination before that was given it.
+    RanThere,
     End {
         verdict: String,
     },
@@ -111,6 +113,7 @@ enum Fields {
     },
     /// Not a unit: serde would let one pass with fields that nobody knows.
     Resumed {},
+    RanThere {},
     End {
         verdict: String,
     },
@@ -228,6 +231,7 @@ impl Fields {
             }
             Said::Mark(mark) => Self::Mark { mark: *mark },
             Said::Resumed => Self::Resumed {},
+            Said::RanThere => Self::RanThere {},
             Said::End { verdict } => Self::End { verdict: verdict.clone() },
         }
     }
@@ -248,6 +252,7 @@ impl Fields {
             }
             Self::Mark { mark } => Said::Mark(mark),
             Self::Resumed {} => Said::Resumed,
+            Self::RanThere {} => Said::RanThere,
             Self::End { verdict } => Said::End { verdict },
         })
     }

@@ -50,6 +50,8 @@ pub struct Handover {
     pub marks: Vec<Mark>,
     /// The guest was given back, and runs again if it ran before: how it stands since is its operator's business.
     pub resumed: bool,
+    /// The guest ran at the destination before that was given it.
+    pub ran_there: bool,
     /// How it ended; `None` while it is unfinished.
     pub verdict: Option<String>,
     /// Where it begins in the journal.
@@ -83,7 +85,7 @@ pub fn header(host: &str, vm: &str) -> String {
 impl Handover {
     fn new(begun: Begun, start: u64) -> Self {
         let (last, turns, marks) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        Self { begun, last, turns, marks, resumed: false, verdict: None, start }
+        Self { begun, last, turns, marks, resumed: false, ran_there: false, verdict: None, start }
     }
 
     /// It is neither finished nor undone.
@@ -130,6 +132,7 @@ impl Handover {
             Said::Mark(mark) if self.marks.contains(&mark) => {}
             Said::Mark(mark) => self.marks.push(mark),
             Said::Resumed => self.resumed = true,
+            Said::RanThere => self.ran_there = true,
             Said::End { verdict } => self.verdict = Some(verdict),
         }
     }
@@ -200,7 +203,7 @@ impl Log {
             (Said::Entries { entries, .. }, _) => (entries.iter().map(|(unit, _)| *unit).collect(), false),
             (Said::From(ports), _) => (ports.iter().map(|(unit, _)| *unit).collect(), false),
             (Said::Turn(units), _) => (units.clone(), true),
-            (Said::Mark(_) | Said::Resumed | Said::End { .. }, _) => return Ok(()),
+            (Said::Mark(_) | Said::Resumed | Said::RanThere | Said::End { .. }, _) => return Ok(()),
         };
         let there = |unit: &UnitIndex| open.is_some_and(|open| usize::from(unit.0) < open.begun.luns.len());
         if !units.iter().all(there) {

@@ -5,7 +5,7 @@
 use super::document::{Order, Report, Verdict};
 use super::site::{Link, Log, Site, Trouble};
 use super::source::{Run, Watch};
-use crate::ownership::{Mark, OnDoubt};
+use crate::ownership::{Decision, Mark, OnDoubt, Question};
 use std::sync::Arc;
 
 /// Seconds that the destination is waited for before this host goes on without it.
@@ -40,6 +40,13 @@ fn once(
     let peer = run.ask_peer();
     match run.mark(Mark::Abort, peer) {
         Ok(()) => Ok(run.settle(Verdict::Kept, "the operator ended it")),
+        Err(_)
+            if let Decision::Ask(
+                question @ (Question::RunsThere | Question::RanThere | Question::RunsTwice),
+            ) = run.standing(peer).decide(order.on_doubt) =>
+        {
+            Ok(run.report(Verdict::Refused, &question.to_string()))
+        }
         Err(fail) => {
             let why = format!(
                 "{fail}: the guest was given to the destination and may run there. tenure handover status {} on both \

@@ -181,7 +181,19 @@ impl Run<'_> {
 
     fn heard(&mut self, records: &Records) -> View {
         self.peer_ended = records.record.as_ref().is_some_and(|record| record.verdict.is_some());
-        talk::view(records)
+        let view = talk::view(records);
+        self.remember_ran_there(view);
+        view
+    }
+
+    /// It may be stopped there, or ended, before it is looked at again. The guest can be there only once all was taken.
+    fn remember_ran_there(&self, peer: View) {
+        let ran = matches!(peer.guest, Guest::Running | Guest::Ran) && self.marks().has(Mark::Taken);
+        let given = peer.marks.has(Mark::Go) || self.marks().has(Mark::Ran);
+        let open = |log: &Arc<dyn Log>| !log.ran_there() && !log.was_resumed();
+        let log = self.log.as_ref().filter(|log| ran && !given && open(log));
+        // Where it cannot be written the peer tells it again at the next look.
+        let _ = log.map(|log| log.saw_ran_there());
     }
 
     /// A new link, on which nothing is open.
@@ -443,11 +455,12 @@ impl Run<'_> {
         } else {
             notes.extend(self.remember_given_back().err().map(|error| error.to_string()));
         }
-        if self.clean_up().is_err() {
-            notes.push(
-                "the destination's agent does not answer and may still hold the guest's key; it is removed when the two agents meet again"
-                    .into(),
-            );
+        if let Err(fail) = self.clean_up() {
+            let silent = matches!(fail, Fail::Lost(_));
+            let why = if silent { "its agent does not answer".to_owned() } else { fail.to_string() };
+            notes.push(format!(
+                "the destination may still hold the guest's key ({why}); it is removed when the two agents meet again"
+            ));
         }
         if let Some(log) = self.log.as_ref().filter(|_| notes.len() == 1) {
             notes.extend(log.end("kept").err().map(|error| error.to_string()));
@@ -523,7 +536,9 @@ impl Run<'_> {
                 )
             }
         };
-        self.report(Verdict::InDoubt, &format!("{why}; the guest stays paused: {asked}"))
+        let stays =
+            if self.site.machine().guest() == Guest::Paused { "the guest stays paused: " } else { "" };
+        self.report(Verdict::InDoubt, &format!("{why}; {stays}{asked}"))
     }
 
     pub(super) fn ends(&self) -> Vec<UnitEnd> {

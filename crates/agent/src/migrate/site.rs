@@ -118,6 +118,13 @@ pub trait Log: Send + Sync {
     fn resumed(&self) -> Result<(), NotDurable>;
     /// Whether that is durable.
     fn was_resumed(&self) -> bool;
+    /// The guest runs, or ran, at the destination, which was not given it.
+    ///
+    /// # Errors
+    /// [`NotDurable`].
+    fn saw_ran_there(&self) -> Result<(), NotDurable>;
+    /// Whether that is durable.
+    fn ran_there(&self) -> bool;
     /// The last entry of each logical unit, in their order.
     fn last(&self) -> Vec<Option<Last>>;
     /// The handover is over.

@@ -215,7 +215,14 @@ impl<'a> Run<'a> {
         let own = View { marks: self.marks(), guest: self.own_guest() };
         let alone = Standing::alone(Side::Source, own);
         let resumed = self.log.as_ref().is_some_and(|log| log.was_resumed());
-        Standing { peer, vouched: self.vouched, stays_paused: !self.was_running || resumed, ..alone }
+        let ran_there = self.log.as_ref().is_some_and(|log| log.ran_there());
+        Standing {
+            peer,
+            vouched: self.vouched,
+            stays_paused: !self.was_running || resumed,
+            ran_there,
+            ..alone
+        }
     }
 
     /// How the guest stands here. Until it is given away or back, one that somebody let run since it was stopped is one that

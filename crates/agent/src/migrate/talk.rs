@@ -105,6 +105,7 @@ pub(crate) fn view(records: &Records) -> View {
         Some("loading") => Guest::Loading,
         Some("paused") => Guest::Paused,
         Some("running") => Guest::Running,
+        Some("ran") => Guest::Ran,
         Some(_) => Guest::Unknown,
     };
     View { marks: records.record.as_ref().map(marks).unwrap_or_default(), guest }
@@ -145,6 +146,7 @@ pub(crate) const fn word(guest: Guest) -> Option<&'static str> {
         Guest::Loading => Some("loading"),
         Guest::Paused => Some("paused"),
         Guest::Running => Some("running"),
+        Guest::Ran => Some("ran"),
         Guest::Unknown => Some("unknown"),
     }
 }

@@ -56,6 +56,10 @@ pub enum Question {
     RunsAgainstTheRules,
     /// The guest runs at the destination, which never got it: somebody resumed it there by hand.
     RunsThere,
+    /// It ran there so, and cannot be given to the destination any more: what the source has of it is old.
+    RanThere,
+    /// It runs at both hosts by somebody's hand.
+    RunsTwice,
 }
 
 impl fmt::Display for Question {
@@ -90,7 +94,17 @@ impl fmt::Display for Question {
             }
             Self::RunsThere => {
                 "the guest runs at the destination although it was not given to it: somebody resumed it there by hand. Stop it \
-                 there, or end that QEMU; then: tenure handover resume VM"
+                 there, and do not end that QEMU, which alone has what the guest did since; then the move is finished by: \
+                 tenure handover resume VM"
+            }
+            Self::RanThere => {
+                "the guest ran at the destination although it was not given to it: somebody resumed it there by hand. That move \
+                 cannot be finished, and what QEMU has of the guest here is older than its disks: it is not let run. End the \
+                 guest's QEMU on both hosts, then: tenure handover resume VM; and start the guest anew"
+            }
+            Self::RunsTwice => {
+                "the guest runs at both hosts: somebody resumed it by hand. Stop it on one of them now; both may have written to \
+                 its disks. Then: tenure handover resume VM"
             }
         })
     }
@@ -116,11 +130,8 @@ impl Standing {
         if self.has(Mark::Ran) || self.told(Mark::Ran) {
             return self.left();
         }
-        if self.told(Mark::Abort) && self.runs_at_peer() {
-            return Decision::Ask(Question::RunsThere);
-        }
         if self.told(Mark::Abort) {
-            return Decision::RollBack;
+            return self.ran_all_the_same(Decision::RollBack);
         }
         if self.has(Mark::Go) {
             return self.after_go();
@@ -144,27 +155,36 @@ impl Standing {
         }
     }
 
+    /// `unless` the guest runs, or ran, at the destination, which gave it up or is not given it any more.
+    const fn ran_all_the_same(&self, unless: Decision) -> Decision {
+        match self.own.guest {
+            Guest::Running if self.runs_at_peer() => Decision::Ask(Question::RunsTwice),
+            _ if self.runs_at_peer() || self.is_old() => Decision::Ask(Question::RanThere),
+            _ => unless,
+        }
+    }
+
     const fn going_back(&self, on_doubt: OnDoubt) -> Decision {
-        if self.may_run() {
+        if self.has(Mark::Back) {
             let given_away = self.told(Mark::Go) && !self.told(Mark::Abort) && !self.has(Mark::Go);
             return match self.own.guest {
                 // By a word that was not true: the guest may run on both hosts.
                 Guest::Paused | Guest::Running if given_away => Decision::Ask(Question::RunsAgainstTheRules),
-                _ if self.runs_at_peer() => Decision::Ask(Question::RunsThere),
+                _ if self.runs_at_peer() => self.ran_all_the_same(Decision::Run),
                 Guest::Absent | Guest::Loading => Decision::Over(Side::Source),
                 Guest::Unknown => Decision::Ask(Question::QemuSilent),
-                Guest::Paused if self.stays_paused => Decision::Over(Side::Source),
-                Guest::Paused | Guest::Running => Decision::Run,
+                Guest::Paused | Guest::Ran if self.stays_paused => Decision::Over(Side::Source),
+                Guest::Paused | Guest::Ran | Guest::Running => self.ran_all_the_same(Decision::Run),
             };
         }
-        if self.runs_at_peer() {
-            return Decision::Ask(Question::RunsThere);
-        }
-        self.back(on_doubt)
+        self.ran_all_the_same(self.back(on_doubt))
     }
 
     /// Give up: with the other host where it answers, without it where that is allowed and there is a guest to resume.
     const fn back(&self, on_doubt: OnDoubt) -> Decision {
+        if self.is_old() {
+            return Decision::Ask(Question::RanThere);
+        }
         if self.peer.is_some() || self.untouched() {
             return Decision::RollBack;
         }
@@ -182,7 +202,11 @@ impl Standing {
         match self.peer {
             Some(_) if self.told(Mark::Go) => Decision::StayPaused,
             Some(_) if self.runs_at_peer() => Decision::Ask(Question::RunsThere),
+            Some(View { guest: Guest::Absent | Guest::Loading, .. }) if self.is_old() => {
+                Decision::Ask(Question::RanThere)
+            }
             Some(_) => Decision::Finish,
+            None if self.vouched && self.is_old() => Decision::Ask(Question::RanThere),
             None if self.vouched && matches!(self.own.guest, Guest::Paused) => Decision::TakeAlone,
             None => Decision::Ask(Question::MayRunThere),
         }
@@ -196,9 +220,10 @@ impl Standing {
         let taken = self.has(Mark::Taken) && self.told(Mark::Taken);
         match (self.own.guest, peer.guest) {
             (Guest::Unknown, _) => Decision::Ask(Question::QemuSilent),
+            (Guest::Running, Guest::Running) => Decision::Ask(Question::RunsTwice),
             (_, Guest::Running) => Decision::Ask(Question::RunsThere),
-            (Guest::Paused | Guest::Absent, Guest::Paused) if taken => Decision::Finish,
-            _ => Decision::RollBack,
+            (Guest::Paused | Guest::Absent, Guest::Paused | Guest::Ran) if taken => Decision::Finish,
+            _ => self.ran_all_the_same(Decision::RollBack),
         }
     }
 
@@ -234,7 +259,7 @@ impl Standing {
         match self.own.guest {
             _ if self.runs_there() => Decision::Ask(Question::RunsAgainstTheRules),
             Guest::Paused if self.stays_paused => Decision::Over(Side::Destination),
-            Guest::Paused | Guest::Running => Decision::Run,
+            Guest::Paused | Guest::Ran | Guest::Running => Decision::Run,
             Guest::Unknown => Decision::Ask(Question::QemuSilent),
             Guest::Absent | Guest::Loading => Decision::Over(Side::Destination),
         }
@@ -254,8 +279,8 @@ impl Standing {
             return Decision::RollBack;
         }
         match (self.own.guest, self.peer) {
-            (Guest::Paused, Some(_)) if self.told(Mark::Go) => Decision::Finish,
-            (Guest::Paused, _) if self.vouched => Decision::TakeAlone,
+            (Guest::Paused | Guest::Ran, Some(_)) if self.told(Mark::Go) => Decision::Finish,
+            (Guest::Paused | Guest::Ran, _) if self.vouched => Decision::TakeAlone,
             (Guest::Absent, Some(_)) => Decision::RollBack,
             (_, Some(_)) => Decision::StayPaused,
             (_, None) => Decision::Ask(Question::MayRunAtSource),

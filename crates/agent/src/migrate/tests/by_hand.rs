@@ -70,6 +70,126 @@ fn source_agent_dies(at: usize) -> Option<(Arc<World>, Wire)> {
     Some((world, wire))
 }
 
+/// The source's agent has died when all of the guest was at the destination, which was not given it.
+fn source_agent_dies_before_go() -> impl Iterator<Item = (usize, Arc<World>, Wire, Arc<world::Journal>)> {
+    (0..).map_while(|at| Some((at, source_agent_dies(at)?))).filter_map(|(at, (world, wire))| {
+        let open = |side: Side| world.log(side).filter(|log| log.ended().is_none());
+        let (log, there) = (open(Side::Source)?, open(Side::Destination)?);
+        let before = !Log::marks(&*there).has(Mark::Go) && world.guest(Side::Destination) == Guest::Paused;
+        before.then_some((at, world, wire, log))
+    })
+}
+
+fn look(world: &Arc<World>, wire: &Wire, log: &Arc<world::Journal>) -> Report {
+    let order = Order { wait: 0, ..order() };
+    resume(&source(world), wire, log.clone(), &order, &Unwatched, false).expect("it can be reached")
+}
+
+#[test]
+fn a_guest_that_somebody_resumed_there_and_stopped_again_goes_on_there() {
+    let mut seen = 0;
+    for (at, world, wire, log) in source_agent_dies_before_go() {
+        lock(&world.qemus).resume_by_hand();
+        let asked = look(&world, &wire, &log);
+        assert!(asked.reason.contains("do not end that QEMU"), "step {at}: {asked:#?}");
+        let dynamic: Arc<dyn Log> = log.clone();
+        let gone = Log::marks(&*log).has(Mark::Go);
+        let refused = abort(&source(&world), &wire, &dynamic, &Unwatched).expect("it can be reached");
+        assert_eq!((refused.verdict, refused.exit), (Verdict::Refused, 4), "step {at}: {refused:#?}");
+        assert!(gone || refused.reason.contains("do not end that QEMU"), "step {at}: {refused:#?}");
+        lock(&world.qemus).guests[1] = Guest::Paused;
+        let report = look(&world, &wire, &log);
+        is_at(&world, Side::Destination, &format!("step {at}: {report:#?}"));
+        seen += 1;
+    }
+    assert!(seen > 0);
+}
+
+#[test]
+fn a_guest_whose_qemu_there_was_ended_after_it_ran_is_not_resumed_from_old_memory() {
+    let mut seen = 0;
+    for (at, world, wire, log) in source_agent_dies_before_go() {
+        lock(&world.qemus).resume_by_hand();
+        look(&world, &wire, &log);
+        lock(&world.qemus).guests[1] = Guest::Absent;
+        for vouched in [false, true] {
+            wire.break_off();
+            let order = Order { wait: 0, on_doubt: OnDoubt::Resume, ..order() };
+            let report = resume(&source(&world), &wire, log.clone(), &order, &Unwatched, vouched);
+            let report = report.expect("it can be reached");
+            assert!(report.reason.contains("older than its disks"), "step {at}, {vouched}: {report:#?}");
+            assert_eq!(world.guest(Side::Source), Guest::Paused, "step {at}");
+        }
+        // As the message says.
+        lock(&world.qemus).source_is_gone();
+        let report = resume(&source(&world), &wire, log.clone(), &order(), &Unwatched, false);
+        let report = report.expect("it can be reached");
+        assert!(report.reason.contains("start the guest there again"), "step {at}: {report:#?}");
+        assert_eq!(world.owner(), Some(Side::Source), "step {at}: {report:#?}");
+        assert!(log.ended().is_some(), "step {at}: {report:#?}");
+        seen += 1;
+    }
+    assert!(seen > 0);
+}
+
+/// Before `go` comes; then `cont` is refused there, once.
+#[test]
+fn a_destination_where_the_guest_ran_by_hand_does_not_promise_that_it_never_ran() {
+    let world = World::new(1, 5);
+    let wire = Wire::new(&world);
+    let hook = |request: &Request| {
+        if matches!(request, Request::Go(_)) {
+            let mut qemus = lock(&world.qemus);
+            qemus.run_by_hand();
+            qemus.fault = Fault::ContRefused;
+        }
+        None
+    };
+    let report = migrate(&source(&world), &Hook { wire: &wire, hook }, "b", &order(), &Unwatched);
+    let marks = Log::marks(&*world.log(Side::Destination).expect("it was begun"));
+    assert!(!marks.has(Mark::Abort), "{marks:?} {report:#?}");
+    assert_ne!(world.guest(Side::Source), Guest::Running, "{report:#?}");
+}
+
+#[test]
+fn a_guest_that_ran_there_by_hand_and_was_stopped_before_anybody_looked_is_not_resumed_from_old_memory() {
+    let mut seen = 0;
+    for at in 1..messages() {
+        let (world, ran) = (World::new(1, 5), AtomicUsize::new(0));
+        let wire = Wire::new(&world);
+        let hook = |request: &Request| {
+            let arrived = world.guest(Side::Destination) == Guest::Paused;
+            if arrived && matches!(request, Request::Go(_)) && ran.fetch_add(1, Ordering::SeqCst) == 0 {
+                lock(&world.qemus).run_by_hand();
+                return Some(CallError::Lost("cut".into()));
+            }
+            None
+        };
+        *lock(&wire.cut) = Some((at, false));
+        let report = migrate(&source(&world), &Hook { wire: &wire, hook }, "b", &order(), &Unwatched);
+        if ran.load(Ordering::SeqCst) > 0 {
+            assert_ne!(world.guest(Side::Source), Guest::Running, "message {at}: {report:#?}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 0);
+}
+
+#[test]
+fn a_guest_that_runs_at_both_hosts_by_somebodys_hand_is_an_alarm_and_not_said_to_stay_paused() {
+    let mut seen = 0;
+    for at in 1..messages() {
+        let Some((world, wire)) = given_back_alone(at, Guest::Running) else { continue };
+        *lock(&wire.gone) = false;
+        lock(&world.qemus).resume_by_hand();
+        let report = look(&world, &wire, &world.log(Side::Source).expect("it was begun"));
+        assert!(!report.reason.contains("stays paused"), "message {at}: {report:#?}");
+        assert!(report.reason.contains("runs at both hosts"), "message {at}: {report:#?}");
+        seen += 1;
+    }
+    assert!(seen > 3, "{seen}");
+}
+
 #[test]
 fn a_guest_that_ran_at_the_source_while_its_agent_was_dead_is_not_handed_over() {
     let mut seen = 0;

@@ -13,6 +13,7 @@ enum Line {
     Entry(Leg, UnitIndex, Entry),
     Mark(Mark),
     Resumed,
+    RanThere,
     End(String),
 }
 
@@ -70,6 +71,15 @@ impl Log for Journal {
 
     fn was_resumed(&self) -> bool {
         lock(&self.lines).iter().any(|line| matches!(line, Line::Resumed))
+    }
+
+    fn saw_ran_there(&self) -> Result<(), NotDurable> {
+        self.write(vec![Line::RanThere]);
+        Ok(())
+    }
+
+    fn ran_there(&self) -> bool {
+        lock(&self.lines).iter().any(|line| matches!(line, Line::RanThere))
     }
 
     fn begun(&self) -> &Begin {

@@ -66,6 +66,8 @@ pub(in crate::migrate::tests) struct Qemus {
     ran: bool,
     /// It ran since it was sent, which QEMU knows whoever listened.
     ran_since: bool,
+    /// It ran at the destination, as far as the agent there has heard over this connection.
+    heard_there: bool,
     pub(in crate::migrate::tests) fault: Fault,
     pub(in crate::migrate::tests) ran_at_destination: bool,
 }
@@ -91,6 +93,7 @@ impl Qemus {
             halted: false,
             ran: false,
             ran_since: false,
+            heard_there: false,
             fault: Fault::None,
             ran_at_destination: false,
         }
@@ -98,7 +101,18 @@ impl Qemus {
 
     /// Somebody types `cont` at the destination.
     pub(in crate::migrate::tests) fn resume_by_hand(&mut self) {
-        (self.guests[1], self.ran_at_destination) = (Guest::Running, true);
+        (self.guests[1], self.ran_at_destination, self.heard_there) = (Guest::Running, true, true);
+    }
+
+    /// And `stop`.
+    pub(in crate::migrate::tests) fn run_by_hand(&mut self) {
+        self.resume_by_hand();
+        self.guests[1] = Guest::Paused;
+    }
+
+    /// Another connection is told nothing of what was.
+    pub(in crate::migrate::tests) fn destination_connects(&mut self) {
+        self.heard_there = false;
     }
 
     /// Somebody types `cont` and `stop` at the source while no agent listens.
@@ -283,7 +297,8 @@ impl Machine for Host {
     }
 
     fn ran(&self) -> bool {
-        self.side == Side::Source && lock(&self.world.qemus).ran
+        let qemus = lock(&self.world.qemus);
+        if self.side == Side::Source { qemus.ran } else { qemus.heard_there }
     }
 
     fn left(&self) -> Result<Option<Left>, MachineError> {
@@ -331,6 +346,7 @@ impl Machine for Host {
             _ => return Err(MachineError::Gone("killed".into())),
         }
         qemus.ran_at_destination |= self.side == Side::Destination;
+        qemus.heard_there |= self.side == Side::Destination;
         qemus.ran_since |= self.side == Side::Source;
         qemus.check();
         Ok(())

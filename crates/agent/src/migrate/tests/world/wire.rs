@@ -2,7 +2,7 @@
 //! agent can stay away.
 
 use super::{Host, Killed, World, lock};
-use crate::incoming::{Incoming, Word, resume};
+use crate::incoming::{Incoming, Word, own_guest, resume};
 use crate::migrate::{CallError, Link, Log, Site, remains, talk};
 use crate::ownership::Guest;
 use handover::Side;
@@ -98,7 +98,12 @@ impl Wire {
             .world
             .log(side)
             .map(|log| Record { verdict: log.ended(), ..remains::record(&*log, &log.begun().luns) });
-        Records { record, guest: talk::word(self.world.guest(side)).map(str::to_owned) }
+        let guest =
+            match self.world.log(side).filter(|log| side == Side::Destination && log.ended().is_none()) {
+                Some(log) => own_guest(&*self.host(), &*log),
+                None => self.world.guest(side),
+            };
+        Records { record, guest: talk::word(guest).map(str::to_owned) }
     }
 
     /// The destination's agent starts.
@@ -131,6 +136,7 @@ impl Wire {
 
     pub(in crate::migrate::tests) fn break_off(&self) {
         *lock(&self.served) = None;
+        lock(&self.world.qemus).destination_connects();
     }
 }
 
