@@ -3,7 +3,7 @@
 use super::CallError;
 use crate::migrate::Link;
 use peer::message::{Reply, Request};
-use peer::{HostName, SharedTerms};
+use peer::{ConnectError, HostName, SharedTerms};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,9 +35,17 @@ impl Link for Dial {
         // The old one is closed first: on the other side its handover ends with it.
         *self.link() = None;
         let link = peer::Link::connect(&self.terms.get(), &self.peer);
-        let link = link.map_err(|error| CallError::Lost(told(&error)))?;
+        let link = link.map_err(|error| unlinked(&error))?;
         *self.link() = Some(Arc::new(link));
         Ok(())
+    }
+}
+
+/// Silence may mean anything; what was answered is to be mended.
+fn unlinked(error: &ConnectError) -> CallError {
+    match error {
+        ConnectError::Connect { .. } => CallError::Lost(told(error)),
+        _ => CallError::Unwelcome(told(error)),
     }
 }
 

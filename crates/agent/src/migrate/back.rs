@@ -4,7 +4,7 @@
 use super::document::{LunReport, Order, Report, Verdict};
 use super::fail::Fail;
 use super::leg::{self, Agreed};
-use super::machine::{MachineError, Pace, Stage};
+use super::machine::{Left, MachineError, Pace, Stage};
 use super::site::{CallError, End, Leg, Link, Log, Site, Trouble, UnitEnd};
 use super::source::{Handover, Run, Watch};
 use super::{remains, talk, units};
@@ -125,7 +125,11 @@ impl Run<'_> {
         for _ in 0..MOST_TURNS {
             self.hindrance = None;
             let peer = self.ask_peer();
-            let turn = match self.standing(peer).decide(self.order.on_doubt) {
+            let decision = match self.went_elsewhere(peer) {
+                true => Decision::Ask(Question::WentElsewhere),
+                false => self.standing(peer).decide(self.order.on_doubt),
+            };
+            let turn = match decision {
                 Decision::RollBack => self.roll_back(peer, why),
                 Decision::TakeAlone => self.take_alone(),
                 Decision::Finish => self.go_forward(why),
@@ -145,6 +149,19 @@ impl Run<'_> {
         self.doubt(why, None)
     }
 
+    /// QEMU has sent the guest away whole, which it does for us only once all was taken, and it did not come to the destination:
+    /// somebody moved it by other means while no agent was here.
+    fn went_elsewhere(&self, peer: Option<View>) -> bool {
+        let given_back = self.log.as_ref().is_some_and(|log| log.was_resumed());
+        let came = peer.is_some_and(|peer| matches!(peer.guest, Guest::Paused | Guest::Ran | Guest::Running));
+        let ours = self.transferring || self.marks().has(Mark::Taken) || came;
+        let machine = self.site.machine();
+        !ours
+            && !given_back
+            && machine.guest() == Guest::Paused
+            && matches!(machine.left(), Ok(Some(Left::Still)))
+    }
+
     /// The guest is the destination's; if its QEMU there went with it, that is what the operator must hear.
     fn gone_there(&mut self, peer: Option<View>, why: &str) -> Report {
         let report = self.gone();
@@ -160,11 +177,19 @@ impl Run<'_> {
     pub(super) fn ask_peer(&mut self) -> Option<View> {
         let mut told = self.talk().state(self.guest.clone());
         if matches!(told, Err(CallError::Lost(_))) {
-            self.redial().ok()?;
+            if let Err(error) = self.redial() {
+                self.hindered(&error.into());
+                return None;
+            }
             told = self.talk().state(self.guest.clone());
         }
         match told {
-            Ok(records) => Some(self.heard(&records)),
+            Ok(records) => {
+                let view = self.heard(&records);
+                // Nothing can be done together with it, and by the operator's word it is done without.
+                let word = self.vouched || self.order.on_doubt == OnDoubt::Resume;
+                (!self.forgotten || !word).then_some(view)
+            }
             Err(error) => {
                 self.hindered(&error.into());
                 None
@@ -182,6 +207,8 @@ impl Run<'_> {
     fn heard(&mut self, records: &Records) -> View {
         self.peer_ended = records.record.as_ref().is_some_and(|record| record.verdict.is_some());
         let view = talk::view(records);
+        let gone = records.record.is_none() && view.guest == Guest::Absent;
+        self.forgotten = gone && self.marks().touched;
         self.remember_ran_there(view);
         view
     }
@@ -504,7 +531,7 @@ impl Run<'_> {
             self.run_through()?;
         }
         match self.talk().close("kept") {
-            Err(CallError::Lost(why)) if self.marks().touched => Err(Fail::Failed(why)),
+            Err(error @ CallError::Lost(_)) if self.marks().touched => Err(error.into()),
             _ => Ok(()),
         }
     }
@@ -525,6 +552,9 @@ impl Run<'_> {
     fn doubt(&mut self, why: &str, question: Option<Question>) -> Report {
         let vm = self.site.vm();
         let asked = match (&self.hindrance, question) {
+            (_, Some(Question::RegistrationsAway | Question::MayRunThere)) if self.forgotten => {
+                Question::ForgottenThere.to_string()
+            }
             (Some(hindrance), Some(Question::RegistrationsAway | Question::MayRunThere)) => {
                 format!("{hindrance}. When that is mended: tenure handover resume {vm}")
             }

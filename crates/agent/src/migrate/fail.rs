@@ -41,7 +41,9 @@ impl From<CallError> for Fail {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Lost(_) => Self::Lost(error.to_string()),
-            CallError::Refused(_) | CallError::Unfit => Self::Failed(error.to_string()),
+            CallError::Refused(_) | CallError::Unwelcome(_) | CallError::Unfit => {
+                Self::Failed(error.to_string())
+            }
         }
     }
 }

@@ -203,7 +203,7 @@ pub trait Link: Send + Sync {
     /// A new connection, where the old one is gone; nothing of the handover is open on it.
     ///
     /// # Errors
-    /// [`CallError::Lost`].
+    /// [`CallError::Lost`]; [`CallError::Unwelcome`].
     fn reconnect(&self) -> Result<(), CallError>;
 }
 
@@ -235,6 +235,9 @@ pub enum CallError {
     /// The link is gone; whether it was done is not known.
     #[error("the peer is lost: {0}")]
     Lost(String),
+    /// It answered, and one of the two does not take the other for what it should be: a certificate, a name, a version.
+    #[error("{0}")]
+    Unwelcome(String),
     /// The reply is not one to what was asked.
     #[error("the peer's reply does not fit")]
     Unfit,

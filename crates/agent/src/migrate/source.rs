@@ -75,6 +75,8 @@ pub(crate) struct Run<'a> {
     pub(crate) vouched: bool,
     /// The other host has closed its journal of it.
     pub(crate) peer_ended: bool,
+    /// The other host's agent answers, and has no journal of it.
+    pub(crate) forgotten: bool,
     /// Why it does not get on, where that is not that the other host is silent.
     pub(crate) hindrance: Option<String>,
     /// QEMU was told of this migration.
@@ -181,6 +183,7 @@ impl<'a> Run<'a> {
             commands: Vec::new(),
             vouched: false,
             peer_ended: false,
+            forgotten: false,
             hindrance: None,
             transferring: false,
         }

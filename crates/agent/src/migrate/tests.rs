@@ -2,6 +2,7 @@
 
 mod by_hand;
 mod deaths;
+mod refusals;
 mod world;
 
 use super::*;

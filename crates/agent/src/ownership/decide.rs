@@ -60,6 +60,10 @@ pub enum Question {
     RanThere,
     /// It runs at both hosts by somebody's hand.
     RunsTwice,
+    /// QEMU here has sent the guest away, and not by this handover.
+    WentElsewhere,
+    /// The destination's agent answers, and has nothing of this handover; its registrations may be there.
+    ForgottenThere,
 }
 
 impl fmt::Display for Question {
@@ -105,6 +109,16 @@ impl fmt::Display for Question {
             Self::RunsTwice => {
                 "the guest runs at both hosts: somebody resumed it by hand. Stop it on one of them now; both may have written to \
                  its disks. Then: tenure handover resume VM"
+            }
+            Self::WentElsewhere => {
+                "QEMU here has sent the guest away by a migration that is not this one, so it may run elsewhere, and is not let run \
+                 here. If it does, end its QEMU here; if it certainly does not, let it run here by `cont`. Then: tenure handover \
+                 resume VM"
+            }
+            Self::ForgottenThere => {
+                "the destination's agent answers and has no journal of this handover, as if its host had been installed anew; the \
+                 registrations may still be there. Only if the guest does not run there and nobody starts it, take them back \
+                 without it, for which the key is unlisted for one command: tenure handover resume VM --vouch"
             }
         })
     }

@@ -1,32 +1,13 @@
 //! What people do to QEMU by hand while a migration is under way, or not quite over: a guest never runs twice by Tenure's doing, and
 //! what its operator did to it is not undone behind his back.
 
-use super::world::{Fault, Told, UUID, Wire, World, lock};
+use super::world::{Fault, Hook, Told, UUID, Wire, World, lock};
 use super::*;
 use crate::migrate::remains;
 use peer::message::{About, Guest as Named, Recover, Reply, Request};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
-
-/// A link on which somebody does something at the moment of a message, or answers in the destination's place.
-struct Hook<'a, F> {
-    wire: &'a Wire,
-    hook: F,
-}
-
-impl<F: Fn(&Request) -> Option<CallError> + Send + Sync> Link for Hook<'_, F> {
-    fn call(&self, request: &Request, patience: Duration) -> Result<Reply, CallError> {
-        match (self.hook)(request) {
-            Some(error) => Err(error),
-            None => self.wire.call(request, patience),
-        }
-    }
-
-    fn reconnect(&self) -> Result<(), CallError> {
-        self.wire.reconnect()
-    }
-}
 
 #[test]
 fn a_guest_that_somebody_resumed_at_the_destination_before_go_is_not_resumed_at_the_source_too() {
@@ -145,7 +126,8 @@ fn a_destination_where_the_guest_ran_by_hand_does_not_promise_that_it_never_ran(
         }
         None
     };
-    let report = migrate(&source(&world), &Hook { wire: &wire, hook }, "b", &order(), &Unwatched);
+    let report =
+        migrate(&source(&world), &Hook { wire: &wire, hook, turned_away: None }, "b", &order(), &Unwatched);
     let marks = Log::marks(&*world.log(Side::Destination).expect("it was begun"));
     assert!(!marks.has(Mark::Abort), "{marks:?} {report:#?}");
     assert_ne!(world.guest(Side::Source), Guest::Running, "{report:#?}");
@@ -166,7 +148,13 @@ fn a_guest_that_ran_there_by_hand_and_was_stopped_before_anybody_looked_is_not_r
             None
         };
         *lock(&wire.cut) = Some((at, false));
-        let report = migrate(&source(&world), &Hook { wire: &wire, hook }, "b", &order(), &Unwatched);
+        let report = migrate(
+            &source(&world),
+            &Hook { wire: &wire, hook, turned_away: None },
+            "b",
+            &order(),
+            &Unwatched,
+        );
         if ran.load(Ordering::SeqCst) > 0 {
             assert_ne!(world.guest(Side::Source), Guest::Running, "message {at}: {report:#?}");
             seen += 1;
@@ -273,7 +261,7 @@ fn a_guest_that_its_operator_stops_while_the_destination_is_still_looked_for_is_
             }
             None
         };
-        let link = Hook { wire: &wire, hook };
+        let link = Hook { wire: &wire, hook, turned_away: None };
         let order = Order { wait: 0, on_doubt: OnDoubt::Resume, ..order() };
         migrate(&source(&world), &link, "b", &order, &Unwatched);
         let Some(log) = world.log(Side::Source).filter(|log| log.ended().is_none()) else { continue };
@@ -299,6 +287,32 @@ fn a_guest_that_runs_without_the_line_that_says_so_gets_it_at_the_first_look() {
         let order = Order { wait: 0, ..order() };
         resume(&source(&world), &wire, log.clone(), &order, &Unwatched, false).expect("it can be reached");
         assert!(log.was_resumed() && told_at_source(&world).is_empty(), "message {at}");
+        seen += 1;
+    }
+    assert!(seen > 3, "{seen}");
+}
+
+#[test]
+fn a_guest_that_was_moved_by_other_means_while_the_agent_was_dead_is_not_let_run_here_again() {
+    let mut seen = 0;
+    for at in 0.. {
+        let Some((world, wire)) = source_agent_dies(at) else { break };
+        let Some(log) = world.log(Side::Source).filter(|log| log.ended().is_none()) else { continue };
+        if Log::marks(&*log).touched || world.guest(Side::Source) != Guest::Running {
+            continue;
+        }
+        {
+            let mut qemus = lock(&world.qemus);
+            (qemus.guests[0], qemus.stage) = (Guest::Paused, Stage::Completed);
+        }
+        let report = look(&world, &wire, &log);
+        assert!(report.reason.contains("may run elsewhere"), "step {at}: {report:#?}");
+        let dynamic: Arc<dyn Log> = log.clone();
+        let aborted = abort(&source(&world), &wire, &dynamic, &Unwatched);
+        assert_eq!(world.guest(Side::Source), Guest::Paused, "step {at}: {report:#?} {aborted:#?}");
+        lock(&world.qemus).guests[0] = Guest::Absent;
+        let ended = look(&world, &wire, &log);
+        assert!(log.ended().is_some(), "step {at}: {ended:#?}");
         seen += 1;
     }
     assert!(seen > 3, "{seen}");

@@ -8,7 +8,7 @@ mod wire;
 
 pub(super) use paper::Journal;
 pub(super) use qemus::{At, Fault, Qemus, Told};
-pub(super) use wire::Wire;
+pub(super) use wire::{Hook, Wire};
 
 use crate::conduct::{Hands, NotDurable, Report as Reported};
 use crate::ground;

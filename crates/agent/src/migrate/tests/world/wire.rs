@@ -184,3 +184,27 @@ impl Link for Wire {
         Ok(())
     }
 }
+
+/// A link on which somebody does something at the moment of a message, or answers in the destination's place.
+pub(in crate::migrate::tests) struct Hook<'a, F> {
+    pub(in crate::migrate::tests) wire: &'a Wire,
+    pub(in crate::migrate::tests) hook: F,
+    /// Where the other host's agent answers and turns this one away: why.
+    pub(in crate::migrate::tests) turned_away: Option<&'static str>,
+}
+
+impl<F: Fn(&Request) -> Option<CallError> + Send + Sync> Link for Hook<'_, F> {
+    fn call(&self, request: &Request, patience: Duration) -> Result<Reply, CallError> {
+        match (self.hook)(request) {
+            Some(error) => Err(error),
+            None => self.wire.call(request, patience),
+        }
+    }
+
+    fn reconnect(&self) -> Result<(), CallError> {
+        match &self.turned_away {
+            Some(why) => Err(CallError::Unwelcome((*why).to_owned())),
+            None => self.wire.reconnect(),
+        }
+    }
+}
