@@ -400,6 +400,37 @@ fn a_guest_that_runs_where_nobody_gave_it_is_asked_about_and_not_started_a_secon
     }
 }
 
+/// It stands still again there, and is whole and the newest: the only way is forward, and where that is shut nobody's.
+#[test]
+fn a_guest_that_ran_where_nobody_gave_it_goes_on_there_or_nowhere() {
+    let taken = Marks::new().with(Mark::Taken).touched();
+    let there = View { marks: taken, guest: Guest::Ran };
+    let here = View { marks: taken, guest: Guest::Paused };
+    let released = View { marks: taken.with(Mark::Go), ..here };
+    let destination = Standing::alone(Side::Destination, there);
+    assert!(destination.allows(Mark::Abort).is_err());
+    assert!(Standing { vouched: true, ..destination }.allows(Mark::Abort).is_err());
+    assert_eq!(destination.with_peer(released).allows(Mark::Go), Ok(()));
+    assert_eq!(destination.with_peer(released).decide(OnDoubt::Pause), Decision::Finish);
+    let source = Standing::alone(Side::Source, here).with_peer(there);
+    assert_eq!(source.decide(OnDoubt::Resume), Decision::Finish);
+    assert!(source.allows(Mark::Abort).is_err());
+    let remembers = Standing { ran_there: true, vouched: true, ..Standing::alone(Side::Source, here) };
+    let asked = Decision::Ask(Question::RanThere);
+    for peer in [
+        None,
+        Some(View { guest: Guest::Absent, ..there }),
+        Some(View { marks: taken.with(Mark::Abort), ..there }),
+    ] {
+        let old = Standing { peer, ..remembers };
+        assert_eq!(old.decide(OnDoubt::Resume), asked, "{peer:?}");
+        let gone = Standing { own: View { guest: Guest::Absent, ..here }, ..old };
+        assert_ne!(gone.decide(OnDoubt::Resume), asked, "{peer:?}");
+    }
+    let back = View { marks: taken.with(Mark::Abort).with(Mark::Back), ..here };
+    assert!(!Standing { own: back, ..remembers }.may_run());
+}
+
 #[test]
 fn marks_travel_as_json_and_unknown_ones_are_noticed() {
     let marks = Marks::new().with(Mark::Go).touched();

@@ -133,32 +133,21 @@ fn a_destination_where_the_guest_ran_by_hand_does_not_promise_that_it_never_ran(
     assert_ne!(world.guest(Side::Source), Guest::Running, "{report:#?}");
 }
 
+/// The destination's agent has heard of it, and writes it down when it is asked: another link, or agent, hears nothing of it.
 #[test]
-fn a_guest_that_ran_there_by_hand_and_was_stopped_before_anybody_looked_is_not_resumed_from_old_memory() {
+fn a_guest_that_ran_there_by_hand_and_was_stopped_before_the_source_looked_is_not_resumed_from_old_memory() {
     let mut seen = 0;
-    for at in 1..messages() {
-        let (world, ran) = (World::new(1, 5), AtomicUsize::new(0));
-        let wire = Wire::new(&world);
-        let hook = |request: &Request| {
-            let arrived = world.guest(Side::Destination) == Guest::Paused;
-            if arrived && matches!(request, Request::Go(_)) && ran.fetch_add(1, Ordering::SeqCst) == 0 {
-                lock(&world.qemus).run_by_hand();
-                return Some(CallError::Lost("cut".into()));
-            }
-            None
-        };
-        *lock(&wire.cut) = Some((at, false));
-        let report = migrate(
-            &source(&world),
-            &Hook { wire: &wire, hook, turned_away: None },
-            "b",
-            &order(),
-            &Unwatched,
-        );
-        if ran.load(Ordering::SeqCst) > 0 {
-            assert_ne!(world.guest(Side::Source), Guest::Running, "message {at}: {report:#?}");
-            seen += 1;
+    for (at, world, wire, log) in source_agent_dies_before_go() {
+        lock(&world.qemus).run_by_hand();
+        let dynamic: Arc<dyn Log> = log.clone();
+        for _ in 0..2 {
+            let refused = abort(&source(&world), &wire, &dynamic, &Unwatched).expect("it can be reached");
+            assert_eq!(refused.verdict, Verdict::Refused, "step {at}: {refused:#?}");
+            wire.break_off();
         }
+        let report = look(&world, &wire, &log);
+        is_at(&world, Side::Destination, &format!("step {at}: {report:#?}"));
+        seen += 1;
     }
     assert!(seen > 0);
 }
