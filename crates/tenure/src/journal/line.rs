@@ -1,5 +1,6 @@
 //! One line of the journal as JSON, schema 1.
 
+use super::Unread;
 use agent::entry::EntryForm;
 use anyhow::{Result, ensure};
 use handover::Entry;
@@ -19,7 +20,22 @@ pub(super) enum Line {
     End { schema: u32, verdict: String },
 }
 
+/// What lines of every schema have; the rest of a newer one means nothing here.
+#[derive(Deserialize)]
+struct AnyLine {
+    schema: u64,
+}
+
 impl Line {
+    /// # Errors
+    /// [`Unread`]: it is of a newer version, or no line.
+    pub(super) fn read(text: &str) -> Result<Self, Unread> {
+        match serde_json::from_str(text) {
+            Ok(AnyLine { schema }) if schema > u64::from(SCHEMA) => Err(Unread::Newer(schema)),
+            _ => serde_json::from_str(text).map_err(|error| Unread::Damaged(error.into())),
+        }
+    }
+
     pub(super) const fn begin(from: Vec<String>, to: Vec<String>) -> Self {
         Self::Begin { schema: SCHEMA, from, to }
     }

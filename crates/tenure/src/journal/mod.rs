@@ -2,7 +2,8 @@
 //!
 //! One file of JSON lines, locked while a run is under way, each line synced before the commands that follow
 //! it are sent. Only the last handover is kept. A line that a crash cut short belongs to commands that were
-//! never sent and is dropped; a damaged line anywhere else is refused, never skipped and never overwritten.
+//! never sent and is dropped; a damaged line anywhere else, or one of a newer version, is refused, never skipped and never
+//! overwritten.
 //! A line that could not be written whole (a full disk) is cut off again, and while that fails nothing is written.
 
 mod line;
@@ -44,7 +45,7 @@ impl JournalFile {
     /// Opens the journal in `directory`, creating both where they are missing, and reads what it tells.
     ///
     /// # Errors
-    /// Refused if another process uses it or a line is damaged; failed if it cannot be read.
+    /// Refused if another process uses it, or a line is damaged or of a newer version; failed if it cannot be read.
     pub fn open(directory: &Path) -> Result<Self, Failure> {
         create_directory(directory).with_context(|| directory.display().to_string())?;
         let path = directory.join("handover.jsonl");
@@ -54,7 +55,7 @@ impl JournalFile {
         // The name itself must survive a power loss as well.
         sync_directory(directory).with_context(|| directory.display().to_string())?;
         let text = read(&mut file, &path)?;
-        let (kept, unfinished) = parse(&text).map_err(|reason| damaged(&path, &reason))?;
+        let (kept, unfinished) = parse(&text).map_err(|unread| unread.of(&path))?;
         let mut journal = Self { path, file, length: kept, unfinished };
         journal.cut()?;
         Ok(journal)
@@ -158,6 +159,40 @@ fn read(file: &mut File, path: &Path) -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|_| damaged(path, &anyhow::anyhow!("it is not text")))
 }
 
+/// Why the text of a journal is not taken in.
+#[derive(Debug)]
+enum Unread {
+    /// A program of a newer version wrote it, in this schema.
+    Newer(u64),
+    Damaged(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Unread {
+    fn from(reason: anyhow::Error) -> Self {
+        Self::Damaged(reason)
+    }
+}
+
+impl Unread {
+    fn of(&self, path: &Path) -> Failure {
+        match self {
+            Self::Newer(schema) => Failure::refused(format!(
+                "{} was written by a newer version (schema {schema}) and is left as it is: finish with that version what it \
+                 began, or update this one",
+                path.display()
+            )),
+            Self::Damaged(reason) => damaged(path, reason),
+        }
+    }
+
+    fn at(self, line: usize) -> Self {
+        match self {
+            Self::Damaged(reason) => Self::Damaged(reason.context(format!("line {line}"))),
+            newer @ Self::Newer(_) => newer,
+        }
+    }
+}
+
 fn damaged(path: &Path, reason: &anyhow::Error) -> Failure {
     Failure::refused(format!(
         "{}: this journal cannot be trusted ({reason:#}); look at the reservation with `tenure pr \
@@ -187,14 +222,14 @@ fn sync_directory(directory: &Path) -> std::io::Result<()> {
 }
 
 /// How many bytes of the text count, and the handover that it leaves open.
-fn parse(text: &str) -> Result<(u64, Option<Unfinished>)> {
+fn parse(text: &str) -> Result<(u64, Option<Unfinished>), Unread> {
     let whole = text.rfind('\n').map_or(0, |at| at + 1);
     let mut unfinished = None;
     for (number, line) in text.get(..whole).unwrap_or_default().lines().enumerate() {
-        let line: Line = serde_json::from_str(line).with_context(|| format!("line {}", number + 1))?;
-        unfinished = apply(unfinished, line).with_context(|| format!("line {}", number + 1))?;
+        let taken_in = Line::read(line).and_then(|line| Ok(apply(unfinished, line)?));
+        unfinished = taken_in.map_err(|unread| unread.at(number + 1))?;
     }
-    Ok((u64::try_from(whole)?, unfinished))
+    Ok((whole as u64, unfinished))
 }
 
 fn apply(before: Option<Unfinished>, line: Line) -> Result<Option<Unfinished>> {

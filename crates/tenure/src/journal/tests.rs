@@ -144,7 +144,7 @@ fn damage_is_refused_with_the_path_and_the_file_stays_as_it_is() {
     let cases: [(&str, &[u8]); 6] = [
         ("no JSON", b"garbage\n"),
         ("an end of nothing", b"{\"line\":\"end\",\"schema\":1,\"verdict\":\"x\"}\n"),
-        ("another schema", b"{\"line\":\"begin\",\"schema\":2,\"from\":[],\"to\":[]}\n"),
+        ("an impossible schema", b"{\"line\":\"begin\",\"schema\":0,\"from\":[],\"to\":[]}\n"),
         ("two beginnings", twice.as_bytes()),
         ("no text", b"\xFF"),
         ("endless", &vec![b' '; 1 << 21]),
@@ -155,8 +155,62 @@ fn damage_is_refused_with_the_path_and_the_file_stays_as_it_is() {
         let failure = JournalFile::open(directory.path()).unwrap_err();
         assert_eq!(failure.exit, crate::exit::Exit::Refused, "{what}");
         assert!(failure.to_string().contains("handover.jsonl"), "{failure}");
+        assert!(failure.to_string().contains("cannot be trusted"), "{failure}");
         assert!(std::fs::read(path(&directory)).unwrap() == bad, "{what} was changed");
     }
+}
+
+/// What a newer version writes may have other lines with other fields; the lines before it may be older.
+#[test]
+fn a_journal_of_a_newer_version_is_not_called_damaged_and_stays_as_it_is() {
+    let older = "{\"line\":\"begin\",\"schema\":1,\"from\":[],\"to\":[]}\n";
+    let newer = [
+        "{\"line\":\"begin\",\"schema\":2,\"from\":[],\"to\":[]}\n".to_owned(),
+        "{\"line\":\"pause\",\"schema\":3,\"since\":1}\n".to_owned(),
+        format!("{older}{{\"line\":\"entry\",\"schema\":4294967296,\"entry\":[]}}\n"),
+    ];
+    for text in newer {
+        let directory = TempDir::new().unwrap();
+        std::fs::write(path(&directory), &text).unwrap();
+        let failure = JournalFile::open(directory.path()).unwrap_err();
+        assert_eq!(failure.exit, crate::exit::Exit::Refused, "{text}");
+        let told = failure.to_string();
+        assert!(told.contains("was written by a newer version") && told.contains("update"), "{told}");
+        assert!(told.contains("handover.jsonl") && !told.contains("trusted"), "{told}");
+        assert_eq!(std::fs::read_to_string(path(&directory)).unwrap(), text);
+    }
+}
+
+const GOLDEN: &str = include_str!("golden/schema-1.jsonl");
+
+/// The handover that the golden file has, with every field at its widest and, in the last entry, absent.
+fn golden() -> [Entry; 2] {
+    let first = Entry { generation: u32::MAX, sharers: u16::MAX, ..entry(Stage::Freeze) };
+    let last = Entry { role: Role::Registrant, holder: None, aptpl: false, ..entry(Stage::SourceClosed) };
+    [first, last]
+}
+
+#[test]
+fn schema_1_is_read_and_written_as_it_was() {
+    let directory = TempDir::new().unwrap();
+    let mut journal = JournalFile::open(directory.path()).unwrap();
+    let to = "iscsi://127.0.0.1:3260/iqn.2026-11.example.tenure:lab/0?initiator=beta";
+    journal.begin(vec!["/dev/a".into(), "/dev/\u{e4}".into()], vec![to.into()]).unwrap();
+    golden().iter().for_each(|entry| journal.append(entry).unwrap());
+    journal.end(&Verdict::Moved).unwrap();
+    drop(journal);
+    assert_eq!(std::fs::read_to_string(path(&directory)).unwrap(), GOLDEN, "written as it was");
+    let (open, end) = GOLDEN.trim_end().rsplit_once('\n').unwrap();
+    assert!(end.contains("\"end\""), "{end}");
+    std::fs::write(path(&directory), format!("{open}\n")).unwrap();
+    let mut journal = JournalFile::open(directory.path()).unwrap();
+    let unfinished = journal.unfinished().unwrap();
+    assert_eq!((unfinished.entry, unfinished.from.len()), (Some(golden()[1]), 2), "read as it was");
+    assert_eq!(unfinished.to, [to]);
+    journal.end(&Verdict::Moved).unwrap();
+    drop(journal);
+    assert_eq!(std::fs::read_to_string(path(&directory)).unwrap(), GOLDEN, "and written on");
+    assert_eq!(parse(GOLDEN).unwrap().1, None);
 }
 
 #[test]
