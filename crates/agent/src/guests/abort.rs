@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 /// How long a migration that is asked to end may take, or whoever puts the journal in order: it may wait for the other host's
 /// answer to its opening.
 const UNDER_WAY: Duration = Duration::from_secs(90);
+/// Then it is asked once more, which also ends what waits for a host that does not answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the source's agent may take to put in order what this host has given up.
 const SOURCE: Duration = Duration::from_secs(20);
 /// Between looks at this host's journal.
@@ -63,8 +65,11 @@ impl Hosted {
 
     /// Asks a migration of this host's to end, and waits until it has.
     fn interrupt(&self, vm: &Vm) -> Result<Claim, Refusal> {
-        self.cancels.request(&vm.name);
-        let claim = self.host.busy().claim_within(&vm.name, UNDER_WAY);
+        let asked = |patience: Duration| {
+            self.cancels.request(&vm.name);
+            self.host.busy().claim_within(&vm.name, patience)
+        };
+        let claim = asked(PATIENCE).or_else(|| asked(UNDER_WAY.saturating_sub(PATIENCE)));
         claim.ok_or_else(|| {
             refuse(format!(
                 "a handover of vm {} is under way and does not end: abort it where it was begun",

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// The event that tells how a migration goes.
@@ -65,19 +65,19 @@ struct Abort {
 
 /// Which migrations are asked to end. A word lasts as long as somebody listens for it.
 #[derive(Debug, Default)]
-pub(super) struct Cancels(Mutex<BTreeMap<String, Weak<AtomicBool>>>);
+pub(super) struct Cancels(Mutex<BTreeMap<String, Weak<AtomicU32>>>);
 
 impl Cancels {
     /// Asks the migration of this guest to end, if there is one.
     pub(super) fn request(&self, vm: &str) {
         if let Some(asked) = self.all().get(vm).and_then(Weak::upgrade) {
-            asked.store(true, Ordering::Relaxed);
+            asked.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Whether the migration of this guest is asked to end. Of two orders for one guest the second is refused, and takes back nothing
+    /// How often the migration of this guest was asked to end. Of two orders for one guest the second is refused, and takes back nothing
     /// that was asked of the first.
-    fn of(&self, vm: &str) -> Arc<AtomicBool> {
+    fn of(&self, vm: &str) -> Arc<AtomicU32> {
         let mut all = self.all();
         if let Some(asked) = all.get(vm).and_then(Weak::upgrade) {
             return asked;
@@ -87,7 +87,7 @@ impl Cancels {
         asked
     }
 
-    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Weak<AtomicBool>>> {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Weak<AtomicU32>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -95,7 +95,7 @@ impl Cancels {
 /// Tells the client that ordered a migration. One that goes away ends nothing.
 struct Told<'a> {
     session: &'a Session,
-    cancelled: Arc<AtomicBool>,
+    cancels: Arc<AtomicU32>,
 }
 
 impl Watch for Told<'_> {
@@ -105,8 +105,8 @@ impl Watch for Told<'_> {
         }
     }
 
-    fn cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+    fn cancels(&self) -> u32 {
+        self.cancels.load(Ordering::Relaxed)
     }
 }
 
@@ -146,8 +146,8 @@ impl Hosted {
         let order: Order = read(arguments)?;
         let given = |name: &str| session.take_descriptor(name).ok_or_else(|| not_given(name));
         let stream = order.fd.as_deref().map(given).transpose()?;
-        let cancelled = self.cancels.of(&order.vm);
-        told(&self.migrate(&order, stream, &Told { session, cancelled }))
+        let cancels = self.cancels.of(&order.vm);
+        told(&self.migrate(&order, stream, &Told { session, cancels }))
     }
 
     fn cancel(&self, arguments: Object) -> Result<Value, CommandError> {
@@ -195,9 +195,9 @@ mod tests {
         let first = cancels.of("web");
         cancels.request("web");
         let second = cancels.of("web");
-        assert!(first.load(Ordering::Relaxed) && second.load(Ordering::Relaxed));
+        assert_eq!([&first, &second].map(|asked| asked.load(Ordering::Relaxed)), [1; 2]);
         drop((first, second));
         cancels.request("web");
-        assert!(!cancels.of("web").load(Ordering::Relaxed));
+        assert_eq!(cancels.of("web").load(Ordering::Relaxed), 0);
     }
 }

@@ -119,9 +119,11 @@ impl Run<'_> {
         self.settle(verdict, &fail.to_string())
     }
 
-    /// Follows the rules of ownership to an end; `verdict` and `why` are for a guest that stays.
+    /// Follows the rules of ownership to an end; `verdict` and `why` are for a guest that stays. Where it waits for what only the
+    /// operator may do without, he need not wait with it: asked to end once more, it ends as if it had waited.
     pub(crate) fn settle(mut self, verdict: Verdict, why: &str) -> Report {
         let end = Instant::now() + Duration::from_secs(self.order.wait);
+        let cancels = self.watch.cancels();
         for _ in 0..MOST_TURNS {
             self.hindrance = None;
             let peer = self.ask_peer();
@@ -142,6 +144,9 @@ impl Run<'_> {
             match turn {
                 Turn::Over(report) => return *report,
                 Turn::Again => {}
+                Turn::Wait(question @ Some(_)) if self.watch.cancels() > cancels => {
+                    return self.doubt(why, question);
+                }
                 Turn::Wait(_) if Instant::now() < end => self.site.machine().wait(Instant::now() + LOOK),
                 Turn::Wait(question) => return self.doubt(why, question),
             }

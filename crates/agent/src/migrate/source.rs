@@ -29,8 +29,13 @@ pub(super) const LOOK: Duration = Duration::from_millis(5);
 pub trait Watch: Send + Sync {
     /// Something happened.
     fn tell(&self, progress: Progress);
+    /// How often it was asked to end.
+    fn cancels(&self) -> u32;
+
     /// Whether it was asked to end.
-    fn cancelled(&self) -> bool;
+    fn cancelled(&self) -> bool {
+        self.cancels() > 0
+    }
 }
 
 /// Nobody does.
@@ -40,8 +45,8 @@ pub struct Unwatched;
 impl Watch for Unwatched {
     fn tell(&self, _: Progress) {}
 
-    fn cancelled(&self) -> bool {
-        false
+    fn cancels(&self) -> u32 {
+        0
     }
 }
 

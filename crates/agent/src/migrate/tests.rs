@@ -10,7 +10,7 @@ use crate::ownership::{Guest, Mark, OnDoubt};
 use handover::Side;
 use scsi::pr::{Capabilities, InAction, Key, request};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use world::{At, Fault, Host, Wire, World, lock};
 
 fn source(world: &Arc<World>) -> Host {
@@ -329,6 +329,93 @@ fn a_destination_agent_that_never_comes_back_leaves_the_guest_paused_or_taken_ba
         }
     }
     assert!(asked > 3, "{asked}");
+}
+
+/// Asked to end when it waits already for a host that does not answer.
+#[derive(Default)]
+struct ThenCancels {
+    turned_back: AtomicBool,
+    looks: AtomicU32,
+}
+
+impl Watch for ThenCancels {
+    fn tell(&self, progress: Progress) {
+        let back = matches!(progress, Progress::Step { what } if what == "turn back");
+        self.turned_back.fetch_or(back, Ordering::SeqCst);
+    }
+
+    fn cancels(&self) -> u32 {
+        if !self.turned_back.load(Ordering::SeqCst) {
+            return 0;
+        }
+        u32::from(self.looks.fetch_add(1, Ordering::SeqCst) > 2)
+    }
+}
+
+#[test]
+fn who_waits_for_a_silent_destination_can_be_told_to_wait_no_longer() {
+    let mut asked = 0;
+    for at in 1..messages() {
+        let world = World::new(1, 5);
+        let mut wire = Wire::new(&world);
+        wire.gone_after_cut = true;
+        *lock(&wire.cut) = Some((at, false));
+        let watch = ThenCancels::default();
+        let report = migrate(&source(&world), &wire, "b", &Order { wait: 600, ..order() }, &watch);
+        if report.exit != 7 {
+            continue;
+        }
+        asked += 1;
+        // In this world nobody sleeps: what it would have waited are its looks.
+        let looks = watch.looks.load(Ordering::SeqCst);
+        assert!((4..8).contains(&looks), "message {at}, {looks} looks: {report:#?}");
+        assert_ne!(world.guest(Side::Source), Guest::Running, "message {at}: {report:#?}");
+        assert!(report.reason.contains("tenure handover resume"), "message {at}: {report:#?}");
+        // What is done then is what is done after the whole time.
+        let log: Arc<dyn Log> =
+            world.log(Side::Source).filter(|log| log.ended().is_none()).expect("it is open");
+        let gone = Log::marks(&*log).has(Mark::Go);
+        let ended = abort(&source(&world), &wire, &log, &Unwatched).expect("its units can be reached");
+        assert_eq!(ended.verdict == Verdict::Kept, !gone, "message {at}: {ended:#?}");
+        assert_eq!(world.guest(Side::Source) == Guest::Running, !gone, "message {at}: {ended:#?}");
+    }
+    assert!(asked > 3, "{asked}");
+}
+
+/// Does something in the moment in which the migration turns back.
+struct AtTurn<F>(F);
+
+impl<F: Fn() + Send + Sync> Watch for AtTurn<F> {
+    fn tell(&self, progress: Progress) {
+        if matches!(progress, Progress::Step { what } if what == "turn back") {
+            self.0();
+        }
+    }
+
+    fn cancels(&self) -> u32 {
+        0
+    }
+}
+
+/// The destination answers, and what it says is what is to be mended; that it is silent would lead astray.
+#[test]
+fn a_way_back_that_the_destination_hinders_is_told_in_its_words_and_goes_on_when_they_are_mended() {
+    let world = World::new(2, 5);
+    lock(&world.qemus).fault = Fault::ContRefused;
+    let locked = AtTurn(|| *lock(&world.unfreezable) = true);
+    let wire = Wire::new(&world);
+    let report = migrate(&source(&world), &wire, "b", &order(), &locked);
+    assert_eq!((report.verdict, report.exit), (Verdict::InDoubt, 7), "{report:#?}");
+    let (_, told) = report.reason.split_once("the guest stays paused: ").expect("what is to be done");
+    assert!(told.contains("a command does not end"), "{told}");
+    assert!(told.ends_with(". When that is mended: tenure handover resume web"), "{told}");
+    assert!(!told.contains("does not answer"), "{told}");
+    assert_eq!(world.guest(Side::Source), Guest::Paused);
+    let log = world.log(Side::Source).filter(|log| log.ended().is_none()).expect("it is open");
+    *lock(&world.unfreezable) = false;
+    let ended = resume(&source(&world), &wire, log, &order(), &Unwatched, false).expect("it can be reached");
+    assert_eq!(ended.verdict, Verdict::Kept, "{ended:#?}");
+    is_at(&world, Side::Source, &ended.reason);
 }
 
 /// The destination says that it gave up, and has closed its journal; at `at` the link had broken. Gives the source's journal

@@ -190,7 +190,8 @@ const EXAMPLES: &str = "\
 The guest moves to the peer with its registrations and reservations, on all its logical units or on
 none. The destination's QEMU waits for it, started with -incoming defer -S and the same disks. Until
 the guest is given away every failure ends with it running here with all that it had; where that
-cannot be proved it stays paused, and the message says what to do. Ctrl-C asks for a cancel.
+cannot be proved it stays paused, and the message says what to do. Ctrl-C asks for a cancel; pressed
+again it also ends the waiting for a host that does not answer.
 
 Examples:
   tenure migrate db1 --to host-b.example.org --plan

@@ -36,11 +36,10 @@ pub fn run(args: &MigrateArgs, console: &mut Console) -> Result<Exit, Failure> {
     let arguments = object(&order(args))?;
     let answer = thread::scope(|scope| {
         let asked = scope.spawn(|| client.execute("migrate", arguments, Instant::now() + LONGEST));
-        let mut cancelled = false;
         while !asked.is_finished() {
             follow(&events, console);
-            if interrupted.load(Ordering::Relaxed) && !cancelled {
-                cancelled = true;
+            // Pressed once more it also ends the waiting for a host that does not answer.
+            if interrupted.swap(false, Ordering::Relaxed) {
                 cancel(args, console);
             }
         }

@@ -59,7 +59,7 @@ pub(super) struct World {
     frozen: [AtomicBool; 2],
     /// The kernel does not tell the ports of this host, so that READ FULL STATUS says nothing of them.
     pub(super) nameless: AtomicBool,
-    /// The destination's lock is not to be had the next time.
+    /// The destination's lock is not to be had.
     pub(super) unfreezable: Mutex<bool>,
     /// What the target calls itself on this host's paths.
     pub(super) targets: [Mutex<Option<TargetIdentity>>; 2],
@@ -341,7 +341,7 @@ impl Ground for Host {
     }
 
     fn freeze(&self) -> Result<bool, Trouble> {
-        if std::mem::take(&mut *lock(&self.world.unfreezable)) && self.side == Side::Destination {
+        if *lock(&self.world.unfreezable) && self.side == Side::Destination {
             return Err(Trouble("a command does not end".into()));
         }
         self.world.freezes.fetch_add(usize::from(self.side == Side::Source), Ordering::SeqCst);
