@@ -185,3 +185,40 @@ fn from_connect(error: &ConnectError) -> VmmError {
         _ => VmmError::Silent(text),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use std::io::{BufRead as _, BufReader};
+    use std::os::unix::net::UnixListener;
+
+    /// Greets, lets one client negotiate, and is gone.
+    fn gone(path: &Path) -> thread::JoinHandle<io::Result<()>> {
+        let listener = UnixListener::bind(path).unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept()?;
+            stream.write_all(b"{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n")?;
+            BufReader::new(stream.try_clone()?).read_line(&mut String::new())?;
+            stream.write_all(b"{\"return\": {}, \"id\": 0}\r\n")
+        })
+    }
+
+    #[test]
+    fn a_qemu_that_is_gone_is_waited_for_no_faster_than_one_that_says_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("qmp");
+        let qemu = gone(&path);
+        let vmm = Vmm::connect(&path, Duration::from_secs(20)).unwrap();
+        qemu.join().unwrap().unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        while vmm.events.next(end) != Heard::Closed {
+            assert!(Instant::now() < end, "nobody says that it is gone");
+        }
+        for _ in 0..3 {
+            let until = Instant::now() + Duration::from_millis(50);
+            vmm.wait(until);
+            assert!(Instant::now() >= until, "whoever looks at it again and again does nothing else");
+        }
+    }
+}
