@@ -19,6 +19,7 @@ use rustix::fd::AsFd;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Why QEMU did not do what it was asked to, or what it said makes no sense.
@@ -76,7 +77,7 @@ impl std::fmt::Display for Version {
 /// A QEMU.
 #[derive(Debug)]
 pub struct Qemu {
-    client: Client,
+    client: Arc<Client>,
     patience: Duration,
 }
 
@@ -87,18 +88,24 @@ impl Qemu {
     /// [`ConnectError`].
     pub fn connect(path: &Path, patience: Duration) -> Result<Self, ConnectError> {
         let client = Client::connect(path, &Opening::default(), Instant::now() + patience)?;
-        Ok(Self { client, patience })
+        Ok(Self::new(client, patience))
     }
 
     /// Takes a connection.
     #[must_use]
-    pub const fn new(client: Client, patience: Duration) -> Self {
-        Self { client, patience }
+    pub fn new(client: Client, patience: Duration) -> Self {
+        Self { client: Arc::new(client), patience }
+    }
+
+    /// The same connection, with this patience for each command.
+    #[must_use]
+    pub fn within(&self, patience: Duration) -> Self {
+        Self { client: Arc::clone(&self.client), patience }
     }
 
     /// The connection.
     #[must_use]
-    pub const fn client(&self) -> &Client {
+    pub fn client(&self) -> &Client {
         &self.client
     }
 

@@ -28,6 +28,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Pause after an `accept` that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// Between looks whether another client's turn has come.
+const TURN: Duration = Duration::from_millis(2);
 
 /// What a server does.
 pub trait Service: Send + Sync {
@@ -54,8 +56,10 @@ pub trait Service: Send + Sync {
 /// What one server grants its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerLimits {
-    /// Connections at a time; one more is closed at once.
+    /// Connections at a time; one more is closed at once, or waits.
     pub connections: usize,
+    /// One more waits until another one is over, without a word, as with QEMU. The listener's backlog bounds how many.
+    pub in_turn: bool,
     /// What each may send; `line` is also what it may leave unread, in bytes.
     pub client: Limits,
     /// How long the negotiation may take, and a client to take a message.
@@ -67,7 +71,7 @@ pub struct ServerLimits {
 impl Default for ServerLimits {
     fn default() -> Self {
         let (deadline, drain) = (Duration::from_secs(10), Duration::from_secs(60));
-        Self { connections: 64, client: Limits::TENURE, deadline, drain }
+        Self { connections: 64, in_turn: false, client: Limits::TENURE, deadline, drain }
     }
 }
 
@@ -111,6 +115,11 @@ impl Server {
     pub fn run(&self, listener: &UnixListener, stop: impl AsFd) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         while !stopped_before_a_client(listener, &stop)? {
+            if self.limits.in_turn && self.sessions.is_full() {
+                // It stays in the backlog; whoever stops the server is seen at the next look.
+                thread::sleep(TURN);
+                continue;
+            }
             match listener.accept() {
                 Ok((stream, _)) => self.take(stream),
                 Err(error) if is_shortage(&error) => {

@@ -143,7 +143,7 @@ fn a_guest_that_was_given_back_keeps_its_registration_when_the_rest_is_given_up(
         [Mark::Abort, Mark::Back].into_iter().for_each(|mark| book.mark(mark).unwrap());
         drop(book);
         if paused {
-            Qemu::connect(&stage.qmp("web", Host::Beta), DEADLINE).unwrap().stop().unwrap();
+            Qemu::connect(&stage.second_qmp("web", Host::Beta), DEADLINE).unwrap().stop().unwrap();
         }
         stage.start_agent(Host::Beta).unwrap();
         let released = abort(&stage, Host::Beta, &["--yes", "--release"]);

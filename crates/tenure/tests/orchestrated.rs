@@ -51,7 +51,7 @@ fn handover(stage: &Stage, host: Host, verb: &str, more: &[&str]) -> (i32, Ran) 
 }
 
 fn qemu(stage: &Stage, host: Host) -> Qemu {
-    Qemu::connect(&stage.qmp("web", host), Duration::from_secs(5)).unwrap()
+    Qemu::connect(&stage.second_qmp("web", host), Duration::from_secs(5)).unwrap()
 }
 
 fn states(stage: &Stage, host: Host) -> Vec<State> {

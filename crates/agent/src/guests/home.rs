@@ -3,6 +3,7 @@
 
 use super::log::BookLog;
 use super::machine::{Ordered, QemuMachine};
+use super::monitors::Monitors;
 use super::orchestrate;
 use super::orchestrated::Orchestrated;
 use crate::conduct::{Hands, NotDurable};
@@ -40,7 +41,7 @@ enum Driven {
 }
 
 impl Driven {
-    const fn vmm(&self) -> Option<&Vmm> {
+    fn vmm(&self) -> Option<&Vmm> {
         match self {
             Self::ByUs(machine) => machine.vmm(),
             Self::BySomebodyElse(machine) => machine.vmm(),
@@ -56,8 +57,9 @@ impl Home {
         devices: Arc<dyn OpenLun>,
         role: Role,
         steps: Steps,
+        monitors: &Monitors,
     ) -> Self {
-        let machine = Driven::ByUs(QemuMachine::new(&vm, role, steps.clone()));
+        let machine = Driven::ByUs(QemuMachine::new(&vm, role, steps.clone(), monitors));
         let remembered = Vec::new();
         Self { vm, machine, held: None, ledger, journals, devices, steps, remembered }
     }
@@ -69,7 +71,10 @@ impl Home {
 
     /// The same, where somebody else moves the guest. `here`: it stands here already.
     pub(super) fn orchestrated(self, role: Role, here: bool) -> Self {
-        let machine = Driven::BySomebodyElse(Orchestrated::new(&self.vm, role, here, self.steps.clone()));
+        let machine = match self.machine {
+            Driven::ByUs(qemu) => Driven::BySomebodyElse(Orchestrated::new(qemu, &self.vm, role, here)),
+            already @ Driven::BySomebodyElse(_) => already,
+        };
         Self { machine, ..self }
     }
 

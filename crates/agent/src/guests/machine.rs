@@ -1,5 +1,6 @@
 //! A guest's QEMU as a migration drives it.
 
+use super::monitors::Monitors;
 use crate::config::Vm;
 use crate::migrate::{Identity, Left, Machine, MachineError, Pace, Settings, Stopped, Transfer};
 use crate::ownership::Guest;
@@ -8,7 +9,7 @@ use crate::vmm::{self, Limits, Role, Vmm, VmmError};
 use serde_json::Value;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,7 @@ const fn is_ours((bandwidth, downtime): (u64, u64)) -> bool {
 #[derive(Debug)]
 pub(super) struct QemuMachine {
     path: PathBuf,
-    vmm: Option<Vmm>,
+    vmm: Option<Arc<Vmm>>,
     role: Role,
     uuid: String,
     incoming: Option<String>,
@@ -56,8 +57,8 @@ impl Ordered {
 }
 
 impl QemuMachine {
-    pub(super) fn new(vm: &Vm, role: Role, steps: Steps) -> Self {
-        let vmm = Vmm::connect(&vm.qmp, vmm::PATIENCE).ok();
+    pub(super) fn new(vm: &Vm, role: Role, steps: Steps, monitors: &Monitors) -> Self {
+        let vmm = monitors.connect(&vm.qmp, vmm::PATIENCE);
         let (path, uuid, incoming) = (vm.qmp.clone(), vm.uuid.as_str().to_owned(), vm.incoming.clone());
         Self {
             path,
@@ -76,8 +77,8 @@ impl QemuMachine {
         Self { ordered, ..self }
     }
 
-    pub(super) const fn vmm(&self) -> Option<&Vmm> {
-        self.vmm.as_ref()
+    pub(super) fn vmm(&self) -> Option<&Vmm> {
+        self.vmm.as_deref()
     }
 
     /// What holds a migration back now: bytes in a second, and milliseconds of standstill.
@@ -190,7 +191,7 @@ impl Machine for QemuMachine {
     }
 
     fn ran(&self) -> bool {
-        self.vmm.as_ref().is_some_and(Vmm::ran)
+        self.vmm().is_some_and(Vmm::ran)
     }
 
     fn left(&self) -> Result<Option<Left>, MachineError> {

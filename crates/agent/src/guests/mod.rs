@@ -7,6 +7,7 @@ mod dial;
 mod home;
 mod log;
 mod machine;
+mod monitors;
 mod orchestrate;
 mod orchestrated;
 mod order;
@@ -23,7 +24,7 @@ use crate::migrate::{
 };
 use crate::ownership::Decision;
 use crate::steps::{Observer, Steps};
-use crate::vmm::{self, Role, Vmm};
+use crate::vmm::Role;
 use command::Cancels;
 use dial::Dial;
 use handover::Side;
@@ -31,6 +32,7 @@ use home::Home;
 use ledger::Ledger;
 use log::BookLog;
 use machine::Ordered;
+use monitors::Monitors;
 use orchestrate::Taking;
 use order::Turns;
 use peer::HostName;
@@ -47,6 +49,8 @@ use std::time::Duration;
 
 /// Between looks at what is unfinished.
 const BETWEEN: Duration = Duration::from_secs(5);
+/// How long QEMU may take to say how the guest stands, to somebody who only looks.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// The guests of a host.
 pub struct Hosted {
@@ -55,6 +59,7 @@ pub struct Hosted {
     journals: Journals,
     cancels: Cancels,
     taking: Taking,
+    monitors: Monitors,
     surroundings: Surroundings,
 }
 
@@ -112,15 +117,15 @@ impl Hosted {
         let journals = Journals::new(&config.agent.state, &config.agent.name.to_string());
         let journals = journals.observed(surroundings.observer.clone());
         let (host, ledger) = (Arc::clone(host), Arc::new(ledger));
-        let (cancels, taking) = (Cancels::default(), Taking::default());
-        Self { host, ledger, journals, cancels, taking, surroundings }
+        let (cancels, taking, monitors) = (Cancels::default(), Taking::default(), Monitors::default());
+        Self { host, ledger, journals, cancels, taking, monitors, surroundings }
     }
 
     fn home(&self, vm: &Vm, role: Role) -> Home {
         let Surroundings { observer, devices } = self.surroundings.clone();
         let steps = Steps::observed(observer, &vm.name);
         let books = (Arc::clone(&self.ledger), self.journals.clone());
-        Home::new(vm.clone(), books, devices, role, steps)
+        Home::new(vm.clone(), books, devices, role, steps, &self.monitors)
     }
 
     fn orchestrated(&self, vm: &Vm, role: Role, here: bool) -> Home {
@@ -300,7 +305,7 @@ impl Hosted {
     fn found(&self, vm: &Vm, wanted: impl Fn(&Handover) -> bool) -> Result<Records, Refusal> {
         let log = self.journals.read(&vm.name).map_err(refuse)?;
         let record = log.handovers().iter().rev().find(|handover| wanted(handover)).map(record);
-        let guest = Vmm::guest_at(&vm.qmp, Duration::from_secs(2).min(vmm::PATIENCE));
+        let guest = self.monitors.guest(&vm.qmp, LOOK);
         Ok(Records { record, guest: talk::word(guest).map(str::to_owned) })
     }
 }

@@ -6,7 +6,6 @@ use super::machine::QemuMachine;
 use crate::config::Vm;
 use crate::migrate::{Identity, Left, Machine, MachineError, Pace, Settings, Stage, Stopped, Transfer};
 use crate::ownership::Guest;
-use crate::steps::Steps;
 use crate::vmm::{Finding, Role, Vmm};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -30,13 +29,14 @@ pub(super) struct Orchestrated {
 }
 
 impl Orchestrated {
-    /// `here`: the guest stands here. At a destination whose handover begins it is still to come.
-    pub(super) fn new(vm: &Vm, role: Role, here: bool, steps: Steps) -> Self {
-        let (qemu, uuid) = (QemuMachine::new(vm, role, steps), vm.uuid.as_str().to_owned());
+    /// `qemu` is the only connection: QEMU leaves a second one waiting, as if nobody could be asked. `here`: the guest stands here.
+    /// At a destination whose handover begins it is still to come.
+    pub(super) fn new(qemu: QemuMachine, vm: &Vm, role: Role, here: bool) -> Self {
+        let uuid = vm.uuid.as_str().to_owned();
         Self { qemu, role, uuid, play: Mutex::new(Play { stage: Stage::None, here }) }
     }
 
-    pub(super) const fn vmm(&self) -> Option<&Vmm> {
+    pub(super) fn vmm(&self) -> Option<&Vmm> {
         self.qemu.vmm()
     }
 

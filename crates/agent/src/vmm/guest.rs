@@ -31,8 +31,18 @@ impl Vmm {
     /// How the guest stands; [`Guest::Unknown`] where QEMU does not answer, or in words that nobody knows.
     #[must_use]
     pub fn guest(&self) -> Guest {
-        let asked = self.ask(Qemu::status).and_then(|status| Ok((status, self.ask(Qemu::migration)?)));
-        match asked {
+        self.told(&self.qemu)
+    }
+
+    /// The same for somebody who waits no longer than this for each of the two answers.
+    #[must_use]
+    pub fn guest_within(&self, patience: Duration) -> Guest {
+        self.told(&self.qemu.within(patience))
+    }
+
+    fn told(&self, qemu: &Qemu) -> Guest {
+        let asked = qemu.status().and_then(|status| Ok((status, qemu.migration()?)));
+        match asked.map_err(|error| self.explain(&error)) {
             Ok((status, migration)) => standing(&status, &migration),
             Err(VmmError::Gone(_)) => Guest::Absent,
             Err(_) => Guest::Unknown,

@@ -1,12 +1,12 @@
 //! The monitor: QMP's commands, and QEMU's words where it refuses.
 
-use super::faults::Kind;
+use super::faults::{self, Kind};
 use super::link::Address;
 use super::state::{Machine, State};
 use super::{blocks, incoming, outgoing, schema};
 use qmp::qemu::{MigrationStatus, RunState};
 use qmp::server::{Service, Session};
-use qmp::{CommandError, Greeting, Object};
+use qmp::{CommandError, Greeting, Message, Object, Reply};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -34,6 +34,7 @@ impl Service for Monitor {
         match self.machine.at(&format!("command:{command}")) {
             Some(Kind::Fail) => return Err(CommandError::generic("it was told to fail")),
             Some(Kind::Lie) => return Ok(json!({ "status": 7, "running": "perhaps" })),
+            Some(Kind::Stray) => stray(session),
             _ => {}
         }
         let unknown = arguments.keys().find(|name| !schema::takes(self.machine.release(), command, name));
@@ -42,9 +43,20 @@ impl Service for Monitor {
         }
         let answer =
             self.query(command, &arguments).unwrap_or_else(|| self.act(session, command, &arguments));
-        self.machine.at(&format!("answer:{command}"));
-        answer
+        match self.machine.at(&format!("answer:{command}")) {
+            Some(Kind::Bloat) => Ok(json!({ "padding": "x".repeat(faults::MEGABYTES) })),
+            Some(Kind::Stray) => {
+                stray(session);
+                answer
+            }
+            _ => answer,
+        }
     }
+}
+
+/// An answer with an id that no client of ours has come to.
+fn stray(session: &Session) {
+    session.say(&Message::Reply(Reply { id: Some(json!(1_u64 << 40)), result: Ok(json!({})) }));
 }
 
 fn is_known(command: &str) -> bool {
@@ -62,7 +74,9 @@ impl Monitor {
         let options = &machine.options;
         let state = machine.lock();
         Some(match command {
-            "query-status" => Ok(json!({ "running": state.is_running(), "status": state.run })),
+            "query-status" => {
+                Ok(json!({ "running": state.is_running(), "status": self.machine.said_of_run(&state.run) }))
+            }
             "query-uuid" => Ok(json!({ "UUID": options.uuid })),
             "query-name" => Ok(json!({ "name": options.name })),
             "query-version" => Ok(self.greeting().version.into()),

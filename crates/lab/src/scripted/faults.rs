@@ -3,11 +3,16 @@
 //! Points of a migration at the source: `setup`, `active`, `pre-switchover`, `continued` (after `migrate-continue`), `device`
 //! (before the devices are sent), `sent` (after), `completed`; at the destination: `accepted`, `load` (before the devices
 //! are loaded), `loaded` (before the source is told), `arrived` (after). On both: `command:NAME` before a command is carried out and
-//! `answer:NAME` after it, before its answer.
+//! `answer:NAME` after it, before its answer. `say` is for the name of a migration's state or of a run state.
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Signal, getpid, kill_process};
 use std::str::FromStr;
+
+/// Bytes that nobody needs, more than a client of QEMU's takes.
+pub(super) const MEGABYTES: usize = 32 << 20;
+/// Events, more than anybody keeps.
+pub(super) const MANY: usize = 20_000;
 
 /// Something that goes wrong at a point.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +38,13 @@ pub enum Kind {
     Lie,
     /// It says an event of 32 MiB first.
     Flood,
-    /// A status that nobody knows, in place of the one that it is.
+    /// It says twenty thousand events first, and each is the one that counts: RESUME.
+    Chatter,
+    /// An answer: 32 MiB of it.
+    Bloat,
+    /// A command: before the answer comes one to a command that nobody gave.
+    Stray,
+    /// A state that nobody knows, in place of the one that it is.
     Say(String),
 }
 
@@ -50,6 +61,9 @@ impl FromStr for Fault {
             ("fail", _) => Kind::Fail,
             ("lie", _) => Kind::Lie,
             ("flood", _) => Kind::Flood,
+            ("chatter", _) => Kind::Chatter,
+            ("bloat", _) => Kind::Bloat,
+            ("stray", _) => Kind::Stray,
             _ => bail!("unknown fault {kind:?}"),
         };
         Ok(Self { point: point.to_owned(), kind })

@@ -21,10 +21,12 @@ pub use options::{Disk, Options, Release};
 
 use anyhow::{Context, Result};
 use commands::Monitor;
-use qmp::server::{Server, ServerLimits, bind};
+use qmp::server::{Server, ServerLimits, Service, bind};
 use state::Machine;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 /// Runs one until `quit`, or until it dies as it was told to.
@@ -32,19 +34,32 @@ use std::time::Duration;
 /// # Errors
 /// It cannot listen, or its diary cannot be written.
 pub fn run(options: Options) -> Result<()> {
-    let socket = bind(&options.qmp, 0o600).with_context(|| options.qmp.display().to_string())?;
+    let at = |path: &PathBuf| bind(path, 0o600).with_context(|| path.display().to_string());
+    let sockets = options.qmp.iter().map(at).collect::<Result<Vec<_>>>()?;
     let (stop, stopped) = UnixStream::pair()?;
     let machine = Arc::new(Machine::new(options, stop)?);
     let monitor = Arc::new(Monitor::new(Arc::clone(&machine)));
-    let limits = ServerLimits {
-        client: qmp::Limits::QEMU,
+    let server = || Server::new(Arc::clone(&monitor) as Arc<dyn Service>, limits());
+    let servers: Vec<_> = sockets.iter().map(|socket| (server(), socket)).collect();
+    machine.power_on(servers.iter().map(|(server, _)| server.emitter()).collect())?;
+    println!("{}", serde_json::json!({ "schema": 1, "ready": true, "qmp": machine.options.qmp }));
+    let stopped = &stopped;
+    thread::scope(|scope| {
+        for (server, socket) in &servers {
+            // A command that hangs, as it was told to, does not keep the process.
+            scope.spawn(move || drop(server.run(socket.listener(), stopped)));
+        }
+    });
+    Ok(())
+}
+
+/// Of each socket, as real ones do it; it also floods its clients where it is told to.
+fn limits() -> ServerLimits {
+    ServerLimits {
+        connections: 1,
+        in_turn: true,
+        client: qmp::Limits { line: 2 * faults::MEGABYTES, ..qmp::Limits::QEMU },
         drain: Duration::from_millis(500),
         ..ServerLimits::default()
-    };
-    let server = Server::new(monitor, limits);
-    machine.power_on(server.emitter())?;
-    println!("{}", serde_json::json!({ "schema": 1, "ready": true, "qmp": machine.options.qmp }));
-    // A command that hangs, as it was told to, does not keep the process.
-    let _ = server.run(socket.listener(), stopped);
-    Ok(())
+    }
 }

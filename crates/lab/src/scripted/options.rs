@@ -9,9 +9,9 @@ use std::str::FromStr;
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "scripted-qemu")]
 pub struct Options {
-    /// Unix socket to speak QMP on
-    #[arg(long)]
-    pub qmp: PathBuf,
+    /// Unix socket to speak QMP on, with one client at a time; repeat for more
+    #[arg(long, required = true)]
+    pub qmp: Vec<PathBuf>,
     /// Which QEMU to behave as
     #[arg(long, default_value = "7.2")]
     pub release: Release,
@@ -42,7 +42,7 @@ pub struct Options {
     /// Ids of pr-manager-helper objects
     #[arg(long = "pr-manager")]
     pub managers: Vec<String>,
-    /// What goes wrong, and where: POINT=die|exit|hang|fail|lie|flood|say:STATUS
+    /// What goes wrong, and where: POINT=die|exit|hang|fail|lie|flood|chatter|bloat|stray|say:STATE
     #[arg(long = "fault")]
     pub faults: Vec<Fault>,
 }

@@ -71,7 +71,7 @@ pub(super) struct Machine {
     pub(super) options: Options,
     state: Mutex<State>,
     changed: Condvar,
-    emitter: OnceLock<Emitter>,
+    emitters: OnceLock<Vec<Emitter>>,
     diary: Option<Diary>,
     /// Dropping it ends the server.
     stop: Mutex<Option<UnixStream>>,
@@ -88,13 +88,13 @@ impl Machine {
             parameters: parameters(),
             migrate_pr: options.disks.iter().map(|disk| (disk.id.clone(), disk.migrate_pr)).collect(),
         };
-        let (changed, emitter) = (Condvar::new(), OnceLock::new());
-        Ok(Self { options, state: Mutex::new(state), changed, emitter, diary, stop: Mutex::new(Some(stop)) })
+        let (changed, emitters) = (Condvar::new(), OnceLock::new());
+        Ok(Self { options, state: Mutex::new(state), changed, emitters, diary, stop: Mutex::new(Some(stop)) })
     }
 
     /// Starts the guest, unless it was told to wait.
-    pub(super) fn power_on(&self, emitter: Emitter) -> Result<()> {
-        let _ = self.emitter.set(emitter);
+    pub(super) fn power_on(&self, emitters: Vec<Emitter>) -> Result<()> {
+        let _ = self.emitters.set(emitters);
         if !self.options.incoming && !self.options.paused {
             self.resume(&mut self.lock())?;
         }
@@ -120,7 +120,7 @@ impl Machine {
     }
 
     pub(super) fn emit(&self, event: &str, data: &Value) {
-        if let Some(emitter) = self.emitter.get() {
+        for emitter in self.emitters.get().into_iter().flatten() {
             emitter.emit(event, data.as_object().cloned().unwrap_or_default());
         }
     }
@@ -173,6 +173,14 @@ impl Machine {
         }
     }
 
+    /// The same of a run state.
+    pub(super) fn said_of_run(&self, run: &RunState) -> RunState {
+        match self.fault(run.as_str()) {
+            Some(Kind::Say(other)) => other.clone().into(),
+            _ => run.clone(),
+        }
+    }
+
     fn fault(&self, point: &str) -> Option<&Kind> {
         self.options.faults.iter().find(|fault| fault.point == point).map(|fault| &fault.kind)
     }
@@ -184,8 +192,9 @@ impl Machine {
             Kind::Die => faults::die(),
             Kind::Exit => std::process::exit(1),
             Kind::Hang => faults::hang(),
-            Kind::Flood => self.emit("FLOOD", &json!({ "data": "x".repeat(32 << 20) })),
-            Kind::Fail | Kind::Lie | Kind::Say(_) => {}
+            Kind::Flood => self.emit("FLOOD", &json!({ "data": "x".repeat(faults::MEGABYTES) })),
+            Kind::Chatter => (0..faults::MANY).for_each(|_| self.emit("RESUME", &json!({}))),
+            Kind::Fail | Kind::Lie | Kind::Bloat | Kind::Stray | Kind::Say(_) => {}
         }
         Some(kind)
     }

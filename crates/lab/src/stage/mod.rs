@@ -12,13 +12,13 @@ mod qemu;
 
 pub use config::{Disk, Guest};
 pub use look::{has_key, insist};
-pub use qemu::{Life, Qemus};
+pub use qemu::{Life, Qemus, be_a_qemu};
 
 use crate::process::Background;
 use crate::scripted::diary;
 use crate::tenure::{Ran, Tenure};
-use agent::migrate::Report;
-use anyhow::{Context, Result, ensure};
+use agent::migrate::{Order, Report};
+use anyhow::{Context, Result, bail, ensure};
 use qemu::Qemu;
 use qmp::{Client, Object, Opening};
 use serde_json::Value;
@@ -32,6 +32,9 @@ use tempfile::TempDir;
 
 /// How long an agent may take to answer where it waits for nothing.
 const PROMPT: Duration = Duration::from_secs(20);
+
+/// How long a migration may take in which QEMU does not answer.
+const LONG: Duration = Duration::from_secs(120);
 
 /// One of the two hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -271,12 +274,25 @@ impl Stage {
         Ok(Migrated { ran, report })
     }
 
+    /// The same by an order that `tenure migrate` cannot give: one that waits less long for what does not answer.
+    ///
+    /// # Errors
+    /// If the agent refuses the order itself, or does not come to an end.
+    pub fn order(&self, from: Host, order: &Order) -> Result<Report> {
+        let Value::Object(order) = serde_json::to_value(order)? else { bail!("an order is an object") };
+        Ok(serde_json::from_value(self.ask_within(LONG, from, "migrate", order)?)?)
+    }
+
     /// Says something to a host's agent over its control socket.
     ///
     /// # Errors
     /// If it does not answer, or refuses.
     pub fn ask(&self, host: Host, command: &str, arguments: Object) -> Result<Value> {
-        let deadline = Instant::now() + PROMPT;
+        self.ask_within(PROMPT, host, command, arguments)
+    }
+
+    fn ask_within(&self, time: Duration, host: Host, command: &str, arguments: Object) -> Result<Value> {
+        let deadline = Instant::now() + time;
         let client = Client::connect(&self.control(host), &Opening::default(), deadline)?;
         Ok(client.execute(command, arguments, deadline)?)
     }

@@ -20,8 +20,33 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum Qemus {
     /// Processes of this program, `scripted-qemu`.
     Processes(PathBuf),
+    /// Processes of this test program, which run the test of that name and nothing else: it calls [`be_a_qemu`].
+    OfThisTest(&'static str),
     /// Threads of this process, which cannot be killed.
     Threads,
+}
+
+/// Says to a process of [`Qemus::OfThisTest`] what it is.
+const WORDS: &str = "TENURE_SCRIPTED_QEMU";
+
+/// The stand-in that this process was started to be.
+///
+/// # Errors
+/// It was started for something else, or the stand-in fails.
+pub fn be_a_qemu() -> Result<()> {
+    let words = std::env::var(WORDS).context("only the other tests start this one")?;
+    let words: Vec<String> = serde_json::from_str(&words)?;
+    scripted::run(options(words)?)
+}
+
+fn options(words: Vec<String>) -> Result<Options> {
+    let words = ["scripted-qemu".to_owned()].into_iter().chain(words);
+    Ok(<Options as clap::Parser>::try_parse_from(words)?)
+}
+
+fn wait_until_it_answers(socket: &Path) -> Result<()> {
+    let answers = || UnixStream::connect(socket).is_ok().then_some(());
+    wait_for(DEADLINE, answers).with_context(|| format!("nobody listens on {}", socket.display()))
 }
 
 /// What a QEMU is started for.
@@ -59,13 +84,21 @@ impl Qemu {
                 command.args(words).stderr(Stdio::null());
                 Ok(Self::Process(Background::start_and_read_line(&mut command)?.0))
             }
+            Qemus::OfThisTest(test) => {
+                let mut command = tenure.beside(&std::env::current_exe()?);
+                command.args([test, "--exact", "--ignored", "--nocapture", "--quiet"]);
+                command
+                    .env(WORDS, serde_json::to_string(&words)?)
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null());
+                let process = Background::start(&mut command)?;
+                wait_until_it_answers(socket)?;
+                Ok(Self::Process(process))
+            }
             Qemus::Threads => {
-                let words = ["scripted-qemu".to_owned()].into_iter().chain(words);
-                let options = <Options as clap::Parser>::try_parse_from(words)?;
+                let options = options(words)?;
                 let thread = thread::spawn(move || scripted::run(options));
-                let answers = || UnixStream::connect(socket).is_ok().then_some(());
-                wait_for(DEADLINE, answers)
-                    .with_context(|| format!("nobody listens on {}", socket.display()))?;
+                wait_until_it_answers(socket)?;
                 Ok(Self::Thread(Some(thread), socket.to_owned()))
             }
         }
@@ -95,6 +128,12 @@ impl Stage {
         self.path(&format!("{name}.{}.qmp", host.name()))
     }
 
+    /// Its second one, for whoever looks at it beside the agent: a QMP socket serves one client at a time.
+    #[must_use]
+    pub fn second_qmp(&self, name: &str, host: Host) -> PathBuf {
+        self.path(&format!("{name}.{}.look", host.name()))
+    }
+
     /// Starts a guest's QEMU on a host, with further arguments (`--fault` and such), and waits until it answers.
     ///
     /// # Errors
@@ -103,8 +142,10 @@ impl Stage {
         let guest = self.guest(name)?;
         let socket = self.qmp(name, host);
         let (uuid, qmp) = (guest.uuid(), socket.display().to_string());
+        let second = self.second_qmp(name, host).display().to_string();
         let diary = self.diary_path(name).display().to_string();
-        let own = ["--uuid", &uuid, "--name", host.name(), "--qmp", &qmp, "--diary", &diary];
+        let own =
+            ["--uuid", &uuid, "--name", host.name(), "--qmp", &qmp, "--qmp", &second, "--diary", &diary];
         let words = own.iter().chain(life.words()).chain(more).map(|word| (*word).to_owned()).collect();
         let mut running = locked(&self.running);
         let at = (name.to_owned(), host);
@@ -113,7 +154,7 @@ impl Stage {
             "{name} has a QEMU on {} already",
             host.name()
         );
-        running.insert(at, Qemu::start(&self.tenure, &self.qemus, words, &socket)?);
+        running.insert(at, Qemu::start(&self.tenure, &self.qemus, words, &self.second_qmp(name, host))?);
         Ok(())
     }
 
@@ -177,6 +218,6 @@ impl Stage {
     }
 
     fn client(&self, name: &str, host: Host) -> Result<Client> {
-        Ok(Client::connect(&self.qmp(name, host), PATIENCE)?)
+        Ok(Client::connect(&self.second_qmp(name, host), PATIENCE)?)
     }
 }

@@ -61,6 +61,11 @@ impl Session {
         self.connection.tell(&Event { event: event.to_owned(), data, timestamp: now() })
     }
 
+    /// Says any message to this client as it is: QEMU's stand-in also lies. `false`: it is gone.
+    pub fn say(&self, message: &Message) -> bool {
+        self.connection.put(message)
+    }
+
     /// Whether the client can be told something yet.
     #[must_use]
     pub fn is_alive(&self) -> bool {

@@ -46,6 +46,10 @@ impl Sessions {
         Some(Admitted { place, caller, limits })
     }
 
+    pub(super) fn is_full(&self) -> bool {
+        self.lock().connections.len() >= self.limit
+    }
+
     /// Tells an event to all who have negotiated. Waits for none of them.
     pub(super) fn tell(&self, event: &Event) {
         let connections: Vec<_> = self.lock().connections.values().cloned().collect();

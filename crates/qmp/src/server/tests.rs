@@ -181,6 +181,23 @@ fn one_connection_above_the_limit_is_closed() {
 }
 
 #[test]
+fn one_connection_above_the_limit_has_its_turn_when_another_one_is_over() {
+    let running = Running::start(ServerLimits { connections: 1, in_turn: true, ..ServerLimits::default() });
+    let first = running.client();
+    let soon = Instant::now() + Duration::from_millis(100);
+    let second = Client::connect(&running.path, &Opening::default(), soon);
+    assert!(matches!(second, Err(crate::ConnectError::NoGreeting)), "{second:?}");
+    drop(first);
+    let third = running.client();
+    assert_eq!(third.execute("echo", Object::new(), later()).unwrap(), json!({}));
+    let path = running.path.clone();
+    let fourth = thread::spawn(move || Client::connect(&path, &Opening::default(), later()));
+    assert!(!fourth.is_finished());
+    drop(third);
+    assert!(fourth.join().unwrap().is_ok());
+}
+
+#[test]
 fn progress_comes_before_the_answer_and_to_its_client_alone() {
     let running = Running::start(ServerLimits::default());
     let (client, other) = (running.client(), running.client());

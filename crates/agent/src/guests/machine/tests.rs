@@ -68,7 +68,7 @@ impl Qemu {
     fn machine(&self, incoming: Option<&str>, ordered: Ordered) -> QemuMachine {
         let path = self.directory.path().join("qmp");
         QemuMachine {
-            vmm: Some(Vmm::connect(&path, vmm::PATIENCE).unwrap()),
+            vmm: Some(Arc::new(Vmm::connect(&path, vmm::PATIENCE).unwrap())),
             path,
             role: Role::Source,
             uuid: String::new(),
