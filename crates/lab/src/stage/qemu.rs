@@ -186,6 +186,17 @@ impl Stage {
         }
     }
 
+    /// The process of a guest's QEMU.
+    ///
+    /// # Errors
+    /// If there is none, or it is a thread.
+    pub fn qemu_id(&self, name: &str, host: Host) -> Result<u32> {
+        match locked(&self.running).get(&(name.to_owned(), host)) {
+            Some(Qemu::Process(process)) => Ok(process.id()),
+            _ => bail!("no process of {name} on {}", host.name()),
+        }
+    }
+
     /// Has a guest stop, as an operator would.
     ///
     /// # Errors
