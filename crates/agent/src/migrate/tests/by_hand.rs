@@ -144,6 +144,9 @@ fn a_guest_that_ran_there_by_hand_and_was_stopped_before_the_source_looked_is_no
             let refused = abort(&source(&world), &wire, &dynamic, &Unwatched).expect("it can be reached");
             assert_eq!(refused.verdict, Verdict::Refused, "step {at}: {refused:#?}");
             wire.break_off();
+            let site: Arc<dyn Site> = Arc::new(Host { world: Arc::clone(&world), side: Side::Destination });
+            let there: Arc<dyn Log> = world.log(Side::Destination).expect("it was begun");
+            assert!(crate::incoming::give_up(&site, &there, None).is_err(), "step {at}: it promised");
         }
         let report = look(&world, &wire, &log);
         is_at(&world, Side::Destination, &format!("step {at}: {report:#?}"));
