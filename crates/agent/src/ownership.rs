@@ -244,13 +244,18 @@ impl Standing {
         }
     }
 
-    /// Whether `cont` may be sent here.
+    /// Whether `cont` may be sent here: never where the other host told that the guest runs there, whoever did that.
     #[must_use]
     pub const fn may_run(&self) -> bool {
-        match self.side {
+        let given = match self.side {
             Side::Source => self.has(Mark::Back) && !self.is_old(),
             Side::Destination => self.has(Mark::Go) && !self.has(Mark::Abort),
-        }
+        };
+        given && !self.runs_at_peer()
+    }
+
+    const fn runs_at_peer(&self) -> bool {
+        matches!(self.peer, Some(View { guest: Guest::Running, .. }))
     }
 
     /// Source: no registration can have left it. Entries are on both hosts before a device is changed; only an operator's word

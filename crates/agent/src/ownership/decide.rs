@@ -64,6 +64,9 @@ pub enum Question {
     WentElsewhere,
     /// The destination's agent answers, and has nothing of this handover; its registrations may be there.
     ForgottenThere,
+    /// The guest runs at the source, which gave it away, or of which the operator said that it is gone: somebody resumed it there
+    /// by hand.
+    RunsAtSource,
 }
 
 impl fmt::Display for Question {
@@ -119,6 +122,11 @@ impl fmt::Display for Question {
                 "the destination's agent answers and has no journal of this handover, as if its host had been installed anew; the \
                  registrations may still be there. Only if the guest does not run there and nobody starts it, take them back \
                  without it, for which the key is unlisted for one command: tenure handover resume VM --vouch"
+            }
+            Self::RunsAtSource => {
+                "the guest runs at the source, which had let it go: somebody resumed it there by hand, and what came here of it is \
+                 old. Where this host has not taken it yet, tenure handover abort VM gives it back; else quit it on both hosts and \
+                 start it anew here"
             }
         })
     }
@@ -272,6 +280,7 @@ impl Standing {
     const fn arrived(&self) -> Decision {
         match self.own.guest {
             _ if self.runs_there() => Decision::Ask(Question::RunsAgainstTheRules),
+            Guest::Paused | Guest::Ran if self.runs_at_peer() => Decision::Ask(Question::RunsAtSource),
             Guest::Paused if self.stays_paused => Decision::Over(Side::Destination),
             Guest::Paused | Guest::Ran | Guest::Running => Decision::Run,
             Guest::Unknown => Decision::Ask(Question::QemuSilent),
@@ -284,15 +293,15 @@ impl Standing {
         self.told(Mark::Back) && self.runs_at_peer()
     }
 
-    const fn runs_at_peer(&self) -> bool {
-        matches!(self.peer, Some(View { guest: Guest::Running, .. }))
-    }
-
     const fn undecided(&self) -> Decision {
         if self.told(Mark::Abort) {
             return Decision::RollBack;
         }
+        let given = self.told(Mark::Go) || self.vouched;
         match (self.own.guest, self.peer) {
+            (Guest::Paused | Guest::Ran, _) if given && self.runs_at_peer() => {
+                Decision::Ask(Question::RunsAtSource)
+            }
             (Guest::Paused | Guest::Ran, Some(_)) if self.told(Mark::Go) => Decision::Finish,
             (Guest::Paused | Guest::Ran, _) if self.vouched => Decision::TakeAlone,
             (Guest::Absent, Some(_)) => Decision::RollBack,

@@ -45,6 +45,8 @@ struct World {
     migrating: bool,
     /// The host is dead for good as far as the operator knows, and did not run the guest: a word may be given.
     vouched: Option<Side>,
+    /// Where somebody let the guest run by hand (`cont`, `virsh resume`), once; while a guest comes: it runs when it has come.
+    by_hand: Option<Side>,
 }
 
 impl World {
@@ -55,6 +57,7 @@ impl World {
         ran: false,
         migrating: true,
         vouched: None,
+        by_hand: None,
     };
 
     const fn host(&self, side: Side) -> &Host {
@@ -101,7 +104,11 @@ impl World {
             Mark::Go if self.vouched == Some(side) => self.lun == side,
             _ => true,
         };
-        let first_go = mark == Mark::Go && !self.host(side).view.marks.has(mark);
+        let new = !self.host(side).view.marks.has(mark);
+        let promised = new && mark == Mark::Abort && side == Side::Destination;
+        let runs = self.host(side).view.guest == Guest::Running;
+        assert!(!(promised && runs), "promises that a guest never runs here that does: {self:#?}");
+        let first_go = new && mark == Mark::Go;
         proved.then(|| {
             self.with(side, |h| {
                 h.view.marks = h.view.marks.with(mark);
@@ -112,11 +119,23 @@ impl World {
 
     fn cont(self, side: Side) -> Option<Self> {
         let may = self.standing(side).may_run() && self.host(side).view.guest == Guest::Paused;
-        let ran = self.ran || side == Side::Destination;
-        may.then(|| Self {
-            ran,
-            ..self.with(side, |h| (h.view.guest, h.cont) = (Guest::Running, Cont::Unknown))
+        may.then(|| {
+            self.adds_no_second(side);
+            self.with(side, |h| h.cont = Cont::Unknown).runs(side)
         })
+    }
+
+    fn runs(self, side: Side) -> Self {
+        let ran = self.ran || side == Side::Destination;
+        Self { ran, ..self.with(side, |h| h.view.guest = Guest::Running) }
+    }
+
+    /// The guest is about to be let run by the agent of `side`. Where it runs at the other host somebody did that by hand, and this
+    /// host was not told.
+    fn adds_no_second(&self, side: Side) {
+        let at_other = self.host(side.other()).view.guest == Guest::Running;
+        let told = self.host(side).knows.is_some_and(|peer| peer.guest == Guest::Running);
+        assert!(!at_other || self.by_hand == Some(side.other()) && !told, "a second one: {self:#?}");
     }
 
     fn both(&self, test: impl Fn(&Host) -> bool) -> bool {
@@ -174,6 +193,7 @@ impl World {
         }
         next.push(self.with(side, |h| h.view.guest = Guest::Absent));
         next.push(self.with(side, |h| h.knows = None));
+        next.extend(self.resumed_by_hand(side));
         if self.both(|h| h.up) {
             // Late messages need no steps of their own: who was told may do nothing with it for as long as it likes.
             next.push(self.with(side.other(), |h| h.knows = Some(host.view)));
@@ -184,6 +204,17 @@ impl World {
         let gone = matches!(other.view.guest, Guest::Absent);
         if true_word && gone && self.vouched.is_none() {
             next.push(Self { vouched: Some(side), ..*self });
+        }
+    }
+
+    /// At any moment, and whether an agent runs there or not.
+    fn resumed_by_hand(&self, side: Side) -> Option<Self> {
+        let resumed = Self { by_hand: Some(side), ..*self };
+        match self.host(side).view.guest {
+            _ if self.by_hand.is_some() => None,
+            Guest::Paused => Some(resumed.runs(side)),
+            Guest::Loading => Some(resumed),
+            _ => None,
         }
     }
 
@@ -198,25 +229,42 @@ impl World {
     }
 
     fn steps_of_qemu(&self, next: &mut Vec<Self>) {
-        let whole = self.source.view.guest == Guest::Paused && self.destination.view.guest == Guest::Loading;
-        if self.migrating && whole {
-            next.push(
-                Self { migrating: false, ..*self }.with(Side::Destination, |h| h.view.guest = Guest::Paused),
-            );
+        if self.migrating && self.is_whole() && self.destination.view.guest == Guest::Loading {
+            next.push(self.arrived());
+        }
+    }
+
+    /// QEMU stops a guest that somebody let run by itself for the switchover; its agent has it as one that runs.
+    fn is_whole(&self) -> bool {
+        let by_hand = self.by_hand == Some(Side::Source) && self.source.view.guest == Guest::Running;
+        self.source.view.guest == Guest::Paused || by_hand
+    }
+
+    fn arrived(&self) -> Self {
+        let here = Self { migrating: false, ..*self };
+        match self.by_hand {
+            Some(Side::Destination) => here.runs(Side::Destination),
+            _ => here.with(Side::Destination, |h| h.view.guest = Guest::Paused),
         }
     }
 
     /// P4, and what makes it worth anything: a guest that ran at the destination is never resumed from the source's old memory.
+    /// What somebody did by hand is his: of that only what the agents add to it is checked, where they do it.
     fn check(&self) {
         let runs = |side| self.host(side).view.guest == Guest::Running;
-        assert!(!(runs(Side::Source) && runs(Side::Destination)), "both run: {self:#?}");
-        assert!(!(self.ran && runs(Side::Source)), "old memory runs: {self:#?}");
-        assert!(!runs(Side::Destination) || self.destination.view.marks.has(Mark::Go), "{self:#?}");
+        let by_rule = |side| runs(side) && self.by_hand != Some(side);
+        let nobody = self.by_hand.is_none();
+        assert!(!(nobody && runs(Side::Source) && runs(Side::Destination)), "both run: {self:#?}");
+        assert!(!(nobody && self.ran && runs(Side::Source)), "old memory runs: {self:#?}");
+        assert!(!by_rule(Side::Destination) || self.destination.view.marks.has(Mark::Go), "{self:#?}");
         assert!(
-            !runs(Side::Destination) || self.source.view.marks.has(Mark::Go) || self.vouched.is_some(),
+            !by_rule(Side::Destination) || self.source.view.marks.has(Mark::Go) || self.vouched.is_some(),
             "{self:#?}"
         );
-        assert!(!runs(Side::Source) || self.lun == Side::Source, "runs without its registration: {self:#?}");
+        assert!(
+            !by_rule(Side::Source) || self.lun == Side::Source,
+            "runs without its registration: {self:#?}"
+        );
     }
 }
 
@@ -242,8 +290,12 @@ fn explore() -> HashSet<World> {
 fn settle(mut world: World) -> (World, Decision, Decision) {
     world.vouched = None;
     if world.destination.view.guest == Guest::Loading {
-        let whole = world.migrating && world.source.view.guest == Guest::Paused;
-        world.destination.view.guest = if whole { Guest::Paused } else { Guest::Absent };
+        let whole = world.migrating && world.is_whole();
+        world = if whole {
+            world.arrived()
+        } else {
+            world.with(Side::Destination, |h| h.view.guest = Guest::Absent)
+        };
     }
     for _ in 0..30 {
         let before = world;
@@ -299,6 +351,10 @@ fn two_agents_that_reach_each_other_agree_on_one_owner_from_every_state() {
     for world in reachable() {
         let (end, source, destination) = settle(*world);
         World { vouched: world.vouched, ..end }.check();
+        if world.by_hand.is_some() {
+            assert!(leaves_to_the_operator(world, &end, source, destination), "from {world:#?}\nto {end:#?}");
+            continue;
+        }
         assert!(
             agreed(&end, source, destination, world.vouched.is_some()),
             "from {world:#?}\nto {end:#?}: {source:?}, {destination:?}"
@@ -307,6 +363,21 @@ fn two_agents_that_reach_each_other_agree_on_one_owner_from_every_state() {
     }
     assert!(settled.contains(&(Guest::Paused, Guest::Running, Side::Destination)), "{settled:?}");
     assert!(settled.contains(&(Guest::Running, Guest::Paused, Side::Source)), "{settled:?}");
+}
+
+/// Where somebody let the guest run by hand the agents agree, or say so to the operator, or the guest is gone where that was done;
+/// and it runs at no more hosts than before, or at one.
+fn leaves_to_the_operator(from: &World, end: &World, source: Decision, destination: Decision) -> bool {
+    let running = |world: &World| {
+        let runs = |side| usize::from(world.host(side).view.guest == Guest::Running);
+        runs(Side::Source) + runs(Side::Destination)
+    };
+    // One that was told to run as soon as it has come does.
+    let comes = from.by_hand == Some(Side::Destination) && from.destination.view.guest == Guest::Loading;
+    let asked = [source, destination].iter().any(|decision| matches!(decision, Decision::Ask(_)));
+    let said = asked || agreed(end, source, destination, from.vouched.is_some());
+    let gone = from.by_hand.is_some_and(|side| end.host(side).view.guest != Guest::Running);
+    running(end) <= 1.max(running(from) + usize::from(comes)) && (said || gone)
 }
 
 /// The guest runs at the owner, or is gone there; the registrations are the owner's; the other host knows. Where the
