@@ -1,6 +1,6 @@
 //! The form of a journal: what version 1 looks like, both ways, and what is refused.
 
-use super::super::line::{LONGEST, Lun, OwnPath};
+use super::super::line::{LONGEST, Lun, OwnPath, Wrong};
 use super::*;
 use crate::entry::EntryForm;
 use handover::journal::Stage;
@@ -15,6 +15,8 @@ use scsi::pr::{Key, ReservationType};
 
 /// A journal as version 1 writes it. Never edited: a new version gets a file of its own.
 const GOLDEN: &str = include_str!("../../../tests/golden/handovers-1.log");
+/// The lines that came later, of a guest that was given back. Never edited either.
+const GIVEN_BACK: &str = include_str!("../../../tests/golden/handovers-1-given-back.log");
 
 fn any_entry() -> impl Strategy<Value = Entry> {
     let kind = any::<u8>().prop_map(ReservationType);
@@ -95,6 +97,8 @@ fn any_said() -> impl Strategy<Value = Said> {
         vec(any_unit(), 0..3).prop_map(Said::Turn),
         vec((any_unit(), any_port()), 0..3).prop_map(Said::From),
         select(Mark::ALL.to_vec()).prop_map(Said::Mark),
+        Just(Said::Resumed),
+        Just(Said::RanThere),
         any::<String>().prop_map(|verdict| Said::End { verdict }),
     ]
 }
@@ -241,6 +245,29 @@ fn what_a_newer_version_wrote_is_refused_as_such() {
     }
     let newer = Log::parse(b"tenure-handovers 2 {}\n").unwrap_err();
     assert!(newer.newer && newer.to_string().contains("format 2"));
+}
+
+#[test]
+fn a_guest_that_was_given_back_and_one_that_ran_there_are_read_and_written_as_they_were() {
+    let log = Log::parse(GIVEN_BACK.as_bytes()).unwrap();
+    let [given_back] = log.handovers() else { panic!("one handover") };
+    assert!(given_back.resumed && given_back.ran_there && given_back.is_open());
+    for line in GIVEN_BACK.lines().skip(1) {
+        assert_eq!(Said::parse(line.as_bytes()).unwrap().to_line().unwrap(), format!("{line}\n"));
+    }
+}
+
+#[test]
+fn a_field_that_nobody_knows_is_a_newer_programs_in_every_line() {
+    for json in [
+        r#"{"line":"resumed","by":"operator"}"#,
+        r#"{"line":"ran_there","by":"operator"}"#,
+        r#"{"line":"mark","mark":"go","by":"operator"}"#,
+        r#"{"line":"end","verdict":"x","by":"operator"}"#,
+    ] {
+        let text = line(json);
+        assert!(matches!(Said::parse(text.trim_end().as_bytes()), Err(Wrong::Newer(_))), "{json}");
+    }
 }
 
 #[test]
