@@ -185,10 +185,21 @@ fn events_and_states_come_as_from_qemu_7_2() {
         return;
     }
     for (stop, end, waiting) in STORIES {
-        let [real, scripted] =
-            [Kind::Real, Kind::Scripted("7.2")].map(|kind| story(kind, stop, end, waiting));
+        let [real, scripted] = [Kind::Real, Kind::Scripted("7.2")].map(|kind| {
+            let [source, destination] = story(kind, stop, end, waiting);
+            [without_the_race(source), destination]
+        });
         assert_eq!(scripted, real, "stop {stop:?}, end {end:?}, -S {waiting}");
     }
+}
+
+/// A cancel wakes QEMU's migration thread, which may be at the device state for a moment before it hears of the cancel.
+fn without_the_race(mut said: Vec<String>) -> Vec<String> {
+    let race = ["MIGRATION device", "MIGRATION cancelling"];
+    if let Some(at) = said.windows(2).position(|pair| pair == race) {
+        said.remove(at);
+    }
+    said
 }
 
 /// The end of a source's story: what it is after the migration, and after `cont`.
