@@ -61,6 +61,14 @@ impl std::fmt::Debug for Incoming {
     }
 }
 
+impl Drop for Incoming {
+    /// What was heard over this link's connection to QEMU is not told again over another.
+    fn drop(&mut self) {
+        let open = self.log.as_ref().filter(|log| !log.marks().has(Mark::Go));
+        open.filter(|_| self.site.machine().ran()).into_iter().for_each(|log| remember_ran_there(&**log));
+    }
+}
+
 impl From<Trouble> for Refusal {
     fn from(Trouble(why): Trouble) -> Self {
         Self::new("Refused", why)
@@ -322,7 +330,7 @@ impl Incoming {
         let site = Arc::clone(&self.site);
         let machine = site.machine();
         if let Err(trouble) = self.settle(End::Arrived) {
-            self.cont_refused = first && !machine.ran();
+            self.cont_refused = first && !self.ran_by_hand();
             return Err(trouble.to_string());
         }
         if self.stay_paused {
@@ -331,10 +339,13 @@ impl Incoming {
         if machine.guest() == Guest::Running {
             return Ok("running");
         }
+        if self.marks().has(Mark::Abort) {
+            return Err("this host has promised not to run the guest".into());
+        }
         match machine.cont() {
             Ok(()) => {}
             Err(error @ MachineError::Refused(_)) => {
-                self.cont_refused = first && machine.guest() == Guest::Paused && !machine.ran();
+                self.cont_refused = first && machine.guest() == Guest::Paused && !self.ran_by_hand();
                 return Err(error.to_string());
             }
             Err(error) => return Err(error.to_string()),
@@ -343,6 +354,11 @@ impl Incoming {
             Guest::Running => Ok("running"),
             guest => Err(format!("cont was accepted, and the guest is {guest:?}")),
         }
+    }
+
+    /// Whether somebody let the guest run here, as far as anybody has heard.
+    fn ran_by_hand(&self) -> bool {
+        self.site.machine().ran() || self.log.as_ref().is_some_and(|log| log.ran_there())
     }
 
     /// Promises never to run the guest, where that can still be promised.
@@ -387,7 +403,9 @@ impl Incoming {
 
     fn state(&self) -> Result<Reply, Refusal> {
         let record = self.log.as_ref().map(|log| remains::record(&**log, &self.agreed.luns));
-        let guest = talk::word(self.own_guest()).map(str::to_owned);
+        let guest = self.own_guest();
+        let ran_there = self.log.as_ref().is_some_and(|log| log.ran_there() && !log.marks().has(Mark::Go));
+        let guest = talk::word_there(guest, ran_there).map(str::to_owned);
         Ok(Reply::State(Records { record, guest }))
     }
 
@@ -455,16 +473,24 @@ impl Incoming {
 /// How the guest stands here. One that somebody let run before this host was given it is no more one that never ran, whoever has
 /// stopped it again: QEMU does not tell it afterwards, only whoever listened, or wrote it down.
 pub(crate) fn own_guest(site: &dyn Site, log: &dyn Log) -> Guest {
-    match site.machine().guest() {
-        Guest::Paused if log.marks().has(Mark::Go) => Guest::Paused,
-        Guest::Paused if log.ran_there() => Guest::Ran,
-        Guest::Paused if site.machine().ran() => {
-            // For whoever comes after this link, or this agent.
-            let _ = log.saw_ran_there();
-            Guest::Ran
-        }
+    let guest = site.machine().guest();
+    if log.marks().has(Mark::Go) {
+        return guest;
+    }
+    if guest == Guest::Running || site.machine().ran() {
+        remember_ran_there(log);
+    }
+    match guest {
+        Guest::Paused if log.ran_there() || site.machine().ran() => Guest::Ran,
         guest => guest,
     }
+}
+
+/// For whoever comes after this link, or this agent.
+fn remember_ran_there(log: &dyn Log) {
+    let known = log.ran_there() || log.marks().has(Mark::Abort);
+    // Where it cannot be written (the handover has ended, the disk is full) it is told as long as it is heard.
+    let _ = (!known).then(|| log.saw_ran_there());
 }
 
 /// Whether the guest that is offered is the one that QEMU here waits for.

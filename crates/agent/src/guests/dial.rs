@@ -44,7 +44,7 @@ impl Link for Dial {
 /// Silence may mean anything; what was answered is to be mended.
 fn unlinked(error: &ConnectError) -> CallError {
     match error {
-        ConnectError::Connect { .. } => CallError::Lost(told(error)),
+        ConnectError::Connect { .. } | ConnectError::Codec { .. } => CallError::Lost(told(error)),
         _ => CallError::Unwelcome(told(error)),
     }
 }

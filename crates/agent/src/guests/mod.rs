@@ -22,7 +22,7 @@ use crate::journal::{Begun, Handover, Journals};
 use crate::migrate::{
     Link, Log, Order, Report, Site, Unwatched, Verdict, Watch, migrate, remains, resume, talk,
 };
-use crate::ownership::Decision;
+use crate::ownership::{Decision, Mark};
 use crate::steps::{Observer, Steps};
 use crate::vmm::Role;
 use command::Cancels;
@@ -304,10 +304,16 @@ impl Hosted {
 
     fn found(&self, vm: &Vm, wanted: impl Fn(&Handover) -> bool) -> Result<Records, Refusal> {
         let log = self.journals.read(&vm.name).map_err(refuse)?;
-        let record = log.handovers().iter().rev().find(|handover| wanted(handover)).map(record);
-        let guest = self.monitors.guest(&vm.qmp, LOOK);
-        Ok(Records { record, guest: talk::word(guest).map(str::to_owned) })
+        let found = log.handovers().iter().rev().find(|handover| wanted(handover));
+        let guest = talk::word_there(self.monitors.guest(&vm.qmp, LOOK), found.is_some_and(ran_by_hand));
+        Ok(Records { record: found.map(record), guest: guest.map(str::to_owned) })
     }
+}
+
+/// Whether somebody let the guest run here before this host was given it.
+fn ran_by_hand(handover: &Handover) -> bool {
+    let there = handover.begun.side == Side::Destination && handover.ran_there;
+    there && handover.is_open() && !handover.promises().has(Mark::Go)
 }
 
 fn is_open_with_a_peer(handover: &Handover) -> bool {

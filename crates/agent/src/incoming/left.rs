@@ -117,7 +117,9 @@ impl Incoming {
         let (offers, paths) = (units::offer(&luns)?, units::paths(&luns));
         let agreed = Agreed { offers, paths, options: Options::default(), luns };
         let stay_paused = !log.begun().was_running;
-        Ok(Self { stay_paused, ..Self::new(site, ground, handover, agreed, Some(log)) })
+        let mut left = Self::new(site, ground, handover, agreed, Some(log));
+        left.stay_paused = stay_paused;
+        Ok(left)
     }
 
     /// The guest is this host's.

@@ -127,7 +127,7 @@ impl Run<'_> {
         for _ in 0..MOST_TURNS {
             self.hindrance = None;
             let peer = self.ask_peer();
-            let decision = match self.went_elsewhere(peer) {
+            let decision = match self.went_elsewhere() {
                 true => Decision::Ask(Question::WentElsewhere),
                 false => self.standing(peer).decide(self.order.on_doubt),
             };
@@ -154,12 +154,11 @@ impl Run<'_> {
         self.doubt(why, None)
     }
 
-    /// QEMU has sent the guest away whole, which it does for us only once all was taken, and it did not come to the destination:
-    /// somebody moved it by other means while no agent was here.
-    fn went_elsewhere(&self, peer: Option<View>) -> bool {
+    /// QEMU has sent the guest away whole, which it does for us only once all was taken: somebody moved it by other means while no
+    /// agent was here.
+    fn went_elsewhere(&self) -> bool {
         let given_back = self.log.as_ref().is_some_and(|log| log.was_resumed());
-        let came = peer.is_some_and(|peer| matches!(peer.guest, Guest::Paused | Guest::Ran | Guest::Running));
-        let ours = self.transferring || self.marks().has(Mark::Taken) || came;
+        let ours = self.transferring || self.marks().has(Mark::Taken);
         let machine = self.site.machine();
         !ours
             && !given_back
@@ -214,14 +213,14 @@ impl Run<'_> {
         let view = talk::view(records);
         let gone = records.record.is_none() && view.guest == Guest::Absent;
         self.forgotten = gone && self.marks().touched;
-        self.remember_ran_there(view);
+        self.remember_ran_there(view.marks, talk::ran_there(records));
         view
     }
 
     /// It may be stopped there, or ended, before it is looked at again. The guest can be there only once all was taken.
-    fn remember_ran_there(&self, peer: View) {
-        let ran = matches!(peer.guest, Guest::Running | Guest::Ran) && self.marks().has(Mark::Taken);
-        let given = peer.marks.has(Mark::Go) || self.marks().has(Mark::Ran);
+    fn remember_ran_there(&self, peer: Marks, told: bool) {
+        let ran = told && self.marks().has(Mark::Taken);
+        let given = peer.has(Mark::Go) || self.marks().has(Mark::Ran);
         let open = |log: &Arc<dyn Log>| !log.ran_there() && !log.was_resumed();
         let log = self.log.as_ref().filter(|log| ran && !given && open(log));
         // Where it cannot be written the peer tells it again at the next look.
@@ -530,7 +529,8 @@ impl Run<'_> {
 
     /// The destination forgets the handover, and what it still has of it.
     fn clean_up(&mut self) -> Result<(), Fail> {
-        if !self.open && self.marks().touched && !self.peer_ended {
+        // Whoever has nothing of it has nothing to clean up.
+        if !self.open && self.marks().touched && !self.peer_ended && !self.forgotten {
             self.reopen(false)?;
             self.talk().abort("the guest stays at the source")?;
             self.run_through()?;

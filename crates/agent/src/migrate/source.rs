@@ -4,7 +4,7 @@
 use super::document::{LunReport, Order, Progress, Report, Verdict};
 use super::fail::Fail;
 use super::leg::{self, Agreed, Entries, SharedHands, Turned};
-use super::machine::{Left, MachineError};
+use super::machine::Left;
 use super::site::{Begin, Ground, Leg, Link, Log, Site};
 use super::talk::{self, Talk};
 use super::times::Times;
@@ -245,7 +245,7 @@ impl<'a> Run<'a> {
             Guest::Paused => match machine.left() {
                 Ok(Some(Left::Ran)) => Guest::Running,
                 Ok(Some(Left::Still) | None) => Guest::Paused,
-                Err(MachineError::Gone(_)) => Guest::Absent,
+                // It answered a moment ago.
                 Err(_) => Guest::Unknown,
             },
             guest => guest,

@@ -101,7 +101,7 @@ impl Talk<'_> {
 /// What records tell of a host. One that knows nothing of the handover has made no promise.
 pub(crate) fn view(records: &Records) -> View {
     let guest = match records.guest.as_deref() {
-        None | Some("absent") => Guest::Absent,
+        None | Some("absent" | ENDED) => Guest::Absent,
         Some("loading") => Guest::Loading,
         Some("paused") => Guest::Paused,
         Some("running") => Guest::Running,
@@ -136,6 +136,24 @@ const fn heard(mark: Told) -> Mark {
         Told::Ran => Mark::Ran,
         Told::Abort => Mark::Abort,
         Told::Back => Mark::Back,
+    }
+}
+
+/// Of a guest whose QEMU is gone, which ran at the destination before that was given it. Who does not know the word takes it for a QEMU
+/// that does not answer.
+const ENDED: &str = "ended";
+
+/// Whether the guest ran at the destination before that was given it, as that host tells.
+pub(crate) fn ran_there(records: &Records) -> bool {
+    matches!(records.guest.as_deref(), Some("running" | "ran" | ENDED))
+}
+
+/// How a guest stands at the destination, with what that host has written down, in the words of the messages.
+pub(crate) const fn word_there(guest: Guest, ran_there: bool) -> Option<&'static str> {
+    match guest {
+        Guest::Absent if ran_there => Some(ENDED),
+        Guest::Paused if ran_there => word(Guest::Ran),
+        guest => word(guest),
     }
 }
 

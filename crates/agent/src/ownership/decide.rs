@@ -125,8 +125,8 @@ impl fmt::Display for Question {
             }
             Self::RunsAtSource => {
                 "the guest runs at the source, which had let it go: somebody resumed it there by hand, and what came here of it is \
-                 old. Where this host has not taken it yet, tenure handover abort VM gives it back; else quit it on both hosts and \
-                 start it anew here"
+                 old. Where this host has not taken it yet, tenure handover abort VM gives it back; else quit it here first, then at \
+                 the source, and start it anew here"
             }
         })
     }
@@ -181,6 +181,7 @@ impl Standing {
     const fn ran_all_the_same(&self, unless: Decision) -> Decision {
         match self.own.guest {
             Guest::Running if self.runs_at_peer() => Decision::Ask(Question::RunsTwice),
+            Guest::Running if self.ran_at_peer() => Decision::Ask(Question::RanThere),
             _ if self.runs_at_peer() || self.is_old() => Decision::Ask(Question::RanThere),
             _ => unless,
         }
@@ -229,7 +230,9 @@ impl Standing {
             }
             Some(_) => Decision::Finish,
             None if self.vouched && self.is_old() => Decision::Ask(Question::RanThere),
-            None if self.vouched && matches!(self.own.guest, Guest::Paused) => Decision::TakeAlone,
+            None if self.vouched && matches!(self.own.guest, Guest::Paused | Guest::Absent) => {
+                Decision::TakeAlone
+            }
             None => Decision::Ask(Question::MayRunThere),
         }
     }
@@ -243,7 +246,7 @@ impl Standing {
         match (self.own.guest, peer.guest) {
             (Guest::Unknown, _) => Decision::Ask(Question::QemuSilent),
             (Guest::Running, Guest::Running) => Decision::Ask(Question::RunsTwice),
-            (_, Guest::Running) => Decision::Ask(Question::RunsThere),
+            (_, Guest::Running) if taken => Decision::Ask(Question::RunsThere),
             (Guest::Paused | Guest::Absent, Guest::Paused | Guest::Ran) if taken => Decision::Finish,
             _ => self.ran_all_the_same(Decision::RollBack),
         }

@@ -4,16 +4,18 @@ use super::findings::NEEDED;
 use super::{Finding, Vmm, VmmError};
 use qmp::Object;
 use qmp::message::Printable;
-use qmp::qemu::{Capability, MigrationInfo, MigrationStatus, Qemu, RunState};
+use qmp::qemu::{Capability, MigrationInfo, MigrationStatus, Qemu, RunState, Status};
 use serde_json::Value;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The longest that QEMU takes for a limit.
 const LONGEST: Duration = Duration::from_secs(2000);
 /// Bytes per second, so slow that no guest's memory is through before it was looked at, on a busy host neither. QEMU sends
 /// a tenth of it every 100 ms, and a page of zeros costs nine bytes: 64 MiB of them take half a minute.
 pub const HELD: u64 = 4096;
+/// How long QEMU may take to leave a state that it is done with.
+const LEAVING: Duration = Duration::from_secs(2);
 /// What our QEMUs know a descriptor by; one of that name which they had before, they close.
 const STREAM: &str = "tenure";
 
@@ -243,7 +245,7 @@ impl Vmm {
     /// # Errors
     /// [`VmmError`]; [`VmmError::Silent`] also if the guest does not run afterwards.
     pub fn cont(&self) -> Result<(), VmmError> {
-        let status = self.ask(Qemu::status)?;
+        let status = self.status_after_migration()?;
         if [RunState::INMIGRATE, RunState::FINISH_MIGRATE].contains(&status.status) {
             return Err(VmmError::Unfit(format!(
                 "the guest is {}: the migration is not over",
@@ -256,6 +258,19 @@ impl Vmm {
             return Ok(());
         }
         Err(VmmError::Silent(format!("the guest is {} after cont", status.status)))
+    }
+
+    /// QEMU says that a migration is over a moment before the guest is out of finish-migrate.
+    fn status_after_migration(&self) -> Result<Status, VmmError> {
+        let end = Instant::now() + LEAVING;
+        loop {
+            let status = self.ask(Qemu::status)?;
+            let may_leave = status.status == RunState::FINISH_MIGRATE && Instant::now() < end;
+            if !may_leave || !self.progress()?.stage.is_over() {
+                return Ok(status);
+            }
+            self.wait(Instant::now() + LEAVING / 100);
+        }
     }
 }
 

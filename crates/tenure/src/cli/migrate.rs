@@ -141,7 +141,8 @@ For scripts and orchestrators that move the guest themselves, and let it run the
   at the destination:  tenure handover take VM --from SOURCE
   exit status 0:       let the guest run at the destination (QMP cont; virsh resume), and only there
   at the source:       tenure handover release VM
-Any other exit status of take: the guest is the source's, and no longer frozen; 7: let it run nowhere.
+4 and 5 of take: the guest is the source's, and no longer frozen; 6: it is the destination's, and fenced;
+1: the verdict of --json says whose it is; 7: let it run nowhere.
 A freeze that nobody takes is ended by tenure handover abort VM. To come back, freeze and take the other
 way round.";
 

@@ -155,6 +155,66 @@ fn a_guest_that_ran_there_by_hand_and_was_stopped_before_the_source_looked_is_no
     assert!(seen > 0);
 }
 
+/// Only the destination's own look, every few seconds, has seen it run; afterwards another connection to QEMU hears nothing of it.
+#[test]
+fn a_guest_that_the_destination_saw_run_is_not_resumed_from_old_memory_whatever_became_of_it() {
+    let mut seen = 0;
+    for (became, given_up) in
+        [(Guest::Paused, false), (Guest::Paused, true), (Guest::Absent, false), (Guest::Absent, true)]
+    {
+        for (at, world, wire, log) in source_agent_dies_before_go() {
+            lock(&world.qemus).resume_by_hand();
+            // Each look has a connection of its own.
+            lock(&world.qemus).destination_connects();
+            wire.ask_source();
+            lock(&world.qemus).guests[1] = became;
+            lock(&world.qemus).destination_connects();
+            if given_up {
+                let site: Arc<dyn Site> =
+                    Arc::new(Host { world: Arc::clone(&world), side: Side::Destination });
+                let there: Arc<dyn Log> = world.log(Side::Destination).expect("it was begun");
+                let _ = crate::incoming::give_up(&site, &there, None);
+            }
+            let report = look(&world, &wire, &log);
+            let case = format!("step {at}, {became:?}, given up {given_up}: {report:#?}");
+            assert_eq!(world.guest(Side::Source), Guest::Paused, "{case}");
+            if became == Guest::Paused {
+                is_at(&world, Side::Destination, &case);
+            } else {
+                assert!(report.reason.contains("older than its disks"), "{case}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 3, "{seen}");
+}
+
+/// The only new memory is there: it is not thrown away for it.
+#[test]
+fn a_guest_that_ran_there_stays_there_when_its_first_cont_is_refused() {
+    let mut seen = 0;
+    for (at, world, wire, log) in source_agent_dies_before_go() {
+        lock(&world.qemus).resume_by_hand();
+        look(&world, &wire, &log);
+        {
+            let mut qemus = lock(&world.qemus);
+            (qemus.guests[1], qemus.fault) = (Guest::Paused, Fault::ContRefused);
+            qemus.destination_connects();
+        }
+        look(&world, &wire, &log);
+        let marks = Log::marks(&*world.log(Side::Destination).expect("it was begun"));
+        assert!(!marks.has(Mark::Abort), "step {at}: {marks:?}");
+        // Its own look, a few seconds later.
+        lock(&world.qemus).fault = Fault::None;
+        wire.break_off();
+        wire.ask_source();
+        let report = look(&world, &wire, &log);
+        is_at(&world, Side::Destination, &format!("step {at}: {report:#?}"));
+        seen += 1;
+    }
+    assert!(seen > 0);
+}
+
 #[test]
 fn a_guest_that_runs_at_both_hosts_by_somebodys_hand_is_an_alarm_and_not_said_to_stay_paused() {
     let mut seen = 0;

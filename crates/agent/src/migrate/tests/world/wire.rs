@@ -2,9 +2,10 @@
 //! agent can stay away.
 
 use super::{Host, Killed, World, lock};
-use crate::incoming::{Incoming, Word, own_guest, resume};
+use crate::incoming::{Incoming, Word, resume};
 use crate::migrate::{CallError, Link, Log, Site, remains, talk};
 use crate::ownership::Guest;
+use crate::ownership::Mark;
 use handover::Side;
 use peer::message::{Record, Records, Refusal, Reply, Request};
 use peer::sequence::Sequence;
@@ -98,12 +99,10 @@ impl Wire {
             .world
             .log(side)
             .map(|log| Record { verdict: log.ended(), ..remains::record(&*log, &log.begun().luns) });
-        let guest =
-            match self.world.log(side).filter(|log| side == Side::Destination && log.ended().is_none()) {
-                Some(log) => own_guest(&*self.host(), &*log),
-                None => self.world.guest(side),
-            };
-        Records { record, guest: talk::word(guest).map(str::to_owned) }
+        let open = self.world.log(side).filter(|log| side == Side::Destination && log.ended().is_none());
+        let ran_there = open.is_some_and(|log| log.ran_there() && !log.marks().has(Mark::Go));
+        let guest = talk::word_there(self.world.guest(side), ran_there);
+        Records { record, guest: guest.map(str::to_owned) }
     }
 
     /// The destination's agent starts.
