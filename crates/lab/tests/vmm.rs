@@ -65,12 +65,18 @@ fn pair(kind: Kind, directory: &TempDir, faults: [&[&str]; 2]) -> (One, One, Str
     (source, destination, uri)
 }
 
-/// Held back, stopped while memory is sent, and on to the pause.
-fn stop_while_active(source: &One, uri: &str) {
-    let held = Limits { bandwidth: Some(HELD), downtime: Some(Duration::ZERO) };
-    source.vmm.limit(held).unwrap();
+/// So slow that the guest stays where it is.
+const HELD_BACK: Limits = Limits { bandwidth: Some(HELD), downtime: Some(Duration::ZERO) };
+
+fn begin_held_back(source: &One, uri: &str) {
+    source.vmm.limit(HELD_BACK).unwrap();
     source.vmm.send(uri).unwrap();
     source.reach(Stage::Active);
+}
+
+/// Held back, stopped while memory is sent, and on to the pause.
+fn stop_while_active(source: &One, uri: &str) {
+    begin_held_back(source, uri);
     assert_eq!(source.vmm.stop().unwrap(), Stopped::ForGood);
     to_the_switchover(source);
 }
@@ -119,9 +125,7 @@ fn a_guest_whose_memory_is_all_zeros_is_held_until_a_busy_host_has_looked_at_it(
     for kind in kinds() {
         let directory = TempDir::new().unwrap();
         let (source, _destination, uri) = pair(kind, &directory, [&[], &[]]);
-        source.vmm.limit(Limits { bandwidth: Some(HELD), downtime: Some(Duration::ZERO) }).unwrap();
-        source.vmm.send(&uri).unwrap();
-        source.reach(Stage::Active);
+        begin_held_back(&source, &uri);
         let end = Instant::now() + Duration::from_secs(1);
         while Instant::now() < end {
             assert_eq!(source.vmm.progress().unwrap().stage, Stage::Active, "{kind:?}");
@@ -136,8 +140,7 @@ fn a_guest_goes_into_a_descriptor_that_leads_to_the_destination() {
         let directory = TempDir::new().unwrap();
         let (source, destination, uri) = pair(kind, &directory, [&[], &[]]);
         let stream = TcpStream::connect(uri.strip_prefix("tcp:").unwrap()).unwrap();
-        let held = Limits { bandwidth: Some(HELD), downtime: Some(Duration::ZERO) };
-        source.vmm.limit(held).unwrap();
+        source.vmm.limit(HELD_BACK).unwrap();
         source.vmm.send_into(&stream).unwrap();
         drop(stream);
         source.reach(Stage::Active);
@@ -176,9 +179,7 @@ fn a_guest_that_somebody_resumed_after_our_stop_is_known_though_the_migration_ha
     for kind in kinds() {
         let directory = TempDir::new().unwrap();
         let (source, _destination, uri) = pair(kind, &directory, [&[], &[]]);
-        source.vmm.limit(Limits { bandwidth: Some(HELD), downtime: Some(Duration::ZERO) }).unwrap();
-        source.vmm.send(&uri).unwrap();
-        source.reach(Stage::Active);
+        begin_held_back(&source, &uri);
         assert_eq!(source.vmm.stop().unwrap(), Stopped::ForGood);
         assert_eq!((source.vmm.guest(), source.vmm.ran()), (Guest::Paused, false), "{kind:?}");
         source.vmm.qemu().cont().unwrap();
