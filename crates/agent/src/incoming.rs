@@ -327,6 +327,9 @@ impl Incoming {
 
     /// The guest is this host's: record, then `cont`. `first`: no `cont` can have been sent before.
     fn run(&mut self, first: bool) -> Result<&'static str, String> {
+        if self.marks().has(Mark::Abort) {
+            return Err("this host has promised not to run the guest".into());
+        }
         let site = Arc::clone(&self.site);
         let machine = site.machine();
         if let Err(trouble) = self.settle(End::Arrived) {
@@ -338,9 +341,6 @@ impl Incoming {
         }
         if machine.guest() == Guest::Running {
             return Ok("running");
-        }
-        if self.marks().has(Mark::Abort) {
-            return Err("this host has promised not to run the guest".into());
         }
         match machine.cont() {
             Ok(()) => {}
