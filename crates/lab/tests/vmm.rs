@@ -175,6 +175,20 @@ fn a_guest_stopped_while_active_stays_so_when_the_destination_dies() {
 }
 
 #[test]
+fn a_guest_is_let_run_after_a_failure_though_qemu_says_failed_before_it_has_left_the_migration() {
+    let directory = TempDir::new().unwrap();
+    let faults: [&[&str]; 2] = [&["--fault", "failed=linger"], &[]];
+    let (source, mut destination, uri) = pair(Kind::Scripted("7.2"), &directory, faults);
+    stop_while_active(&source, &uri);
+    destination.process.kill();
+    source.vmm.switch_over().unwrap();
+    source.reach(Stage::Failed);
+    assert_eq!(source.vmm.qemu().status().unwrap().status, RunState::FINISH_MIGRATE);
+    source.vmm.cont().unwrap();
+    assert_eq!(source.vmm.guest(), Guest::Running);
+}
+
+#[test]
 fn a_guest_that_somebody_resumed_after_our_stop_is_known_though_the_migration_halts_it_again() {
     for kind in kinds() {
         let directory = TempDir::new().unwrap();

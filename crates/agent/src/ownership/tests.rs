@@ -420,6 +420,23 @@ fn after_go_the_source_asks_rather_than_takes_back_even_when_told_to_resume_on_d
 }
 
 #[test]
+fn after_go_the_operators_word_takes_back_what_stands_here_or_is_gone_and_nothing_else() {
+    let marks = [Mark::Taken, Mark::Go].into_iter().collect::<Marks>().touched();
+    let decides = |guest| {
+        let standing = Standing::alone(Side::Source, View { marks, guest });
+        Standing { vouched: true, ..standing }.decide(OnDoubt::Pause)
+    };
+    assert_eq!(decides(Guest::Paused), Decision::TakeAlone);
+    assert_eq!(
+        decides(Guest::Absent),
+        Decision::TakeAlone,
+        "its host burnt, and its QEMU here was ended as told"
+    );
+    assert_eq!(decides(Guest::Unknown), Decision::Ask(Question::MayRunThere));
+    assert_eq!(decides(Guest::Running), Decision::Ask(Question::RunsAgainstTheRules));
+}
+
+#[test]
 fn before_go_a_silent_destination_pauses_the_guest_or_is_done_without_as_the_operator_said() {
     let marks = Marks::new().with(Mark::Taken).touched();
     let standing = Standing::alone(Side::Source, View { marks, guest: Guest::Paused });

@@ -72,9 +72,11 @@ impl Monitor {
     fn query(&self, command: &str, arguments: &Object) -> Option<Answer> {
         let machine = &*self.machine;
         let options = &machine.options;
-        let state = machine.lock();
+        let mut state = machine.lock();
         Some(match command {
             "query-status" => {
+                state.looks += 1;
+                machine.notify();
                 Ok(json!({ "running": state.is_running(), "status": self.machine.said_of_run(&state.run) }))
             }
             "query-uuid" => Ok(json!({ "UUID": options.uuid })),

@@ -3,7 +3,7 @@
 //! Points of a migration at the source: `setup`, `active`, `pre-switchover`, `continued` (after `migrate-continue`), `device`
 //! (before the devices are sent), `sent` (after), `completed`; at the destination: `accepted`, `load` (before the devices
 //! are loaded), `loaded` (before the source is told), `arrived` (after). On both: `command:NAME` before a command is carried out and
-//! `answer:NAME` after it, before its answer. `say` is for the name of a migration's state or of a run state.
+//! `answer:NAME` after it, before its answer. `failed=linger` is what QEMU does for a moment. `say` is for the name of a migration's state or of a run state.
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Signal, getpid, kill_process};
@@ -44,6 +44,8 @@ pub enum Kind {
     Bloat,
     /// A command: before the answer comes one to a command that nobody gave.
     Stray,
+    /// `failed`: the guest is still in finish-migrate when a few have looked.
+    Linger,
     /// A state that nobody knows, in place of the one that it is.
     Say(String),
 }
@@ -64,6 +66,7 @@ impl FromStr for Fault {
             ("chatter", _) => Kind::Chatter,
             ("bloat", _) => Kind::Bloat,
             ("stray", _) => Kind::Stray,
+            ("linger", _) => Kind::Linger,
             _ => bail!("unknown fault {kind:?}"),
         };
         Ok(Self { point: point.to_owned(), kind })

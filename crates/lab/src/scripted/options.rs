@@ -42,7 +42,7 @@ pub struct Options {
     /// Ids of pr-manager-helper objects
     #[arg(long = "pr-manager")]
     pub managers: Vec<String>,
-    /// What goes wrong, and where: POINT=die|exit|hang|fail|lie|flood|chatter|bloat|stray|say:STATE
+    /// What goes wrong, and where: POINT=die|exit|hang|fail|lie|flood|chatter|bloat|stray|linger|say:STATE
     #[arg(long = "fault")]
     pub faults: Vec<Fault>,
 }

@@ -163,7 +163,8 @@ impl Source {
             return Ok(());
         }
         self.machine.migration_is(&mut state, MigrationStatus::FAILED);
-        self.resume(&mut state)
+        drop(state);
+        self.resume(&mut self.machine.linger("failed"))
     }
 
     fn resume(&self, state: &mut State) -> Result<()> {

@@ -13,10 +13,15 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
+/// How many see it before it goes on, where it lingers.
+const LOOKS: u64 = 3;
+
 /// Everything that changes.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) run: RunState,
+    /// How often somebody asked for it.
+    pub(super) looks: u64,
     /// Destination: run when everything has come.
     pub(super) autostart: bool,
     pub(super) migration: Migration,
@@ -82,6 +87,7 @@ impl Machine {
         let diary = options.diary.as_ref().map(|path| Diary::open(path, &options.name)).transpose()?;
         let state = State {
             run: if options.incoming { RunState::INMIGRATE } else { RunState::PRELAUNCH },
+            looks: 0,
             autostart: !options.paused,
             migration: Migration::default(),
             capabilities: BTreeSet::new(),
@@ -113,6 +119,13 @@ impl Machine {
     pub(super) fn wait_while(&self, waiting: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
         let waited = self.changed.wait_while(self.lock(), |state| waiting(state));
         waited.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stays as it is until somebody has looked a few times, if it was told to.
+    pub(super) fn linger(&self, point: &str) -> MutexGuard<'_, State> {
+        let looked = self.lock().looks;
+        let lingers = self.fault(point) == Some(&Kind::Linger);
+        self.wait_while(|state| lingers && state.looks < looked + LOOKS)
     }
 
     pub(super) fn notify(&self) {
@@ -194,7 +207,7 @@ impl Machine {
             Kind::Hang => faults::hang(),
             Kind::Flood => self.emit("FLOOD", &json!({ "data": "x".repeat(faults::MEGABYTES) })),
             Kind::Chatter => (0..faults::MANY).for_each(|_| self.emit("RESUME", &json!({}))),
-            Kind::Fail | Kind::Lie | Kind::Bloat | Kind::Stray | Kind::Say(_) => {}
+            Kind::Fail | Kind::Lie | Kind::Bloat | Kind::Stray | Kind::Linger | Kind::Say(_) => {}
         }
         Some(kind)
     }

@@ -85,6 +85,7 @@ fn a_destination_that_lost_its_journal_leaves_the_operator_a_way() {
         };
         assert_eq!(world.guest(Side::Source), Guest::Running, "message {at}, {vouched}: {ended:#?}");
         assert!(world.has_all(Side::Source) && world.held(Side::Source), "message {at}: {ended:#?}");
+        assert!(log.ended().is_some(), "message {at}, {vouched}: it is asked about for ever: {ended:#?}");
         seen += 1;
     }
     assert!(seen > 3, "{seen}");
