@@ -3,7 +3,8 @@
 //! Points of a migration at the source: `setup`, `active`, `pre-switchover`, `continued` (after `migrate-continue`), `device`
 //! (before the devices are sent), `sent` (after), `completed`; at the destination: `accepted`, `load` (before the devices
 //! are loaded), `loaded` (before the source is told), `arrived` (after). On both: `command:NAME` before a command is carried out and
-//! `answer:NAME` after it, before its answer. `failed=linger` is what QEMU does for a moment. `say` is for the name of a migration's state or of a run state.
+//! `answer:NAME` after it, before its answer. `say` is for the name of a migration's state or of a run state. `failed=linger` is what
+//! QEMU 7.2 does for a moment: it says that the migration failed while the guest is still in finish-migrate.
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Signal, getpid, kill_process};

@@ -163,8 +163,7 @@ impl Source {
             return Ok(());
         }
         self.machine.migration_is(&mut state, MigrationStatus::FAILED);
-        drop(state);
-        self.resume(&mut self.machine.linger("failed"))
+        self.resume(&mut self.machine.linger("failed", state))
     }
 
     fn resume(&self, state: &mut State) -> Result<()> {

@@ -121,11 +121,12 @@ impl Machine {
         waited.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stays as it is until somebody has looked a few times, if it was told to.
-    pub(super) fn linger(&self, point: &str) -> MutexGuard<'_, State> {
-        let looked = self.lock().looks;
+    /// Stays as it is until a few have looked, if it was told to; otherwise nobody sees it so: the lock is kept.
+    pub(super) fn linger<'a>(&self, point: &str, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let enough = state.looks + LOOKS;
         let lingers = self.fault(point) == Some(&Kind::Linger);
-        self.wait_while(|state| lingers && state.looks < looked + LOOKS)
+        let waited = self.changed.wait_while(state, |state| lingers && state.looks < enough);
+        waited.unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn notify(&self) {
