@@ -62,7 +62,7 @@ impl Journals {
         sync_directory(&self.directory).map_err(Error::io("sync", &self.directory))?;
         let steps = Steps::observed(self.observer.clone(), vm);
         let (host, vm) = (self.host.clone(), vm.to_owned());
-        let mut book = Book { path, file, log: Log::default(), host, vm, steps, _lock: lock };
+        let mut book = Book { path, file, log: Log::default(), host, vm, steps, lock };
         book.settle()?;
         Ok(book)
     }
@@ -113,7 +113,14 @@ pub struct Book {
     host: String,
     vm: String,
     steps: Steps,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Book {
+    /// Closing the file would not do: a process that another thread has just forked holds a copy of it until it calls exec.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Book {

@@ -63,6 +63,13 @@ impl FileStore {
     }
 }
 
+impl Drop for FileStore {
+    /// Closing the file would not do: a process that another thread has just forked holds a copy of it until it calls exec.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
+}
+
 /// Past the last data there is none: the system says ENXIO.
 fn or_end(found: Result<u64, Errno>, size: u64) -> io::Result<u64> {
     match found {
@@ -141,5 +148,20 @@ impl Store for FileStore {
 
     fn has_volatile_cache(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_file_in_a_process_just_forked_keeps_nobody_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lun");
+        let store = FileStore::open(&path, Some(8192)).unwrap();
+        let _copy = store.file.try_clone().unwrap();
+        drop(store);
+        assert_eq!(FileStore::open(&path, None).unwrap().size(), 8192);
     }
 }

@@ -134,6 +134,13 @@ fn append(storage: &mut impl Storage, length: u64, line: &[u8]) -> std::io::Resu
     written.map(|()| length.saturating_add(line.len() as u64))
 }
 
+impl Drop for JournalFile {
+    /// Closing the file would not do: a process that another thread has just forked holds a copy of it until it calls exec.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
+}
+
 impl Journal for JournalFile {
     fn append(&mut self, entry: &Entry) -> Result<(), agent::drive::Error> {
         self.write(&Line::entry(entry)).map_err(|error| agent::drive::Error::Journal(error.into()))

@@ -56,6 +56,16 @@ fn a_finished_handover_leaves_nothing_open() {
 }
 
 #[test]
+fn a_copy_of_the_file_in_a_process_just_forked_keeps_nobody_out() {
+    let directory = TempDir::new().unwrap();
+    let journal = begun(&directory);
+    let _copy = journal.file.try_clone().unwrap();
+    assert!(JournalFile::open(directory.path()).is_err(), "it is not locked");
+    drop(journal);
+    assert!(JournalFile::open(directory.path()).unwrap().unfinished().is_some());
+}
+
+#[test]
 fn a_line_cut_by_a_crash_is_dropped_and_the_one_before_it_counts() {
     let directory = TempDir::new().unwrap();
     let mut journal = begun(&directory);
