@@ -80,9 +80,13 @@ pub(super) fn die() -> ! {
     std::process::abort()
 }
 
-/// Stops the process: the kernel still takes connections and bytes for it.
-pub(super) fn hang() {
+/// Stops the process: the kernel still takes connections and bytes for it. The signal may be another thread's to take, and until
+/// that has run this one would go on.
+pub(super) fn hang() -> ! {
     let _ = kill_process(getpid(), Signal::STOP);
+    loop {
+        std::thread::park();
+    }
 }
 
 #[cfg(test)]
