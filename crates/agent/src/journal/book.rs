@@ -62,7 +62,7 @@ impl Journals {
         sync_directory(&self.directory).map_err(Error::io("sync", &self.directory))?;
         let steps = Steps::observed(self.observer.clone(), vm);
         let (host, vm) = (self.host.clone(), vm.to_owned());
-        let mut book = Book { path, file, log: Log::default(), host, vm, steps, lock };
+        let mut book = Book { path, file, log: Log::default(), host, vm, steps, _lock: lock };
         book.settle()?;
         Ok(book)
     }
@@ -113,14 +113,7 @@ pub struct Book {
     host: String,
     vm: String,
     steps: Steps,
-    lock: File,
-}
-
-impl Drop for Book {
-    /// Closing the file would not do: a process that another thread has just forked holds a copy of it until it calls exec.
-    fn drop(&mut self) {
-        let _ = self.lock.unlock();
-    }
+    _lock: Lock,
 }
 
 impl Book {
@@ -393,10 +386,21 @@ fn open_file(path: &Path, create: bool) -> io::Result<File> {
     options.read(true).write(true).create(create).truncate(false).mode(0o600).custom_flags(flags).open(path)
 }
 
-fn lock(path: &Path) -> Result<File, Error> {
+/// A locked file.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing the file would not do: a process that another thread has just forked holds a copy of it until it calls exec.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock(path: &Path) -> Result<Lock, Error> {
     let file = open_file(path, true).map_err(Error::io("open", path))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(Error::Locked(path.to_owned())),
         Err(TryLockError::Error(error)) => Err(Error::io("lock", path)(error)),
     }

@@ -42,13 +42,15 @@ impl FileStore {
             Err(TryLockError::WouldBlock) => return Err(FileStoreError::InUse),
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
-        let present = seek(&file, SeekFrom::End(0)).map_err(io::Error::from)?;
+        let mut store = Self { file, size: 0 };
+        let present = seek(&store.file, SeekFrom::End(0)).map_err(io::Error::from)?;
         match size {
             Some(size) if size < present => return Err(FileStoreError::Larger(present)),
-            Some(size) if size > present => file.set_len(size)?,
+            Some(size) if size > present => store.file.set_len(size)?,
             _ => {}
         }
-        Ok(Self { file, size: size.unwrap_or(present) })
+        store.size = size.unwrap_or(present);
+        Ok(store)
     }
 
     /// Overwrites with zeros, for file systems and devices that cannot punch holes.

@@ -50,13 +50,13 @@ impl JournalFile {
         create_directory(directory).with_context(|| directory.display().to_string())?;
         let path = directory.join("handover.jsonl");
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = file.with_context(|| path.display().to_string())?;
+        let file = file.with_context(|| path.display().to_string())?;
         lock(&file, &path)?;
+        let mut journal = Self { path, file, length: 0, unfinished: None };
         // The name itself must survive a power loss as well.
         sync_directory(directory).with_context(|| directory.display().to_string())?;
-        let text = read(&mut file, &path)?;
-        let (kept, unfinished) = parse(&text).map_err(|unread| unread.of(&path))?;
-        let mut journal = Self { path, file, length: kept, unfinished };
+        let text = read(&mut journal.file, &journal.path)?;
+        (journal.length, journal.unfinished) = parse(&text).map_err(|unread| unread.of(&journal.path))?;
         journal.cut()?;
         Ok(journal)
     }

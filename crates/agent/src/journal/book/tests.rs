@@ -116,7 +116,7 @@ fn one_program_at_a_time_acts_for_a_guest() {
     assert!(matches!(desk.journals.open("vm"), Err(Error::Locked(_))));
     assert!(desk.journals.open("other").is_ok());
     // A process that another thread has just forked has one until it calls exec.
-    let _copy = book.lock.try_clone().unwrap();
+    let _copy = book._lock.0.try_clone().unwrap();
     drop(book);
     assert!(desk.journals.open("vm").is_ok());
 }
