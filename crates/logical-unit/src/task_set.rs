@@ -14,6 +14,8 @@ pub enum Aborted {
     Silently,
     /// TASK ABORTED status is sent (TAS = 1 and another I_T nexus aborted it).
     TaskAbortedStatus,
+    /// A reset ended it: no status is sent, and a transport that can say why does.
+    Reset,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,13 +119,13 @@ impl Task {
     }
 
     /// Starts execution, unless the command was aborted.
-    pub(crate) fn enter(&self) -> Result<Executing<'_>, Aborted> {
+    pub(crate) fn enter(&self) -> Result<Executing, Aborted> {
         let mut state = lock(&self.entry.state);
         if let State::Aborted(how) = *state {
             return Err(how);
         }
         *state = State::Executing;
-        Ok(Executing(&self.entry))
+        Ok(Executing(Arc::clone(&self.entry)))
     }
 }
 
@@ -133,21 +135,27 @@ impl Drop for Task {
     }
 }
 
-/// The time in which a command may touch the medium.
+/// The time in which a command may touch the medium; it may end on another thread than it began on.
 #[derive(Debug)]
-pub(crate) struct Executing<'a>(&'a Entry);
+pub(crate) struct Executing(Arc<Entry>);
 
-impl Executing<'_> {
+impl Executing {
     /// Set when the command should give up.
     pub(crate) fn interrupted(&self) -> &AtomicBool {
         &self.0.interrupted
     }
 }
 
-impl Drop for Executing<'_> {
+impl Drop for Executing {
     fn drop(&mut self) {
-        *lock(&self.0.state) = State::Done;
-        self.0.left.notify_all();
+        let mut state = lock(&self.0.state);
+        *state = State::Done;
+        // Whoever waits has said so under the same lock. Waking nobody would be a system call for every command.
+        let awaited = self.0.interrupted.load(Ordering::Relaxed);
+        drop(state);
+        if awaited {
+            self.0.left.notify_all();
+        }
     }
 }
 

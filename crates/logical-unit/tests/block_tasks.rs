@@ -125,7 +125,7 @@ fn a_reset_ends_commands_and_spc_2_reservations_and_mode_changes_but_no_registra
         assert_eq!(b.raw(&TEST_UNIT_READY, &[]).status, Status::RESERVATION_CONFLICT);
         let task = a.begin(1);
         reset(&unit);
-        assert_eq!(task.is_aborted(), Some(Aborted::Silently));
+        assert_eq!(task.is_aborted(), Some(Aborted::Reset));
         assert_eq!((attentions(&a), attentions(&b)), (vec![code], vec![code]));
         b.write(0, &[1; BLOCK]);
         good(a.send(&request::register(Key(0), Key(1), false)));

@@ -206,7 +206,7 @@ impl Session<'_> {
             Some(Aborted::TaskAbortedStatus) => {
                 self.complete(tag, transfer, &Completion::status(Status::TASK_ABORTED), r2ts, out);
             }
-            Some(Aborted::Silently) => {}
+            Some(Aborted::Silently | Aborted::Reset) => {}
         }
         // What was taken for the answer is more than it needs, mostly.
         self.account(out.len());
