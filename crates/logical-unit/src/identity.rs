@@ -1,8 +1,9 @@
 //! Who a logical unit says it is: serial number and names (SPC-4 7.8). The names of a file LUN follow from
-//! the file, so that they survive a restart and every initiator sees one logical unit; a memory LUN is
-//! new each time.
+//! the file, those of a block device from what it says of itself, so that they survive a restart and every initiator
+//! sees one logical unit; a memory LUN is new each time.
 
 use crate::ItNexus;
+use rustix::fs::{major, minor};
 use scsi::inquiry::padded;
 use scsi::transport_id::protocol;
 use scsi::vpd::{Association, CodeSet, Designator, DesignatorType, DeviceIdentification};
@@ -27,6 +28,15 @@ impl Identity {
         let inode = path.metadata()?.ino();
         let bytes = path.as_os_str().as_encoded_bytes().iter().copied().chain(inode.to_be_bytes());
         Ok(Self { number: fnv_1a(bytes) })
+    }
+
+    /// Names that follow from what a block device says of itself, on whatever host; where it says nothing, from its path.
+    pub(crate) fn of_block_device(path: &Path) -> io::Result<Self> {
+        let device = path.metadata()?.rdev();
+        let folder = format!("/sys/dev/block/{}:{}", major(device), minor(device));
+        let told = described(Path::new(&folder));
+        let bytes = told.unwrap_or_else(|| path.as_os_str().as_encoded_bytes().to_vec());
+        Ok(Self { number: fnv_1a(bytes.into_iter()) })
     }
 
     /// Names that nobody had before.
@@ -65,6 +75,26 @@ impl Identity {
         designators.extend(port_designators(target, nexus.target_port));
         DeviceIdentification { designators }
     }
+}
+
+/// What sysfs knows of a block device that names it and no other, the best first; for a partition its disk's and its number.
+fn described(folder: &Path) -> Option<Vec<u8>> {
+    const NAMES: [&str; 8] = [
+        "dm/uuid",
+        "md/uuid",
+        "wwid",
+        "device/wwid",
+        "device/vpd_pg83",
+        "device/serial",
+        "serial",
+        "loop/backing_file",
+    ];
+    let read =
+        |path: &str| std::fs::read(folder.join(path)).ok().filter(|bytes| !bytes.trim_ascii().is_empty());
+    let number = read("partition");
+    let disk = if number.is_some() { "../" } else { "" };
+    let found = NAMES.iter().find_map(|name| Some((*name, read(&format!("{disk}{name}"))?)));
+    found.map(|(name, told)| [name.as_bytes(), &told, number.as_deref().unwrap_or_default()].concat())
 }
 
 /// RELATIVE TARGET PORT IDENTIFIER, and for a named iSCSI target the names of port and device (RFC 7143 4.2.7).
@@ -126,6 +156,23 @@ mod tests {
         assert_eq!(Identity::of_file(&folder.path().join("link")).unwrap(), identity);
         assert_ne!(Identity::of_file(&b).unwrap(), identity);
         assert_ne!(Identity::random(), Identity::random());
+    }
+
+    #[test]
+    fn a_block_device_is_named_by_the_best_that_it_says_and_a_partition_by_its_disk_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = folder.path().join("sda");
+        let part = disk.join("sda1");
+        std::fs::create_dir_all(part.join("device")).unwrap();
+        std::fs::create_dir_all(disk.join("device")).unwrap();
+        assert_eq!(described(&disk), None);
+        std::fs::write(disk.join("serial"), "\n").unwrap();
+        std::fs::write(disk.join("device/vpd_pg83"), b"\0\x83").unwrap();
+        assert_eq!(described(&disk).unwrap(), b"device/vpd_pg83\0\x83");
+        std::fs::write(disk.join("device/wwid"), "naa.5\n").unwrap();
+        std::fs::write(part.join("partition"), "1\n").unwrap();
+        assert_eq!(described(&disk).unwrap(), b"device/wwidnaa.5\n");
+        assert_eq!(described(&part).unwrap(), b"device/wwidnaa.5\n1\n");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! A SCSI device server: the complete persistent reservation state machine (SPC-4 5.13) and a block
-//! logical unit (SBC-4) over a store. Used by the iSCSI target, the explorer and, later, vhost-user-scsi.
+//! logical unit (SBC-4) over a store. Used by the iSCSI target, the explorer and vhost-user-scsi.
 //!
 //! [`LunSpec`] says what to serve, [`LogicalUnit::open`] serves it, [`Device`] gathers logical units
 //! behind LUNs. The transport attaches its I_T nexuses, begins a [`Task`] for each command that arrives
-//! and executes it when its data is there.
+//! and executes it when its data is there; or it has the task admitted and moves the data itself ([`Transfer`]).
 #![forbid(unsafe_code)]
 
 pub mod access;
@@ -22,8 +22,10 @@ pub mod profile;
 pub mod reservations;
 mod store;
 mod task_set;
+mod transfer;
 mod unit;
 
+pub use block::{Move, Room};
 pub use device::Device;
 pub use directory::Directory;
 pub use it_nexus::{ItNexus, NexusId};
@@ -31,5 +33,7 @@ pub use lun_spec::{LunSpec, LunSpecError, Medium};
 pub use open::OpenError;
 pub use pr_unit::{Effect, Outcome, PrUnit};
 pub use profile::Profile;
+pub use store::Caching;
 pub use task_set::{Aborted, Task};
+pub use transfer::{Admission, Transfer};
 pub use unit::{LogicalUnit, NexusHandle};

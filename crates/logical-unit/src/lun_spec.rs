@@ -1,5 +1,5 @@
-//! The text form of a logical unit: `file=PATH[,size=SIZE]` or `memory=SIZE`, plus
-//! `[,profile=NAME][,delay=DURATION]`. Used by the command line; every error names the part at fault.
+//! The text form of a logical unit: `file=PATH[,size=SIZE][,direct=on|off]`, `block=PATH[,reservations=DIR][,direct=on|off]`
+//! or `memory=SIZE`, plus `[,profile=NAME][,delay=DURATION]`. Used by the command line; every error names the part at fault.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -18,6 +18,14 @@ pub enum Medium {
         /// Size in bytes; the file is created or grown to it. `None`: the file exists and keeps its size.
         size: Option<u64>,
     },
+    /// A block device, as large as it is.
+    Block {
+        /// Its path.
+        path: PathBuf,
+        /// The directory of the file that remembers its reservations: there is none beside a device. `None`: the caller
+        /// must name one before the logical unit is opened.
+        reservations: Option<PathBuf>,
+    },
     /// Memory, allocated as it is written; gone with the process.
     Memory {
         /// Size in bytes.
@@ -34,16 +42,18 @@ pub struct LunSpec {
     pub profile: String,
     /// Latency added to every command.
     pub delay: Duration,
+    /// Whether direct I/O is used where the medium can have it. `None`: nothing was said, and it is not.
+    pub direct: Option<bool>,
 }
 
 /// What is wrong with a LUN specification.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LunSpecError {
-    /// Neither `file=` nor `memory=`, or both.
-    #[error("a LUN is exactly one of file=PATH and memory=SIZE")]
+    /// None of `file=`, `block=` and `memory=`, or several.
+    #[error("a LUN is exactly one of file=PATH, block=PATH and memory=SIZE")]
     Medium,
     /// A part that is not `name=value` with a known name.
-    #[error("`{0}` is not one of file=, memory=, size=, profile=, delay=")]
+    #[error("`{0}` is not one of file=, block=, memory=, size=, reservations=, direct=, profile=, delay=")]
     Part(String),
     /// The same part twice.
     #[error("`{0}=` is given twice")]
@@ -58,15 +68,22 @@ pub enum LunSpecError {
     #[error("`{0}` is not a duration: a number with us, ms or s")]
     Duration(String),
     /// An empty path.
-    #[error("file= names no file")]
+    #[error("file=, block= and reservations= each name a path")]
     EmptyPath,
+    /// `reservations=` without `block=`.
+    #[error("reservations= goes with block=; those of a file are kept beside it")]
+    ReservationsWithoutBlock,
+    /// `direct=` for memory, or neither on nor off.
+    #[error("direct=on and direct=off go with file= and block=")]
+    Direct,
 }
 
 impl LunSpec {
     /// A logical unit of `size` bytes in memory that follows the standard.
     #[must_use]
     pub fn memory(size: u64) -> Self {
-        Self { medium: Medium::Memory { size }, profile: "spc".to_owned(), delay: Duration::ZERO }
+        let medium = Medium::Memory { size };
+        Self { medium, profile: "spc".to_owned(), delay: Duration::ZERO, direct: None }
     }
 }
 
@@ -74,8 +91,11 @@ impl LunSpec {
 #[derive(Default)]
 struct Parts<'a> {
     file: Option<&'a str>,
+    block: Option<&'a str>,
     memory: Option<&'a str>,
     size: Option<&'a str>,
+    reservations: Option<&'a str>,
+    direct: Option<&'a str>,
     profile: Option<&'a str>,
     delay: Option<&'a str>,
 }
@@ -96,8 +116,11 @@ impl<'a> Parts<'a> {
     fn slot(&mut self, name: &str) -> Option<&mut Option<&'a str>> {
         Some(match name {
             "file" => &mut self.file,
+            "block" => &mut self.block,
             "memory" => &mut self.memory,
             "size" => &mut self.size,
+            "reservations" => &mut self.reservations,
+            "direct" => &mut self.direct,
             "profile" => &mut self.profile,
             "delay" => &mut self.delay,
             _ => return None,
@@ -105,13 +128,34 @@ impl<'a> Parts<'a> {
     }
 
     fn medium(&self) -> Result<Medium, LunSpecError> {
-        let size = self.size.map(parse_size).transpose()?;
-        match (self.file, self.memory, size) {
-            (Some(""), None, _) => Err(LunSpecError::EmptyPath),
-            (Some(path), None, size) => Ok(Medium::File { path: path.into(), size }),
-            (None, Some(_), Some(_)) => Err(LunSpecError::SizeWithoutFile),
-            (None, Some(memory), None) => Ok(Medium::Memory { size: parse_size(memory)? }),
-            _ => Err(LunSpecError::Medium),
+        if [self.file, self.block, self.reservations].contains(&Some("")) {
+            return Err(LunSpecError::EmptyPath);
+        }
+        let medium = match (self.file, self.block, self.memory) {
+            (Some(path), None, None) => {
+                Medium::File { path: path.into(), size: self.size.map(parse_size).transpose()? }
+            }
+            (None, Some(path), None) => {
+                Medium::Block { path: path.into(), reservations: self.reservations.map(Into::into) }
+            }
+            (None, None, Some(memory)) => Medium::Memory { size: parse_size(memory)? },
+            _ => return Err(LunSpecError::Medium),
+        };
+        if self.size.is_some() && self.file.is_none() {
+            return Err(LunSpecError::SizeWithoutFile);
+        }
+        if self.reservations.is_some() && self.block.is_none() {
+            return Err(LunSpecError::ReservationsWithoutBlock);
+        }
+        Ok(medium)
+    }
+
+    fn direct(&self) -> Result<Option<bool>, LunSpecError> {
+        match (self.direct, self.memory) {
+            (None, _) => Ok(None),
+            (Some("on"), None) => Ok(Some(true)),
+            (Some("off"), None) => Ok(Some(false)),
+            _ => Err(LunSpecError::Direct),
         }
     }
 }
@@ -125,6 +169,7 @@ impl FromStr for LunSpec {
             medium: parts.medium()?,
             profile: parts.profile.unwrap_or("spc").to_owned(),
             delay: parts.delay.map_or(Ok(Duration::ZERO), parse_duration)?,
+            direct: parts.direct()?,
         })
     }
 }
@@ -164,7 +209,11 @@ mod tests {
     fn every_part_is_read() {
         let spec: LunSpec = "file=/var/lun0,size=1G,profile=lio,delay=250us".parse().unwrap();
         let medium = Medium::File { path: "/var/lun0".into(), size: Some(1 << 30) };
-        assert_eq!(spec, LunSpec { medium, profile: "lio".into(), delay: Duration::from_micros(250) });
+        let delay = Duration::from_micros(250);
+        assert_eq!(spec, LunSpec { medium, profile: "lio".into(), delay, direct: None });
+        let spec: LunSpec = "direct=off,block=/dev/vdb,reservations=/var/lib/pr".parse().unwrap();
+        let medium = Medium::Block { path: "/dev/vdb".into(), reservations: Some("/var/lib/pr".into()) };
+        assert_eq!((spec.medium, spec.direct), (medium, Some(false)));
         assert_eq!("memory=64M".parse(), Ok(LunSpec::memory(64 << 20)));
     }
 
@@ -174,7 +223,13 @@ mod tests {
             ("", LunSpecError::Part(String::new())),
             ("delay=1s", LunSpecError::Medium),
             ("file=a,memory=1M", LunSpecError::Medium),
+            ("file=a,block=b", LunSpecError::Medium),
             ("file=", LunSpecError::EmptyPath),
+            ("block=a,reservations=", LunSpecError::EmptyPath),
+            ("block=a,size=1M", LunSpecError::SizeWithoutFile),
+            ("file=a,reservations=b", LunSpecError::ReservationsWithoutBlock),
+            ("file=a,direct=yes", LunSpecError::Direct),
+            ("memory=1M,direct=on", LunSpecError::Direct),
             ("memory=0", LunSpecError::Size("0".into())),
             ("memory=12Q", LunSpecError::Size("12Q".into())),
             ("memory=99999999T", LunSpecError::Size("99999999T".into())),

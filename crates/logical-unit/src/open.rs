@@ -25,6 +25,16 @@ pub enum OpenError {
     #[error("{} is served already, and two servers would not see each other's reservations: end the other server, or serve \
              another file", .0.display())]
     InUse(PathBuf),
+    /// A block device that is mounted, part of something else, or opened exclusively.
+    #[error("{} is mounted, or a part of something, or another program has it alone: nothing is served that others write \
+             to behind the guest's back", .0.display())]
+    Held(PathBuf),
+    /// `block=` with something else.
+    #[error("{} is not a block device; file= serves a file", .0.display())]
+    NotABlockDevice(PathBuf),
+    /// A block device without a place to remember its reservations in.
+    #[error("nothing says where the reservations of {} are remembered: reservations=DIR", .0.display())]
+    NoReservations(PathBuf),
     /// The file is larger than the size asked for.
     #[error("{} has {present} bytes, more than size= asks for; nothing is cut off", path.display())]
     Larger {
@@ -72,7 +82,12 @@ impl Opened {
             Medium::Memory { size } => {
                 (Box::new(MemoryStore::new(*size)) as Box<dyn Store>, Identity::random(), None)
             }
-            Medium::File { path, size } => open_file(path, *size)?,
+            Medium::File { path, size } => open_file(path, *size, spec.direct.unwrap_or(false))?,
+            Medium::Block { path, reservations } => {
+                let folder =
+                    reservations.as_deref().ok_or_else(|| OpenError::NoReservations(path.clone()))?;
+                open_block(path, folder, spec.direct.unwrap_or(false))?
+            }
         };
         if store.size() < BLOCK {
             return Err(OpenError::TooSmall(store.size()));
@@ -85,7 +100,7 @@ impl Opened {
 
 type FileParts = (Box<dyn Store>, Identity, Option<PathBuf>);
 
-fn open_file(path: &Path, size: Option<u64>) -> Result<FileParts, OpenError> {
+fn open_file(path: &Path, size: Option<u64>, direct: bool) -> Result<FileParts, OpenError> {
     let named = |source| OpenError::File { path: path.to_owned(), source };
     if size.is_some_and(|size| size < BLOCK) {
         return Err(OpenError::TooSmall(size.unwrap_or(0)));
@@ -94,13 +109,30 @@ fn open_file(path: &Path, size: Option<u64>) -> Result<FileParts, OpenError> {
         // Looked at before the file may grow: a refusal leaves everything as it is. Read again under the lock.
         aptpl::load(&image)?;
     }
-    let store = FileStore::open(path, size).map_err(|error| match error {
-        FileStoreError::InUse => OpenError::InUse(path.to_owned()),
-        FileStoreError::Larger(present) => OpenError::Larger { path: path.to_owned(), present },
-        FileStoreError::Io(source) => named(source),
-    })?;
+    let store = FileStore::open(path, size, direct).map_err(|error| refused(path, error))?;
     let identity = Identity::of_file(path).map_err(named)?;
     Ok((Box::new(store), identity, Some(image_of(path).map_err(named)?)))
+}
+
+/// The image is found by the name that the device has on whatever host and under whatever path.
+fn open_block(path: &Path, folder: &Path, direct: bool) -> Result<FileParts, OpenError> {
+    let store = FileStore::open_block(path, direct).map_err(|error| refused(path, error))?;
+    let named = |source| OpenError::File { path: path.to_owned(), source };
+    let identity = Identity::of_block_device(path).map_err(named)?;
+    let elsewhere = |source| OpenError::File { path: folder.to_owned(), source };
+    let image = folder.canonicalize().map_err(elsewhere)?.join(format!("{}.pr", identity.serial()));
+    Ok((Box::new(store), identity, Some(image)))
+}
+
+fn refused(path: &Path, error: FileStoreError) -> OpenError {
+    let path = path.to_owned();
+    match error {
+        FileStoreError::InUse => OpenError::InUse(path),
+        FileStoreError::Held => OpenError::Held(path),
+        FileStoreError::NotABlockDevice => OpenError::NotABlockDevice(path),
+        FileStoreError::Larger(present) => OpenError::Larger { path, present },
+        FileStoreError::Io(source) => OpenError::File { path, source },
+    }
 }
 
 /// Beside the file itself, not beside a link to it: the lock is the file's too.

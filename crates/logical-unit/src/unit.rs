@@ -10,12 +10,14 @@
 use crate::access::Decision;
 use crate::aptpl::{self, Image};
 use crate::attention::Attention;
-use crate::block::{Disk, Sender};
+use crate::block::{Disk, Plan, Room, Sender};
 use crate::nexuses::{Nexuses, Session};
 use crate::open::{OpenError, Opened};
+use crate::store::Caching;
 use crate::task_set::{Aborted, Executing, Task};
 use crate::{Effect, ItNexus, LunSpec, NexusId, Outcome, PrUnit, Profile};
 use scsi::{AdditionalSense, Completion, DataPhase, Request, Sense, SenseKey, Status, opcode};
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -69,6 +71,27 @@ impl LogicalUnit {
         Ok(Arc::new(Self { disk, delay, profile, image, target, guarded }))
     }
 
+    /// How the medium is reached, and why not directly if it is not.
+    #[must_use]
+    pub fn caching(&self) -> Caching {
+        self.disk.caching()
+    }
+
+    /// Looks at the size of the medium anew, when somebody has made it grow. `true` if it has: then every nexus is
+    /// told (CAPACITY DATA HAS CHANGED), and a transport that can should tell of it too.
+    ///
+    /// # Errors
+    /// The system's, or that the medium is smaller than it was; the capacity then stays.
+    pub fn measure(&self) -> io::Result<bool> {
+        let changed = self.disk.measure()?;
+        if changed {
+            let guarded = &mut *self.lock();
+            guarded.unit.establish_for_others(None, Attention::CapacityChanged);
+            guarded.refresh_all();
+        }
+        Ok(changed)
+    }
+
     /// How this logical unit behaves.
     #[must_use]
     pub const fn profile(&self) -> &'static Profile {
@@ -114,7 +137,7 @@ impl LogicalUnit {
     /// command ends with TASK ABORTED; ask [`Task::is_aborted`] whether that status is sent at all.
     #[must_use]
     pub fn execute(&self, nexus: &NexusHandle, task: &Task, cdb: &[u8], data_out: &[u8]) -> Completion {
-        let completion = match nexus.0.gate.decide(self.profile, cdb) {
+        let completion = match self.decide(nexus, cdb) {
             Decision::Execute => match task.enter() {
                 Ok(executing) => self.run(nexus, executing, cdb, data_out),
                 Err(_) => Completion::status(Status::TASK_ABORTED),
@@ -125,8 +148,18 @@ impl LogicalUnit {
         self.in_chosen_format(completion)
     }
 
+    /// The check that takes no lock.
+    pub(crate) fn decide(&self, nexus: &NexusHandle, cdb: &[u8]) -> Decision {
+        nexus.0.gate.decide(self.profile, cdb)
+    }
+
+    /// A transfer that the caller may carry out, if `cdb` is one.
+    pub(crate) fn plan(&self, cdb: &[u8], room: Room) -> Option<Plan> {
+        self.disk.plan(cdb, room)
+    }
+
     /// The block device server executes an admitted command.
-    fn run(&self, nexus: &NexusHandle, executing: Executing<'_>, cdb: &[u8], data_out: &[u8]) -> Completion {
+    fn run(&self, nexus: &NexusHandle, executing: Executing, cdb: &[u8], data_out: &[u8]) -> Completion {
         let target = self.target.get().map(String::as_str);
         let sender = Sender { nexus: &nexus.0.nexus, target, interrupted: executing.interrupted() };
         let executed = self.disk.execute(sender, cdb, data_out);
@@ -217,7 +250,7 @@ impl LogicalUnit {
     }
 
     /// Descriptor format if the Control page says so.
-    fn in_chosen_format(&self, mut completion: Completion) -> Completion {
+    pub(crate) fn in_chosen_format(&self, mut completion: Completion) -> Completion {
         let failed = completion.status == Status::CHECK_CONDITION;
         if failed
             && self.disk.descriptor_sense()
@@ -267,6 +300,19 @@ impl LogicalUnit {
         }
     }
 
+    /// I_T NEXUS RESET (SAM-5 7.6): the nexus's commands and its SPC-2 reservation end, as with the loss of the nexus; its
+    /// registration stays, it is told, and it goes on.
+    pub fn reset_nexus(&self, nexus: &NexusHandle) {
+        let guarded = &mut *self.lock();
+        for session in guarded.nexuses.sessions_of(nexus.0.id) {
+            session.tasks.abort_all(Aborted::Reset, None);
+        }
+        guarded.unit.nexus_lost(nexus.0.id);
+        guarded.unit.attach(nexus.0.id);
+        guarded.unit.establish(nexus.0.id, Attention::NexusLoss);
+        guarded.refresh_all();
+    }
+
     /// LOGICAL UNIT RESET (SAM-5 6.3.3): every command ends without status, SPC-2 reservations and mode
     /// pages go, registrations stay, every nexus is told.
     pub fn reset(&self) {
@@ -294,7 +340,7 @@ impl LogicalUnit {
     fn reset_with(&self, reset: fn(&mut PrUnit)) {
         let guarded = &mut *self.lock();
         for session in guarded.nexuses.sessions() {
-            session.tasks.abort_all(Aborted::Silently, None);
+            session.tasks.abort_all(Aborted::Reset, None);
         }
         self.disk.reset();
         reset(&mut guarded.unit);

@@ -110,7 +110,7 @@ impl Disk {
             return Err(unreachable_target());
         }
         let blocks = u64::from(segment.blocks);
-        let inside = |lba: u64| lba.checked_add(blocks).is_some_and(|end| end <= self.blocks);
+        let inside = |lba: u64| lba.checked_add(blocks).is_some_and(|end| end <= self.blocks());
         if !inside(segment.source_lba) || !inside(segment.destination_lba) {
             return Err(Refusal::new(SenseKey::COPY_ABORTED, AdditionalSense::NONE));
         }

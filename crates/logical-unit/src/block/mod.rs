@@ -10,16 +10,19 @@ mod inquiry;
 mod limits;
 mod locks;
 mod modes;
+mod plan;
 mod provisioning;
 mod refusal;
 mod sanitize;
 mod supported;
 mod transfer;
 
+pub(crate) use plan::Plan;
+pub use plan::{Move, Room};
 pub(crate) use transfer::data_out_length;
 
 use crate::identity::Identity;
-use crate::store::Store;
+use crate::store::{Caching, Store};
 use crate::{ItNexus, Profile};
 use copy::Copies;
 use locks::{ExtentGuard, ExtentLocks};
@@ -29,8 +32,9 @@ use sanitize::Sanitizing;
 use scsi::block::{Command, Form, Operation, RequestSense};
 use scsi::capacity::{Capacity10, Capacity16};
 use scsi::{AdditionalSense, Completion, FieldError, Sense, SenseKey};
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bytes of a logical block.
 pub(crate) const BLOCK: u64 = 512;
@@ -39,7 +43,8 @@ pub(crate) const BLOCK: u64 = 512;
 #[derive(Debug)]
 pub(crate) struct Disk {
     store: Box<dyn Store>,
-    blocks: u64,
+    /// Changes when the medium has grown.
+    blocks: AtomicU64,
     identity: Identity,
     profile: &'static Profile,
     locks: ExtentLocks,
@@ -83,7 +88,7 @@ impl Disk {
         let modes = Modes::new(blocks, BLOCK as u32, store.has_volatile_cache());
         Self {
             store,
-            blocks,
+            blocks: AtomicU64::new(blocks),
             identity,
             profile,
             locks: ExtentLocks::default(),
@@ -102,6 +107,28 @@ impl Disk {
     /// D_SENSE of the Control page.
     pub(crate) fn descriptor_sense(&self) -> bool {
         self.modes.descriptor_sense()
+    }
+
+    /// Logical blocks of the medium, at least one.
+    fn blocks(&self) -> u64 {
+        self.blocks.load(Ordering::Acquire)
+    }
+
+    /// Looks at the size of the medium anew. `true` if it has grown; a capacity never shrinks, for commands under way
+    /// have been checked against it.
+    pub(crate) fn measure(&self) -> io::Result<bool> {
+        let blocks = self.store.measure()? / BLOCK;
+        self.modes.set_blocks(blocks);
+        let before = self.blocks.fetch_max(blocks, Ordering::AcqRel);
+        if blocks < before {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the medium is smaller than it was"));
+        }
+        Ok(blocks > before)
+    }
+
+    /// How the medium is reached.
+    pub(crate) fn caching(&self) -> Caching {
+        self.store.caching()
     }
 
     /// Any reset: mode pages to their saved values, which are the defaults; the unit is started.
@@ -151,13 +178,13 @@ impl Disk {
 
     /// The blocks for a command that may run beside others on them, but not beside an atomic one. A sanitize
     /// that began after the command was admitted keeps it from them.
-    fn share(&self, lba: u64, blocks: u64) -> Result<ExtentGuard<'_>, Refusal> {
+    fn share(&self, lba: u64, blocks: u64) -> Result<ExtentGuard, Refusal> {
         let guard = self.locks.share(lba, blocks);
         self.sanitizing.check().map(|()| guard)
     }
 
     /// The blocks for a command that no other may see half done, unless a sanitize began meanwhile.
-    fn exclude(&self, lba: u64, blocks: u64) -> Result<ExtentGuard<'_>, Refusal> {
+    fn exclude(&self, lba: u64, blocks: u64) -> Result<ExtentGuard, Refusal> {
         let guard = self.locks.exclude(lba, blocks);
         self.sanitizing.check().map(|()| guard)
     }
@@ -204,13 +231,13 @@ impl Disk {
     }
 
     fn capacity_10(&self) -> Vec<u8> {
-        let last_lba = u32::try_from(self.blocks - 1).unwrap_or(u32::MAX);
+        let last_lba = u32::try_from(self.blocks() - 1).unwrap_or(u32::MAX);
         Capacity10 { last_lba, block_length: BLOCK as u32 }.to_bytes()
     }
 
     fn capacity_16(&self) -> Vec<u8> {
         let capacity = Capacity16 {
-            last_lba: self.blocks - 1,
+            last_lba: self.blocks() - 1,
             block_length: BLOCK as u32,
             physical_exponent: limits::PHYSICAL_EXPONENT,
             provisioning: true,

@@ -5,7 +5,7 @@ use super::refusal::{Answer, Refusal, cut};
 use scsi::block::{Form, ModeSelect, ModeSense, PageControl};
 use scsi::mode::{self, Control, ModeParameters, Page, page};
 use scsi::{AdditionalSense, FieldError};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A page: its default body and the bits that MODE SELECT may change.
@@ -48,7 +48,7 @@ const PAGES: [Definition; 4] = [
 pub(crate) struct Modes {
     current: Mutex<Vec<Page>>,
     defaults: Vec<Page>,
-    blocks: u64,
+    blocks: AtomicU64,
     block_length: u32,
     write_protect: AtomicBool,
     write_through: AtomicBool,
@@ -70,7 +70,7 @@ impl Modes {
         let modes = Self {
             current: Mutex::new(defaults.clone()),
             defaults,
-            blocks,
+            blocks: AtomicU64::new(blocks),
             block_length,
             write_protect: AtomicBool::default(),
             write_through: AtomicBool::default(),
@@ -79,6 +79,15 @@ impl Modes {
         };
         modes.reset();
         modes
+    }
+
+    /// The medium may have grown.
+    pub(crate) fn set_blocks(&self, blocks: u64) {
+        self.blocks.fetch_max(blocks, Ordering::AcqRel);
+    }
+
+    fn blocks(&self) -> u64 {
+        self.blocks.load(Ordering::Acquire)
     }
 
     /// SWP: nothing may be written.
@@ -142,12 +151,12 @@ impl Modes {
             return Vec::new();
         }
         if command.long_lba_accepted {
-            let mut descriptor = self.blocks.to_be_bytes().to_vec();
+            let mut descriptor = self.blocks().to_be_bytes().to_vec();
             descriptor.extend([0; 4]);
             descriptor.extend(self.block_length.to_be_bytes());
             return descriptor;
         }
-        let blocks = u32::try_from(self.blocks).unwrap_or(u32::MAX);
+        let blocks = u32::try_from(self.blocks()).unwrap_or(u32::MAX);
         [blocks.to_be_bytes(), self.block_length.to_be_bytes()].concat()
     }
 
@@ -177,7 +186,7 @@ impl Modes {
         let number = |bytes: &[u8]| bytes.iter().fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
         let (blocks, length) = descriptor.split_at(descriptor.len() / 2);
         let header = if form == Form::Six { 4 } else { 8 };
-        let whole = if parameters.long_lba { self.blocks } else { self.blocks.min(u32::MAX.into()) };
+        let whole = if parameters.long_lba { self.blocks() } else { self.blocks().min(u32::MAX.into()) };
         let blocks = number(blocks);
         // A short descriptor has DENSITY CODE in the first byte of its length half.
         let length = number(length) & 0x00FF_FFFF;

@@ -106,7 +106,7 @@ impl Disk {
             return Err(FieldError::parameter(2).into());
         }
         let beyond = |descriptor: &UnmapDescriptor| {
-            descriptor.lba.checked_add(descriptor.blocks.into()).is_none_or(|end| end > self.blocks)
+            descriptor.lba.checked_add(descriptor.blocks.into()).is_none_or(|end| end > self.blocks())
         };
         if descriptors.iter().any(beyond) {
             return Err(Refusal::illegal(AdditionalSense::LBA_OUT_OF_RANGE));
@@ -119,14 +119,14 @@ impl Disk {
         if command.report_type != 0 {
             return Err(FieldError::cdb(14).into());
         }
-        if command.lba >= self.blocks {
+        if command.lba >= self.blocks() {
             return Err(Refusal::illegal(AdditionalSense::LBA_OUT_OF_RANGE));
         }
         let room = (command.allocation_length as usize).saturating_sub(LbaStatus::HEADER);
         let most = (room / LbaStatus::DESCRIPTOR).clamp(1, MOST_RUNS);
         let mut status = LbaStatus::default();
         let mut lba = command.lba;
-        while lba < self.blocks && status.descriptors.len() < most {
+        while lba < self.blocks() && status.descriptors.len() < most {
             let run = self.run_from(lba)?;
             lba += u64::from(run.blocks);
             status.descriptors.push(run);
@@ -139,7 +139,7 @@ impl Disk {
         let start = self.store.run_at(lba * BLOCK).map_err(|error| Refusal::unread(&error))?;
         let deallocated = !start.mapped && start.end >= (lba + 1) * BLOCK;
         let end = if deallocated { start.end / BLOCK } else { start.end.div_ceil(BLOCK) };
-        let blocks = end.clamp(lba + 1, self.blocks) - lba;
+        let blocks = end.clamp(lba + 1, self.blocks()) - lba;
         let status = if deallocated { Provisioning::DEALLOCATED } else { Provisioning::MAPPED };
         Ok(LbaStatusDescriptor { lba, blocks: u32::try_from(blocks).unwrap_or(u32::MAX), status })
     }

@@ -140,12 +140,12 @@ impl Disk {
     /// Waits for the commands that are on the medium already. The locks are not kept: who takes one later
     /// finds the sanitize by itself ([`Disk::share`]) and must not wait for it, perhaps for hours.
     fn perform(&self, work: &Work) -> Answer {
-        drop(self.locks.exclude(0, self.blocks));
+        drop(self.locks.exclude(0, self.blocks()));
         match work {
-            Work::Erase => drop(self.give_back(0, self.blocks)?),
+            Work::Erase => drop(self.give_back(0, self.blocks())?),
             Work::Overwrite(passes) => {
                 for block in passes {
-                    self.repeat(&AtomicBool::new(false), 0, self.blocks, block)?;
+                    self.repeat(&AtomicBool::new(false), 0, self.blocks(), block)?;
                 }
             }
         }

@@ -31,7 +31,7 @@ impl Disk {
 
     /// What every medium access command must obey: no protection information (SBC-4 4.21), no more than the
     /// limits page says, no block beyond the last.
-    fn check(&self, access: &Access) -> Result<(), Refusal> {
+    pub(super) fn check(&self, access: &Access) -> Result<(), Refusal> {
         if access.protect != 0 {
             return Err(FieldError::cdb_bit(1, 7).into());
         }
@@ -39,7 +39,7 @@ impl Disk {
             return Err(FieldError::cdb(access.length_byte()).into());
         }
         let end = access.extent.lba.checked_add(access.extent.blocks.into());
-        if end.is_none_or(|end| end > self.blocks) {
+        if end.is_none_or(|end| end > self.blocks()) {
             return Err(Refusal::illegal(AdditionalSense::LBA_OUT_OF_RANGE));
         }
         Ok(())

@@ -1,14 +1,18 @@
-//! A store in a sparse file (or a block device), locked while it is served: a second process, or a second
+//! A store in a sparse file or a block device, locked while it is served: a second process, or a second
 //! LUN of this one, is refused before anything listens.
 
-use super::{Run, Store};
+use super::direct::{self, Aligned};
+use super::{Caching, Descriptor, Run, Store};
 use rustix::buffer::spare_capacity;
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::fs::{FallocateFlags, FileType, OFlags, SeekFrom, fallocate, major, minor, seek};
 use rustix::io::{Errno, ReadWriteFlags, pread, pwritev2};
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Why a file cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -19,46 +23,98 @@ pub(crate) enum FileStoreError {
     /// Another process, or another LUN of this one, serves it.
     #[error("the file is served already")]
     InUse,
+    /// A block device that is mounted, or part of something else.
+    #[error("the device is in use")]
+    Held,
+    /// `block=` with something else.
+    #[error("not a block device")]
+    NotABlockDevice,
     /// The file is larger than the size asked for; nothing is cut off.
     #[error("the file has {0} bytes already")]
     Larger(u64),
 }
 
-/// An exclusively locked file.
+/// An exclusively locked file or block device.
 #[derive(Debug)]
 pub(crate) struct FileStore {
     file: File,
-    size: u64,
+    /// The same open file, for who moves data himself.
+    shared: Arc<OwnedFd>,
+    size: AtomicU64,
+    caching: Caching,
+    volatile: bool,
 }
+
+/// More zeros than one write of them, aligned for direct I/O.
+#[repr(align(4096))]
+struct Zeros([u8; 64 << 10]);
+static ZEROS: Zeros = Zeros([0; 64 << 10]);
 
 impl FileStore {
     /// Opens and locks the file. With a size it is created or grown to that many bytes, without one it
     /// must exist.
-    pub(crate) fn open(path: &Path, size: Option<u64>) -> Result<Self, FileStoreError> {
+    pub(crate) fn open(path: &Path, size: Option<u64>, direct: bool) -> Result<Self, FileStoreError> {
         let file =
             OpenOptions::new().read(true).write(true).create(size.is_some()).truncate(false).open(path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(FileStoreError::InUse),
-            Err(TryLockError::Error(error)) => return Err(error.into()),
-        }
-        let mut store = Self { file, size: 0 };
-        let present = seek(&store.file, SeekFrom::End(0)).map_err(io::Error::from)?;
+        lock(&file)?;
+        let present = seek(&file, SeekFrom::End(0)).map_err(io::Error::from)?;
         match size {
             Some(size) if size < present => return Err(FileStoreError::Larger(present)),
-            Some(size) if size > present => store.file.set_len(size)?,
+            Some(size) if size > present => file.set_len(size)?,
             _ => {}
         }
-        store.size = size.unwrap_or(present);
-        Ok(store)
+        Self::over(file, size.unwrap_or(present), direct)
     }
 
-    /// Overwrites with zeros, for file systems and devices that cannot punch holes.
+    /// Opens a block device that nobody has mounted or made a part of something, and locks it; it stays so while it is
+    /// served (O_EXCL).
+    pub(crate) fn open_block(path: &Path, direct: bool) -> Result<Self, FileStoreError> {
+        if !fs::metadata(path)?.file_type().is_block_device() {
+            return Err(FileStoreError::NotABlockDevice);
+        }
+        let exclusive = i32::try_from(OFlags::EXCL.bits()).unwrap_or(0);
+        let file = OpenOptions::new().read(true).write(true).custom_flags(exclusive).open(path);
+        let file = file.map_err(|error| match error.kind() {
+            io::ErrorKind::ResourceBusy => FileStoreError::Held,
+            _ => error.into(),
+        })?;
+        lock(&file)?;
+        let size = seek(&file, SeekFrom::End(0)).map_err(io::Error::from)?;
+        Self::over(file, size, direct)
+    }
+
+    fn over(file: File, size: u64, direct: bool) -> Result<Self, FileStoreError> {
+        let caching = if direct { turned_on(&file) } else { Caching::Buffered("it was not asked for") };
+        let volatile = !(matches!(caching, Caching::Direct { .. }) && writes_through(&file));
+        let shared = Arc::new(OwnedFd::from(file.try_clone()?));
+        Ok(Self { file, shared, size: AtomicU64::new(size), caching, volatile })
+    }
+
+    /// What memory must be aligned to; 1 where the kernel copies.
+    const fn alignment(&self) -> usize {
+        match self.caching {
+            Caching::Direct { alignment } => alignment,
+            Caching::Buffered(_) | Caching::Memory => 1,
+        }
+    }
+
+    fn read_aligned(&self, offset: u64, length: usize, out: &mut Vec<u8>) -> io::Result<()> {
+        let mut memory = Aligned::new(length);
+        self.file.read_exact_at(memory.bytes(), offset)?;
+        out.extend_from_slice(memory.bytes());
+        Ok(())
+    }
+
+    /// Runs `write` with memory that the medium takes.
+    fn with_aligned(&self, data: &[u8], write: impl FnOnce(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        if direct::fits(data, self.alignment()) { write(data) } else { write(Aligned::of(data).bytes()) }
+    }
+
+    /// Overwrites with zeros, for file systems and devices that can do nothing better.
     fn write_zeros(&self, mut offset: u64, mut length: u64) -> io::Result<()> {
-        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         while length > 0 {
-            let now = length.min(ZEROS.len() as u64);
-            self.file.write_all_at(ZEROS.get(..now as usize).unwrap_or_default(), offset)?;
+            let now = length.min(ZEROS.0.len() as u64);
+            self.file.write_all_at(ZEROS.0.get(..now as usize).unwrap_or_default(), offset)?;
             (offset, length) = (offset + now, length - now);
         }
         Ok(())
@@ -67,9 +123,40 @@ impl FileStore {
 
 impl Drop for FileStore {
     /// Closing the file would not do: a process that another thread has just forked holds a copy of it until it calls exec.
+    /// Whoever still moves data keeps it locked until he has ended.
     fn drop(&mut self) {
-        let _ = self.file.unlock();
+        if Arc::get_mut(&mut self.shared).is_some() {
+            let _ = self.file.unlock();
+        }
     }
+}
+
+fn turned_on(file: &File) -> Caching {
+    match direct::turn_on(file) {
+        Ok(alignment) => Caching::Direct { alignment },
+        Err(why) => Caching::Buffered(why),
+    }
+}
+
+fn lock(file: &File) -> Result<(), FileStoreError> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(FileStoreError::InUse),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+/// A block device whose own writes are durable when they have ended; a partition's are its disk's. A file's never are:
+/// what says where its blocks lie is written later.
+fn writes_through(file: &File) -> bool {
+    let Ok(metadata) = file.metadata() else { return false };
+    if FileType::from_raw_mode(metadata.mode()) != FileType::BlockDevice {
+        return false;
+    }
+    let device = format!("/sys/dev/block/{}:{}", major(metadata.rdev()), minor(metadata.rdev()));
+    let queues = [format!("{device}/queue/write_cache"), format!("{device}/../queue/write_cache")];
+    let said = queues.iter().find_map(|queue| fs::read_to_string(queue).ok());
+    said.is_some_and(|said| said.trim() == "write through")
 }
 
 /// Past the last data there is none: the system says ENXIO.
@@ -81,12 +168,26 @@ fn or_end(found: Result<u64, Errno>, size: u64) -> io::Result<u64> {
     }
 }
 
+/// The system cannot do it here, or not in pieces of this size.
+const fn is_unable(error: Errno) -> bool {
+    matches!(error, Errno::OPNOTSUPP | Errno::NODEV | Errno::NOSYS | Errno::INVAL)
+}
+
 impl Store for FileStore {
     fn size(&self) -> u64 {
-        self.size
+        self.size.load(Ordering::Acquire)
+    }
+
+    fn measure(&self) -> io::Result<u64> {
+        let size = seek(&self.file, SeekFrom::End(0))?;
+        self.size.fetch_max(size, Ordering::AcqRel);
+        Ok(size)
     }
 
     fn read_at(&self, mut offset: u64, length: usize, out: &mut Vec<u8>) -> io::Result<()> {
+        if self.alignment() > 1 {
+            return self.read_aligned(offset, length, out);
+        }
         out.reserve_exact(length);
         let end = out.len() + length;
         while out.len() < end {
@@ -102,45 +203,38 @@ impl Store for FileStore {
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(data, offset)
+        self.with_aligned(data, |data| self.file.write_all_at(data, offset))
     }
 
-    fn write_durably(&self, mut offset: u64, mut data: &[u8]) -> io::Result<()> {
-        while !data.is_empty() {
-            match pwritev2(&self.file, &[IoSlice::new(data)], offset, ReadWriteFlags::DSYNC) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    offset += written as u64;
-                    data = data.get(written..).unwrap_or_default();
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+    fn write_durably(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.with_aligned(data, |data| write_durably(&self.file, offset, data))
     }
 
+    /// By fallocate for block devices too: it promises zeros, which BLKDISCARD does not, and drops what the page cache has.
     fn deallocate(&self, offset: u64, length: u64) -> io::Result<()> {
         if length == 0 {
             return Ok(());
         }
-        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match fallocate(&self.file, punch, offset, length) {
-            Ok(()) => Ok(()),
-            Err(Errno::OPNOTSUPP | Errno::NODEV | Errno::NOSYS) => self.write_zeros(offset, length),
-            Err(error) => Err(error.into()),
+        for flags in [FallocateFlags::PUNCH_HOLE, FallocateFlags::ZERO_RANGE] {
+            match fallocate(&self.file, flags | FallocateFlags::KEEP_SIZE, offset, length) {
+                Ok(()) => return Ok(()),
+                Err(error) if is_unable(error) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
+        self.write_zeros(offset, length)
     }
 
     fn run_at(&self, offset: u64) -> io::Result<Run> {
+        let size = self.size();
         let data = match seek(&self.file, SeekFrom::Data(offset)) {
-            Err(Errno::INVAL) => return Ok(Run { end: self.size, mapped: true }),
-            found => or_end(found, self.size)?,
+            Err(Errno::INVAL) => return Ok(Run { end: size, mapped: true }),
+            found => or_end(found, size)?,
         };
         if data > offset {
             return Ok(Run { end: data, mapped: false });
         }
-        let hole = or_end(seek(&self.file, SeekFrom::Hole(offset)), self.size)?;
+        let hole = or_end(seek(&self.file, SeekFrom::Hole(offset)), size)?;
         Ok(Run { end: hole, mapped: true })
     }
 
@@ -149,8 +243,31 @@ impl Store for FileStore {
     }
 
     fn has_volatile_cache(&self) -> bool {
-        true
+        self.volatile
     }
+
+    fn caching(&self) -> Caching {
+        self.caching
+    }
+
+    fn descriptor(&self) -> Option<Descriptor> {
+        Some(Descriptor { file: Arc::clone(&self.shared), alignment: self.alignment() })
+    }
+}
+
+fn write_durably(file: &File, mut offset: u64, mut data: &[u8]) -> io::Result<()> {
+    while !data.is_empty() {
+        match pwritev2(file, &[IoSlice::new(data)], offset, ReadWriteFlags::DSYNC) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                offset += written as u64;
+                data = data.get(written..).unwrap_or_default();
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -161,9 +278,21 @@ mod tests {
     fn a_copy_of_the_file_in_a_process_just_forked_keeps_nobody_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lun");
-        let store = FileStore::open(&path, Some(8192)).unwrap();
+        let store = FileStore::open(&path, Some(8192), false).unwrap();
         let _copy = store.file.try_clone().unwrap();
         drop(store);
-        assert_eq!(FileStore::open(&path, None).unwrap().size(), 8192);
+        assert_eq!(FileStore::open(&path, None, false).unwrap().size(), 8192);
+    }
+
+    #[test]
+    fn a_file_stays_locked_while_somebody_still_moves_its_data() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lun");
+        let store = FileStore::open(&path, Some(8192), false).unwrap();
+        let moving = store.descriptor();
+        drop(store);
+        assert!(matches!(FileStore::open(&path, None, false), Err(FileStoreError::InUse)));
+        drop(moving);
+        assert!(FileStore::open(&path, None, false).is_ok());
     }
 }

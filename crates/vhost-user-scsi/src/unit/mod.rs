@@ -4,6 +4,8 @@
 //! or is a plain transfer that the queue's io_uring carries out between the medium and the guest's memory, or is [`Work`] for a
 //! thread that may wait.
 
+pub mod emulated;
+
 use scsi::Completion;
 use std::fmt::Debug;
 use std::io;
