@@ -7,6 +7,7 @@
 //! `tenure device`.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod chain;
 pub mod log;
 pub mod memory;
 pub mod unit;
