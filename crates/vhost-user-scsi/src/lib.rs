@@ -8,6 +8,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod chain;
+pub mod inflight;
 pub mod log;
 pub mod memory;
 pub mod unit;
