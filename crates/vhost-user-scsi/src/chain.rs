@@ -34,8 +34,8 @@ pub enum Error {
     /// More descriptors than [`DESCRIPTORS_MAX`].
     #[error("the chain has more than {DESCRIPTORS_MAX} descriptors")]
     TooMany,
-    /// More than 2^32 bytes in all.
-    #[error("the chain has more than 2^32 bytes")]
+    /// 2^32 bytes or more in all.
+    #[error("the chain has 2^32 bytes or more")]
     TooLong,
     /// The device would read after what it writes.
     #[error("a readable descriptor after a writable one")]

@@ -2,9 +2,9 @@
 //! protocol. Every command passes here, so what a guest has registered is known exactly, each guest is an I_T nexus of its own, and
 //! its rings say when it has stopped.
 //!
-//! From the guest inwards: `front` speaks vhost-user and owns the rings' life; `queue` serves a ring; [`wire`] has virtio-scsi's
-//! bytes; [`memory`] is the guest's memory with its dirty log; [`unit`] is a logical unit as one guest's nexus reaches it. Used by
-//! `tenure device`.
+//! From the guest inwards: `front` speaks vhost-user and owns the rings' life; `queue` serves a ring; [`memory`] is the guest's
+//! memory and [`log`] its dirty log; [`chain`] is a request's buffers; [`inflight`] outlives the process; [`wire`] has virtio-scsi's
+//! bytes; [`unit`] is a logical unit as one guest's nexus reaches it. Used by `tenure device`.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod chain;

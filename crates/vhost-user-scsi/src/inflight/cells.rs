@@ -65,7 +65,6 @@ impl Cells for Shared {
         })
     }
 
-    #[allow(clippy::cast_possible_truncation)]
     fn store(&mut self, cell: Cell, value: u64) -> Result<(), Error> {
         let (bytes, at) = (&self.region.mapping, self.base.saturating_add(cell.offset()));
         match cell {

@@ -108,8 +108,9 @@ impl<C: Cells> Queue<C> {
             heads.push((self.cells.load(Cell::Counter(head))?, head));
         }
         heads.sort_unstable();
-        let most = heads.last().map_or(Some(0), |(counter, _)| counter.checked_add(1));
-        self.counter = most.ok_or(Error::Counter)?;
+        // No ring ever took half as many: from there on it can be counted without end.
+        let next = heads.last().map_or(0, |(counter, _)| counter.saturating_add(1));
+        self.counter = Some(next).filter(|&next| next < u64::MAX / 2).ok_or(Error::Counter)?;
         self.last_batch_head = self.get(Cell::LastBatchHead)?;
         self.taken = taken;
         let count = u16::try_from(heads.len()).map_err(|_| Error::Batch(u16::MAX))?;
@@ -123,10 +124,9 @@ impl<C: Cells> Queue<C> {
         if *taken {
             return Err(Error::Taken(head));
         }
-        let counter = self.counter;
-        self.cells.store(Cell::Counter(head), counter)?;
+        self.cells.store(Cell::Counter(head), self.counter)?;
         self.cells.store(Cell::Inflight(head), 1)?;
-        self.counter = counter.checked_add(1).ok_or(Error::Counter)?;
+        self.counter = self.counter.wrapping_add(1);
         *taken = true;
         Ok(())
     }

@@ -132,7 +132,8 @@ fn run(script: &[Do]) -> Vec<Step> {
                 in_flight.push(head);
             }
             Do::Complete(count, from, breaks) => {
-                in_flight.rotate_left(from.min(in_flight.len()));
+                let from = from.min(in_flight.len());
+                in_flight.rotate_left(from);
                 let batch: Vec<u16> = in_flight.iter().copied().take(count).collect();
                 let whole = batch.len() - usize::from(breaks && !batch.is_empty());
                 let result = queue.complete(&batch, |position| {

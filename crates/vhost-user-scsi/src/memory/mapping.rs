@@ -14,7 +14,7 @@ use vm_memory::mmap::{MmapRegion, MmapRegionBuilder};
 use vm_memory::{AtomicInteger, FileOffset, VolatileMemory, VolatileSlice};
 
 /// `HUGETLBFS_MAGIC` (linux/magic.h): where mappings begin and end on huge pages.
-const HUGETLBFS: i64 = 0x9584_58F6;
+const HUGETLBFS: u64 = 0x9584_58F6;
 
 /// A shared mapping of a piece of a file, byte by byte as its owner sees it.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ fn map<B: Bitmap>(file: File, pages: Pages, bitmap: B) -> Result<MmapRegion<B>, 
 /// What mappings of this file are aligned to.
 fn page_size_of(file: BorrowedFd<'_>) -> Result<usize, Error> {
     let system = fstatfs(file).map_err(Error::File)?;
-    if i64::from(system.f_type) != HUGETLBFS {
+    if u64::try_from(system.f_type) != Ok(HUGETLBFS) {
         return Ok(sys::page_size());
     }
     let size = usize::try_from(system.f_bsize).unwrap_or(0);
