@@ -7,6 +7,7 @@
 
 pub mod agents;
 pub mod crash;
+pub mod front_end;
 pub mod guest;
 pub mod helped;
 mod helper;
