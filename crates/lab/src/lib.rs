@@ -14,6 +14,7 @@ mod helper;
 pub mod hosts;
 pub mod judge;
 pub mod leash;
+pub mod linux_guest;
 pub mod lio;
 pub mod matrix;
 pub mod moves;

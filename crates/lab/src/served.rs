@@ -1,6 +1,18 @@
-//! A target in another process, and the URLs under which its LUNs are reached.
+//! A target in another process, and the URLs under which its LUNs are reached; or a vhost-user device, and its sockets.
 
 use crate::process::Background;
+use std::path::PathBuf;
+
+/// A vhost-user device that serves guests until this value is dropped.
+#[derive(Debug)]
+pub struct Device {
+    /// The process that serves them.
+    pub process: Background,
+    /// Where each guest's front end connects.
+    pub sockets: Vec<PathBuf>,
+    /// The initiator port that each guest is.
+    pub initiators: Vec<String>,
+}
 
 /// A target that is served until this value is dropped.
 #[derive(Debug)]

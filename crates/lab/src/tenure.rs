@@ -1,7 +1,7 @@
 //! The program under test: its commands run to their end, and its target in the background.
 
 use crate::process::Background;
-use crate::served::Served;
+use crate::served::{Device, Served};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -103,6 +103,29 @@ impl Tenure {
         let ready: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
         let portal = ready.get("listen").and_then(Value::as_str).with_context(|| line.clone())?.to_owned();
         Ok(Served { process, portal, iqn: iqn.to_owned(), first_lun: 0 })
+    }
+
+    /// Gives these guests disks over vhost-user; their sockets are in `directory`.
+    ///
+    /// # Errors
+    /// If the device does not become ready.
+    pub fn device(&self, directory: &Path, guests: &[&str], luns: &[&str], more: &[&str]) -> Result<Device> {
+        let mut command = self.command(&["-q", "device"]);
+        let sockets: Vec<PathBuf> =
+            guests.iter().map(|guest| directory.join(format!("{guest}.sock"))).collect();
+        for socket in &sockets {
+            command.arg("--socket").arg(socket);
+        }
+        for lun in luns {
+            command.args(["--lun", lun]);
+        }
+        let (process, line) = Background::start_and_read_line(command.args(more))?;
+        let ready: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
+        let told = ready.get("guests").and_then(Value::as_array).with_context(|| line.clone())?;
+        let initiator = |guest: &Value| Some(guest.get("initiator")?.as_str()?.to_owned());
+        let initiators =
+            told.iter().map(initiator).collect::<Option<Vec<_>>>().with_context(|| line.clone())?;
+        Ok(Device { process, sockets, initiators })
     }
 }
 

@@ -216,13 +216,17 @@ impl Hosts {
 fn boot(media: &Media, programs: &Path, places: &Path) -> Result<(Vm, [Vm; 2])> {
     let place = |name: Name| places.join(name.as_str());
     let hub = Socket::Hub { places: Name::ALL.map(place).to_vec(), forward: PORT };
-    let hardware =
-        Hardware { memory: 384, programs: STORAGE_PROGRAMS, card: Some(Card { host: 1, socket: hub }) };
+    let hardware = Hardware {
+        memory: 384,
+        programs: STORAGE_PROGRAMS,
+        card: Some(Card { host: 1, socket: hub }),
+        disks: None,
+    };
     let mut storage = Vm::power_on(media, programs, &hardware)?;
     let mut vms = Vec::new();
     for name in Name::ALL {
         let card = Card { host: name.address(), socket: Socket::Place(place(name)) };
-        let hardware = Hardware { memory: 640, programs: HOST_PROGRAMS, card: Some(card) };
+        let hardware = Hardware { memory: 640, programs: HOST_PROGRAMS, card: Some(card), disks: None };
         vms.push(Vm::power_on(media, programs, &hardware)?);
     }
     storage.wait_ready()?;

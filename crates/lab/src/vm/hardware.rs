@@ -21,6 +21,8 @@ pub struct Hardware {
     pub programs: &'static [&'static str],
     /// Its network card.
     pub card: Option<Card>,
+    /// Where a vhost-user device gives it SCSI disks; its memory is shared then.
+    pub disks: Option<PathBuf>,
 }
 
 /// A network card with an IPv4 address in [`Card::NET`].
@@ -87,6 +89,19 @@ impl Card {
             Socket::Place(_) => first,
         }
     }
+}
+
+/// QEMU's arguments for memory of so many MiB and the disks of a vhost-user device, all of its properties as they are by default.
+pub(crate) fn shared(memory: u32, socket: &Path) -> Vec<String> {
+    [
+        ("-object", format!("memory-backend-memfd,id=ram,size={memory}M,share=on")),
+        ("-machine", "memory-backend=ram".to_owned()),
+        ("-chardev", format!("socket,id=disks,path={}", socket.display())),
+        ("-device", "vhost-user-scsi-pci,chardev=disks,num_queues=2".to_owned()),
+    ]
+    .into_iter()
+    .flat_map(|(kind, what)| [kind.to_owned(), what])
+    .collect()
 }
 
 fn hub(places: &[PathBuf]) -> Vec<String> {

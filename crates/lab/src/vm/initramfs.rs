@@ -12,6 +12,7 @@ const MODULES: &[&str] = &[
     "9p",
     "overlay",
     "configfs",
+    "virtio_scsi",
     "sd_mod",
     "sg",
     "target_core_mod",
@@ -21,6 +22,7 @@ const MODULES: &[&str] = &[
     "iscsi_target_mod",
     "iscsi_tcp",
     "crc32c_generic",
+    "ext4",
 ];
 
 const DIRECTORIES: &[&str] = &["bin", "dev", "proc", "sys", "modules", "lower", "overlay", "root"];

@@ -3,7 +3,7 @@
 use crate::process::{Background, wait_for};
 use crate::qemu::Qmp;
 use crate::vm::agent::{Answer, Ask, Ended, READY};
-use crate::vm::hardware::{Card, Hardware, forwarded};
+use crate::vm::hardware::{Card, Hardware, forwarded, shared};
 use crate::vm::initramfs;
 use crate::vm::kernel::Kernel;
 use anyhow::{Context, Result, bail, ensure};
@@ -28,7 +28,7 @@ const HUNG: &str = "sysctl.kernel.hung_task_timeout_secs=30";
 
 /// What a VM of the trials of a helper is made of.
 pub const ALONE: Hardware =
-    Hardware { memory: 1024, programs: &["tenure-lab", "tenure-pr-helper"], card: None };
+    Hardware { memory: 1024, programs: &["tenure-lab", "tenure-pr-helper"], card: None, disks: None };
 
 /// What every VM boots from.
 #[derive(Debug)]
@@ -299,6 +299,7 @@ fn command(kernel: &Kernel, files: &Path, hardware: &Hardware) -> Result<Command
     let append = format!("console=ttyS0 quiet panic=-1 mitigations=off {HUNG}{addresses}");
     command.args(["-append", &append, "-m", &hardware.memory.to_string()]);
     command.args(hardware.card.iter().flat_map(Card::arguments));
+    command.args(hardware.disks.iter().flat_map(|socket| shared(hardware.memory, socket)));
     command.args(["-serial".into(), format!("file:{}", path("console"))]);
     command.args(["-qmp".into(), format!("unix:{},server=on,wait=off", path("qmp"))]);
     let agent = format!("socket,id=agent,path={},server=on,wait=off", path("agent"));
