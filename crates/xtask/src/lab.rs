@@ -2,6 +2,7 @@
 
 use crate::report::{Done, Report};
 use crate::{programs, tools, two_hosts};
+use ::lab::linux_guest::LinuxGuest;
 use ::lab::qemu::Front;
 use ::lab::table::Policy;
 use ::lab::trial::{INCUMBENT, Lab};
@@ -57,6 +58,8 @@ pub(crate) enum Trial {
     Hosts(two_hosts::Boot),
     /// Move a guest with a reservation between two hosts while it writes, watched by a third initiator, and judge it
     Migrate(two_hosts::Migrate),
+    /// Boot Debian's kernel on the disks of `tenure device`, and use them: file system, fio, every reservation command
+    Device,
     /// Compare our helper with QEMU's own over the whole table, through scsi-block and scsi-generic, under both policies
     Compare,
 }
@@ -83,6 +86,10 @@ pub(crate) fn run(trial: Option<&Trial>, full: bool) -> Result<()> {
         Some(Trial::Record { helper, front }) => {
             alone(|lab| Ok(serde_json::to_string_pretty(&lab.record(helper, *front)?)?))
         }
+        Some(Trial::Device) => {
+            println!("{}", device()?);
+            Ok(())
+        }
         Some(Trial::Compare) => alone(compare),
     }
 }
@@ -101,6 +108,12 @@ pub(crate) fn steps(report: &mut Report, full: bool) {
     report.step("lab: kills", || within(&mut lab, |lab| lab.kills(KILLS, KILLS_OF_QEMU, SEED)));
     report.step("lab: resets", || within(&mut lab, |lab| lab.resets(SEED)));
     drop(lab);
+    report.step("lab: device", || {
+        match tools::ensure(tools::LAB).and_then(|()| tools::ensure(tools::DISKS)) {
+            Ok(()) => device().map(Done::Passed),
+            Err(error) => Ok(Done::Skipped(error.to_string())),
+        }
+    });
     two_hosts::steps(report, full);
 }
 
@@ -123,6 +136,13 @@ fn compare(lab: &mut Lab) -> Result<String> {
         }
     }
     Ok(told.join("; "))
+}
+
+/// A guest with disks of `tenure device`.
+fn device() -> Result<String> {
+    tools::ensure(tools::LAB)?;
+    tools::ensure(tools::DISKS)?;
+    LinuxGuest::boot(&cache()?, &programs::build(None)?)?.all()
 }
 
 /// Boots the VM with this workspace's release programs in it.

@@ -35,6 +35,14 @@ pub(crate) const LAB: &[Tool] = &[
     Tool { what: "depmod", package: "kmod" },
 ];
 
+/// What a guest uses its disks with.
+pub(crate) const DISKS: &[Tool] = &[
+    Tool { what: "sg_persist", package: "sg3-utils" },
+    Tool { what: "fio", package: "fio" },
+    Tool { what: "sfdisk", package: "fdisk" },
+    Tool { what: "mkfs.ext4", package: "e2fsprogs" },
+];
+
 /// What two hosts need besides: the kernel's iSCSI initiator is set up by open-iscsi.
 pub(crate) const HOSTS: &[Tool] =
     &[Tool { what: "iscsid", package: "open-iscsi" }, Tool { what: "iscsiadm", package: "open-iscsi" }];
