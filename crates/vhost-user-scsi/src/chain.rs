@@ -8,7 +8,7 @@ use crate::memory::{Error as MemoryError, Memory, Segment};
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress};
 
-/// Descriptors that one chain may have; READV and WRITEV take as many.
+/// Descriptors of buffers that one chain may have; READV and WRITEV take as many.
 pub const DESCRIPTORS_MAX: usize = 1024;
 
 /// Bytes of a descriptor.
@@ -161,6 +161,10 @@ impl Walk<'_> {
             self.enter(&descriptor)?;
             return self.step();
         }
+        self.taken += 1;
+        if self.taken > DESCRIPTORS_MAX {
+            return Err(Error::TooMany);
+        }
         self.next = descriptor.has_next().then(|| descriptor.next());
         Ok(Some(descriptor))
     }
@@ -171,10 +175,6 @@ impl Walk<'_> {
             return Err(Error::Index { index, size });
         }
         self.left = self.left.checked_sub(1).ok_or(Error::Loop)?;
-        self.taken += 1;
-        if self.taken > DESCRIPTORS_MAX {
-            return Err(Error::TooMany);
-        }
         let at =
             address.checked_add(u64::from(index) * u64::from(DESCRIPTOR)).ok_or(Error::Table(address))?;
         self.memory.read_obj(GuestAddress(at)).map_err(|_| Error::Table(at))
