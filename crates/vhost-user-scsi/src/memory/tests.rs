@@ -132,6 +132,18 @@ fn the_front_ends_addresses_are_the_guests_where_they_are_one_piece() {
 }
 
 #[test]
+fn the_front_ends_addresses_that_go_apart_in_the_guest_are_no_ring() {
+    let table = [
+        (layout(0x1000, 0x1000, 0x8000_0000, 0), memfd(0x1000)),
+        (layout(0x2000, 0x1000, 0x9000_0000, 0), memfd(0x1000)),
+        (layout(0x8000, 0x1000, 0x8000_1000, 0), memfd(0x1000)),
+    ];
+    let memory = nothing().with_table(table).unwrap();
+    assert_eq!(memory.guest_address(0x8000_1000, 1).unwrap(), 0x8000);
+    assert!(memory.guest_address(0x8000_0FFF, 2).is_err(), "guest addresses go on, and are other memory");
+}
+
+#[test]
 fn pieces_for_the_kernel_are_those_of_the_segments() {
     let (memory, files) = three();
     let memory = Arc::new(memory);
