@@ -71,7 +71,7 @@ impl DirtyLog {
     #[cold]
     fn mark_pages(&self, first: u64, last: u64) {
         let bits = self.read();
-        let end = bits.as_ref().map_or(0, |bits| pages_of(bits));
+        let end = bits.as_ref().map_or(0, pages_of);
         if last >= end {
             self.missed.note(first.max(end));
         }

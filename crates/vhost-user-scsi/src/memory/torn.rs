@@ -69,7 +69,7 @@ pub(super) struct Range {
 
 impl Range {
     /// The range from the begin of the page that `address` is in; nothing where that is outside.
-    pub(super) fn from_page_of(self, address: usize) -> Option<Self> {
+    pub(super) fn tail_at(self, address: usize) -> Option<Self> {
         let page = self.page.max(1);
         let start = address - address % page;
         (self.start <= start && address < self.end).then_some(Self { start, ..self })
@@ -110,7 +110,7 @@ impl Drop for Watch {
 /// Finds the range that `address` is in, hands what `cover` needs to it, and marks it torn where that succeeded. Async-signal-safe where
 /// `cover` is.
 pub(super) fn tear(address: usize, cover: impl FnOnce(Range) -> bool) -> bool {
-    let found = TABLE.iter().find_map(|slot| Some((slot, slot.read()?.from_page_of(address)?)));
+    let found = TABLE.iter().find_map(|slot| Some((slot, slot.read()?.tail_at(address)?)));
     let Some((slot, range)) = found else { return false };
     let covered = cover(range);
     if covered {
