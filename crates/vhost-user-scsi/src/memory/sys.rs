@@ -67,11 +67,7 @@ extern "C" fn on_sigbus(signal: c_int, info: *mut libc::siginfo_t, context: *mut
     // SAFETY: always a valid pointer to this thread's own.
     let errno = unsafe { *libc::__errno_location() };
     let covered = match code {
-        // All from here to the end went with the file's tail: one mapping, however many pages are touched.
-        libc::BUS_ADRERR => tear(address, cover),
-        libc::BUS_MCEERR_AR => {
-            tear(address, |range| cover(Range { end: range.start.saturating_add(range.page), ..range }))
-        }
+        libc::BUS_ADRERR | libc::BUS_MCEERR_AR => tear(address, cover),
         _ => false,
     };
     // SAFETY: as above; what was interrupted must find its own.
@@ -81,14 +77,20 @@ extern "C" fn on_sigbus(signal: c_int, info: *mut libc::siginfo_t, context: *mut
     }
 }
 
-/// Zero pages of our own over what is missing of one of our mappings.
+/// Zeros of our own over the page that is missing, and over no other: what is behind it may be the guest's data on its way to a medium. Where
+/// the process has no room for one more mapping, over all from there to the end, which takes none.
 fn cover(range: Range) -> bool {
+    let page = Range { end: range.start.saturating_add(range.page), ..range };
+    replace(page) || replace(range)
+}
+
+fn replace(range: Range) -> bool {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
     let length = range.end.saturating_sub(range.start);
     let pages = without_provenance_mut(range.start);
     // SAFETY: the range lies in a mapping that is being touched, so it is alive and ours; only pointers for volatile access exist into it.
-    let covered = unsafe { libc::mmap(pages, length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
-    covered != libc::MAP_FAILED
+    let replaced = unsafe { libc::mmap(pages, length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    replaced != libc::MAP_FAILED
 }
 
 /// Not ours: what was installed before us has it, or the default action.

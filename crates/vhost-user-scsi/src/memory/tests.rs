@@ -214,6 +214,38 @@ fn a_truncated_file_reads_zeros_and_is_known_as_torn() {
 }
 
 #[test]
+fn what_is_behind_a_missing_page_is_not_hidden() {
+    let (memory, file) = memory_of(0x8000);
+    ftruncate(&file, 0x2000).unwrap();
+    memory.read(0x3000, &mut [0]).unwrap();
+    ftruncate(&file, 0x8000).unwrap();
+    file.write_all_at(b"data", 0x5000).unwrap();
+    let mut four = [0; 4];
+    memory.read(0x5000, &mut four).unwrap();
+    assert_eq!(&four, b"data", "a write of it to a medium must not find zeros");
+    assert!(memory.is_torn());
+}
+
+#[test]
+fn several_threads_may_find_the_same_page_missing() {
+    let (memory, file) = memory_of(0x8000);
+    ftruncate(&file, 0).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let memory = &memory;
+            scope.spawn(move || {
+                for at in 0..0x800_u64 {
+                    let mut two = [1; 2];
+                    memory.read((at * 0x333 + thread) % 0x7FFF, &mut two).unwrap();
+                    assert_eq!(two, [0; 2]);
+                }
+            });
+        }
+    });
+    assert!(memory.is_torn());
+}
+
+#[test]
 fn the_kernel_gets_an_error_and_no_signal() {
     let (memory, file) = memory_of(0x2000);
     let vectors = Vectors::new(Arc::clone(&memory), [Segment { address: 0x1000, length: 16 }]).unwrap();
