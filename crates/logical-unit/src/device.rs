@@ -62,7 +62,7 @@ impl Device {
         data_out: &[u8],
     ) -> Completion {
         match cdb.first() {
-            Some(&opcode::REPORT_LUNS) => self.report_luns(cdb),
+            Some(&opcode::REPORT_LUNS) => report_luns(cdb, self.numbers()),
             _ => unit.execute(nexus, task, cdb, data_out),
         }
     }
@@ -70,42 +70,51 @@ impl Device {
     /// The answer to a command for a LUN that does not exist (SPC-4 6.6, 6.33, SAM-5 5.12).
     #[must_use]
     pub fn execute_missing(&self, cdb: &[u8]) -> Completion {
-        match cdb.first() {
-            Some(&opcode::REPORT_LUNS) => self.report_luns(cdb),
-            Some(&opcode::INQUIRY) => no_logical_unit(cdb),
-            _ => {
-                let code = AdditionalSense::LOGICAL_UNIT_NOT_SUPPORTED;
-                Completion::check(&Sense::new(SenseKey::ILLEGAL_REQUEST, code))
-            }
-        }
+        execute_missing(cdb, self.numbers())
     }
 
-    /// REPORT LUNS (SPC-4 6.33): the same for every LUN it is sent to, existing or not.
-    fn report_luns(&self, cdb: &[u8]) -> Completion {
-        let command = match Command::parse(cdb) {
-            Ok(Command::ReportLuns(command)) => command,
-            Ok(_) => return refused(FieldError::cdb(0)),
-            Err(error) => return refused(error),
-        };
-        let count = match command.select {
-            0 | 2 => self.units.len(),
-            1 => 0,
-            _ => return refused(FieldError::cdb(2)),
-        };
-        let mut data = Vec::with_capacity(8 + 8 * count);
-        data.extend(u32::try_from(8 * count).unwrap_or(u32::MAX).to_be_bytes());
-        data.extend([0; 4]);
-        for number in 0..count {
-            data.extend(lun(number));
-        }
-        data.truncate(command.allocation_length as usize);
-        Completion::good(data)
+    fn numbers(&self) -> impl Iterator<Item = u16> + use<> {
+        (0..self.units.len()).map_while(|number| u16::try_from(number).ok())
     }
 }
 
+/// The answer to a command for a LUN that does not exist in a device whose LUNs have these `numbers` (SPC-4 6.6, 6.33, SAM-5 5.12).
+#[must_use]
+pub fn execute_missing(cdb: &[u8], numbers: impl Iterator<Item = u16>) -> Completion {
+    match cdb.first() {
+        Some(&opcode::REPORT_LUNS) => report_luns(cdb, numbers),
+        Some(&opcode::INQUIRY) => no_logical_unit(cdb),
+        _ => {
+            let code = AdditionalSense::LOGICAL_UNIT_NOT_SUPPORTED;
+            Completion::check(&Sense::new(SenseKey::ILLEGAL_REQUEST, code))
+        }
+    }
+}
+
+/// REPORT LUNS (SPC-4 6.33): the same for every LUN it is sent to, existing or not.
+#[must_use]
+pub fn report_luns(cdb: &[u8], numbers: impl Iterator<Item = u16>) -> Completion {
+    let command = match Command::parse(cdb) {
+        Ok(Command::ReportLuns(command)) => command,
+        Ok(_) => return refused(FieldError::cdb(0)),
+        Err(error) => return refused(error),
+    };
+    let luns: Vec<u8> = match command.select {
+        0 | 2 => numbers.flat_map(lun).collect(),
+        1 => Vec::new(),
+        _ => return refused(FieldError::cdb(2)),
+    };
+    let mut data = Vec::with_capacity(8 + luns.len());
+    data.extend(u32::try_from(luns.len()).unwrap_or(u32::MAX).to_be_bytes());
+    data.extend([0; 4]);
+    data.extend(luns);
+    data.truncate(command.allocation_length as usize);
+    Completion::good(data)
+}
+
 /// The LUN of a number: peripheral addressing below 256, flat above (SAM-5 4.7.7).
-fn lun(number: usize) -> [u8; 8] {
-    let [high, low] = u16::try_from(number).unwrap_or(u16::MAX).to_be_bytes();
+fn lun(number: u16) -> [u8; 8] {
+    let [high, low] = number.to_be_bytes();
     let method = if number < 256 { 0 } else { 0x40 };
     [method | high, low, 0, 0, 0, 0, 0, 0]
 }

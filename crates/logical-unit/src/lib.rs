@@ -26,7 +26,7 @@ mod transfer;
 mod unit;
 
 pub use block::{Move, Room};
-pub use device::Device;
+pub use device::{Device, execute_missing, report_luns};
 pub use directory::Directory;
 pub use it_nexus::{ItNexus, NexusId};
 pub use lun_spec::{LunSpec, LunSpecError, Medium};
