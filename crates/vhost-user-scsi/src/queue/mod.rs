@@ -1,0 +1,264 @@
+//! The queues of a device: a thread for each ring that runs (virtio 1.2 5.6.2: control, event, request queues). Used by `front`, which
+//! starts and stops them as the front end says.
+//!
+//! Guarantees: a thread that is stopped has given back everything that it took; one whose ring is broken ends by itself, tells the
+//! front end by the ring's error eventfd and ends the connection. Nothing here waits for the guest.
+
+pub(crate) mod inbox;
+pub(crate) mod request;
+pub(crate) mod ring;
+mod sys;
+pub(crate) mod tasks;
+mod transfer;
+
+pub(crate) use sys::{Event, Uring};
+
+use crate::device::Device;
+use crate::memory::Memory;
+use crate::unit::Ending;
+use inbox::Inbox;
+use ring::{Broken, Ring};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use tasks::Tasks;
+
+/// The control queue's index.
+pub(crate) const CONTROL: u16 = 0;
+/// The event queue's index.
+pub(crate) const EVENT: u16 = 1;
+/// The first request queue's index.
+pub(crate) const REQUEST: u16 = 2;
+
+/// What a queue's thread is told.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Something is exchanged while it runs; the answer comes when it is in force.
+    Change(Change, SyncSender<Result<(), Broken>>),
+    /// Take everything that the guest has offered until now, as far as limits allow; then answer.
+    Look(SyncSender<()>),
+    /// Take nothing more, end when all is given back.
+    Stop,
+    /// The command in a place has ended.
+    Ended(u32, Ending),
+    /// A control request has its answer.
+    Managed(u32, Vec<u8>),
+}
+
+/// What can be exchanged while a ring runs.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// The memory table.
+    Memory(Arc<Memory>),
+    /// The eventfd that interrupts the guest.
+    Call(Option<Arc<OwnedFd>>),
+    /// Where the used ring is logged.
+    Log(Option<u64>),
+}
+
+impl Change {
+    /// Carries it out.
+    pub(crate) fn apply(self, ring: &mut Ring) -> Result<(), Broken> {
+        match self {
+            Self::Memory(memory) => ring.set_memory(memory)?,
+            Self::Call(call) => ring.set_call(call),
+            Self::Log(log) => ring.set_log(log),
+        }
+        Ok(())
+    }
+}
+
+/// Lengths that the guest chose in the configuration space (virtio 1.2 5.6.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Format {
+    /// Bytes of a request's CDB.
+    pub(crate) cdb: usize,
+    /// Bytes of a response's sense data.
+    pub(crate) sense: usize,
+}
+
+/// One connection of a front end, as the threads of its queues know it.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) device: Arc<Device>,
+    /// Negotiated virtio features.
+    pub(crate) features: AtomicU64,
+    format: Mutex<Format>,
+    /// One for each request queue.
+    pub(crate) tasks: Vec<Arc<Tasks>>,
+    /// Those of the running request queues.
+    inboxes: Mutex<Vec<Option<Arc<Inbox<Order>>>>>,
+    socket: Option<UnixStream>,
+}
+
+impl Connection {
+    /// A connection; `socket` is shut down when a queue cannot go on.
+    pub(crate) fn new(device: Arc<Device>, format: Format, socket: Option<UnixStream>) -> Self {
+        let settings = device.settings();
+        let places = usize::from(settings.most_requests);
+        let queues = usize::from(settings.request_queues);
+        Self {
+            features: AtomicU64::new(0),
+            format: Mutex::new(format),
+            tasks: std::iter::repeat_with(|| Arc::new(Tasks::new(places))).take(queues).collect(),
+            inboxes: Mutex::new(vec![None; queues]),
+            socket,
+            device,
+        }
+    }
+
+    /// Whether a virtio feature was negotiated.
+    pub(crate) fn has(&self, feature: u64) -> bool {
+        self.features.load(Ordering::SeqCst) & feature != 0
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        *self.format.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_format(&self, format: Format) {
+        *self.format.lock().unwrap_or_else(PoisonError::into_inner) = format;
+    }
+
+    /// Has every running request queue take what the guest has offered until now.
+    pub(crate) fn look_everywhere(&self) {
+        let inboxes: Vec<_> = self.lock_inboxes().iter().flatten().cloned().collect();
+        let (sender, receiver) = sync_channel(inboxes.len().max(1));
+        inboxes.iter().for_each(|inbox| inbox.post(Order::Look(sender.clone())));
+        drop(sender);
+        // Ends when each has answered, or is gone with its sender.
+        while receiver.recv().is_ok() {}
+    }
+
+    /// A queue cannot go on: the connection ends.
+    fn hang_up(&self) {
+        if let Some(socket) = &self.socket {
+            let _ = socket.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
+    fn lock_inboxes(&self) -> MutexGuard<'_, Vec<Option<Arc<Inbox<Order>>>>> {
+        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn register(&self, index: u16, inbox: Option<Arc<Inbox<Order>>>) {
+        let mut inboxes = self.lock_inboxes();
+        let place = index.checked_sub(REQUEST).and_then(|queue| inboxes.get_mut(usize::from(queue)));
+        if let Some(place) = place {
+            *place = inbox;
+        }
+    }
+}
+
+/// What a queue's thread starts with.
+#[derive(Debug)]
+pub(crate) struct Start {
+    /// Which queue it is, control queue first.
+    pub(crate) index: u16,
+    pub(crate) ring: Ring,
+    /// Counted up by the guest when it has offered something.
+    pub(crate) kick: Arc<OwnedFd>,
+    /// Counted up by us when the ring is broken.
+    pub(crate) error: Option<Arc<OwnedFd>>,
+    pub(crate) connection: Arc<Connection>,
+}
+
+/// A ring that runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    index: u16,
+    inbox: Arc<Inbox<Order>>,
+    thread: JoinHandle<u16>,
+    connection: Arc<Connection>,
+}
+
+impl Running {
+    /// Starts a queue's thread.
+    ///
+    /// # Errors
+    /// No thread or eventfd is to be had.
+    pub(crate) fn new(start: Start) -> std::io::Result<Self> {
+        let inbox = Arc::new(Inbox::new()?);
+        if start.index == EVENT && start.ring.base() == 0 {
+            // A driver that has just begun looks for everything anyway. Here and not in the thread: from now on everything is told.
+            start.connection.device.events().forget();
+        }
+        let (index, connection) = (start.index, Arc::clone(&start.connection));
+        connection.register(index, Some(Arc::clone(&inbox)));
+        let inside = Arc::clone(&inbox);
+        let spawned =
+            std::thread::Builder::new().name(format!("queue-{index}")).spawn(move || live(start, &inside));
+        match spawned {
+            Ok(thread) => Ok(Self { index, inbox, thread, connection }),
+            Err(error) => {
+                connection.register(index, None);
+                Err(error)
+            }
+        }
+    }
+
+    /// Exchanges something, and waits until that is in force.
+    ///
+    /// # Errors
+    /// The ring cannot be used with it. A ring that is broken already is no error here.
+    pub(crate) fn change(&self, change: Change) -> Result<(), Broken> {
+        let (sender, receiver) = sync_channel(1);
+        self.inbox.post(Order::Change(change, sender));
+        receiver.recv().unwrap_or(Ok(()))
+    }
+
+    /// Stops it: waits until everything that was taken is given back. The next entry of the available ring.
+    pub(crate) fn stop(self) -> u16 {
+        self.inbox.post(Order::Stop);
+        let base = self.thread.join().unwrap_or_else(|_| {
+            tracing::error!(queue = self.index, "the queue's thread panicked");
+            0
+        });
+        self.connection.register(self.index, None);
+        base
+    }
+}
+
+/// Closes the inbox when the thread ends, however that is.
+struct Closing<'a>(&'a Inbox<Order>);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// A queue's thread.
+fn live(start: Start, inbox: &Arc<Inbox<Order>>) -> u16 {
+    let (index, error, connection) = (start.index, start.error.clone(), Arc::clone(&start.connection));
+    // Also if this thread panicked: nobody is to wait for it.
+    let closing = Closing(inbox);
+    let (base, result) = match index {
+        CONTROL => crate::control::serve(start, inbox),
+        EVENT => crate::event::serve(start, inbox),
+        _ => request::serve(start, inbox),
+    };
+    drop(closing);
+    if let Err(broken) = result {
+        tracing::warn!(device = connection.device.name(), queue = index, %broken, "the connection ends");
+        ring::signal(error.as_deref());
+        connection.hang_up();
+    }
+    base
+}
+
+/// What a thread waits on: its kick and its inbox, in one io_uring with its transfers.
+pub(crate) const KICK: u32 = u32::MAX;
+/// See [`KICK`].
+pub(crate) const INBOX: u32 = u32::MAX - 1;
+
+/// An io_uring that watches both.
+pub(crate) fn watching(operations: u16, kick: &Arc<OwnedFd>, inbox: &Inbox<Order>) -> std::io::Result<Uring> {
+    let mut uring = Uring::new(operations)?;
+    uring.watch(KICK, Arc::clone(kick))?;
+    uring.watch(INBOX, inbox.descriptor())?;
+    Ok(uring)
+}

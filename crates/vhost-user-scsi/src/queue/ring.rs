@@ -1,0 +1,310 @@
+//! One split virtqueue as the device sees it (virtio 1.2 2.7): taking what the guest offers, giving it back, telling it. Used by the
+//! threads of all three kinds of queue. `virtio-queue` keeps the indices; this adds what vhost-user asks for: addresses of the front
+//! end, the in-flight region, the guest's wish not to be interrupted where EVENT_IDX is not negotiated.
+//!
+//! Guarantees: a chain that was taken is in the in-flight region until it was given back; the dirty log has what was written before
+//! the guest is told of it (every write goes through [`Memory`], which marks it); nothing is given back when the guest's memory was
+//! found torn. An error means that the ring cannot be used any more.
+
+use crate::chain::{Chain, Table};
+use crate::inflight::{self, Queue as Inflight};
+use crate::memory::{self, Memory};
+use rustix::io::Errno;
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use thiserror::Error;
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress};
+
+/// Why a ring cannot be used.
+#[derive(Debug, Error)]
+pub enum Broken {
+    /// An index or address in it makes no sense.
+    #[error("the ring makes no sense: {0}")]
+    Queue(#[from] virtio_queue::Error),
+    /// It is not in the guest's memory.
+    #[error("the ring is not in memory: {0}")]
+    Memory(#[from] memory::Error),
+    /// The in-flight region makes no sense.
+    #[error("the in-flight region: {0}")]
+    Inflight(#[from] inflight::Error),
+    /// The guest's memory was truncated.
+    #[error("guest memory was truncated under us")]
+    Torn,
+    /// A page was written that the dirty log has no bit for: a migration would lose it.
+    #[error("the dirty log has no bit for guest address {0:#x}")]
+    Unlogged(u64),
+    /// A head that is no descriptor.
+    #[error("descriptor {0} is not in the table")]
+    Head(u16),
+    /// io_uring or an eventfd failed.
+    #[error("cannot wait: {0}")]
+    Wait(#[from] std::io::Error),
+}
+
+/// Where a ring is, as the front end says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Addresses {
+    /// The descriptor table, at an address of the front end's.
+    pub(crate) descriptors: u64,
+    /// The available ring, likewise.
+    pub(crate) available: u64,
+    /// The used ring, likewise.
+    pub(crate) used: u64,
+    /// The used ring's guest-physical address for the dirty log, where the front end wants it logged.
+    pub(crate) log: Option<u64>,
+}
+
+/// How a ring starts.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    /// Its length.
+    pub(crate) size: u16,
+    /// Where it is.
+    pub(crate) addresses: Addresses,
+    /// The next entry of the available ring.
+    pub(crate) base: u16,
+    /// VIRTIO_F_EVENT_IDX was negotiated.
+    pub(crate) event_idx: bool,
+}
+
+/// A chain that was taken.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// What it is given back by.
+    pub(crate) head: u16,
+    /// Its buffers, as far as they make sense.
+    pub(crate) chain: Chain,
+    /// Whether all of it makes sense.
+    pub(crate) walked: Result<(), crate::chain::Error>,
+}
+
+/// A virtqueue.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    queue: Queue,
+    memory: Arc<Memory>,
+    addresses: Addresses,
+    inflight: Option<Inflight>,
+    call: Option<Arc<OwnedFd>>,
+    /// Taken by a device that was killed, to be done again first.
+    again: VecDeque<u16>,
+    given_back: bool,
+}
+
+impl Ring {
+    /// A ring as the front end described it. With an in-flight region, what was under way when another process had the ring is
+    /// taken again, in the order in which it was taken then.
+    ///
+    /// # Errors
+    /// It is not in the guest's memory, or the in-flight region makes no sense.
+    pub(crate) fn new(
+        setup: &Setup,
+        memory: Arc<Memory>,
+        mut inflight: Option<Inflight>,
+        call: Option<Arc<OwnedFd>>,
+    ) -> Result<Self, Broken> {
+        let mut queue = Queue::new(setup.size)?;
+        place(&mut queue, &setup.addresses, &memory)?;
+        queue.set_event_idx(setup.event_idx);
+        queue.set_ready(true);
+        let used = queue.used_idx(&*memory, Ordering::Acquire)?.0;
+        queue.set_next_used(used);
+        queue.set_next_avail(setup.base);
+        let mut again = VecDeque::new();
+        if let Some(region) = &mut inflight {
+            let recovered = region.recover(used, setup.size)?;
+            // Where the device before us was killed, the front end knows only what is in the used ring.
+            queue.set_next_avail(recovered.next_avail);
+            again.extend(recovered.heads);
+        }
+        let addresses = setup.addresses.clone();
+        if used != 0 {
+            // The one before us may have been killed between giving back and telling.
+            signal(call.as_deref());
+        }
+        Ok(Self { queue, memory, addresses, inflight, call, again, given_back: false })
+    }
+
+    /// The next chain that the guest offers, if there is one.
+    ///
+    /// # Errors
+    /// The ring is broken.
+    pub(crate) fn take(&mut self) -> Result<Option<Taken>, Broken> {
+        let head = match self.again.pop_front() {
+            Some(head) => head,
+            None => match self.queue.iter(&*self.memory)?.next() {
+                Some(chain) => {
+                    let head = chain.head_index();
+                    if head >= self.queue.size() {
+                        return Err(Broken::Head(head));
+                    }
+                    if let Some(inflight) = &mut self.inflight {
+                        inflight.take(head)?;
+                    }
+                    head
+                }
+                None => return Ok(None),
+            },
+        };
+        let table = Table { address: self.queue.desc_table(), size: self.queue.size() };
+        let mut chain = Chain::default();
+        let walked = chain.walk(&self.memory, table, head);
+        Ok(Some(Taken { head, chain, walked }))
+    }
+
+    /// Whether there are chains that a device that was killed had taken, and that were not taken again yet.
+    #[must_use]
+    pub(crate) fn owes(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// Gives a chain back, of which `written` bytes were written. The guest may see it from here on; [`Ring::tell`] interrupts it.
+    ///
+    /// # Errors
+    /// The ring is broken; the chain is not given back.
+    pub(crate) fn give_back(&mut self, head: u16, written: u32) -> Result<(), Broken> {
+        if self.memory.is_torn() {
+            return Err(Broken::Torn);
+        }
+        let slot = self.queue.next_used() % self.queue.size();
+        let (queue, memory) = (&mut self.queue, &self.memory);
+        let mut publish = || -> Result<u16, Broken> {
+            queue.add_used(&**memory, head, written)?;
+            Ok(queue.next_used())
+        };
+        match &mut self.inflight {
+            Some(inflight) => inflight.complete(&[head], |_| publish())?,
+            None => drop(publish()?),
+        }
+        self.log_used(slot);
+        self.given_back = true;
+        Ok(())
+    }
+
+    /// Marks what `give_back` wrote at the address that the front end gave for it. It is the same memory as the used ring, which is
+    /// marked already where its addresses agree.
+    fn log_used(&self, slot: u16) {
+        let Some(log) = self.addresses.log.filter(|log| *log != self.queue.used_ring()) else { return };
+        self.memory.log().mark(log, 4);
+        self.memory.log().mark(log.saturating_add(4 + 8 * u64::from(slot)), 8);
+    }
+
+    /// Interrupts the guest if something was given back and it wants to know.
+    ///
+    /// # Errors
+    /// The ring is broken.
+    pub(crate) fn tell(&mut self) -> Result<(), Broken> {
+        if !std::mem::take(&mut self.given_back) {
+            return Ok(());
+        }
+        self.check_log()?;
+        if self.queue.needs_notification(&*self.memory)? && self.wants_interrupts()? {
+            signal(self.call.as_deref());
+        }
+        Ok(())
+    }
+
+    /// While a migration logs what we write, all of it has to be there.
+    fn check_log(&self) -> Result<(), Broken> {
+        let log = self.memory.log();
+        if !log.is_on() {
+            return Ok(());
+        }
+        if log.is_torn() {
+            return Err(Broken::Torn);
+        }
+        log.take_missed().map_or(Ok(()), |address| Err(Broken::Unlogged(address)))
+    }
+
+    /// VRING_AVAIL_F_NO_INTERRUPT, which counts where EVENT_IDX is not negotiated (virtio 1.2 2.7.7).
+    fn wants_interrupts(&self) -> Result<bool, Broken> {
+        if self.queue.event_idx_enabled() {
+            return Ok(true);
+        }
+        let flags: u16 = self
+            .memory
+            .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
+            .map_err(virtio_queue::Error::GuestMemory)?;
+        Ok(u16::from_le(flags) & 1 == 0)
+    }
+
+    /// Asks for kicks, as everything offered was taken; whether something was offered meanwhile.
+    ///
+    /// # Errors
+    /// The ring is broken.
+    pub(crate) fn want_kicks(&mut self) -> Result<bool, Broken> {
+        Ok(self.queue.enable_notification(&*self.memory)?)
+    }
+
+    /// Asks for no kicks while what was offered is being taken.
+    ///
+    /// # Errors
+    /// The ring is broken.
+    pub(crate) fn want_no_kicks(&mut self) -> Result<(), Broken> {
+        Ok(self.queue.disable_notification(&*self.memory)?)
+    }
+
+    /// Another memory table, in which the ring is at the same addresses of the front end.
+    ///
+    /// # Errors
+    /// It is not in there: nothing has changed.
+    pub(crate) fn set_memory(&mut self, memory: Arc<Memory>) -> Result<(), Broken> {
+        place(&mut self.queue, &self.addresses, &memory)?;
+        self.memory = memory;
+        Ok(())
+    }
+
+    /// Another eventfd, or none, to interrupt the guest by. As an interrupt may just have got lost in the old one, it begins with one.
+    pub(crate) fn set_call(&mut self, call: Option<Arc<OwnedFd>>) {
+        self.call = call;
+        signal(self.call.as_deref());
+    }
+
+    /// Another address for the dirty log.
+    pub(crate) fn set_log(&mut self, log: Option<u64>) {
+        self.addresses.log = log;
+    }
+
+    /// The next entry of the available ring: where the next one who has this ring goes on.
+    #[must_use]
+    pub(crate) fn base(&self) -> u16 {
+        let again = u16::try_from(self.again.len()).unwrap_or(0);
+        self.queue.next_avail().wrapping_sub(again)
+    }
+
+    /// How many entries it has.
+    #[must_use]
+    pub(crate) fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
+    /// The guest's memory.
+    #[must_use]
+    pub(crate) const fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+}
+
+/// Translates the front end's addresses; all three parts have to be in memory.
+fn place(queue: &mut Queue, addresses: &Addresses, memory: &Memory) -> Result<(), Broken> {
+    let size = u64::from(queue.size());
+    let descriptors = memory.guest_address(addresses.descriptors, 16 * size)?;
+    let available = memory.guest_address(addresses.available, 6 + 2 * size)?;
+    let used = memory.guest_address(addresses.used, 6 + 8 * size)?;
+    queue.try_set_desc_table_address(GuestAddress(descriptors))?;
+    queue.try_set_avail_ring_address(GuestAddress(available))?;
+    queue.try_set_used_ring_address(GuestAddress(used))?;
+    Ok(())
+}
+
+/// Counts an eventfd up. A full one (nobody reads it) needs no more.
+pub(crate) fn signal(eventfd: Option<&OwnedFd>) {
+    let Some(eventfd) = eventfd else { return };
+    match rustix::io::write(eventfd, &1_u64.to_ne_bytes()) {
+        Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+        Err(error) => tracing::debug!(%error, "the guest cannot be interrupted"),
+    }
+}

@@ -1,0 +1,404 @@
+//! io_uring for a queue's thread: the kick, the inbox and the transfers are waited for in one place. The only `unsafe` of the queues.
+//!
+//! [`Uring`] is safe to use with any descriptors and buffers: it owns descriptor and buffers of an operation from the moment it is
+//! handed in until the kernel is done with it, also when it is dropped in between (then it waits; where even that fails, the
+//! buffers are leaked rather than freed).
+#![allow(unsafe_code, reason = "io_uring takes addresses of buffers that have to outlive the call")]
+
+use crate::memory::Vectors;
+use io_uring::types::{Fd, FsyncFlags};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// Memory that an operation reads from or writes to: the guest's own, or a buffer where the medium would not take that.
+#[derive(Debug)]
+pub(crate) enum Pinned {
+    /// The guest's.
+    Guest(Vectors),
+    /// Ours.
+    Own(Aligned),
+}
+
+impl Pinned {
+    /// The list for the kernel. Neither it nor what it points to moves with the value; both live as long, if nobody changes it.
+    fn list(&self) -> (*const libc::iovec, u32) {
+        match self {
+            Self::Guest(vectors) => (vectors.as_ptr(), vectors.count()),
+            Self::Own(aligned) => (&raw const *aligned.rest, 1),
+        }
+    }
+
+    /// The first `bytes` have been moved; what is left is moved next.
+    pub(crate) fn advance(&mut self, bytes: usize) {
+        match self {
+            Self::Guest(vectors) => vectors.advance(bytes),
+            Self::Own(aligned) => aligned.advance(bytes),
+        }
+    }
+}
+
+/// A buffer of our own at an aligned address, for memory of the guest that a medium would not take.
+#[derive(Debug)]
+pub(crate) struct Aligned {
+    start: NonNull<u8>,
+    layout: Layout,
+    /// What the kernel has not moved yet; in a place of its own, that the kernel is told.
+    rest: Box<libc::iovec>,
+}
+
+// SAFETY: it owns its memory, as a `Box<[u8]>` does.
+unsafe impl Send for Aligned {}
+
+impl Aligned {
+    /// `length` zero bytes (at least one) at a multiple of `alignment`; none where there is no memory or the alignment is no power of 2.
+    pub(crate) fn new(length: usize, alignment: usize) -> Option<Self> {
+        let layout = Layout::from_size_align(length.max(1), alignment.max(1)).ok()?;
+        // SAFETY: the layout's size is not 0.
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        let rest = Box::new(libc::iovec { iov_base: start.as_ptr().cast(), iov_len: layout.size() });
+        Some(Self { start, layout, rest })
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.rest.iov_len);
+        self.rest.iov_base = self.rest.iov_base.wrapping_byte_add(bytes);
+        self.rest.iov_len -= bytes;
+    }
+}
+
+impl Drop for Aligned {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout, and freed only here.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+impl Deref for Aligned {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        // SAFETY: initialised (zeroed) memory of that size, which lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.layout.size()) }
+    }
+}
+
+impl DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and `self` is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size()) }
+    }
+}
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// From the file into the buffers.
+    Read,
+    /// From the buffers into the file.
+    Write {
+        /// With `RWF_DSYNC`.
+        durable: bool,
+    },
+    /// `fdatasync`.
+    Flush,
+}
+
+/// One operation on a file, with all that it needs.
+#[derive(Debug)]
+pub(crate) struct Io {
+    pub(crate) file: Arc<OwnedFd>,
+    pub(crate) kind: Kind,
+    /// Where in the file.
+    pub(crate) offset: u64,
+    /// The memory; none for a flush.
+    pub(crate) memory: Option<Pinned>,
+}
+
+/// Something that a wait ended with.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A watched descriptor may be readable: the token it was watched under.
+    Readable(u32),
+    /// An operation is over: its token, the operation, and bytes moved.
+    Done(u32, Io, io::Result<usize>),
+}
+
+const WATCH: u64 = 1 << 32;
+
+/// An io_uring that owns what it works with.
+pub(crate) struct Uring {
+    ring: IoUring,
+    /// What the kernel works on, by token.
+    flying: Vec<Option<Io>>,
+    count: usize,
+    watched: Vec<(u32, Arc<OwnedFd>)>,
+    completed: Vec<cqueue::Entry>,
+}
+
+impl Uring {
+    /// A ring for `operations` at once (their tokens are below that), beside what is watched. To be used by the thread that makes it.
+    ///
+    /// # Errors
+    /// The kernel has no io_uring for us.
+    pub(crate) fn new(operations: u16) -> io::Result<Self> {
+        let entries = (u32::from(operations) + 8).next_power_of_two();
+        // With the flag, also an entry that waits for nothing takes what has happened.
+        let eager = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .build(entries);
+        let ring = match eager {
+            Ok(ring) => ring,
+            // Before Linux 6.1.
+            Err(_) => IoUring::new(entries)?,
+        };
+        let flying = std::iter::repeat_with(|| None).take(operations.into()).collect();
+        Ok(Self { ring, flying, count: 0, watched: Vec::new(), completed: Vec::new() })
+    }
+
+    /// Tells of every time that `descriptor` becomes readable, also if nobody reads it (an eventfd that counts on).
+    pub(crate) fn watch(&mut self, token: u32, descriptor: Arc<OwnedFd>) -> io::Result<()> {
+        let readable = u32::from(libc::POLLIN.unsigned_abs());
+        let entry = opcode::PollAdd::new(Fd(descriptor.as_raw_fd()), readable).multi(true).build();
+        if !self.watched.iter().any(|(watched, _)| *watched == token) {
+            self.watched.push((token, descriptor));
+        }
+        self.push(&entry.user_data(WATCH | u64::from(token)))
+    }
+
+    /// Starts an operation. `token` is taken until its end is told.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub(crate) fn start(&mut self, token: u32, io: Io) -> io::Result<()> {
+        let place = self.flying.get_mut(token as usize).filter(|place| place.is_none());
+        let place = place.ok_or(io::ErrorKind::InvalidInput)?;
+        // Owned by the ring before the kernel hears of it.
+        let entry = entry(place.insert(io)).user_data(token.into());
+        self.count += 1;
+        self.push(&entry).inspect_err(|_| drop(self.land(token)))
+    }
+
+    /// The operation is not with the kernel any more.
+    fn land(&mut self, token: u32) -> Option<Io> {
+        let io = self.flying.get_mut(token as usize)?.take()?;
+        self.count -= 1;
+        Some(io)
+    }
+
+    /// How many operations are with the kernel.
+    #[cfg(test)]
+    const fn flying(&self) -> usize {
+        self.count
+    }
+
+    /// Hands in what was started and waits until something happened; appends that to `events`.
+    pub(crate) fn wait(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+        self.enter(1, events)
+    }
+
+    /// Hands in what was started, and appends what has happened already to `events`.
+    pub(crate) fn poll(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+        self.enter(0, events)
+    }
+
+    fn enter(&mut self, want: usize, events: &mut Vec<Event>) -> io::Result<()> {
+        match self.ring.submit_and_wait(want) {
+            Ok(_) => {}
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
+            Err(error) => return Err(error),
+        }
+        let mut completed = std::mem::take(&mut self.completed);
+        completed.extend(self.ring.completion());
+        // All of them, also after one that failed: whose end is not taken note of would be waited for in vain.
+        let result = completed.drain(..).fold(Ok(()), |so_far, entry| {
+            let this = self.complete(&entry, events);
+            so_far.and(this)
+        });
+        self.completed = completed;
+        result
+    }
+
+    fn complete(&mut self, entry: &cqueue::Entry, events: &mut Vec<Event>) -> io::Result<()> {
+        let token = u32::try_from(entry.user_data() & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+        if entry.user_data() & WATCH == 0 {
+            if let Some(io) = self.land(token) {
+                let result = usize::try_from(entry.result())
+                    .map_err(|_| io::Error::from_raw_os_error(entry.result().wrapping_neg()));
+                events.push(Event::Done(token, io, result));
+            }
+            return Ok(());
+        }
+        if entry.result() < 0 {
+            return Err(io::Error::from_raw_os_error(entry.result().wrapping_neg()));
+        }
+        // Nobody will ever write to it again, or it was no eventfd: to wait on would be to spin.
+        if entry.result() & i32::from(libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0 {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        events.push(Event::Readable(token));
+        if !cqueue::more(entry.flags())
+            && let Some((_, descriptor)) = self.watched.iter().find(|(watched, _)| *watched == token).cloned()
+        {
+            self.watch(token, descriptor)?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+        for _ in 0..2 {
+            // SAFETY: descriptor, list and buffers belong to `flying` or `watched`, which give them up only when the kernel has
+            // told of the operation's end, or (descriptors that are watched) when the ring is closed. `Vectors` and `Aligned`
+            // keep list and memory in place while nobody changes them, and nobody can while `flying` has them.
+            if unsafe { self.ring.submission().push(entry) }.is_ok() {
+                return Ok(());
+            }
+            self.ring.submit()?;
+        }
+        Err(io::ErrorKind::ResourceBusy.into())
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        let mut events = Vec::new();
+        while self.count > 0 {
+            if let Err(error) = self.enter(1, &mut events) {
+                tracing::error!(%error, "transfers cannot be waited for; their memory is kept");
+                std::mem::forget(std::mem::take(&mut self.flying));
+                self.count = 0;
+            }
+            events.clear();
+        }
+    }
+}
+
+impl Debug for Uring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "io_uring with {} operations", self.count)
+    }
+}
+
+fn entry(io: &Io) -> squeue::Entry {
+    let file = Fd(io.file.as_raw_fd());
+    let (list, count) = io.memory.as_ref().map_or((std::ptr::null(), 0), Pinned::list);
+    match io.kind {
+        Kind::Read => opcode::Readv::new(file, list, count).offset(io.offset).build(),
+        Kind::Write { durable } => opcode::Writev::new(file, list, count)
+            .offset(io.offset)
+            .rw_flags(if durable { libc::RWF_DSYNC } else { 0 })
+            .build(),
+        Kind::Flush => opcode::Fsync::new(file).flags(FsyncFlags::DATASYNC).build(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{EventfdFlags, eventfd};
+    use std::io::Write;
+
+    fn done(uring: &mut Uring) -> (u32, Io, io::Result<usize>) {
+        let mut events = Vec::new();
+        while events.is_empty() {
+            uring.wait(&mut events).unwrap();
+        }
+        match events.remove(0) {
+            Event::Done(token, io, result) => (token, io, result),
+            Event::Readable(_) => panic!("nothing is watched"),
+        }
+    }
+
+    fn file() -> (tempfile::NamedTempFile, Arc<OwnedFd>) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        let descriptor = Arc::new(OwnedFd::from(file.reopen().unwrap()));
+        (file, descriptor)
+    }
+
+    fn own(length: usize) -> Option<Pinned> {
+        Aligned::new(length, 1).map(Pinned::Own)
+    }
+
+    #[test]
+    fn a_read_goes_on_where_the_memory_was_advanced_to() {
+        let (_keep, file) = file();
+        let mut uring = Uring::new(4).unwrap();
+        let mut memory = own(8);
+        memory.as_mut().unwrap().advance(2);
+        uring.start(3, Io { file, kind: Kind::Read, offset: 6, memory }).unwrap();
+        let (token, io, result) = done(&mut uring);
+        assert_eq!((token, result.unwrap()), (3, 4));
+        let Some(Pinned::Own(memory)) = io.memory else { panic!("another memory") };
+        assert_eq!(&*memory, b"\0\06789\0\0");
+    }
+
+    #[test]
+    fn a_durable_write_and_a_flush_reach_the_file() {
+        let (keep, file) = file();
+        let mut uring = Uring::new(4).unwrap();
+        let mut memory = Aligned::new(3, 1).unwrap();
+        memory.copy_from_slice(b"abc");
+        let kind = Kind::Write { durable: true };
+        let memory = Some(Pinned::Own(memory));
+        let io = Io { file: Arc::clone(&file), kind, offset: 1, memory };
+        uring.start(0, io).unwrap();
+        assert_eq!(done(&mut uring).2.unwrap(), 3);
+        uring.start(0, Io { file, kind: Kind::Flush, offset: 0, memory: None }).unwrap();
+        assert_eq!(done(&mut uring).2.unwrap(), 0);
+        assert_eq!(std::fs::read(keep.path()).unwrap(), b"0abc456789");
+    }
+
+    #[test]
+    fn every_kick_is_told_though_nobody_reads_the_eventfd() {
+        let kick = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
+        let mut uring = Uring::new(4).unwrap();
+        uring.watch(9, Arc::clone(&kick)).unwrap();
+        let mut events = Vec::new();
+        uring.poll(&mut events).unwrap();
+        assert!(events.is_empty());
+        for _ in 0..3 {
+            rustix::io::write(&*kick, &1_u64.to_ne_bytes()).unwrap();
+            uring.wait(&mut events).unwrap();
+            assert!(matches!(events[..], [Event::Readable(9)]), "{events:?}");
+            events.clear();
+        }
+    }
+
+    #[test]
+    fn a_kick_that_can_never_come_is_an_error() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(writer);
+        let mut uring = Uring::new(4).unwrap();
+        uring.watch(9, Arc::new(OwnedFd::from(reader))).unwrap();
+        assert!(uring.wait(&mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn what_is_under_way_is_waited_for_when_the_ring_goes() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let mut uring = Uring::new(4).unwrap();
+        let file = Arc::new(OwnedFd::from(reader));
+        uring.start(0, Io { file, kind: Kind::Read, offset: u64::MAX, memory: own(4) }).unwrap();
+        uring.poll(&mut Vec::new()).unwrap();
+        assert_eq!(uring.flying(), 1);
+        writer.write_all(b"late").unwrap();
+        drop(uring);
+    }
+
+    #[test]
+    fn an_error_comes_back_with_its_memory() {
+        let mut uring = Uring::new(4).unwrap();
+        let file = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
+        let kind = Kind::Read;
+        uring.start(1, Io { file, kind, offset: 0, memory: own(3) }).unwrap();
+        let (_, io, result) = done(&mut uring);
+        assert!(result.is_err() && io.memory.is_some());
+    }
+}
