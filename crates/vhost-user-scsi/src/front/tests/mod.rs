@@ -1,0 +1,6 @@
+//! Whole requests of a guest through the handler and the queues, and front ends that lie.
+
+mod control;
+mod guest;
+mod life;
+mod request;
