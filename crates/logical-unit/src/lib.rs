@@ -34,6 +34,6 @@ pub use open::OpenError;
 pub use pr_unit::{Effect, Outcome, PrUnit};
 pub use profile::Profile;
 pub use store::Caching;
-pub use task_set::{Aborted, Task};
+pub use task_set::{Aborted, Executing, Task, TaskSet};
 pub use transfer::{Admission, Transfer};
 pub use unit::{LogicalUnit, NexusHandle};

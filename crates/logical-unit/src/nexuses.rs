@@ -6,7 +6,7 @@
 
 use crate::access::{AccessGate, Standing};
 use crate::profile::Identity;
-use crate::task_set::Tasks;
+use crate::task_set::TaskSet;
 use crate::{Directory, ItNexus, NexusId, PrUnit};
 use scsi::TransportId;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub(crate) struct Session {
     pub(crate) id: NexusId,
     pub(crate) nexus: ItNexus,
     pub(crate) gate: AccessGate,
-    pub(crate) tasks: Arc<Tasks>,
+    pub(crate) tasks: Arc<TaskSet>,
 }
 
 /// A nexus and its sessions: more than one only while a new login replaces an old one.

@@ -55,9 +55,9 @@ impl Entry {
     }
 }
 
-/// The commands of one session.
+/// The commands of one session, or of whatever else has commands under way that somebody may end.
 #[derive(Debug, Default)]
-pub(crate) struct Tasks(Mutex<List>);
+pub struct TaskSet(Mutex<List>);
 
 #[derive(Debug, Default)]
 struct List {
@@ -66,9 +66,10 @@ struct List {
     closed: bool,
 }
 
-impl Tasks {
+impl TaskSet {
     /// Enters a command.
-    pub(crate) fn begin(self: &Arc<Self>, tag: u64) -> Task {
+    #[must_use]
+    pub fn begin(self: &Arc<Self>, tag: u64) -> Task {
         let mut list = lock(&self.0);
         let state = if list.closed { State::Aborted(Aborted::Silently) } else { State::Waiting };
         let (left, interrupted) = (Condvar::new(), AtomicBool::new(false));
@@ -78,21 +79,36 @@ impl Tasks {
     }
 
     /// Ends the session's commands, those that are still to come too.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         lock(&self.0).closed = true;
         self.abort_all(Aborted::Silently, None);
     }
 
-    /// Aborts every command but the one that asks for it. `true` if any was under way.
-    pub(crate) fn abort_all(&self, how: Aborted, except: Option<&Task>) -> bool {
+    /// Asks the command with `tag`, or every command, to give up, without waiting: whoever carries it out may have to be woken
+    /// to notice, before somebody waits for the end.
+    pub fn interrupt(&self, tag: Option<u64>) {
+        let list = lock(&self.0);
+        let meant = |entry: &&Arc<Entry>| tag.is_none_or(|tag| entry.tag == tag);
+        list.entries.iter().filter(meant).for_each(|entry| entry.interrupted.store(true, Ordering::Relaxed));
+    }
+
+    /// How many commands are being executed.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        let executing = |entry: &&Arc<Entry>| *lock(&entry.state) == State::Executing;
+        lock(&self.0).entries.iter().filter(executing).count()
+    }
+
+    /// Aborts every command but the one that asks for it, and waits for those that are being executed. `true` if any was aborted.
+    pub fn abort_all(&self, how: Aborted, except: Option<&Task>) -> bool {
         let entries = lock(&self.0).entries.clone();
         let others =
             entries.iter().filter(|entry| except.is_none_or(|task| !Arc::ptr_eq(entry, &task.entry)));
         others.filter(|entry| entry.abort(how)).count() > 0
     }
 
-    /// Aborts the command with `tag`; `false` if there is none.
-    pub(crate) fn abort(&self, tag: u64) -> bool {
+    /// Aborts the command with `tag`, or waits for its end if it is being executed; `false` if there is none.
+    pub fn abort(&self, tag: u64) -> bool {
         let entry = lock(&self.0).entries.iter().find(|entry| entry.tag == tag).cloned();
         entry.is_some_and(|entry| {
             entry.abort(Aborted::Silently);
@@ -105,7 +121,7 @@ impl Tasks {
 #[derive(Debug)]
 pub struct Task {
     entry: Arc<Entry>,
-    tasks: Arc<Tasks>,
+    tasks: Arc<TaskSet>,
 }
 
 impl Task {
@@ -119,7 +135,10 @@ impl Task {
     }
 
     /// Starts execution, unless the command was aborted.
-    pub(crate) fn enter(&self) -> Result<Executing, Aborted> {
+    ///
+    /// # Errors
+    /// How it was aborted.
+    pub fn enter(&self) -> Result<Executing, Aborted> {
         let mut state = lock(&self.entry.state);
         if let State::Aborted(how) = *state {
             return Err(how);
@@ -137,9 +156,15 @@ impl Drop for Task {
 
 /// The time in which a command may touch the medium; it may end on another thread than it began on.
 #[derive(Debug)]
-pub(crate) struct Executing(Arc<Entry>);
+pub struct Executing(Arc<Entry>);
 
 impl Executing {
+    /// Somebody waits for the command to give up.
+    #[must_use]
+    pub fn is_interrupted(&self) -> bool {
+        self.0.interrupted.load(Ordering::Relaxed)
+    }
+
     /// Set when the command should give up.
     pub(crate) fn interrupted(&self) -> &AtomicBool {
         &self.0.interrupted
@@ -166,7 +191,7 @@ mod tests {
 
     #[test]
     fn an_abort_waits_for_a_command_on_the_medium_and_asks_it_to_give_up() {
-        let tasks = Arc::<Tasks>::default();
+        let tasks = Arc::<TaskSet>::default();
         let (task, asking) = (tasks.begin(1), tasks.begin(2));
         let executing = task.enter().unwrap();
         thread::scope(|scope| {
@@ -183,7 +208,7 @@ mod tests {
 
     #[test]
     fn an_aborted_command_never_reaches_the_medium() {
-        let tasks = Arc::<Tasks>::default();
+        let tasks = Arc::<TaskSet>::default();
         let (task, other) = (tasks.begin(1), tasks.begin(2));
         assert!(tasks.abort_all(Aborted::TaskAbortedStatus, Some(&other)));
         assert!(task.enter().is_err_and(|how| how == Aborted::TaskAbortedStatus));
@@ -192,7 +217,7 @@ mod tests {
 
     #[test]
     fn nothing_enters_a_closed_session() {
-        let tasks = Arc::<Tasks>::default();
+        let tasks = Arc::<TaskSet>::default();
         let before = tasks.begin(1);
         tasks.close();
         assert_eq!(before.is_aborted(), Some(Aborted::Silently));
@@ -201,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_command_leaves_when_it_is_dropped() {
-        let tasks = Arc::<Tasks>::default();
+        let tasks = Arc::<TaskSet>::default();
         drop(tasks.begin(1));
         assert!(!tasks.abort(1));
         assert!(lock(&tasks.0).entries.is_empty());

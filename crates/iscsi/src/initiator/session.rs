@@ -266,11 +266,45 @@ impl Session {
         self.execute(&commands)
     }
 
+    /// Sends one command, and gives it up as soon as `given_up` says so: it is then aborted at the target before this returns.
+    /// Whoever changes what `given_up` says has to call [`Session::wake`] afterwards.
+    ///
+    /// # Errors
+    /// [`TransportError`] if no completion arrived.
+    pub fn execute_unless(
+        &self,
+        lun: u64,
+        request: &Request,
+        given_up: &dyn Fn() -> bool,
+    ) -> Result<Completion, TransportError> {
+        let nothing = || TransportError::NotSent(ErrorKind::InvalidInput.into());
+        self.pipeline(&[(lun_of(lun), request)], given_up).pop().ok_or_else(nothing)?
+    }
+
+    /// Has every caller that waits look whether its command was given up.
+    pub fn wake(&self) {
+        // Under the lock: who has looked already then waits, and is woken.
+        let state = self.handle.exchange.lock();
+        self.handle.exchange.notify();
+        drop(state);
+    }
+
     pub(super) fn execute(&self, commands: &[(Lun, &Request)]) -> Vec<Result<Completion, TransportError>> {
+        self.pipeline(commands, &|| false)
+    }
+
+    fn pipeline(
+        &self,
+        commands: &[(Lun, &Request)],
+        given_up: &dyn Fn() -> bool,
+    ) -> Vec<Result<Completion, TransportError>> {
         let exchange = &self.handle.exchange;
         let deadline = Instant::now() + self.handle.timeouts.command;
         let mut tags = Vec::with_capacity(commands.len());
         let state = exchange.wait(exchange.lock(), deadline, |state| {
+            if given_up() {
+                return true;
+            }
             while let Some((lun, request)) =
                 commands.get(tags.len()).filter(|_| state.is_open() && state.window_is_open())
             {

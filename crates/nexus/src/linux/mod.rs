@@ -163,24 +163,11 @@ impl SgDevice {
         Self { timeout, ..self }
     }
 
-    /// SG_IO takes `u32::MAX` for "for ever" and 0 for a default: neither is what a caller asked for.
-    fn timeout_ms(&self) -> u32 {
-        u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX).clamp(1, u32::MAX - 1)
-    }
-}
-
-/// Opening a FIFO or a tape may have effects, so the type is looked at before and, against races, after.
-fn check_type(path: &Path, mode: rustix::fs::RawMode) -> Result<(), OpenError> {
-    let device = is_device(FileType::from_raw_mode(mode));
-    device.then_some(()).ok_or_else(|| OpenError::NotADevice(path.to_owned()))
-}
-
-const fn is_device(kind: FileType) -> bool {
-    matches!(kind, FileType::BlockDevice | FileType::CharacterDevice)
-}
-
-impl Nexus for SgDevice {
-    fn execute(&mut self, request: &Request) -> Result<Completion, TransportError> {
+    /// Sends one command, which may take as long as `timeout`; several threads may at once.
+    ///
+    /// # Errors
+    /// [`TransportError`] if no completion arrived.
+    pub fn send(&self, request: &Request, timeout: Duration) -> Result<Completion, TransportError> {
         if request.cdb.is_empty() || request.cdb.len() > CDB_LENGTH_MAX {
             let error = Error::new(ErrorKind::InvalidInput, "SG_IO takes CDBs of 1 to 16 bytes");
             return Err(TransportError::NotSent(error));
@@ -196,8 +183,39 @@ impl Nexus for SgDevice {
                 Transfer::In(&mut data_in)
             }
         };
-        let returned = sys::sg_io(self.device.as_fd(), &request.cdb, transfer, &mut sense, self.timeout_ms())
-            .map_err(outcome::ioctl_error)?;
+        let returned =
+            sys::sg_io(self.device.as_fd(), &request.cdb, transfer, &mut sense, milliseconds(timeout))
+                .map_err(outcome::ioctl_error)?;
         outcome::completion(&returned, &sense, data_in)
+    }
+
+    /// Has the kernel reset the logical unit, and nothing that reaches further (SG_SCSI_RESET). It takes CAP_SYS_ADMIN and
+    /// CAP_SYS_RAWIO.
+    ///
+    /// # Errors
+    /// The kernel's: its driver cannot, or this program may not.
+    pub fn reset_logical_unit(&self) -> Result<(), Error> {
+        Ok(sys::reset_logical_unit(self.device.as_fd())?)
+    }
+}
+
+/// SG_IO takes `u32::MAX` for "for ever" and 0 for a default: neither is what a caller asked for.
+fn milliseconds(timeout: Duration) -> u32 {
+    u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).clamp(1, u32::MAX - 1)
+}
+
+/// Opening a FIFO or a tape may have effects, so the type is looked at before and, against races, after.
+fn check_type(path: &Path, mode: rustix::fs::RawMode) -> Result<(), OpenError> {
+    let device = is_device(FileType::from_raw_mode(mode));
+    device.then_some(()).ok_or_else(|| OpenError::NotADevice(path.to_owned()))
+}
+
+const fn is_device(kind: FileType) -> bool {
+    matches!(kind, FileType::BlockDevice | FileType::CharacterDevice)
+}
+
+impl Nexus for SgDevice {
+    fn execute(&mut self, request: &Request) -> Result<Completion, TransportError> {
+        self.send(request, self.timeout)
     }
 }

@@ -6,14 +6,18 @@
 #![expect(unsafe_code, reason = "ioctls take pointers inside a structure")]
 
 use rustix::fd::BorrowedFd;
-use rustix::ioctl::{self, Getter, Updater};
+use rustix::ioctl::{self, Getter, Setter, Updater};
 use std::ffi::c_void;
 use std::mem::{offset_of, size_of};
 use std::ptr::null_mut;
 
 const SG_GET_VERSION_NUM: ioctl::Opcode = 0x2282;
+const SG_SCSI_RESET: ioctl::Opcode = 0x2284;
 const SG_IO: ioctl::Opcode = 0x2285;
 const BLKGETDISKSEQ: ioctl::Opcode = ioctl::opcode::read::<u64>(0x12, 128);
+
+/// SG_SCSI_RESET_DEVICE with SG_SCSI_RESET_NO_ESCALATE: the logical unit, never its target or bus.
+const RESET_LOGICAL_UNIT: i32 = 0x101;
 
 /// Room for sense data: the most that fixed or descriptor format can have (SPC-4 4.5.2.1).
 pub(super) const SENSE_LENGTH: usize = 252;
@@ -129,6 +133,12 @@ pub(super) fn sg_io(
 pub(super) fn version(device: BorrowedFd<'_>) -> rustix::io::Result<i32> {
     // SAFETY: SG_GET_VERSION_NUM writes one `int`.
     unsafe { ioctl::ioctl(device, Getter::<SG_GET_VERSION_NUM, i32>::new()) }
+}
+
+/// Resets the logical unit; returns when that is over.
+pub(super) fn reset_logical_unit(device: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    // SAFETY: SG_SCSI_RESET reads one `int`.
+    unsafe { ioctl::ioctl(device, Setter::<SG_SCSI_RESET, i32>::new(RESET_LOGICAL_UNIT)) }
 }
 
 /// The sequence number of a block device's disk; NOTTY before Linux 5.15.

@@ -247,7 +247,7 @@ fn cdbs_that_sg_io_cannot_carry_are_not_sent() {
 
 #[test]
 fn timeouts_are_whole_milliseconds_and_never_for_ever() {
-    let timeout = |duration| to_null().with_timeout(duration).timeout_ms();
+    let timeout = |duration| milliseconds(to_null().with_timeout(duration).timeout);
     assert_eq!(timeout(Duration::from_millis(1500)), 1500);
     assert_eq!(timeout(Duration::ZERO), 1);
     assert_eq!(timeout(Duration::MAX), u32::MAX - 1);
