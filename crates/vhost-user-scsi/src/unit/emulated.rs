@@ -9,7 +9,10 @@
 use super::{
     Admission, Arrival, Ending, Finish, Finished, Function, Managed, Operation, Transfer, Unit, Work,
 };
-use logical_unit::{Aborted, Admission as Admitted, ItNexus, LogicalUnit, Move, NexusHandle, Room, Task};
+use logical_unit::{
+    Aborted, Admission as Admitted, Caching, ItNexus, LogicalUnit, LunSpec, Medium, Move, NexusHandle,
+    OpenError, Room, Task,
+};
 use scsi::{Completion, IscsiName, Isid, Status, TransportId};
 use std::io;
 use std::sync::Arc;
@@ -22,7 +25,28 @@ const MOST_DATA_OUT: usize = 32 << 20;
 /// The target port of a device is its only one.
 const TARGET_PORT: u16 = 1;
 
-/// One guest's way to a logical unit. The nexus is lost with it.
+/// Opens a logical unit for guests: with direct I/O where the medium can have it, unless `spec` says otherwise. The log says how it
+/// is reached.
+///
+/// # Errors
+/// [`OpenError`] before anything is served.
+pub fn open(spec: &LunSpec) -> Result<Arc<LogicalUnit>, OpenError> {
+    let spec = LunSpec { direct: spec.direct.or(Some(true)), ..spec.clone() };
+    let unit = LogicalUnit::open(&spec)?;
+    match (unit.caching(), &spec.medium) {
+        (Caching::Memory, _) | (_, Medium::Memory { .. }) => {}
+        (Caching::Direct { alignment }, Medium::File { path, .. } | Medium::Block { path, .. }) => {
+            tracing::info!(medium = %path.display(), alignment, "direct I/O");
+        }
+        (Caching::Buffered(why), Medium::File { path, .. } | Medium::Block { path, .. }) => {
+            tracing::info!(medium = %path.display(), why, "buffered I/O");
+        }
+    }
+    Ok(unit)
+}
+
+/// One guest's way to a logical unit. The nexus is lost with it, which waits for its transfers under way: it must not be
+/// dropped by a thread that has to end some.
 #[derive(Debug)]
 pub struct Emulated {
     unit: Arc<LogicalUnit>,

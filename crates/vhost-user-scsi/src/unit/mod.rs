@@ -5,6 +5,9 @@
 //! thread that may wait.
 
 pub mod emulated;
+pub mod iscsi;
+pub mod passthrough;
+mod remote;
 
 use scsi::Completion;
 use std::fmt::Debug;

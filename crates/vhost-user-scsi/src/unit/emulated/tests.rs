@@ -2,7 +2,6 @@
 //! what others do to transfers under way.
 
 use super::*;
-use logical_unit::LunSpec;
 use proptest::prelude::*;
 use scsi::pr::{Key, ReservationType, request};
 use scsi::{AdditionalSense, DataPhase, SenseKey};
@@ -14,9 +13,10 @@ use tempfile::TempDir;
 
 const BLOCK: usize = 512;
 
-fn open(folder: &TempDir, name: &str) -> Arc<LogicalUnit> {
-    let spec = format!("file={},size=2M", folder.path().join(name).display());
-    LogicalUnit::open(&spec.parse::<LunSpec>().unwrap()).unwrap()
+/// Buffered: what these tests move is not aligned.
+fn file(folder: &TempDir, name: &str) -> Arc<LogicalUnit> {
+    let spec = format!("file={},size=2M,direct=off", folder.path().join(name).display());
+    open(&spec.parse().unwrap()).unwrap()
 }
 
 fn guest(unit: &Arc<LogicalUnit>, vm: &str) -> Emulated {
@@ -128,7 +128,7 @@ proptest! {
         write_exclusive in any::<bool>(),
     ) {
         let folder = tempfile::tempdir().unwrap();
-        let (queued, executed) = (open(&folder, "a"), open(&folder, "b"));
+        let (queued, executed) = (file(&folder, "a"), file(&folder, "b"));
         let guests = [guest(&queued, "one"), guest(&queued, "two")];
         let twins = [guest(&executed, "one"), guest(&executed, "two")];
         if write_exclusive {
@@ -190,7 +190,7 @@ fn waits_for(transfer: Transfer, action: impl FnOnce() + Send) {
 #[test]
 fn preempt_and_abort_of_another_guest_waits_for_a_transfer_under_way() {
     let folder = tempfile::tempdir().unwrap();
-    let unit = open(&folder, "lun");
+    let unit = file(&folder, "lun");
     let (a, b) = (guest(&unit, "a"), guest(&unit, "b"));
     good(send(&a, &request::register(Key(0), Key(1), false)));
     good(send(&b, &request::register(Key(0), Key(2), false)));
@@ -198,17 +198,18 @@ fn preempt_and_abort_of_another_guest_waits_for_a_transfer_under_way() {
     let mut preempt = request::preempt(Key(1), Key(2), ReservationType(5));
     preempt.cdb[1] = 5;
     waits_for(write_under_way(&b, 1), || drop(good(send(&a, &preempt))));
-    let fenced = run(&b, &cdb_10(WRITE, 0, 1), &[1; BLOCK], 0);
-    assert_eq!(refused(&fenced).0, SenseKey::UNIT_ATTENTION);
+    // A conflict goes before the unit attention that tells of it (SAM-5 5.3.3).
     let fenced = run(&b, &cdb_10(WRITE, 0, 1), &[1; BLOCK], 0);
     assert_eq!(fenced, Ending::Status(Completion::status(Status::RESERVATION_CONFLICT)));
+    let told = (SenseKey::UNIT_ATTENTION, AdditionalSense::REGISTRATIONS_PREEMPTED);
+    assert_eq!(refused(&run(&b, &[0; 6], &[], 0)), told);
     assert_eq!(good(run(&a, &cdb_10(READ, 0, 1), &[], BLOCK)), [7; BLOCK]);
 }
 
 #[test]
 fn every_function_that_ends_commands_waits_for_a_transfer_under_way() {
     let folder = tempfile::tempdir().unwrap();
-    let unit = open(&folder, "lun");
+    let unit = file(&folder, "lun");
     let (a, b) = (guest(&unit, "a"), guest(&unit, "b"));
     use Function::{AbortTask, AbortTaskSet, ClearTaskSet, LogicalUnitReset, NexusReset};
     for (who, function) in
@@ -222,7 +223,7 @@ fn every_function_that_ends_commands_waits_for_a_transfer_under_way() {
 #[test]
 fn a_command_that_waits_for_a_thread_ends_as_it_was_ended() {
     let folder = tempfile::tempdir().unwrap();
-    let unit = open(&folder, "lun");
+    let unit = file(&folder, "lun");
     let guest = guest(&unit, "a");
     let compare_and_write = [0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
     for (function, ending) in [
@@ -247,7 +248,7 @@ fn a_command_that_waits_for_a_thread_ends_as_it_was_ended() {
 #[test]
 fn a_reset_of_the_nexus_tells_it_and_leaves_the_others_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let unit = open(&folder, "lun");
+    let unit = file(&folder, "lun");
     let (a, b) = (guest(&unit, "a"), guest(&unit, "b"));
     good(run(&a, &[0x16, 0, 0, 0, 0, 0], &[], 0));
     a.manage(Function::NexusReset);
@@ -259,7 +260,7 @@ fn a_reset_of_the_nexus_tells_it_and_leaves_the_others_alone() {
 #[test]
 fn a_transfer_that_an_atomic_command_waits_for_does_not_make_the_queue_wait() {
     let folder = tempfile::tempdir().unwrap();
-    let unit = open(&folder, "lun");
+    let unit = file(&folder, "lun");
     let guest = guest(&unit, "a");
     let compare_and_write = [0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
     let transfer = write_under_way(&guest, 1);
@@ -281,7 +282,7 @@ fn a_transfer_that_an_atomic_command_waits_for_does_not_make_the_queue_wait() {
 #[test]
 fn a_medium_that_fails_is_told_by_sense() {
     let folder = tempfile::tempdir().unwrap();
-    let guest = guest(&open(&folder, "lun"), "a");
+    let guest = guest(&file(&folder, "lun"), "a");
     let failed = |cdb: &[u8], error| match admit(&guest, 1, cdb, BLOCK, BLOCK) {
         Admission::Transfer(transfer) => match transfer.finish.finish(Err(io::Error::from(error))) {
             Finished::Ended(ending) => refused(&ending),
@@ -301,7 +302,7 @@ fn a_medium_that_fails_is_told_by_sense() {
 #[test]
 fn a_write_is_durable_with_fua_and_without_a_write_cache() {
     let folder = tempfile::tempdir().unwrap();
-    let guest = guest(&open(&folder, "lun"), "a");
+    let guest = guest(&file(&folder, "lun"), "a");
     let durable = |cdb: &[u8]| match admit(&guest, 1, cdb, BLOCK, 0) {
         Admission::Transfer(Transfer { operation: Operation::Write { durable }, .. }) => durable,
         other => panic!("{other:?}"),

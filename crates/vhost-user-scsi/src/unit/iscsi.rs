@@ -1,0 +1,368 @@
+//! A logical unit at an iSCSI target, through our own initiator: every command is [`Work`], several are under way at once, and
+//! all logical units of a guest at one target share one session, whose name and ISID are the guest's own.
+//!
+//! A lost connection: commands whose outcome nobody knows end as lost, those that were not sent wait for a new login with the
+//! same name and ISID, which ends the old session at the target (RFC 7143 6.3.5). Nobody logs in after the identity was given
+//! away ([`Target::give_away`]). Used by `tenure device`.
+
+use super::remote::{self, Names, Order};
+use super::{Admission, Arrival, Ending, Function, Managed, Unit, Work};
+use ::iscsi::initiator::{Session, SessionConfig, SessionError, TaskResponse};
+use logical_unit::{Aborted, Task, TaskSet};
+use nexus::TransportError;
+use scsi::{Completion, Request, TransportId};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Between two logins that fail.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long a command waits for a new login unless the caller says otherwise: as long as Linux's initiator does.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// The login failed.
+    #[error("cannot log in to {target} at {portal}")]
+    Login {
+        /// Target name.
+        target: String,
+        /// `HOST:PORT`.
+        portal: String,
+        /// What is wrong.
+        source: SessionError,
+    },
+    /// The guest's name and ISID belong to another host now.
+    #[error("the guest's initiator port was given away")]
+    GivenAway,
+    /// The logical unit does not say what it is, or there is none.
+    #[error("LUN {0} of the target does not answer INQUIRY with its names")]
+    NoLogicalUnit(u64),
+}
+
+/// A target as one guest's initiator port reaches it.
+#[derive(Debug)]
+pub struct Target {
+    config: SessionConfig,
+    patience: Duration,
+    place: Mutex<Place>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Place {
+    session: Option<Session>,
+    /// Counts sessions, from 1.
+    number: u64,
+    /// No login before this.
+    again: Instant,
+    given_away: bool,
+    /// Somebody is logging in.
+    busy: bool,
+    /// The log knows that there is no session.
+    told: bool,
+}
+
+impl Target {
+    /// Logs in. `patience`: how long a command waits for a new login when the connection is lost.
+    ///
+    /// # Errors
+    /// [`TargetError::Login`].
+    pub fn login(config: SessionConfig, patience: Duration) -> Result<Arc<Self>, TargetError> {
+        let (again, given_away, busy) = (Instant::now(), false, false);
+        let place = Place { session: None, number: 0, again, given_away, busy, told: false };
+        let target = Self { config, patience, place: Mutex::new(place), changed: Condvar::new() };
+        target.enter()?;
+        Ok(Arc::new(target))
+    }
+
+    /// The guest's initiator port.
+    #[must_use]
+    pub fn initiator_port(&self) -> TransportId {
+        TransportId::iscsi(self.config.initiator.clone(), self.config.isid)
+    }
+
+    /// Logs out, for good: no command of the guest reaches the target through this process any more.
+    ///
+    /// # Errors
+    /// The target did not confirm the logout: whether it has ended the session is not known. The connection is closed all the same.
+    pub fn give_away(&self) -> Result<(), SessionError> {
+        let mut place = self.lock();
+        place.given_away = true;
+        // A login that is under way must not outlive this.
+        while place.busy {
+            place = self.changed.wait(place).unwrap_or_else(PoisonError::into_inner);
+        }
+        let session = place.session.take();
+        drop(place);
+        self.changed.notify_all();
+        session.map_or(Ok(()), |session| session.logout())
+    }
+
+    /// The identity is this host's again: the next command logs in.
+    pub fn take_back(&self) {
+        self.lock().given_away = false;
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session and its number, made anew if need be and it is time for that; `Ok(None)`: later.
+    fn session(&self) -> Result<Option<(Session, u64)>, TargetError> {
+        let place = self.lock();
+        if place.given_away {
+            return Err(TargetError::GivenAway);
+        }
+        if let Some(session) = place.session.as_ref().filter(|session| session.is_open()) {
+            return Ok(Some((session.clone(), place.number)));
+        }
+        if place.busy || Instant::now() < place.again {
+            return Ok(None);
+        }
+        drop(place);
+        self.enter()
+    }
+
+    /// One login at a time, and the lock is not held meanwhile: what needs no session must not wait for it.
+    fn enter(&self) -> Result<Option<(Session, u64)>, TargetError> {
+        let mut place = self.lock();
+        if place.busy || place.given_away {
+            return Ok(None);
+        }
+        place.busy = true;
+        // Who waits for an answer of the old one need not: its end may take until the target has said something.
+        let old = place.session.take();
+        drop(place);
+        drop(old);
+        let entered = Session::login(&self.config);
+        let mut place = self.lock();
+        place.busy = false;
+        self.changed.notify_all();
+        match entered {
+            Ok(session) => {
+                place.number += 1;
+                place.told = false;
+                place.session = Some(session.clone());
+                tracing::info!(target = %self.config.target, portal = %self.config.portal, "logged in");
+                Ok(Some((session, place.number)))
+            }
+            Err(source) => {
+                place.again = Instant::now() + PAUSE;
+                if !std::mem::replace(&mut place.told, true) {
+                    tracing::warn!(target = %self.config.target, portal = %self.config.portal, error = %source, "no session");
+                }
+                let (target, portal) = (self.config.target.to_string(), self.config.portal.clone());
+                Err(TargetError::Login { target, portal, source })
+            }
+        }
+    }
+
+    /// Waits a little, or until something has changed.
+    fn rest(&self) {
+        let place = self.lock();
+        let _ = self.changed.wait_timeout(place, PAUSE / 10).unwrap_or_else(PoisonError::into_inner);
+    }
+
+    /// The session that is there, whoever may be logging in.
+    fn present(&self) -> Option<Session> {
+        self.lock().session.clone().filter(Session::is_open)
+    }
+}
+
+/// A logical unit at a target.
+#[derive(Debug)]
+pub struct IscsiUnit(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    target: Arc<Target>,
+    lun: u64,
+    migrate_pr: bool,
+    names: Names,
+    /// The last session in which the logical unit said its names.
+    verified: AtomicU64,
+    tasks: Arc<TaskSet>,
+    /// Counts task management functions that end commands at the target.
+    resets: AtomicU64,
+}
+
+impl IscsiUnit {
+    /// The logical unit `lun` of `target`; it must be there. `migrate_pr`: what the guest registers is carried along when it migrates.
+    ///
+    /// # Errors
+    /// [`TargetError`]
+    pub fn open(target: &Arc<Target>, lun: u64, migrate_pr: bool) -> Result<Self, TargetError> {
+        let absent = || TargetError::NoLogicalUnit(lun);
+        let (session, number) = target.session()?.ok_or_else(absent)?;
+        let names = names_at(&session, lun).ok_or_else(absent)?;
+        Ok(Self(Arc::new(Inner {
+            target: Arc::clone(target),
+            lun,
+            migrate_pr,
+            names,
+            verified: AtomicU64::new(number),
+            tasks: Arc::default(),
+            resets: AtomicU64::new(0),
+        })))
+    }
+
+    /// The target.
+    #[must_use]
+    pub fn target(&self) -> &Arc<Target> {
+        &self.0.target
+    }
+}
+
+impl Drop for IscsiUnit {
+    fn drop(&mut self) {
+        self.0.tasks.close();
+    }
+}
+
+impl Unit for IscsiUnit {
+    fn admit(&self, command: &Arrival<'_>) -> Admission {
+        match Order::of(command) {
+            Ok(order) => {
+                let task = self.0.tasks.begin(command.id);
+                Admission::Work(Box::new(Sending { unit: Arc::clone(&self.0), task, order }))
+            }
+            Err(completion) => Admission::Ended(Ending::Status(completion)),
+        }
+    }
+
+    /// A command under way is given up here and aborted at the target before its function is complete.
+    fn manage(&self, function: Function) -> Managed {
+        let unit = &self.0;
+        match function {
+            Function::AbortTask(id) => {
+                unit.tasks.interrupt(Some(id));
+                unit.wake();
+                unit.tasks.abort(id);
+                Managed::Complete
+            }
+            Function::AbortTaskSet => {
+                unit.tasks.interrupt(None);
+                unit.wake();
+                unit.tasks.abort_all(Aborted::Silently, None);
+                Managed::Complete
+            }
+            Function::ClearTaskSet => unit.at_target(Session::clear_task_set),
+            Function::LogicalUnitReset => unit.at_target(Session::reset_logical_unit),
+            // It would take the session of the guest's other logical units with it.
+            Function::NexusReset => Managed::Rejected,
+        }
+    }
+
+    /// The logical unit alone knows; it reports a residual where it took less.
+    fn data_out_length(&self, _cdb: &[u8]) -> Option<u64> {
+        None
+    }
+}
+
+impl Inner {
+    fn wake(&self) {
+        if let Some(session) = self.target.present() {
+            session.wake();
+        }
+        self.target.changed.notify_all();
+    }
+
+    /// A function that the target carries out on all commands of the logical unit.
+    fn at_target(&self, function: fn(&Session, u64) -> Result<TaskResponse, SessionError>) -> Managed {
+        let Some(session) = self.target.present() else { return Managed::Lost };
+        self.resets.fetch_add(1, Ordering::AcqRel);
+        match function(&session, self.lun) {
+            Ok(TaskResponse::FUNCTION_COMPLETE) => {
+                self.tasks.abort_all(Aborted::Reset, None);
+                Managed::Complete
+            }
+            Ok(_) => Managed::Rejected,
+            Err(_) => Managed::Lost,
+        }
+    }
+
+    /// Whether the logical unit is still the one that it was, asked once in every session: LUNs can be given to others.
+    fn is_same(&self, session: &Session, number: u64) -> bool {
+        if self.verified.load(Ordering::Acquire) == number {
+            return true;
+        }
+        let same = names_at(session, self.lun).is_some_and(|names| names == self.names);
+        if same {
+            self.verified.store(number, Ordering::Release);
+        } else {
+            tracing::warn!(target = %self.target.config.target, lun = self.lun, "another logical unit, or none, stands there after the login");
+        }
+        same
+    }
+}
+
+fn names_at(session: &Session, lun: u64) -> Option<Names> {
+    let request = remote::names_request();
+    let completion = session.execute_all(&[(lun, &request)]).pop()?.ok()?;
+    // Peripheral qualifier: a logical unit is there.
+    remote::names(&completion).filter(|_| completion.data.first().is_some_and(|byte| byte >> 5 == 0))
+}
+
+/// A command for a thread that may wait.
+#[derive(Debug)]
+struct Sending {
+    unit: Arc<Inner>,
+    task: Task,
+    order: Order,
+}
+
+impl Work for Sending {
+    fn run(self: Box<Self>, data_out: &[u8]) -> Ending {
+        let Self { unit, task, order } = *self;
+        let executing = match task.enter() {
+            Ok(executing) => executing,
+            Err(how) => return remote::ended(how),
+        };
+        let (resets, request) = (unit.resets.load(Ordering::Acquire), order.request(data_out));
+        let given_up = || executing.is_interrupted();
+        let result = unit.send(&request, &given_up);
+        match result {
+            Ok(completion) if unit.migrate_pr => Ending::Status(remote::masked(&order.cdb, completion)),
+            Ok(completion) => Ending::Status(completion),
+            Err(_) if unit.resets.load(Ordering::Acquire) != resets => Ending::Reset,
+            Err(_) if given_up() => Ending::Aborted,
+            Err(ending) => ending,
+        }
+    }
+
+    fn data_out(&self) -> usize {
+        self.order.data_out
+    }
+}
+
+impl Inner {
+    /// Sends a command, over a new session if it could not be sent over the old one. `Err`: how it ends without a status.
+    fn send(&self, request: &Request, given_up: &dyn Fn() -> bool) -> Result<Completion, Ending> {
+        let deadline = Instant::now() + self.target.patience;
+        while !given_up() {
+            match self.target.session() {
+                Ok(Some((session, number))) if self.is_same(&session, number) => {
+                    match session.execute_unless(self.lun, request, given_up) {
+                        Ok(completion) => return Ok(completion),
+                        Err(TransportError::OutcomeUnknown(_)) => return Err(Ending::Lost),
+                        Err(TransportError::NotSent(_)) => {}
+                    }
+                }
+                Ok(Some((session, _))) if session.is_open() => return Err(remote::not_ready()),
+                Err(TargetError::GivenAway) => return Err(Ending::Lost),
+                Ok(_) | Err(_) => {}
+            }
+            if Instant::now() >= deadline {
+                return Err(Ending::Lost);
+            }
+            self.target.rest();
+        }
+        Err(Ending::Lost)
+    }
+}
+
+#[cfg(test)]
+mod tests;

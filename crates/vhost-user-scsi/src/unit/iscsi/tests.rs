@@ -1,0 +1,193 @@
+//! The unit against the target of `iscsi` over loopback.
+
+use super::*;
+use ::iscsi::target::{Target as Server, TargetConfig};
+use logical_unit::{Device, LogicalUnit};
+use scsi::{AdditionalSense, IscsiName, Isid, SenseKey, Status};
+use std::net::SocketAddr;
+use std::thread;
+
+const BLOCK: usize = 512;
+const READY: [u8; 6] = [0; 6];
+const READ: [u8; 10] = [0x28, 0, 0, 0, 0, 8, 0, 0, 1, 0];
+const WRITE: [u8; 10] = [0x2A, 0, 0, 0, 0, 8, 0, 0, 1, 0];
+
+fn name(text: &str) -> IscsiName {
+    IscsiName::new(text).unwrap()
+}
+
+fn device(luns: &[&str]) -> Device {
+    Device::new(luns.iter().map(|lun| LogicalUnit::open(&lun.parse().unwrap()).unwrap()).collect())
+}
+
+fn serve(address: &str, device: &Device) -> Server {
+    let address: SocketAddr = address.parse().unwrap();
+    Server::bind(TargetConfig::new(address, name("iqn.2026-11.example:disk"), device.clone())).unwrap()
+}
+
+fn login(server: &Server, host: &str, patience: Duration) -> Arc<Target> {
+    let portal = server.local_addr().to_string();
+    let isid = Isid([0x80, 0, 0, 0, 0, 1]);
+    let config = SessionConfig::new(portal, name("iqn.2026-11.example:disk"), name(host), isid);
+    Target::login(config, patience).unwrap()
+}
+
+fn work(unit: &IscsiUnit, id: u64, cdb: &[u8], data_out: usize, data_in: usize) -> Box<dyn Work> {
+    let mut padded = [0; 32];
+    padded[..cdb.len()].copy_from_slice(cdb);
+    match unit.admit(&Arrival { id, cdb: &padded, data_out, data_in }) {
+        Admission::Work(work) => work,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn run(unit: &IscsiUnit, cdb: &[u8], data_out: &[u8], data_in: usize) -> Ending {
+    work(unit, 1, cdb, data_out.len(), data_in).run(data_out)
+}
+
+fn status(ending: Ending) -> Completion {
+    let Ending::Status(completion) = ending else { panic!("{ending:?}") };
+    completion
+}
+
+fn sense(ending: Ending) -> (SenseKey, AdditionalSense) {
+    let sense = status(ending).decoded_sense().unwrap();
+    (sense.key, sense.code)
+}
+
+/// Past the unit attentions of a login.
+fn ready(unit: &IscsiUnit) {
+    assert!((0..8).any(|_| status(run(unit, &READY, &[], 0)).status.is_good()));
+}
+
+fn until(mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "in vain");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn commands_pass_and_what_the_target_says_comes_back_as_it_is() {
+    let server = serve("127.0.0.1:0", &device(&["memory=1M"]));
+    let target = login(&server, "iqn.a", PATIENCE);
+    let unit = IscsiUnit::open(&target, 0, true).unwrap();
+    ready(&unit);
+    assert!(status(run(&unit, &WRITE, &[7; BLOCK], 0)).status.is_good());
+    assert_eq!(status(run(&unit, &READ, &[], BLOCK)).data, [7; BLOCK]);
+    let mut beyond = READ;
+    beyond[2] = 0x7F;
+    let out_of_range = (SenseKey::ILLEGAL_REQUEST, AdditionalSense::LBA_OUT_OF_RANGE);
+    assert_eq!(sense(run(&unit, &beyond, &[], BLOCK)), out_of_range);
+    let capabilities = status(run(&unit, &[0x5E, 2, 0, 0, 0, 0, 0, 0, 8, 0], &[], 8)).data;
+    assert_eq!(capabilities[2] & 0x0C, 0, "migrate-pr=on");
+    assert!(matches!(IscsiUnit::open(&target, 9, true), Err(TargetError::NoLogicalUnit(9))));
+}
+
+#[test]
+fn each_guest_is_an_initiator_port_of_its_own() {
+    let server = serve("127.0.0.1:0", &device(&["memory=1M"]));
+    let targets = ["iqn.a", "iqn.b"].map(|host| login(&server, host, PATIENCE));
+    let [a, b] = targets.each_ref().map(|target| IscsiUnit::open(target, 0, false).unwrap());
+    ready(&a);
+    ready(&b);
+    assert!(status(run(&a, &[0x16, 0, 0, 0, 0, 0], &[], 0)).status.is_good());
+    assert_eq!(status(run(&b, &WRITE, &[1; BLOCK], 0)).status, Status::RESERVATION_CONFLICT);
+    assert!(status(run(&a, &WRITE, &[1; BLOCK], 0)).status.is_good());
+}
+
+#[test]
+fn a_command_under_way_keeps_nobody_waiting_and_is_aborted_at_the_target() {
+    let server = serve("127.0.0.1:0", &device(&["memory=1M,delay=300s", "memory=1M"]));
+    let target = login(&server, "iqn.a", PATIENCE);
+    let quick = IscsiUnit::open(&target, 1, false).unwrap();
+    // Its INQUIRY would take as long.
+    let slow = slow_unit(&target);
+    thread::scope(|scope| {
+        let under_way = scope.spawn(|| work(&slow, 5, &WRITE, BLOCK, 0).run(&[1; BLOCK]));
+        until(|| slow.0.tasks.under_way() == 1);
+        ready(&quick);
+        assert!(!under_way.is_finished());
+        assert_eq!(slow.manage(Function::AbortTask(5)), Managed::Complete);
+        assert_eq!(under_way.join().unwrap(), Ending::Aborted);
+    });
+    ready(&quick);
+}
+
+#[test]
+fn a_reset_ends_what_is_under_way_and_says_so() {
+    let server = serve("127.0.0.1:0", &device(&["memory=1M,delay=300s"]));
+    let target = login(&server, "iqn.a", PATIENCE);
+    let slow = slow_unit(&target);
+    thread::scope(|scope| {
+        let under_way = scope.spawn(|| work(&slow, 5, &WRITE, BLOCK, 0).run(&[1; BLOCK]));
+        until(|| slow.0.tasks.under_way() == 1);
+        // Once more should it come before the command.
+        until(|| {
+            assert_eq!(slow.manage_without_waiting(), Managed::Complete);
+            under_way.is_finished()
+        });
+        assert_eq!(under_way.join().unwrap(), Ending::Reset);
+    });
+    assert_eq!(slow.manage(Function::NexusReset), Managed::Rejected);
+}
+
+impl IscsiUnit {
+    /// LOGICAL UNIT RESET at the target alone.
+    fn manage_without_waiting(&self) -> Managed {
+        self.0.resets.fetch_add(1, Ordering::AcqRel);
+        let reset = self.0.target.present().unwrap().reset_logical_unit(self.0.lun);
+        if reset.unwrap() == TaskResponse::FUNCTION_COMPLETE { Managed::Complete } else { Managed::Rejected }
+    }
+}
+
+/// LUN 0, which takes its time.
+fn slow_unit(target: &Arc<Target>) -> IscsiUnit {
+    IscsiUnit(Arc::new(Inner {
+        target: Arc::clone(target),
+        lun: 0,
+        migrate_pr: false,
+        names: Names::new(),
+        verified: AtomicU64::new(1),
+        tasks: Arc::default(),
+        resets: AtomicU64::new(0),
+    }))
+}
+
+#[test]
+fn a_lost_connection_is_made_anew_and_the_same_logical_unit_goes_on() {
+    let (device, other) = (device(&["memory=1M"]), device(&["memory=1M"]));
+    let server = serve("127.0.0.1:0", &device);
+    let address = server.local_addr().to_string();
+    let target = login(&server, "iqn.a", PATIENCE);
+    let unit = IscsiUnit::open(&target, 0, false).unwrap();
+    ready(&unit);
+    assert!(status(run(&unit, &WRITE, &[7; BLOCK], 0)).status.is_good());
+    server.shutdown();
+    until(|| target.present().is_none());
+    let server = serve(&address, &device);
+    assert_eq!(status(run(&unit, &READ, &[], BLOCK)).data, [7; BLOCK]);
+    server.shutdown();
+    until(|| target.present().is_none());
+    let _server = serve(&address, &other);
+    let communication = AdditionalSense::LOGICAL_UNIT_COMMUNICATION_FAILURE;
+    assert_eq!(sense(run(&unit, &WRITE, &[8; BLOCK], 0)), (SenseKey::NOT_READY, communication));
+}
+
+#[test]
+fn what_cannot_be_sent_is_lost_after_a_while_and_at_once_when_the_identity_is_given_away() {
+    let server = serve("127.0.0.1:0", &device(&["memory=1M"]));
+    let target = login(&server, "iqn.a", Duration::from_millis(50));
+    let unit = IscsiUnit::open(&target, 0, false).unwrap();
+    ready(&unit);
+    target.give_away().unwrap();
+    until(|| server.connections() == 0);
+    assert_eq!(run(&unit, &READY, &[], 0), Ending::Lost);
+    assert_eq!(server.connections(), 0, "nobody has logged in again");
+    target.take_back();
+    ready(&unit);
+    server.shutdown();
+    until(|| target.present().is_none());
+    assert_eq!(run(&unit, &READY, &[], 0), Ending::Lost);
+}
