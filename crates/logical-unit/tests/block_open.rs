@@ -9,12 +9,13 @@
 
 mod support;
 
-use logical_unit::{LogicalUnit, LunSpec, OpenError};
+use logical_unit::{Caching, LogicalUnit, LunSpec, OpenError};
 use scsi::AdditionalSense;
 use scsi::SenseKey;
 use scsi::pr::{InAction, Key, ReadKeys, ReservationType, request};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use support::{Host, good, open, refused};
 use tempfile::TempDir;
@@ -138,4 +139,53 @@ fn a_command_whose_image_cannot_be_written_did_not_happen() {
     good(host.send(&request::register(Key(5), Key(6), true)));
     drop(host);
     assert_eq!(keys(&powered_on(&open(&folder.spec()))), [Key(6)]);
+}
+
+/// A loop device over a file; given back when this is dropped.
+struct Loop(String);
+
+impl Loop {
+    /// `None` where this user, or this machine, has none.
+    fn over(path: &Path) -> Option<Self> {
+        let made = Command::new("losetup").args(["--find", "--show"]).arg(path).output().ok()?;
+        made.status.success().then(|| Self(String::from_utf8(made.stdout).unwrap().trim().to_owned()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+#[test]
+fn a_block_device_is_served_alone_and_remembered_where_it_is_told() {
+    let folder = Folder::new();
+    fs::write(folder.path("image"), vec![0xFF; 1 << 20]).unwrap();
+    let Some(device) = Loop::over(&folder.path("image")) else {
+        eprintln!("no loop device here: not tested");
+        return;
+    };
+    let bare = format!("block={}", device.0);
+    assert!(matches!(error(&bare), OpenError::NoReservations(_)));
+    let spec = format!("{bare},reservations={},direct=on", folder.0.path().display());
+    let host = Host::new(&open(&spec), 1);
+    assert_eq!(host.unit.caching(), Caching::Direct { alignment: 512 });
+    assert!(matches!(error(&spec), OpenError::Held(_)), "O_EXCL");
+    host.write(3, &[7; 512]);
+    assert_eq!(host.read(2, 2), [[0xFF; 512], [7; 512]].concat());
+    // WRITE SAME(10) with UNMAP of a block of zeros.
+    good(host.raw(&[0x41, 0x08, 0, 0, 0, 0, 0, 0, 8, 0], &[0; 512]));
+    assert_eq!(host.read(0, 9), [vec![0; 8 * 512], vec![0xFF; 512]].concat());
+    good(host.send(&request::register(Key(0), Key(5), true)));
+    drop(host);
+    assert_eq!(keys(&powered_on(&open(&spec))), [Key(5)]);
+}
+
+#[test]
+fn only_a_block_device_is_served_as_one() {
+    let folder = Folder::new();
+    drop(open(&folder.spec()));
+    let spec = format!("block={},reservations=/tmp", folder.path("lun").display());
+    assert!(matches!(error(&spec), OpenError::NotABlockDevice(_)));
 }
