@@ -136,16 +136,10 @@ impl Server {
         let Some(control) = control.ok().filter(|_| walked.is_ok()) else {
             return self.ring.give_back(head, 0);
         };
-        let (subtype, lun, tag) = match control {
-            Control::TaskManagement { subtype, lun, id } => (subtype, lun, id),
-            // None are supported, and that is the answer.
-            _ => {
-                return self.answer(
-                    head,
-                    &chain,
-                    &control.answer(notifications(&self.connection, control.lun())),
-                );
-            }
+        let Control::TaskManagement { subtype, lun, id: tag } = control else {
+            // No notifications are supported, and that is the answer.
+            let code = notifications(&self.connection, control.lun());
+            return self.answer(head, &chain, &control.answer(code));
         };
         self.number = self.number.wrapping_add(1);
         self.under_way.insert(self.number, (head, chain));
@@ -229,8 +223,11 @@ fn ids(connection: &Connection, wanted: impl Fn(&Task) -> bool) -> Vec<u64> {
 /// Every command of that tag: a guest that uses a tag twice gets both aborted.
 fn abort(connection: &Connection, lun: &Lun, tag: u64) -> ResponseCode {
     let named = ids(connection, |task| task.lun == lun.number && task.tag == tag);
-    let results = named.iter().map(|id| code(lun.unit.manage(Function::AbortTask(*id))));
-    let failed = results.filter(|code| *code != ResponseCode::OK).last();
+    let mut failed = None;
+    for id in &named {
+        let code = code(lun.unit.manage(Function::AbortTask(*id)));
+        failed = failed.or((code != ResponseCode::OK).then_some(code));
+    }
     failed.unwrap_or_else(|| gone(connection, &named))
 }
 

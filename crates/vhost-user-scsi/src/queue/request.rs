@@ -256,9 +256,8 @@ impl Server {
 
     /// To its logical unit, or to the target itself.
     fn route(&mut self, place: u32, request: &wire::Request<'_>) -> Result<(), Broken> {
-        let number = match address(&request.header.lun) {
-            Some(number) => number,
-            None => return self.fail(place, wire::ResponseCode::BAD_TARGET),
+        let Some(number) = address(&request.header.lun) else {
+            return self.fail(place, wire::ResponseCode::BAD_TARGET);
         };
         let table = Arc::clone(self.view.table(self.connection.device.target()));
         let lun = number.and_then(|number| table.get(number)).cloned();
