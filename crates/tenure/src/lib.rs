@@ -45,6 +45,7 @@ pub fn run(cli: &Cli, console: &mut Console) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Pr(args) => command::pr::run(args, console),
         Command::Target(args) => command::target::run(args, console),
+        Command::Device(args) => command::device::run(args, console),
         Command::Handover(args) => command::handover::run(args, console),
         Command::Migrate(args) => command::migrate::run(args, console),
         Command::Status(args) => command::status::run(args, console),

@@ -4,6 +4,7 @@ mod agent;
 mod audit;
 mod certs;
 mod demo;
+mod device;
 mod doctor;
 mod export;
 mod handover;
@@ -17,6 +18,7 @@ pub use agent::AgentArgs;
 pub use audit::AuditArgs;
 pub use certs::{CertsArgs, CertsVerb, FilesArgs, HostArgs};
 pub use demo::DemoArgs;
+pub use device::DeviceArgs;
 pub use doctor::DoctorArgs;
 pub use export::{ExportArgs, ImportArgs};
 pub use handover::{HandoverArgs, HandoverVerb, MoveArgs};
@@ -74,6 +76,8 @@ pub enum Command {
     Pr(PrArgs),
     /// Serve software LUNs with complete persistent reservations over iSCSI
     Target(TargetArgs),
+    /// Give guests virtio-scsi disks with reservations of their own, over vhost-user
+    Device(DeviceArgs),
     /// Move one registration, and the reservation it may hold, to another I_T nexus
     Handover(HandoverArgs),
     /// Move a running guest to another host with its reservations
@@ -110,7 +114,7 @@ impl Command {
             Self::Handover(HandoverArgs { verb: HandoverVerb::Abort(args) }) => args.guest.control.json,
             Self::Handover(HandoverArgs { verb: HandoverVerb::Freeze(args) }) => args.guest.control.json,
             Self::Handover(HandoverArgs { verb: HandoverVerb::Take(args) }) => args.guest.control.json,
-            Self::Target(_) | Self::Agent(_) | Self::Certs(_) | Self::Export(_) => false,
+            Self::Target(_) | Self::Device(_) | Self::Agent(_) | Self::Certs(_) | Self::Export(_) => false,
             Self::Import(args) => args.json,
             Self::Doctor(args) => args.json,
             Self::Audit(args) => args.json,

@@ -18,8 +18,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-mod log;
-
 /// Between looks at nothing, where no watchdog asks.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -56,7 +54,7 @@ pub fn run_amid(
     }
     // Before anything is served, so that no signal ends a half-started agent the hard way.
     let signals = signals().context("signals")?;
-    log::to_standard_error(console.verbosity());
+    crate::command::log::to_standard_error(console.verbosity());
     let manager = Manager::connect(std::env::var_os("NOTIFY_SOCKET").as_deref());
     let manager = manager.unwrap_or_else(|error| {
         console.warning(format!("NOTIFY_SOCKET: {error}"));

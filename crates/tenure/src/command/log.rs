@@ -1,4 +1,4 @@
-//! The agent's log: one line on standard error for each event, with a priority where the journal reads them.
+//! The log of `tenure agent` and `tenure device`: one line on standard error for each event, with a priority where the journal reads them.
 
 use crate::console::Verbosity;
 use std::fmt::{self, Write as _};

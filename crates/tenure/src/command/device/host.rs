@@ -1,0 +1,188 @@
+//! The logical units of a device process and the guests that share them; both can change while it runs.
+//!
+//! A logical unit is opened once, and each guest gets a nexus of its own to it. Used by `tenure device`, at its start and by its control
+//! socket.
+
+use super::guests::Guest;
+use crate::cli::DeviceArgs;
+use crate::exit::{Exit, Failure};
+use anyhow::Context;
+use logical_unit::aptpl::FileError;
+use logical_unit::{LogicalUnit, LunSpec, Medium, OpenError};
+use scsi::TransportId;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+use vhost_user_scsi::device::{Device, Settings};
+use vhost_user_scsi::unit::emulated::{Emulated, initiator_port};
+
+/// How long the file of a killed device may stay in use, and how often that is looked at.
+const LETTING_GO: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A guest and its device.
+#[derive(Debug)]
+pub(super) struct Hosted {
+    pub(super) guest: Guest,
+    pub(super) initiator: TransportId,
+    pub(super) device: Arc<Device>,
+}
+
+/// All of it.
+#[derive(Debug)]
+pub(super) struct Host {
+    guests: Vec<Hosted>,
+    /// What each logical unit was said to be, by its number.
+    luns: Mutex<BTreeMap<u8, String>>,
+}
+
+impl Host {
+    /// Opens every LUN and makes every guest's device of them. Nobody is served yet.
+    ///
+    /// # Errors
+    /// A LUN that cannot be served, more than a device can have, a name that names no guest.
+    pub(super) fn open(args: &DeviceArgs, guests: &[Guest]) -> Result<Self, Failure> {
+        let specs = args.luns.iter().map(|text| parse_lun(text)).collect::<Result<Vec<_>, _>>()?;
+        let hosted = guests.iter().map(|guest| Hosted::new(guest, args)).collect::<Result<_, _>>()?;
+        let host = Self { guests: hosted, luns: Mutex::default() };
+        for (number, (spec, text)) in specs.iter().zip(&args.luns).enumerate() {
+            let number = u8::try_from(number)
+                .map_err(|_| Failure::usage(format!("{} LUNs; a device has 256 at most", specs.len())))?;
+            host.attach(number, spec, text)?;
+        }
+        Ok(host)
+    }
+
+    pub(super) fn guests(&self) -> &[Hosted] {
+        &self.guests
+    }
+
+    /// The logical units' numbers, and what they were said to be.
+    pub(super) fn luns(&self) -> BTreeMap<u8, String> {
+        self.lock().clone()
+    }
+
+    /// Adds a logical unit: at this number, or at the first that is free. Running guests hear of it.
+    ///
+    /// # Errors
+    /// A usage error, or it cannot be served.
+    pub(super) fn add(&self, number: Option<u8>, text: &str) -> Result<u8, Failure> {
+        let spec = parse_lun(text)?;
+        let free = || (0..=u8::MAX).find(|number| !self.lock().contains_key(number));
+        let number = number.or_else(free).ok_or_else(|| Failure::usage("a device has 256 LUNs at most"))?;
+        self.attach(number, &spec, text)?;
+        Ok(number)
+    }
+
+    /// Takes a logical unit away; what guests have under way ends as it does.
+    ///
+    /// # Errors
+    /// There is none of this number.
+    pub(super) fn remove(&self, number: u8) -> Result<(), Failure> {
+        if self.lock().remove(&number).is_none() {
+            return Err(Failure::usage(format!("there is no LUN {number}")));
+        }
+        for hosted in &self.guests {
+            hosted.device.detach(number);
+        }
+        Ok(())
+    }
+
+    fn attach(&self, number: u8, spec: &LunSpec, text: &str) -> Result<(), Failure> {
+        let mut luns = self.lock();
+        if luns.contains_key(&number) {
+            return Err(Failure::usage(format!("there is a LUN {number} already")));
+        }
+        let unit = open(spec).map_err(|error| refuse_lun(number, error))?;
+        for hosted in &self.guests {
+            let attached = Arc::new(Emulated::attach(&unit, hosted.initiator.clone()));
+            hosted.device.attach(number, attached).with_context(|| format!("LUN {number}"))?;
+        }
+        luns.insert(number, text.to_owned());
+        Ok(())
+    }
+
+    /// A thread that died with it cannot have left half a change.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u8, String>> {
+        self.luns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Opens a logical unit. That of a device that was killed is let go only when the kernel has carried out what it had under way, and to
+/// write before that could be undone by it: so it is waited for.
+fn open(spec: &LunSpec) -> Result<Arc<LogicalUnit>, OpenError> {
+    let end = Instant::now() + LETTING_GO;
+    loop {
+        match LogicalUnit::open(spec) {
+            Err(OpenError::InUse(_)) if Instant::now() < end => thread::sleep(LOOK),
+            opened => return opened,
+        }
+    }
+}
+
+impl Hosted {
+    fn new(guest: &Guest, args: &DeviceArgs) -> Result<Self, Failure> {
+        let name = &guest.name;
+        let initiator =
+            initiator_port(name).ok_or_else(|| Failure::usage(format!("{name:?} names no guest")))?;
+        let settings = Settings {
+            request_queues: args.num_queues,
+            most_requests: args.max_requests,
+            workers: args.workers.into(),
+            ..Settings::default()
+        };
+        Ok(Self { guest: guest.clone(), initiator, device: Arc::new(Device::new(name, settings, None)) })
+    }
+}
+
+/// A LUN's words; with direct I/O unless it is not wanted: what a guest was told is written, a host's page cache must not lose.
+fn parse_lun(text: &str) -> Result<LunSpec, Failure> {
+    let spec: LunSpec = text.parse().map_err(|error| Failure::usage(format!("--lun {text}: {error}")))?;
+    let is_memory = matches!(spec.medium, Medium::Memory { .. });
+    Ok(LunSpec { direct: spec.direct.or((!is_memory).then_some(true)), ..spec })
+}
+
+/// Where serving would break a promise to registrants it is refused, as elsewhere; everything else has failed.
+fn refuse_lun(number: u8, error: OpenError) -> Failure {
+    let unsafe_to_serve = matches!(
+        error,
+        OpenError::InUse(_) | OpenError::Held(_) | OpenError::Reservations(FileError::Damaged { .. })
+    );
+    let exit = if unsafe_to_serve { Exit::Refused } else { Exit::Failed };
+    Failure { exit, reason: anyhow::Error::from(error).context(format!("LUN {number}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_bypasses_the_page_cache_unless_told_otherwise() {
+        let direct = |text: &str| parse_lun(text).unwrap().direct;
+        assert_eq!(direct("file=/a"), Some(true));
+        assert_eq!(direct("block=/dev/a,reservations=/b"), Some(true));
+        assert_eq!((direct("file=/a,direct=off"), direct("memory=1M")), (Some(false), None));
+        assert_eq!(parse_lun("memory=nothing").unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn what_others_write_to_is_refused_as_unsafe() {
+        let exit = |error| refuse_lun(3, error).exit;
+        assert_eq!(exit(OpenError::InUse("/a".into())), Exit::Refused);
+        assert_eq!(exit(OpenError::Held("/a".into())), Exit::Refused);
+        assert_eq!(exit(OpenError::NotABlockDevice("/a".into())), Exit::Failed);
+    }
+
+    #[test]
+    fn logical_units_come_and_go_for_all_guests_at_once() {
+        let host = Host { guests: Vec::new(), luns: Mutex::default() };
+        assert_eq!(host.add(None, "memory=1M").unwrap(), 0);
+        assert_eq!(host.add(Some(7), "memory=2M").unwrap(), 7);
+        assert_eq!(host.add(None, "memory=3M").unwrap(), 1);
+        assert_eq!(host.add(Some(7), "memory=1M").unwrap_err().exit, Exit::Usage);
+        host.remove(0).unwrap();
+        assert_eq!(host.remove(0).unwrap_err().exit, Exit::Usage);
+        assert_eq!(host.luns().into_keys().collect::<Vec<_>>(), [1, 7]);
+    }
+}
