@@ -41,7 +41,8 @@ fn three() -> (Served, [String; 3]) {
 fn help_is_as_it_was() {
     let mut pages = vec![vec!["--help"], vec!["-h"]];
     pages.extend(
-        ["demo", "pr", "target", "handover", "status", "doctor"].map(|command| vec![command, "--help"]),
+        ["demo", "pr", "target", "device", "handover", "status", "doctor"]
+            .map(|command| vec![command, "--help"]),
     );
     pages
         .extend(["read-keys", "register", "preempt", "register-move"].map(|verb| vec!["pr", verb, "--help"]));

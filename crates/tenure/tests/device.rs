@@ -261,7 +261,8 @@ fn a_guest_moves_to_another_device_and_every_page_that_was_written_was_logged() 
         keeper.run(front.ring(REQUESTS)?, &dialect, 16, |keeper| keeper.written < end)
     });
     let moved = moved.unwrap();
-    assert!(moved.logged > 100, "{moved:?}");
+    // Sixteen responses at least, in each of three rounds; a page that was not logged would have been an error.
+    assert!(moved.logged > 48, "{moved:?}");
     keeper.settle(driver.front.ring(REQUESTS).unwrap(), &dialect).unwrap();
     keep(&mut keeper, &mut driver, 1, 100);
     keeper.check_all(driver.front.ring(REQUESTS).unwrap(), &dialect).unwrap();
