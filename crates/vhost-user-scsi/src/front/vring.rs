@@ -145,7 +145,7 @@ impl Vring {
             base: self.base,
             event_idx: ground.event_idx,
         };
-        let inflight = ground.inflight.map(|region| region.queue(self.index)).transpose()?;
+        let inflight = ground.inflight.map(|region| (Arc::clone(region), self.index));
         let ring = Ring::new(&setup, Arc::clone(ground.memory), inflight, self.call.clone())?;
         let start = Start {
             index: self.index,

@@ -475,6 +475,7 @@ impl Server {
         }
         let result = if self.broken { Ok(()) } else { self.give_back(&here, response, moved_in) };
         self.tasks.leave(place as usize);
+        self.ring.recycle(here.chain);
         result
     }
 

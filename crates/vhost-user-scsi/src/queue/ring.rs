@@ -7,7 +7,7 @@
 //! found torn. An error means that the ring cannot be used any more.
 
 use crate::chain::{Chain, Table};
-use crate::inflight::{self, Queue as Inflight};
+use crate::inflight::{self, Queue as Inflight, Region};
 use crate::memory::{self, Memory};
 use rustix::io::Errno;
 use std::collections::VecDeque;
@@ -30,8 +30,8 @@ pub enum Broken {
     /// The in-flight region makes no sense.
     #[error("the in-flight region: {0}")]
     Inflight(#[from] inflight::Error),
-    /// The guest's memory was truncated.
-    #[error("guest memory was truncated under us")]
+    /// The guest's memory, the dirty log or the in-flight region was truncated.
+    #[error("shared memory was truncated under us")]
     Torn,
     /// A page was written that the dirty log has no bit for: a migration would lose it.
     #[error("the dirty log has no bit for guest address {0:#x}")]
@@ -88,6 +88,9 @@ pub(crate) struct Ring {
     memory: Arc<Memory>,
     addresses: Addresses,
     inflight: Option<Inflight>,
+    region: Option<Arc<Region>>,
+    /// Chains of requests that have ended, for their room.
+    spare: Vec<Chain>,
     call: Option<Arc<OwnedFd>>,
     /// Taken by a device that was killed, to be done again first.
     again: VecDeque<u16>,
@@ -103,7 +106,7 @@ impl Ring {
     pub(crate) fn new(
         setup: &Setup,
         memory: Arc<Memory>,
-        mut inflight: Option<Inflight>,
+        inflight: Option<(Arc<Region>, u16)>,
         call: Option<Arc<OwnedFd>>,
     ) -> Result<Self, Broken> {
         let mut queue = Queue::new(setup.size)?;
@@ -114,8 +117,11 @@ impl Ring {
         queue.set_next_used(used);
         queue.set_next_avail(setup.base);
         let mut again = VecDeque::new();
-        if let Some(region) = &mut inflight {
-            let recovered = region.recover(used, setup.size)?;
+        let (region, index) = inflight.unzip();
+        let part = region.as_ref().zip(index).map(|(region, index)| region.queue(index));
+        let mut inflight = part.transpose()?;
+        if let Some(part) = &mut inflight {
+            let recovered = part.recover(used, setup.size)?;
             // Where the device before us was killed, the front end knows only what is in the used ring.
             queue.set_next_avail(recovered.next_avail);
             again.extend(recovered.heads);
@@ -125,7 +131,11 @@ impl Ring {
             // The one before us may have been killed between giving back and telling.
             signal(call.as_deref());
         }
-        Ok(Self { queue, memory, addresses, inflight, call, again, given_back: false })
+        let spare = Vec::new();
+        let ring = Self { queue, memory, addresses, inflight, region, spare, call, again, given_back: false };
+        // What was read of a file that is gone is zeros: nothing under way, it would seem.
+        ring.check_region()?;
+        Ok(ring)
     }
 
     /// The next chain that the guest offers, if there is one.
@@ -150,9 +160,16 @@ impl Ring {
             },
         };
         let table = Table { address: self.queue.desc_table(), size: self.queue.size() };
-        let mut chain = Chain::default();
+        let mut chain = self.spare.pop().unwrap_or_default();
         let walked = chain.walk(&self.memory, table, head);
         Ok(Some(Taken { head, chain, walked }))
+    }
+
+    /// Takes a chain's room back, for another.
+    pub(crate) fn recycle(&mut self, chain: Chain) {
+        if self.spare.len() < usize::from(self.queue.size()) {
+            self.spare.push(chain);
+        }
     }
 
     /// Whether there are chains that a device that was killed had taken, and that were not taken again yet.
@@ -200,11 +217,18 @@ impl Ring {
         if !std::mem::take(&mut self.given_back) {
             return Ok(());
         }
+        self.check_region()?;
         self.check_log()?;
         if self.queue.needs_notification(&*self.memory)? && self.wants_interrupts()? {
             signal(self.call.as_deref());
         }
         Ok(())
+    }
+
+    /// What is under way has to be known to whoever comes after us.
+    fn check_region(&self) -> Result<(), Broken> {
+        let torn = self.region.as_ref().is_some_and(|region| region.is_torn());
+        if torn { Err(Broken::Torn) } else { Ok(()) }
     }
 
     /// While a migration logs what we write, all of it has to be there.

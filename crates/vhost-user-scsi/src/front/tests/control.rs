@@ -66,6 +66,8 @@ fn a_reset_ends_all_commands_before_it_is_answered() {
 #[test]
 fn what_was_offered_before_a_function_is_aborted_without_a_kick() {
     let mut guest = Guest::start(0);
+    // The queue's thread has begun, and waits for kicks.
+    ask(&mut guest, &request(4, &[0; 6]), &[], 0);
     let head = guest.prepare(QUEUE, &[&request(5, &[HOLD, 0, 0, 0, 0, 0, 0, 0, 0, 0])], &[RESPONSE]);
     guest.publish(QUEUE, head);
     assert_eq!(manage(&mut guest, Subtype::ABORT_TASK, LUN, 5), ResponseCode::OK);

@@ -46,12 +46,15 @@ fn with_protocol_features_a_ring_runs_only_while_it_is_enabled() {
     guest.describe(QUEUE, 0);
     guest.kick_fd(QUEUE);
     guest.offer(QUEUE, &[&request(1, &[0; 6])], &[RESPONSE]);
-    assert_eq!(guest.used_index(QUEUE), 0);
+    // A thread that ran would have taken it before it stopped.
+    assert_eq!(guest.stop(2), 0);
+    guest.kick_fd(QUEUE);
     guest.handler.set_vring_enable(2, true).unwrap();
     guest.wait(QUEUE);
     guest.handler.set_vring_enable(2, false).unwrap();
     guest.offer(QUEUE, &[&request(2, &[0; 6])], &[RESPONSE]);
-    assert_eq!(guest.used_index(QUEUE), 1);
+    assert_eq!(guest.stop(2), 1);
+    guest.kick_fd(QUEUE);
     guest.handler.set_vring_enable(2, true).unwrap();
     guest.wait(QUEUE);
 }
@@ -177,6 +180,20 @@ fn an_inflight_region_that_lies_is_an_error() {
     assert!(guest.handler.set_vring_kick(0, Some(kick.into())).is_err());
     let zero = VhostUserInflight { num_queues: 0, ..wanted };
     assert!(guest.handler.get_inflight_fd(&zero).is_err());
+}
+
+#[test]
+fn an_inflight_region_that_is_pulled_away_ends_the_connection() {
+    let mut guest = Guest::new();
+    let wanted = VhostUserInflight { mmap_size: 0, mmap_offset: 0, num_queues: 3, queue_size: SIZE };
+    let (given, _) = guest.handler.get_inflight_fd(&wanted).unwrap();
+    // A front end may bring a file of its own, that is not sealed.
+    let file = crate::memory::tests::memfd(given.mmap_size);
+    guest.handler.set_inflight_fd(&given, file.try_clone().unwrap()).unwrap();
+    guest.run(0);
+    file.set_len(0).unwrap();
+    guest.offer(QUEUE, &[&request(1, &[0; 6])], &[RESPONSE]);
+    assert!(guest.is_hung_up());
 }
 
 #[test]
