@@ -51,7 +51,10 @@ impl Keeper {
     /// # Errors
     /// If the length is none of whole sectors.
     pub fn new(blocks: usize, length: u32, seed: u64) -> Result<Self> {
-        ensure!(blocks > 0 && length > 0 && length as usize % SECTOR == 0, "no blocks of {length} bytes");
+        ensure!(
+            blocks > 0 && length > 0 && (length as usize).is_multiple_of(SECTOR),
+            "no blocks of {length} bytes"
+        );
         Ok(Self {
             length,
             blocks: vec![Kept::default(); blocks],

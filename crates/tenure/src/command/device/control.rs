@@ -90,7 +90,7 @@ impl Commands {
         let spec = arguments.get("spec").and_then(Value::as_str);
         let spec = spec.ok_or_else(|| CommandError::generic("argument spec is missing, or no string"))?;
         let number = if arguments.contains_key("lun") { Some(lun(arguments)?) } else { None };
-        let number = self.0.add(number, spec).map_err(failure)?;
+        let number = self.0.add(number, spec).map_err(|error| failure(&error))?;
         tracing::info!(lun = number, spec, "added");
         Ok(json!({ "lun": number }))
     }
@@ -98,7 +98,7 @@ impl Commands {
     fn remove(&self, arguments: &Object) -> Result<Value, CommandError> {
         read(arguments, &["lun"])?;
         let number = lun(arguments)?;
-        self.0.remove(number).map_err(failure)?;
+        self.0.remove(number).map_err(|error| failure(&error))?;
         tracing::info!(lun = number, "removed");
         Ok(json!({}))
     }
@@ -130,6 +130,6 @@ fn lun(arguments: &Object) -> Result<u8, CommandError> {
     number.ok_or_else(|| CommandError::generic("argument lun is missing, or none of 0 to 255"))
 }
 
-fn failure(error: Failure) -> CommandError {
+fn failure(error: &Failure) -> CommandError {
     CommandError::generic(error.to_string())
 }
