@@ -27,7 +27,7 @@ fn targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The sanitizer would need a nightly toolchain; what is fuzzed has no unsafe code.
+/// The sanitizer would need a nightly toolchain; no parser has unsafe code.
 const NO_SANITIZER: &str = "--sanitizer=none";
 
 fn build() -> Result<Done> {
