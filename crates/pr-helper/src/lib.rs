@@ -12,8 +12,6 @@ pub mod audit;
 mod client;
 pub mod daemon;
 pub mod document;
-pub mod failure;
-mod limit;
 pub mod listening;
 pub mod metrics;
 mod observer;
@@ -25,6 +23,8 @@ pub mod server;
 pub mod service;
 mod socket;
 pub mod wire;
+
+pub use guard::failure;
 
 pub use client::{Client, Refused};
 pub use document::DocumentError;

@@ -4,14 +4,12 @@
 //! their own in its place.
 
 mod cache;
-mod host;
-mod names;
+
+pub use guard::{Identity, identify};
 
 use crate::failure;
 use cache::{Cache, Key, Seen, Watched};
-use handover::Port;
-use host::Host;
-use ledger::{LunId, PathId};
+use guard::host::{Host, SYS};
 use nexus::Nexus;
 use nexus::linux::SgDevice;
 use rustix::fd::OwnedFd;
@@ -20,19 +18,6 @@ use scsi::Completion;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// A logical unit and the way to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The logical unit.
-    pub lun: LunId,
-    /// The I_T nexus: the same for every node and after a reboot, another for every other nexus, as far as the kernel tells.
-    pub path: PathId,
-    /// The device node.
-    pub node: String,
-    /// How the target names the nexus, as far as this side knows; both names are needed for READ FULL STATUS.
-    pub port: Port,
-}
 
 /// A descriptor that can be used.
 pub struct Opened {
@@ -72,7 +57,7 @@ pub struct LinuxDevices {
 
 impl Default for LinuxDevices {
     fn default() -> Self {
-        Self { sys: PathBuf::from(host::SYS), cache: Arc::default() }
+        Self { sys: PathBuf::from(SYS), cache: Arc::default() }
     }
 }
 
@@ -88,9 +73,7 @@ impl OpenLun for LinuxDevices {
     }
 
     fn confirm(&self, identity: &Identity, nexus: &mut dyn Nexus) -> Result<bool, Completion> {
-        let names = names::ask(nexus)?;
-        let same_unit = names.lun.as_ref() == Some(&identity.lun.0);
-        Ok(same_unit && names.relative_target_port == identity.port.target_port)
+        guard::is_same(identity, nexus)
     }
 }
 
@@ -121,33 +104,8 @@ fn is_writable(fd: &OwnedFd) -> bool {
 }
 
 fn ask(nexus: &mut dyn Nexus, host: &Host<'_>) -> Result<Seen, Completion> {
-    let names = names::ask(nexus)?;
-    let initiator = nexus.initiator_port().or_else(|| host.initiator());
-    let identity = identity(names, initiator, || host.initiator_words(), host.node());
+    let identity = guard::identify_device(nexus, host)?;
     Ok(Seen { identity: identity.map(Arc::new), multipath: host.is_multipath() })
-}
-
-/// What stands behind a nexus that knows its own initiator port, such as a session of this process: the same names as those
-/// of a device of the kernel's. `node`: how people call the way. `None` for a device that has no name of its own.
-///
-/// # Errors
-/// The device did not answer, or said nothing of its names.
-pub fn identify(nexus: &mut dyn Nexus, node: String) -> Result<Option<Identity>, Completion> {
-    let names = names::ask(nexus)?;
-    let unknown = || "initiator unknown".to_owned();
-    Ok(identity(names, nexus.initiator_port(), unknown, node))
-}
-
-fn identity(
-    names: names::Names,
-    initiator: Option<scsi::TransportId>,
-    words: impl FnOnce() -> String,
-    node: String,
-) -> Option<Identity> {
-    let this_end = initiator.as_ref().map_or_else(words, ToString::to_string);
-    let path = PathId(format!("{this_end} {}", names.target_port));
-    let port = Port { initiator, target_port: names.relative_target_port };
-    Some(Identity { lun: LunId(names.lun?), path, node, port })
 }
 
 #[cfg(test)]

@@ -23,9 +23,9 @@ pub use merge::Reader;
 pub use read::Line;
 pub use timestamp::Timestamp;
 
-use crate::limit::Limit;
 use crate::observer::{Observer, PrOutEvent};
 use file::AuditFile;
+use guard::limit::Limit;
 use prometheus_client::metrics::counter::Counter;
 use std::io;
 use std::path::Path;

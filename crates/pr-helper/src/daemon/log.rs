@@ -9,7 +9,7 @@ use super::error::StartError;
 use super::name::Name;
 use super::options::Options;
 use super::trace::Trace;
-use crate::limit::Limit;
+use guard::limit::Limit;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fmt::{self, Write as _};
 use std::fs::File;

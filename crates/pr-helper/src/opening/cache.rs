@@ -5,8 +5,8 @@
 //! once when the device reports a unit attention or does not answer; and nothing is changed on the word of this cache
 //! alone ([`OpenLun::confirm`](super::OpenLun::confirm)). Bounded by [`MOST`].
 
-use super::host::Host;
 use super::{Identity, Opened};
+use guard::host::Host;
 use nexus::linux::SgDevice;
 use nexus::{Nexus, TransportError, unit_attention};
 use scsi::{Completion, Request};

@@ -1,4 +1,4 @@
-//! Names of logical units, and descriptors that are none of a SCSI device.
+//! What is remembered of a device, and descriptors that are none of a SCSI device.
 
 use super::*;
 use crate::opening::cache::tests::key;
@@ -31,10 +31,6 @@ impl Nexus for Named {
         let page = |(code, body): &(u8, Vec<u8>)| Page { peripheral: 0, code: *code, body: body.clone() };
         Ok(found.map(page).map_or_else(failure::not_allowed, |page| Completion::good(page.to_bytes())))
     }
-}
-
-fn name(pages: Vec<(u8, Vec<u8>)>) -> Option<String> {
-    names::ask(&mut Named { pages, ..Named::default() }).unwrap().lun
 }
 
 fn host() -> Host<'static> {
@@ -119,25 +115,9 @@ fn a_device_that_cannot_be_told_from_a_later_one_is_asked_each_time() {
 fn every_way_to_one_device_has_the_same_key_as_long_as_it_is_there() {
     let key = || {
         let null = std::fs::File::open("/dev/null").unwrap();
-        Key::of(&SgDevice::from_fd(null.into()).unwrap(), Path::new(host::SYS)).unwrap()
+        Key::of(&SgDevice::from_fd(null.into()).unwrap(), Path::new(SYS)).unwrap()
     };
     assert_eq!(key(), key());
-}
-
-#[test]
-fn the_best_designator_names_the_logical_unit() {
-    let naa = [0x01, 0x03, 0, 8, 0x60, 1, 2, 3, 4, 5, 6, 7];
-    let vendor = [0x02, 0x01, 0, 4, b'A', b'C', b'M', b'E'];
-    let both = [&vendor[..], &naa].concat();
-    assert_eq!(name(vec![(0x83, both)]).as_deref(), Some("naa.6001020304050607"));
-    assert_eq!(name(vec![(0x83, vendor.to_vec())]).as_deref(), Some("t10.ACME"));
-}
-
-#[test]
-fn without_a_designator_the_serial_number_names_it_and_without_that_nothing_does() {
-    assert_eq!(name(vec![(0x80, b" 42 ".to_vec())]).as_deref(), Some("serial.TENURE.DISK.42"));
-    assert_eq!(name(vec![(0x80, b"  ".to_vec())]), None);
-    assert_eq!(name(vec![]), None);
 }
 
 #[test]

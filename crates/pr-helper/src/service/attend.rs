@@ -14,27 +14,19 @@
 //! the guest's and records that it is owed. What this process knew of the nexus is in doubt after a change: it is asked anew
 //! before the guest's next PERSISTENT RESERVE OUT.
 
-use super::run::Known;
-use super::{Service, lock};
+use super::Service;
 use crate::agent::frame::Role;
 use crate::agent::{Answer, Attend, Command, allowed};
 use crate::opening::{Identity, Opened};
 use crate::{Caller, PrOutEvent, RequestEvent, failure};
-use ledger::{HandoverId, State};
-use nexus::{Nexus, TransportError, unit_attention};
+use guard::{Task, Unsent};
+use ledger::HandoverId;
+use nexus::{TransportError, unit_attention};
+use scsi::Completion;
 use scsi::pr::PrOutCdb;
-use scsi::{Completion, Request};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// A command that was judged, and when it came.
-pub(super) struct Task {
-    pub(super) handover: HandoverId,
-    pub(super) role: Role,
-    pub(super) request: Request,
-    pub(super) begun: Instant,
-}
 
 /// What is told of a command.
 struct Told<'a> {
@@ -56,7 +48,8 @@ impl Attend for Service {
             .and_then(|request| {
                 let opened = self.devices.open(fd, role == Role::Change).map_err(unopened)?;
                 identity.clone_from(&opened.identity);
-                self.hand_over(&Task { handover, role, request, begun }, opened).map_err(Answer::Refused)
+                let changes = role == Role::Change;
+                self.hand_over(&Task { handover, changes, request, begun }, opened).map_err(Answer::Refused)
             })
             .unwrap_or_else(|answer| answer);
         let identity = identity.as_deref();
@@ -69,69 +62,25 @@ impl Service {
     pub(super) fn hand_over(&self, task: &Task, opened: Opened) -> Result<Answer, String> {
         let Opened { identity, multipath, mut nexus } = opened;
         let identity: Arc<Identity> = identity.ok_or("the device has no name to find its record by")?;
-        self.allows(&identity, multipath, task.role)?;
-        let known = self.known(&identity);
-        let mut held = lock(&known);
-        self.belongs(&identity, task)?;
-        let overtaken = held.is_overtaken(task.begun);
-        if task.role == Role::Change {
-            return self.change(task, &identity, overtaken, &mut held, &mut *nexus);
+        self.allows(&identity, multipath, task.changes)?;
+        match self.on_the_way(&identity, &mut *nexus, |way| self.guard.hand_over(way, task)) {
+            Ok(result) => Ok(answer(result)),
+            Err(Unsent::Disturbed(ended)) => Ok(unopened(ended)),
+            Err(Unsent::Refused(why)) => Err(why),
         }
-        drop(held);
-        let result = nexus.execute(&task.request);
-        if let Ok(ended) = &result {
-            lock(&known).tracker.observe(&task.request, ended);
-        }
-        Ok(answer(result))
-    }
-
-    fn change(
-        &self,
-        task: &Task,
-        identity: &Identity,
-        overtaken: bool,
-        known: &mut Known,
-        nexus: &mut dyn Nexus,
-    ) -> Result<Answer, String> {
-        if overtaken {
-            return Err("a later command overtook this one, which must have been given up".to_owned());
-        }
-        match self.devices.confirm(identity, nexus) {
-            Ok(true) => {}
-            Ok(false) => return Err("another logical unit is behind the device by now".to_owned()),
-            Err(ended) => return Ok(unopened(ended)),
-        }
-        known.unsettle();
-        Ok(answer(nexus.execute(&task.request)))
     }
 
     /// What is asked of a device, whatever its record says.
-    fn allows(&self, identity: &Identity, multipath: bool, role: Role) -> Result<(), String> {
+    fn allows(&self, identity: &Identity, multipath: bool, changes: bool) -> Result<(), String> {
         let ruling = self.rules.of(&self.vm, &identity.lun, &identity.node);
         ruling.judge_in().map_err(|refusal| refusal.to_string())?;
         if !ruling.migrate() {
             return Err("policy: `migrate` is off for this device".to_owned());
         }
-        if multipath && role == Role::Change {
+        if multipath && changes {
             return Err("a dm-multipath map: its paths have registrations of their own".to_owned());
         }
         Ok(())
-    }
-
-    /// Whether the record, as all processes left it, has room for this command.
-    fn belongs(&self, identity: &Identity, task: &Task) -> Result<(), String> {
-        let unusable = |error| format!("the ledger cannot be used: {error}");
-        let record = self.book.read(&identity.lun).map_err(unusable)?;
-        let Some(record) = record else {
-            return Err(format!("the guest has no record of {}", identity.lun.0));
-        };
-        let under_way = record.handover.filter(|_| record.state == State::Handover);
-        match under_way {
-            Some(id) if id == task.handover => Ok(()),
-            Some(id) => Err(format!("handover {id} is under way, not {}", task.handover)),
-            None if task.role == Role::Query => Ok(()),
-            None => Err(format!("no handover is under way: the record says {}", record.state)),
-        }
     }
 
     /// Audit, metrics and log. What a refusal has no status for is told as a guest would have been answered.

@@ -2,12 +2,13 @@
 
 use super::*;
 use handover::Port;
-use ledger::{Change, Guest, HandoverId, Ledger, Lock, Owner};
+use ledger::{Change, Error, Guest, HandoverId, Ledger, Lock, Owner, PathId, Record, State};
 use logical_unit::{ItNexus, LogicalUnit, LunSpec, NexusHandle};
-use nexus::{Nexus, TransportError};
-use scsi::pr::{FullStatus, Key, ReservationType};
-use scsi::{AdditionalSense, DataPhase, IscsiName, Isid, Request, TransportId};
+use nexus::{TransportError, unit_attention};
+use scsi::pr::{FullStatus, InAction, Key, ReservationType};
+use scsi::{AdditionalSense, DataPhase, IscsiName, Isid, Request, Status, TransportId};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 /// Minor number of `/dev/zero`.
 const ZERO: u32 = 5;
@@ -91,7 +92,7 @@ struct Counted {
     room: AtomicUsize,
 }
 
-impl Book for Arc<Counted> {
+impl Book for Counted {
     fn share(&self, lun: &LunId, wait: Duration) -> Result<Lock, Error> {
         Book::share(&self.guest, lun, wait)
     }

@@ -63,21 +63,6 @@ fn all_target_ports_is_masked_where_a_target_looks_at_it() {
 }
 
 #[test]
-fn a_device_that_changes_its_name_takes_bounded_memory() {
-    let bench = Bench::new("spc", false);
-    let identity = |number: usize| Identity {
-        lun: LunId(number.to_string()),
-        path: PathId("p".into()),
-        node: "n".into(),
-        port: Port::default(),
-    };
-    let kept = bench.service.known(&identity(0));
-    (0..2 * MOST_NEXUSES).for_each(|number| drop(bench.service.known(&identity(number))));
-    assert!(lock(&bench.service.nexuses).len() <= MOST_NEXUSES);
-    assert!(Arc::ptr_eq(&kept, &bench.service.known(&identity(0))), "one in use is kept");
-}
-
-#[test]
 fn nothing_changes_on_a_device_that_has_another_logical_unit_behind_it_by_now() {
     let mut bench = holder("spc", false);
     let (sent, appends) = (bench.line.cdbs.lock().unwrap().len(), bench.book.appends.load(SeqCst));

@@ -240,16 +240,21 @@ fn a_register_through_another_nexus_waits_for_the_clear_that_might_remove_it() {
 #[test]
 fn who_reads_waits_for_no_command_that_is_under_way() {
     let bench = Arc::new(holder("spc", false));
-    let (known, unit) = {
-        let nexuses = lock(&bench.service.nexuses);
-        let units = lock(&bench.service.units);
-        (nexuses.values().next().cloned().unwrap(), units.values().next().cloned().unwrap())
+    let ((at_device, is_at_device), (go_on, may_go_on)) =
+        (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
+    let wait = move || {
+        at_device.send(()).unwrap();
+        let _ = may_go_on.recv();
     };
-    let _under_way = (lock(&known), lock(&unit));
+    *bench.line.meanwhile.lock().unwrap() = Some(Box::new(wait));
     let (done, is_done) = std::sync::mpsc::channel();
-    let guest = Arc::clone(&bench);
-    std::thread::spawn(move || done.send(guest.guest(&request::read(InAction::READ_KEYS, 8192)).status));
+    let [writer, reader] = [&bench, &bench].map(Arc::clone);
+    let under_way = std::thread::spawn(move || writer.guest(&request::release(KEY, KIND)).status);
+    is_at_device.recv_timeout(Duration::from_secs(20)).unwrap();
+    std::thread::spawn(move || done.send(reader.guest(&request::read(InAction::READ_KEYS, 8192)).status));
     assert_eq!(is_done.recv_timeout(Duration::from_secs(5)), Ok(Status::GOOD));
+    drop(go_on);
+    assert_eq!(under_way.join().unwrap(), Status::GOOD);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Handovers that begin, or end, while a command of the guest is with the device.
 
 use super::*;
-use crate::agent::frame::Role;
 
 impl Bench {
     /// What another process appends while the guest's next command is with the device.
@@ -66,17 +65,17 @@ fn a_guest_that_is_fenced_is_still_so_when_the_handover_that_began_meanwhile_has
 fn a_command_of_the_agent_that_a_later_one_overtook_is_never_sent() {
     let mut bench = holder("spc", false);
     bench.set(State::Handover);
-    let run = |bench: &Bench, role, request, begun| {
+    let run = |bench: &Bench, changes, request, begun| {
         let fd = std::fs::File::open("/dev/null").unwrap().into();
-        let task = attend::Task { handover: HandoverId(7), role, request, begun };
+        let task = guard::Task { handover: HandoverId(7), changes, request, begun };
         bench.service.hand_over(&task, bench.service.devices.open(fd, true).unwrap())
     };
     let change = || request::register(KEY, OTHER, false);
     let (first, second) = (Instant::now(), Instant::now() + Duration::from_secs(60));
-    assert!(run(&bench, Role::Query, request::read(InAction::READ_KEYS, 8192), second).is_ok());
-    let late = run(&bench, Role::Change, change(), first);
+    assert!(run(&bench, false, request::read(InAction::READ_KEYS, 8192), second).is_ok());
+    let late = run(&bench, true, change(), first);
     assert!(late.is_err_and(|why| why.contains("overtook")));
     assert_eq!(bench.device(), (Some(KEY), Some(KIND)));
-    assert!(run(&bench, Role::Change, change(), second).is_ok());
+    assert!(run(&bench, true, change(), second).is_ok());
     assert_eq!(bench.device(), (Some(OTHER), Some(KIND)));
 }

@@ -1,5 +1,5 @@
 //! What a client is answered when a command got no completion, or never left: the status and sense data that QEMU's own
-//! helper gives, so that guests see the same. Used by `service` and `opening`.
+//! helper gives, so that guests see the same. Used by `Guard`, and by whoever opens devices.
 
 use nexus::TransportError;
 use nexus::linux::{DriverStatus, HostStatus, SgIoFailure};

@@ -11,13 +11,13 @@ const INQUIRY_LENGTH: u16 = 4096;
 
 /// What a device calls itself and the port it was reached through.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Names {
+pub(crate) struct Names {
     /// The words of `ledger::LunId`; `None`: it has no name.
-    pub(super) lun: Option<String>,
+    pub(crate) lun: Option<String>,
     /// The target port by name, else by its relative identifier.
-    pub(super) target_port: String,
+    pub(crate) target_port: String,
     /// RELATIVE TARGET PORT IDENTIFIER.
-    pub(super) relative_target_port: Option<u16>,
+    pub(crate) relative_target_port: Option<u16>,
 }
 
 /// Asks the device for its names: VPD page 83h, else serial number and standard INQUIRY data.
@@ -25,7 +25,7 @@ pub(super) struct Names {
 /// # Errors
 /// What the guest is answered in place of its command: there was no answer, or none that says anything about the page
 /// (busy, aborted, a unit attention, which the guest thus gets). A device that refuses the pages has no name.
-pub(super) fn ask(nexus: &mut dyn Nexus) -> Result<Names, Completion> {
+pub(crate) fn ask(nexus: &mut dyn Nexus) -> Result<Names, Completion> {
     let page = vital_page(nexus, page::DEVICE_IDENTIFICATION)?.unwrap_or_default();
     let page = DeviceIdentification::parse(&page);
     let lun = match page.logical_unit_names().into_iter().find_map(lun_name) {
@@ -100,4 +100,46 @@ fn target_port(page: &DeviceIdentification) -> String {
     let name = named(DesignatorType::SCSI_NAME).or_else(|| named(DesignatorType::NAA));
     let relative = || page.relative_target_port().map(|port| format!("port {port}"));
     name.or_else(relative).unwrap_or_else(|| "port unknown".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nexus::TransportError;
+
+    /// A device that answers INQUIRY with the pages it has.
+    struct Named(Vec<(u8, Vec<u8>)>);
+
+    impl Nexus for Named {
+        fn execute(&mut self, request: &Request) -> Result<Completion, TransportError> {
+            if request.cdb[1] == 0 {
+                let mut standard = vec![0; 36];
+                standard.splice(8..32, *b"TENURE  DISK            ");
+                return Ok(Completion::good(standard));
+            }
+            let found = self.0.iter().find(|(code, _)| *code == request.cdb[2]);
+            let page = |(code, body): &(u8, Vec<u8>)| Page { peripheral: 0, code: *code, body: body.clone() };
+            Ok(found.map(page).map_or_else(failure::not_allowed, |page| Completion::good(page.to_bytes())))
+        }
+    }
+
+    fn name(pages: Vec<(u8, Vec<u8>)>) -> Option<String> {
+        ask(&mut Named(pages)).unwrap().lun
+    }
+
+    #[test]
+    fn the_best_designator_names_the_logical_unit() {
+        let naa = [0x01, 0x03, 0, 8, 0x60, 1, 2, 3, 4, 5, 6, 7];
+        let vendor = [0x02, 0x01, 0, 4, b'A', b'C', b'M', b'E'];
+        let both = [&vendor[..], &naa].concat();
+        assert_eq!(name(vec![(0x83, both)]).as_deref(), Some("naa.6001020304050607"));
+        assert_eq!(name(vec![(0x83, vendor.to_vec())]).as_deref(), Some("t10.ACME"));
+    }
+
+    #[test]
+    fn without_a_designator_the_serial_number_names_it_and_without_that_nothing_does() {
+        assert_eq!(name(vec![(0x80, b" 42 ".to_vec())]).as_deref(), Some("serial.TENURE.DISK.42"));
+        assert_eq!(name(vec![(0x80, b"  ".to_vec())]), None);
+        assert_eq!(name(vec![]), None);
+    }
 }

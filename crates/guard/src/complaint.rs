@@ -10,17 +10,17 @@ use std::time::Instant;
 const BURST: u32 = 20;
 const PER_SECOND: u32 = 1;
 
-/// Writes the lines of one service.
+/// Writes the lines of one guest.
 #[derive(Debug)]
-pub(super) struct Complaints(Mutex<Limit>);
+pub(crate) struct Complaints(Mutex<Limit>);
 
 impl Complaints {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Mutex::new(Limit::new(BURST, PER_SECOND, Instant::now())))
     }
 
     /// Something the operator has to mend, or should know of.
-    pub(super) fn say(&self, lun: Option<&LunId>, what: impl Display) {
+    pub(crate) fn say(&self, lun: Option<&LunId>, what: impl Display) {
         let passes = self.0.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now());
         if let Some(suppressed) = passes {
             let lun = lun.map(|lun| lun.0.as_str());

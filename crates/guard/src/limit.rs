@@ -1,10 +1,10 @@
-//! A bounded rate with a burst, for what a guest can cause to be written: audit and log. Pure, the time comes from outside.
+//! A bounded rate with a burst, for what a guest can cause to be written: audits and logs. Pure, the time comes from outside.
 
 use std::time::{Duration, Instant};
 
 /// A token bucket that counts what it holds back.
 #[derive(Debug)]
-pub(crate) struct Limit {
+pub struct Limit {
     burst: u32,
     interval: Duration,
     tokens: u32,
@@ -14,13 +14,15 @@ pub(crate) struct Limit {
 }
 
 impl Limit {
-    pub(crate) fn new(burst: u32, per_second: u32, now: Instant) -> Self {
+    /// `burst` events at once, and then so many in a second.
+    #[must_use]
+    pub fn new(burst: u32, per_second: u32, now: Instant) -> Self {
         let interval = Duration::from_secs(1) / per_second.max(1);
         Self { burst, interval, tokens: burst, since: now, suppressed: 0 }
     }
 
     /// Whether an event passes now, and then how many before it did not.
-    pub(crate) fn admit(&mut self, now: Instant) -> Option<u64> {
+    pub fn admit(&mut self, now: Instant) -> Option<u64> {
         self.refill(now);
         match self.tokens.checked_sub(1) {
             Some(left) => {

@@ -1,6 +1,5 @@
 //! A PERSISTENT RESERVE OUT as the guest ordered it: what it can change, and what it explains (SPC-4 5.13, 6.16).
 
-use crate::wire::Header;
 use handover::Tracked;
 use ledger::Intended;
 use scsi::pr::{BasicParameters, Key, MoveParameters, OutAction, PrOutCdb};
@@ -10,32 +9,34 @@ use scsi::{DataPhase, FieldError, Request};
 const FLAGS: u16 = 20;
 
 /// The command, taken apart.
-pub(super) struct Order {
-    pub(super) cdb: PrOutCdb,
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The CDB.
+    pub cdb: PrOutCdb,
     /// The CDB as it came, which is how it is sent.
-    raw: [u8; 16],
-    pub(super) list: Vec<u8>,
-    pub(super) intended: Intended,
+    raw: Vec<u8>,
+    /// Its parameter list.
+    pub list: Vec<u8>,
+    pub(crate) intended: Intended,
 }
 
 impl Order {
-    pub(super) fn new(cdb: PrOutCdb, raw: [u8; 16], list: Vec<u8>) -> Self {
+    /// `raw`: the CDB as it came. `list`: the whole parameter list.
+    #[must_use]
+    pub fn new(cdb: PrOutCdb, raw: Vec<u8>, list: Vec<u8>) -> Self {
         let intended = intended(&cdb, &list);
         Self { cdb, raw, list, intended }
     }
 
-    /// The list never arrived whole: the protocol carries as much of it as the lower half of its length says.
-    pub(super) fn is_cut(&self) -> bool {
-        Header::parse(self.raw).is_ok_and(|header| header.is_cut())
-    }
-
-    pub(super) fn request(&self) -> Request {
-        Request { cdb: self.raw.to_vec(), data: DataPhase::Out(self.list.clone()) }
+    /// What is sent.
+    #[must_use]
+    pub fn request(&self) -> Request {
+        Request { cdb: self.raw.clone(), data: DataPhase::Out(self.list.clone()) }
     }
 
     /// Whether the device, if it accepts this, may leave something else than `known`. A repeated RESERVE and a REGISTER of
     /// the registered key change nothing.
-    pub(super) fn may_change(&self, known: Option<Tracked>) -> bool {
+    pub(crate) fn may_change(&self, known: Option<Tracked>) -> bool {
         let Some(known) = known else { return !self.list.is_empty() };
         let Intended { action, kind, reservation_key, service_action_key: new, .. } = self.intended;
         let same = match action {
@@ -54,7 +55,8 @@ impl Order {
 
     /// SPEC_I_PT and ALL_TG_PT make registrations of other nexuses, which no handover could carry along: the answer of a
     /// target without them. Where no target looks at ALL_TG_PT it may be set.
-    pub(super) fn beyond_own_nexus(&self) -> Option<FieldError> {
+    #[must_use]
+    pub fn beyond_own_nexus(&self) -> Option<FieldError> {
         let bits: &[u8] = match self.cdb.action {
             OutAction::REGISTER_AND_MOVE => &[],
             OutAction::REGISTER | OutAction::REGISTER_AND_IGNORE => &[3, 2],
@@ -66,7 +68,7 @@ impl Order {
     }
 
     /// The key that GOOD proves to be registered. RELEASE proves none: LIO does not look at its key while nobody holds.
-    pub(super) fn proven_key(&self) -> Option<Key> {
+    pub(crate) fn proven_key(&self) -> Option<Key> {
         let checked = matches!(
             self.cdb.action,
             OutAction::RESERVE
@@ -109,7 +111,7 @@ fn intended(cdb: &PrOutCdb, list: &[u8]) -> Intended {
 }
 
 /// Whether this command itself may have ended the registration under `own`.
-pub(super) fn explains_loss(intended: &Intended, own: Key) -> bool {
+pub(crate) fn explains_loss(intended: &Intended, own: Key) -> bool {
     match intended.action {
         OutAction::REGISTER | OutAction::REGISTER_AND_IGNORE => intended.service_action_key.is_none(),
         OutAction::CLEAR => true,
@@ -122,18 +124,18 @@ pub(super) fn explains_loss(intended: &Intended, own: Key) -> bool {
 }
 
 /// Whether this command, carried out, registers its nexus: only so does a fenced guest come back.
-pub(super) fn registers(intended: &Intended) -> bool {
+pub(crate) fn registers(intended: &Intended) -> bool {
     let sets = intended.action.is_register() || intended.action == OutAction::REPLACE_LOST;
     sets && !intended.service_action_key.is_none()
 }
 
 /// Whether this command, carried out, may remove registrations of other nexuses.
-pub(super) const fn removes_others(intended: &Intended) -> bool {
+pub(crate) const fn removes_others(intended: &Intended) -> bool {
     matches!(intended.action, OutAction::CLEAR | OutAction::PREEMPT | OutAction::PREEMPT_AND_ABORT)
 }
 
 /// Whether this command, carried out, also removes another nexus's registration under `key`.
-pub(super) fn removes(intended: &Intended, key: Key) -> bool {
+pub(crate) fn removes(intended: &Intended, key: Key) -> bool {
     match intended.action {
         OutAction::CLEAR => true,
         OutAction::PREEMPT | OutAction::PREEMPT_AND_ABORT => {
@@ -146,7 +148,7 @@ pub(super) fn removes(intended: &Intended, key: Key) -> bool {
 
 /// What may be registered, likeliest first: the key that an order under way sets, and the recorded one. Each with the
 /// APTPL that a REGISTER of it must repeat.
-pub(super) fn candidates(recorded: Tracked, under_way: Option<&Intended>) -> Vec<(Key, bool)> {
+pub(crate) fn candidates(recorded: Tracked, under_way: Option<&Intended>) -> Vec<(Key, bool)> {
     let sets = |order: &&Intended| order.action.is_register() || order.action == OutAction::REPLACE_LOST;
     let new = under_way.filter(sets).map(|order| (order.service_action_key, order.aptpl));
     let adopted = under_way.filter(|order| !sets(order)).map(|order| (order.reservation_key, recorded.aptpl));

@@ -7,7 +7,7 @@ use scsi::{Completion, Request};
 
 /// What of the record a reply does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Contradiction {
+pub(crate) enum Contradiction {
     /// The recorded key is nobody's.
     Registration,
     /// The reservation is not the recorded one.
@@ -16,7 +16,7 @@ pub(super) enum Contradiction {
 
 impl Contradiction {
     /// Between what is recorded of the nexus and of the reservation's type, and the reply to the guest's command.
-    pub(super) fn of(
+    pub(crate) fn of(
         recorded: Tracked,
         reservation: Option<ReservationType>,
         request: &Request,

@@ -8,17 +8,20 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where sysfs is.
-pub(super) const SYS: &str = "/sys";
+pub const SYS: &str = "/sys";
 
 /// How many device-mapper devices are looked at one below the other.
 const DEEPEST: u8 = 8;
 
 /// A device by its number.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Host<'a> {
-    pub(super) sys: &'a Path,
-    pub(super) number: u64,
-    pub(super) block: bool,
+pub struct Host<'a> {
+    /// Where sysfs is; [`SYS`].
+    pub sys: &'a Path,
+    /// Its number.
+    pub number: u64,
+    /// A block device, and no character device.
+    pub block: bool,
 }
 
 impl Host<'_> {
@@ -36,13 +39,15 @@ impl Host<'_> {
     /// Inode and time of the device's directory, neither of which a later device under the same number has: sysfs numbers
     /// directories upwards, and one that is made anew is younger. A number is not given away while a descriptor
     /// of the device is open, so that what is found while one is belongs to it.
-    pub(super) fn incarnation(&self) -> Option<(u64, i64, i64)> {
+    #[must_use]
+    pub fn incarnation(&self) -> Option<(u64, i64, i64)> {
         let found = fs::metadata(self.link()).ok()?;
         Some((found.ino(), found.ctime(), found.ctime_nsec()))
     }
 
     /// The device node.
-    pub(super) fn node(&self) -> String {
+    #[must_use]
+    pub fn node(&self) -> String {
         let directory = self.directory();
         let name = directory.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy());
         let number = || format!("{}:{}", rustix::fs::major(self.number), rustix::fs::minor(self.number));
@@ -51,7 +56,8 @@ impl Host<'_> {
 
     /// A map of dm-multipath, or whatever device-mapper has put on top of one: it passes a command on to where it lies.
     /// What cannot be told is taken for one: refusing is the mistake that can be mended.
-    pub(super) fn is_multipath(&self) -> bool {
+    #[must_use]
+    pub fn is_multipath(&self) -> bool {
         let device = self.link();
         match device.exists() {
             true => self.block && is_multipath(&device, DEEPEST),
@@ -61,7 +67,8 @@ impl Host<'_> {
 
     /// How the target names the initiator port, where the transport tells: Fibre Channel, SAS, and iSCSI where the session's
     /// ISID is known to the kernel.
-    pub(super) fn initiator(&self) -> Option<TransportId> {
+    #[must_use]
+    pub fn initiator(&self) -> Option<TransportId> {
         let directory = self.directory()?;
         let adapter = component(&directory, "host")?;
         if let Some(session) = component(&directory, "session") {
@@ -73,7 +80,8 @@ impl Host<'_> {
 
     /// This side's end of the way in words that outlive a reboot, unlike the adapter's number, and that differ for
     /// two ways where the kernel can tell them apart.
-    pub(super) fn initiator_words(&self) -> String {
+    #[must_use]
+    pub fn initiator_words(&self) -> String {
         let Some(directory) = self.directory() else { return "adapter unknown".to_owned() };
         let place = self.place(&directory);
         match component(&directory, "session").map(|session| self.session_words(session)) {

@@ -1,4 +1,4 @@
-//! The record as the service needs it. [`ledger::Guest`] is the durable one; tests put one in its place that fails.
+//! The record as the guard needs it. [`ledger::Guest`] is the durable one; tests put one in its place that fails.
 
 use ledger::{Change, Guest, Lock, LunId, Record};
 use std::sync::Arc;
@@ -23,6 +23,20 @@ pub trait Book: Send + Sync {
     /// # Errors
     /// Nothing was recorded.
     fn append(&self, changes: &[(LunId, Change)]) -> Result<(), ledger::Error>;
+}
+
+impl<T: Book + ?Sized> Book for Arc<T> {
+    fn share(&self, lun: &LunId, wait: Duration) -> Result<Lock, ledger::Error> {
+        (**self).share(lun, wait)
+    }
+
+    fn read(&self, lun: &LunId) -> Result<Option<Arc<Record>>, ledger::Error> {
+        (**self).read(lun)
+    }
+
+    fn append(&self, changes: &[(LunId, Change)]) -> Result<(), ledger::Error> {
+        (**self).append(changes)
+    }
 }
 
 impl Book for Guest {

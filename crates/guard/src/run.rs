@@ -1,12 +1,13 @@
 //! One command on one nexus, with its record: reconciling, intent, execution, observation, commit (the module's flow).
 
-use super::book::Book;
-use super::complaint::Complaints;
-use super::evidence::Contradiction;
-use super::order::{self, Order};
-use super::question::{Answer, Questions};
+use crate::Identity;
+use crate::book::Book;
+use crate::complaint::Complaints;
+use crate::evidence::Contradiction;
 use crate::failure;
-use crate::opening::{Identity, OpenLun};
+use crate::guard::Confirm;
+use crate::order::{self, Order};
+use crate::question::{Answer, Questions};
 use handover::{Tracked, Tracker};
 use ledger::{Change, Intended, PathRecord, Record, State};
 use nexus::{Nexus, TransportError};
@@ -14,27 +15,31 @@ use scsi::pr::{Key, OutAction, ReservationType};
 use scsi::{Completion, Request, Status};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const EXCHANGED: &str = "the device could not be confirmed to be the same logical unit as before";
 
 /// A command that did not reach the device.
 #[derive(Debug)]
-pub(super) struct Refused {
-    pub(super) completion: Completion,
-    pub(super) why: String,
+pub struct Refused {
+    /// What the guest is answered.
+    pub completion: Completion,
+    /// Why, in words.
+    pub why: String,
 }
 
 impl Refused {
-    pub(super) fn new(completion: Completion, why: impl Into<String>) -> Self {
+    /// With an answer for the guest, and a reason for everybody else.
+    #[must_use]
+    pub fn new(completion: Completion, why: impl Into<String>) -> Self {
         Self { completion, why: why.into() }
     }
 }
 
 /// What this process knows of one nexus.
 #[derive(Debug, Default)]
-pub(super) struct Known {
-    pub(super) tracker: Tracker,
+pub(crate) struct Known {
+    pub(crate) tracker: Tracker,
     /// The device was asked, and the record says what it said.
     settled: bool,
     /// Unit attentions that are owed and could not be recorded, oldest first.
@@ -43,6 +48,8 @@ pub(super) struct Known {
     given: usize,
     /// When the latest command of the agent came that had its turn.
     latest: Option<Instant>,
+    /// When a conflict was last a reason to ask.
+    suspected: Option<Instant>,
 }
 
 /// What came of a command.
@@ -58,34 +65,44 @@ enum Effect {
 
 impl Known {
     /// Whether a command of the agent that came at `begun` has its turn only after one that came later.
-    pub(super) fn is_overtaken(&mut self, begun: Instant) -> bool {
+    pub(crate) fn is_overtaken(&mut self, begun: Instant) -> bool {
         let latest = self.latest.max(Some(begun));
         std::mem::replace(&mut self.latest, latest) > Some(begun)
     }
 
+    /// Whether a conflict is a reason to ask, which it is once in a while.
+    pub(crate) fn suspects_again(&mut self, pause: Duration) -> bool {
+        let now = Instant::now();
+        let due = self.suspected.is_none_or(|before| now.saturating_duration_since(before) >= pause);
+        if due {
+            self.suspected = Some(now);
+        }
+        due
+    }
+
     /// Somebody else changes what this nexus has: the device must be asked.
-    pub(super) const fn unsettle(&mut self) {
+    pub(crate) const fn unsettle(&mut self) {
         self.tracker.doubt();
         self.settled = false;
     }
 }
 
 /// One command.
-pub(super) struct Run<'a> {
-    pub(super) devices: &'a dyn OpenLun,
-    pub(super) book: &'a dyn Book,
-    pub(super) complaints: &'a Complaints,
-    pub(super) identity: &'a Identity,
-    pub(super) record: Arc<Record>,
-    pub(super) known: &'a mut Known,
-    pub(super) nexus: &'a mut dyn Nexus,
+pub(crate) struct Run<'a> {
+    pub(crate) confirm: Confirm<'a>,
+    pub(crate) book: &'a dyn Book,
+    pub(crate) complaints: &'a Complaints,
+    pub(crate) identity: &'a Identity,
+    pub(crate) record: Arc<Record>,
+    pub(crate) known: &'a mut Known,
+    pub(crate) nexus: &'a mut dyn Nexus,
     /// The device is the one it was taken for.
-    pub(super) confirmed: bool,
+    pub(crate) confirmed: bool,
 }
 
 impl Run<'_> {
     /// A PERSISTENT RESERVE OUT of the guest, whose logical unit is neither moved nor being handed over.
-    pub(super) fn out(&mut self, order: &Order) -> Result<Completion, Refused> {
+    pub(crate) fn out(&mut self, order: &Order) -> Result<Completion, Refused> {
         self.settle()
             .map_err(|ended| Refused::new(ended, "the device could not be asked what the guest has"))?;
         if let Some(sense) = self.give_attention() {
@@ -107,7 +124,7 @@ impl Run<'_> {
     }
 
     /// Own questions took it; the guest gets it once, and nothing is sent.
-    pub(super) fn give_attention(&mut self) -> Option<Completion> {
+    pub(crate) fn give_attention(&mut self) -> Option<Completion> {
         let recorded = self.path().and_then(|path| path.owed.get(self.known.given)).cloned();
         let sense = match recorded {
             Some(sense) => {
@@ -138,7 +155,7 @@ impl Run<'_> {
     }
 
     /// Makes record and device agree before the first command of this process, and after anything went wrong.
-    pub(super) fn settle(&mut self) -> Result<(), Completion> {
+    pub(crate) fn settle(&mut self) -> Result<(), Completion> {
         let intent = self.path().and_then(|path| path.intent);
         let doubtful = intent.is_some() || self.record.found == State::Unverified;
         let agree = |recorded| self.known.settled && self.known.tracker.state() == Some(recorded);
@@ -164,7 +181,7 @@ impl Run<'_> {
     /// again, and by then the device is known for what it is.
     fn confirm(&mut self) -> Result<(), Completion> {
         if !self.confirmed {
-            self.confirmed = self.devices.confirm(self.identity, &mut *self.nexus)?;
+            self.confirmed = (self.confirm)(self.identity, &mut *self.nexus)?;
         }
         if self.confirmed { Ok(()) } else { Err(Completion::status(Status::BUSY)) }
     }
@@ -204,7 +221,7 @@ impl Run<'_> {
     }
 
     /// What the guest was told does not fit the record.
-    pub(super) fn doubt(&mut self, contradiction: Option<Contradiction>) {
+    pub(crate) fn doubt(&mut self, contradiction: Option<Contradiction>) {
         match contradiction {
             None => {}
             Some(Contradiction::Registration) => self.known.tracker.doubt(),
