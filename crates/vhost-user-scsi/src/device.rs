@@ -1,7 +1,7 @@
 //! One guest's device: its logical units, its limits and the threads that its queues share. Made once for a socket, it outlives
 //! front ends that come and go (`front::serve`). Used by `tenure device`, which adds and removes logical units while it runs.
 
-use crate::event::{Event, Events};
+use crate::event::{Event, Events, Teller};
 use crate::target::{AttachError, Lun, Target};
 use crate::unit::Unit;
 use crate::workers::Workers;
@@ -73,7 +73,7 @@ pub struct Device {
     name: String,
     settings: Settings,
     target: Target,
-    events: Events,
+    events: Arc<Events>,
     workers: Workers,
     managers: Workers,
     state: Option<Arc<dyn State>>,
@@ -88,7 +88,7 @@ impl Device {
         Self {
             name: name.into(),
             target: Target::new(settings.request_queues),
-            events: Events::default(),
+            events: Arc::default(),
             workers: Workers::new("scsi-command", settings.workers),
             managers: Workers::new("scsi-management", 4),
             state,
@@ -118,7 +118,7 @@ impl Device {
 
     /// What the guest is to hear.
     #[must_use]
-    pub const fn events(&self) -> &Events {
+    pub fn events(&self) -> &Events {
         &self.events
     }
 
@@ -127,6 +127,7 @@ impl Device {
     /// # Errors
     /// The number is taken.
     pub fn attach(&self, number: u8, unit: Arc<dyn Unit>) -> Result<(), AttachError> {
+        unit.listen(Teller::new(Arc::clone(&self.events), number));
         self.target.attach(number, unit)?;
         self.events.push(Event::Added(number));
         Ok(())

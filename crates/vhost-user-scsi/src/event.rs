@@ -24,6 +24,24 @@ pub enum Event {
     Changed(u8, AdditionalSense),
 }
 
+/// Where a logical unit says that its parameters changed: the events of its guest.
+#[derive(Clone, Debug)]
+pub struct Teller {
+    events: Arc<Events>,
+    number: u8,
+}
+
+impl Teller {
+    pub(crate) const fn new(events: Arc<Events>, number: u8) -> Self {
+        Self { events, number }
+    }
+
+    /// A parameter changed, as this sense code says.
+    pub fn changed(&self, code: AdditionalSense) {
+        self.events.push(Event::Changed(self.number, code));
+    }
+}
+
 /// Events that nobody has told the guest yet.
 #[derive(Debug, Default)]
 pub struct Events {

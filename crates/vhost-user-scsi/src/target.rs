@@ -7,8 +7,8 @@
 
 use crate::statistics::{Counters, Totals};
 use crate::unit::Unit;
-use scsi::{Completion, opcode};
-use std::sync::atomic::{AtomicU64, Ordering};
+use scsi::{AdditionalSense, Completion, Sense, opcode};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 
@@ -28,6 +28,8 @@ pub struct Lun {
     /// The logical unit, as this guest's nexus reaches it.
     pub unit: Arc<dyn Unit>,
     counters: Box<[Counters]>,
+    /// The guest has not heard yet that other logical units came or went.
+    stale: AtomicBool,
 }
 
 impl Lun {
@@ -43,6 +45,20 @@ impl Lun {
         let mut totals = Totals::default();
         self.counters.iter().for_each(|counters| counters.add_to(&mut totals));
         totals
+    }
+}
+
+/// REPORTED LUNS DATA HAS CHANGED.
+const LUNS_CHANGED: Sense = Sense::unit_attention(AdditionalSense::new(0x3F, 0x0E));
+
+impl Lun {
+    /// The unit attention of the other logical units when one comes or goes (SPC-4 6.33), before any other. INQUIRY and REQUEST SENSE
+    /// leave it alone.
+    fn attention(&self, cdb: &[u8]) -> Option<Completion> {
+        let stale = self.stale.load(Ordering::Acquire);
+        let passes = matches!(cdb.first(), Some(&(opcode::INQUIRY | opcode::REQUEST_SENSE)));
+        let told = stale && !passes && self.stale.swap(false, Ordering::AcqRel);
+        told.then(|| Completion::check(&LUNS_CHANGED))
     }
 }
 
@@ -77,10 +93,19 @@ impl Table {
         let reports = cdb.first() == Some(&opcode::REPORT_LUNS);
         let numbers = || self.luns().map(|lun| u16::from(lun.number));
         match lun {
-            Some(_) if !reports => None,
-            _ if reports => Some(logical_unit::report_luns(cdb, numbers())),
+            Some(lun) if !reports => lun.attention(cdb),
+            _ if reports => {
+                // Whoever asks knows it all by now, through whichever logical unit.
+                self.set_stale(false, None);
+                Some(logical_unit::report_luns(cdb, numbers()))
+            }
             _ => Some(logical_unit::execute_missing(cdb, numbers())),
         }
+    }
+
+    fn set_stale(&self, stale: bool, but: Option<u8>) {
+        let others = self.luns().filter(|lun| Some(lun.number) != but);
+        others.for_each(|lun| lun.stale.store(stale, Ordering::Release));
     }
 
     fn with(&self, number: u8, lun: Option<Arc<Lun>>) -> Self {
@@ -124,7 +149,7 @@ impl Target {
             return Err(AttachError::InUse(number));
         }
         let counters = std::iter::repeat_with(Counters::default).take(self.queues.into()).collect();
-        let lun = Arc::new(Lun { number, unit, counters });
+        let lun = Arc::new(Lun { number, unit, counters, stale: AtomicBool::new(false) });
         self.replace(&mut table, number, Some(lun));
         Ok(())
     }
@@ -143,6 +168,11 @@ impl Target {
         Arc::clone(&self.lock())
     }
 
+    /// A new guest: what happened before concerns it no more, it finds everything as it is.
+    pub(crate) fn forget(&self) {
+        self.lock().set_stale(false, None);
+    }
+
     /// A view, to be brought up to date by [`View::table`].
     #[must_use]
     pub fn view(&self) -> View {
@@ -152,6 +182,7 @@ impl Target {
 
     fn replace(&self, table: &mut Arc<Table>, number: u8, lun: Option<Arc<Lun>>) {
         *table = Arc::new(table.with(number, lun));
+        table.set_stale(true, Some(number));
         self.version.fetch_add(1, Ordering::Release);
     }
 
@@ -207,6 +238,28 @@ mod tests {
         let ready = table.answer(None, &[0; 6]).unwrap();
         assert_eq!((ready.status, ready.sense[12]), (Status::CHECK_CONDITION, 0x25));
         assert_eq!(table.answer(table.get(0), &[0; 6]), None);
+    }
+
+    #[test]
+    fn a_guest_hears_once_of_each_logical_unit_that_others_came_or_went() {
+        let target = target(&[0, 1]);
+        let told = |number: u8, cdb: &[u8]| {
+            let table = target.table();
+            let ended = table.answer(table.get(number), cdb)?;
+            ended.decoded_sense().map(|sense| (sense.key.0, sense.code.asc, sense.code.ascq))
+        };
+        let (ready, changed) = ([0; 6], Some((6, 0x3F, 0x0E)));
+        target.forget();
+        assert_eq!(told(0, &ready), None, "a new guest finds them as they are");
+        target.attach(2, FakeUnit::new()).unwrap();
+        assert_eq!((told(0, &[0x12, 0, 0, 0, 36, 0]), told(0, &[3, 0, 0, 0, 18, 0])), (None, None));
+        assert_eq!([told(0, &ready), told(0, &ready), told(2, &ready)], [changed, None, None]);
+        assert_eq!(told(1, &ready), changed);
+        target.detach(2);
+        target.table().answer(None, &report_luns(0)).unwrap();
+        assert_eq!([0, 1].map(|number| told(number, &ready)), [None, None], "it has looked itself");
+        target.attach(2, FakeUnit::new()).unwrap();
+        assert_eq!(told(1, &ready), changed);
     }
 
     #[test]

@@ -185,6 +185,7 @@ impl Running {
         if start.index == EVENT && start.ring.base() == 0 {
             // A driver that has just begun looks for everything anyway. Here and not in the thread: from now on everything is told.
             start.connection.device.events().forget();
+            start.connection.device.target().forget();
         }
         let (index, connection) = (start.index, Arc::clone(&start.connection));
         connection.register(index, Some(Arc::clone(&inbox)));

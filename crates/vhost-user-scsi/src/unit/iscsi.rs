@@ -5,18 +5,25 @@
 //! same name and ISID, which ends the old session at the target (RFC 7143 6.3.5). Nobody logs in after the identity was given
 //! away ([`Target::give_away`]). Used by `tenure device`.
 
+use super::keep::Keeper;
 use super::remote::{self, Names, Order};
 use super::{Admission, Arrival, Ending, Function, Managed, Unit, Work};
+use crate::event::Teller;
 use ::iscsi::initiator::{Session, SessionConfig, SessionError, TaskResponse};
-use logical_unit::{Aborted, Task, TaskSet};
-use nexus::TransportError;
+use guard::{Identity, identify};
+use logical_unit::{Aborted, Executing, Task, TaskSet};
+use nexus::{Nexus, TransportError};
 use scsi::{Completion, Request, TransportId};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Between two logins that fail.
-const PAUSE: Duration = Duration::from_secs(1);
+/// After a login that failed until the next one, and no longer than this however many fail in a row.
+const PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// How often a command that waits looks whether there is a session by now.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long a command waits for a new login unless the caller says otherwise: as long as Linux's initiator does.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -55,8 +62,9 @@ struct Place {
     session: Option<Session>,
     /// Counts sessions, from 1.
     number: u64,
-    /// No login before this.
+    /// No login before this, and how long to wait after the next that fails.
     again: Instant,
+    pause: Duration,
     given_away: bool,
     /// Somebody is logging in.
     busy: bool,
@@ -70,11 +78,28 @@ impl Target {
     /// # Errors
     /// [`TargetError::Login`].
     pub fn login(config: SessionConfig, patience: Duration) -> Result<Arc<Self>, TargetError> {
-        let (again, given_away, busy) = (Instant::now(), false, false);
-        let place = Place { session: None, number: 0, again, given_away, busy, told: false };
-        let target = Self { config, patience, place: Mutex::new(place), changed: Condvar::new() };
+        let target = Self::new(config, patience, false);
         target.enter()?;
         Ok(Arc::new(target))
+    }
+
+    /// A target that nobody logs in to before [`Target::take_back`]: the guest's initiator port is still another host's, whose session
+    /// a login would end.
+    #[must_use]
+    pub fn away(config: SessionConfig, patience: Duration) -> Arc<Self> {
+        Arc::new(Self::new(config, patience, true))
+    }
+
+    fn new(config: SessionConfig, patience: Duration, given_away: bool) -> Self {
+        let (again, pause) = (Instant::now(), PAUSE);
+        let place = Place { session: None, number: 0, again, pause, given_away, busy: false, told: false };
+        Self { config, patience, place: Mutex::new(place), changed: Condvar::new() }
+    }
+
+    /// There is a session, as far as is known.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.present().is_some()
     }
 
     /// The guest's initiator port.
@@ -144,13 +169,14 @@ impl Target {
         match entered {
             Ok(session) => {
                 place.number += 1;
-                place.told = false;
+                (place.told, place.pause) = (false, PAUSE);
                 place.session = Some(session.clone());
                 tracing::info!(target = %self.config.target, portal = %self.config.portal, "logged in");
                 Ok(Some((session, place.number)))
             }
             Err(source) => {
-                place.again = Instant::now() + PAUSE;
+                place.again = Instant::now() + place.pause;
+                place.pause = (place.pause * 2).min(LONGEST_PAUSE);
                 if !std::mem::replace(&mut place.told, true) {
                     tracing::warn!(target = %self.config.target, portal = %self.config.portal, error = %source, "no session");
                 }
@@ -163,7 +189,7 @@ impl Target {
     /// Waits a little, or until something has changed.
     fn rest(&self) {
         let place = self.lock();
-        let _ = self.changed.wait_timeout(place, PAUSE / 10).unwrap_or_else(PoisonError::into_inner);
+        let _ = self.changed.wait_timeout(place, LOOK).unwrap_or_else(PoisonError::into_inner);
     }
 
     /// The session that is there, whoever may be logging in.
@@ -180,8 +206,10 @@ pub struct IscsiUnit(Arc<Inner>);
 struct Inner {
     target: Arc<Target>,
     lun: u64,
-    migrate_pr: bool,
-    names: Names,
+    /// Learnt in the first session.
+    names: OnceLock<Names>,
+    keeper: OnceLock<Keeper>,
+    teller: OnceLock<Teller>,
     /// The last session in which the logical unit said its names.
     verified: AtomicU64,
     tasks: Arc<TaskSet>,
@@ -190,23 +218,63 @@ struct Inner {
 }
 
 impl IscsiUnit {
-    /// The logical unit `lun` of `target`; it must be there. `migrate_pr`: what the guest registers is carried along when it migrates.
+    /// The logical unit `lun` of `target`; it must be there. PERSISTENT RESERVE commands pass it like others until somebody keeps
+    /// account ([`Self::keep`]).
     ///
     /// # Errors
     /// [`TargetError`]
-    pub fn open(target: &Arc<Target>, lun: u64, migrate_pr: bool) -> Result<Self, TargetError> {
+    pub fn open(target: &Arc<Target>, lun: u64) -> Result<Self, TargetError> {
         let absent = || TargetError::NoLogicalUnit(lun);
         let (session, number) = target.session()?.ok_or_else(absent)?;
-        let names = names_at(&session, lun).ok_or_else(absent)?;
-        Ok(Self(Arc::new(Inner {
+        let unit = Self::unseen(target, lun);
+        if unit.0.is_same(&session, number) { Ok(unit) } else { Err(absent()) }
+    }
+
+    /// The logical unit `lun` of a target to which nobody has logged in yet; the first that is found there is the one.
+    #[must_use]
+    pub fn unseen(target: &Arc<Target>, lun: u64) -> Self {
+        Self(Arc::new(Inner {
             target: Arc::clone(target),
             lun,
-            migrate_pr,
-            names,
-            verified: AtomicU64::new(number),
+            names: OnceLock::new(),
+            keeper: OnceLock::new(),
+            teller: OnceLock::new(),
+            verified: AtomicU64::new(0),
             tasks: Arc::default(),
             resets: AtomicU64::new(0),
-        })))
+        }))
+    }
+
+    /// Which logical unit this is, and which nexus leads to it; none for one without a name.
+    ///
+    /// # Errors
+    /// What the device answered instead, or what stands for that where nothing answered.
+    pub fn identify(&self) -> Result<Option<Identity>, Completion> {
+        let (config, lun) = (&self.0.target.config, self.0.lun);
+        // Never the secret of a URL.
+        let node = format!("iscsi://{}/{}/{lun}", config.portal, config.target);
+        identify(&mut self.line(), node)
+    }
+
+    /// From now on `keeper` keeps account of the guest's registrations; the first one that is given does.
+    pub fn keep(&self, keeper: Keeper) {
+        let _ = self.0.keeper.set(keeper);
+    }
+
+    /// Who keeps account.
+    #[must_use]
+    pub fn keeper(&self) -> Option<&Keeper> {
+        self.0.keeper.get()
+    }
+
+    /// The guest's nexus, for commands that are none of the guest's own.
+    #[must_use]
+    pub fn nexus(&self) -> Box<dyn Nexus> {
+        Box::new(self.line())
+    }
+
+    fn line(&self) -> Line<'static> {
+        Line { unit: Arc::clone(&self.0), executing: None }
     }
 
     /// The target.
@@ -260,6 +328,10 @@ impl Unit for IscsiUnit {
     fn data_out_length(&self, _cdb: &[u8]) -> Option<u64> {
         None
     }
+
+    fn listen(&self, teller: Teller) {
+        let _ = self.0.teller.set(teller);
+    }
 }
 
 impl Inner {
@@ -289,9 +361,13 @@ impl Inner {
         if self.verified.load(Ordering::Acquire) == number {
             return true;
         }
-        let same = names_at(session, self.lun).is_some_and(|names| names == self.names);
+        let same = names_at(session, self.lun)
+            .is_some_and(|names| *self.names.get_or_init(|| names.clone()) == names);
         if same {
-            self.verified.store(number, Ordering::Release);
+            if self.verified.swap(number, Ordering::AcqRel) > 0 {
+                // Nobody heard what the target said meanwhile.
+                self.keeper.get().into_iter().for_each(Keeper::doubt);
+            }
         } else {
             tracing::warn!(target = %self.target.config.target, lun = self.lun, "another logical unit, or none, stands there after the login");
         }
@@ -322,14 +398,17 @@ impl Work for Sending {
             Err(how) => return remote::ended(how),
         };
         let (resets, request) = (unit.resets.load(Ordering::Acquire), order.request(data_out));
-        let given_up = || executing.is_interrupted();
-        let result = unit.send(&request, &given_up);
+        let mut line = Line { unit: Arc::clone(&unit), executing: Some(&executing) };
+        let result = line.carry_out(&order, &request);
+        let was_reset = unit.resets.load(Ordering::Acquire) != resets;
         match result {
-            Ok(completion) if unit.migrate_pr => Ending::Status(remote::masked(&order.cdb, completion)),
+            // What the guard answers for a command that was given up is for nobody any more.
+            Ok(_) if executing.is_interrupted() => Ending::Aborted,
             Ok(completion) => Ending::Status(completion),
-            Err(_) if unit.resets.load(Ordering::Acquire) != resets => Ending::Reset,
-            Err(_) if given_up() => Ending::Aborted,
-            Err(ending) => ending,
+            Err(_) if was_reset => Ending::Reset,
+            Err(_) if executing.is_interrupted() => Ending::Aborted,
+            Err(TransportError::NotSent(error)) if is_absent(&error) => remote::not_ready(),
+            Err(_) => Ending::Lost,
         }
     }
 
@@ -338,29 +417,82 @@ impl Work for Sending {
     }
 }
 
+/// The guest's nexus to the logical unit, over whatever session there is.
+#[derive(Debug)]
+struct Line<'a> {
+    unit: Arc<Inner>,
+    /// The guest's command, which may be given up; own commands are not.
+    executing: Option<&'a Executing>,
+}
+
+impl Line<'_> {
+    fn carry_out(&mut self, order: &Order, request: &Request) -> Result<Completion, TransportError> {
+        let unit = Arc::clone(&self.unit);
+        let Some(keeper) = unit.keeper.get() else { return self.execute(request) };
+        if let Some(ended) = keeper.execute(self, request) {
+            return Ok(ended);
+        }
+        if let Some(owed) = if order.is_exempt() { None } else { keeper.owed(self) } {
+            return Ok(owed);
+        }
+        self.execute(request).inspect(|completion| keeper.told(self, request, completion))
+    }
+}
+
+impl Nexus for Line<'_> {
+    fn execute(&mut self, request: &Request) -> Result<Completion, TransportError> {
+        let given_up = || self.executing.is_some_and(Executing::is_interrupted);
+        let result = self.unit.send(request, &given_up);
+        if let Ok(completion) = &result {
+            let changed = remote::parameters_changed(completion);
+            changed.zip(self.unit.teller.get()).into_iter().for_each(|(code, to)| to.changed(code));
+        }
+        result
+    }
+
+    fn initiator_port(&self) -> Option<TransportId> {
+        Some(self.unit.target.initiator_port())
+    }
+}
+
+/// The target is there, and not with this logical unit.
+fn absent() -> TransportError {
+    TransportError::NotSent(io::Error::new(
+        io::ErrorKind::AddrNotAvailable,
+        "another logical unit, or none, stands there",
+    ))
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+}
+
+fn not_sent(why: &'static str) -> TransportError {
+    TransportError::NotSent(io::Error::new(io::ErrorKind::NotConnected, why))
+}
+
 impl Inner {
-    /// Sends a command, over a new session if it could not be sent over the old one. `Err`: how it ends without a status.
-    fn send(&self, request: &Request, given_up: &dyn Fn() -> bool) -> Result<Completion, Ending> {
+    /// Sends a command, over a new session if it could not be sent over the old one.
+    fn send(&self, request: &Request, given_up: &dyn Fn() -> bool) -> Result<Completion, TransportError> {
         let deadline = Instant::now() + self.target.patience;
         while !given_up() {
             match self.target.session() {
                 Ok(Some((session, number))) if self.is_same(&session, number) => {
                     match session.execute_unless(self.lun, request, given_up) {
-                        Ok(completion) => return Ok(completion),
-                        Err(TransportError::OutcomeUnknown(_)) => return Err(Ending::Lost),
                         Err(TransportError::NotSent(_)) => {}
+                        ended => return ended,
                     }
                 }
-                Ok(Some((session, _))) if session.is_open() => return Err(remote::not_ready()),
-                Err(TargetError::GivenAway) => return Err(Ending::Lost),
+                Ok(Some((session, _))) if session.is_open() => return Err(absent()),
+                Err(TargetError::GivenAway) => return Err(not_sent("the initiator port was given away")),
                 Ok(_) | Err(_) => {}
             }
             if Instant::now() >= deadline {
-                return Err(Ending::Lost);
+                return Err(not_sent("there is no session"));
             }
             self.target.rest();
         }
-        Err(Ending::Lost)
+        Err(not_sent("the command was given up"))
     }
 }
 

@@ -6,9 +6,11 @@
 
 pub mod emulated;
 pub mod iscsi;
+pub mod keep;
 pub mod passthrough;
 mod remote;
 
+use crate::event::Teller;
 use scsi::Completion;
 use std::fmt::Debug;
 use std::io;
@@ -143,4 +145,9 @@ pub trait Unit: Send + Sync + Debug {
 
     /// Bytes of data-out that the CDB names, where the logical unit knows: what is not moved is the residual.
     fn data_out_length(&self, cdb: &[u8]) -> Option<u64>;
+
+    /// Where to say that parameters changed (capacity, mode pages), for a logical unit that hears of it.
+    fn listen(&self, teller: Teller) {
+        let _ = teller;
+    }
 }

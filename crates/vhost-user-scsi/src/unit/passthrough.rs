@@ -8,12 +8,16 @@
 
 pub mod linux;
 
+use super::keep::Keeper;
 use super::remote::{self, MOST_DATA, Names, Order};
 use super::{
     Admission, Arrival, Ending, Finish, Finished, Function, Managed, Operation, Transfer, Unit, Work,
 };
+use crate::event::Teller;
+use guard::host::{Host, SYS};
+use guard::{Identity, identify, identify_device};
 use logical_unit::{Aborted, Executing, Task, TaskSet};
-use nexus::TransportError;
+use nexus::{Nexus, TransportError};
 use scsi::vpd::page;
 use scsi::{AdditionalSense, Completion, Request, Sense, SenseKey, Status, block, opcode};
 use std::fmt::Debug;
@@ -21,7 +25,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a command may take, and how long one that works on the whole medium.
@@ -48,6 +52,11 @@ pub trait Device: Send + Sync + Debug {
 
     /// The block node, for a disk.
     fn disk(&self) -> Option<&Disk>;
+
+    /// Number of the node, and whether it is a block device, for one of this host's: the kernel knows its initiator port.
+    fn number(&self) -> Option<(u64, bool)> {
+        None
+    }
 }
 
 /// The block node of a device.
@@ -96,8 +105,9 @@ pub struct Passthrough(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     opener: Box<dyn Open>,
-    migrate_pr: bool,
     names: Names,
+    keeper: OnceLock<Keeper>,
+    teller: OnceLock<Teller>,
     place: Mutex<Place>,
     tasks: Arc<TaskSet>,
 }
@@ -122,25 +132,64 @@ struct Way {
 }
 
 impl Passthrough {
-    /// Opens the device at `path`. `migrate_pr`: what the guest registers is carried along when it migrates.
+    /// Opens the device at `path`. PERSISTENT RESERVE commands pass it like others until somebody keeps account ([`Self::keep`]).
     ///
     /// # Errors
     /// [`PassthroughError`]
-    pub fn open(path: &Path, migrate_pr: bool) -> Result<Self, PassthroughError> {
-        Self::open_with(path, migrate_pr, Box::new(linux::Linux))
+    pub fn open(path: &Path) -> Result<Self, PassthroughError> {
+        Self::open_with(path, Box::new(linux::Linux))
     }
 
     /// As [`Passthrough::open`], with devices of whatever kind.
     ///
     /// # Errors
     /// [`PassthroughError`]
-    pub fn open_with(path: &Path, migrate_pr: bool, opener: Box<dyn Open>) -> Result<Self, PassthroughError> {
+    pub fn open_with(path: &Path, opener: Box<dyn Open>) -> Result<Self, PassthroughError> {
         let device =
             opener.open(path).map_err(|source| PassthroughError::Open { path: path.to_owned(), source })?;
         let names = names_of(&*device).ok_or_else(|| PassthroughError::Nameless(path.to_owned()))?;
         let place = Place::Here(Arc::new(Way { device, returned: AtomicBool::new(false) }));
         let (path, place, tasks) = (path.to_owned(), Mutex::new(place), Arc::default());
-        Ok(Self(Arc::new(Inner { path, opener, migrate_pr, names, place, tasks })))
+        let (keeper, teller) = (OnceLock::new(), OnceLock::new());
+        Ok(Self(Arc::new(Inner { path, opener, names, keeper, teller, place, tasks })))
+    }
+
+    /// Which logical unit this is, and which nexus of this host leads to it; none for one without a name.
+    ///
+    /// # Errors
+    /// What the device answered instead.
+    pub fn identify(&self) -> Result<Option<Identity>, Completion> {
+        let Some(way) = self.0.way() else { return Ok(None) };
+        let (number, node) = (way.device.number(), self.0.path.display().to_string());
+        let mut line = Line { unit: Arc::clone(&self.0), way };
+        match number {
+            Some((number, block)) => identify_device(&mut line, &Host { sys: Path::new(SYS), number, block }),
+            None => identify(&mut line, node),
+        }
+    }
+
+    /// From now on `keeper` keeps account of the guest's registrations; the first one that is given does.
+    pub fn keep(&self, keeper: Keeper) {
+        let _ = self.0.keeper.set(keeper);
+    }
+
+    /// Who keeps account.
+    #[must_use]
+    pub fn keeper(&self) -> Option<&Keeper> {
+        self.0.keeper.get()
+    }
+
+    /// The guest's nexus, for commands that are none of the guest's own; none while the device is gone.
+    #[must_use]
+    pub fn nexus(&self) -> Option<Box<dyn Nexus>> {
+        let way = self.0.way()?;
+        Some(Box::new(Line { unit: Arc::clone(&self.0), way }))
+    }
+
+    /// The device is there, as far as is known.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        matches!(&*self.0.lock(), Place::Here(_))
     }
 }
 
@@ -184,6 +233,10 @@ impl Unit for Passthrough {
     fn data_out_length(&self, _cdb: &[u8]) -> Option<u64> {
         None
     }
+
+    fn listen(&self, teller: Teller) {
+        let _ = self.0.teller.set(teller);
+    }
 }
 
 /// A plain READ or WRITE in bytes of the block node.
@@ -202,6 +255,9 @@ impl Inner {
     /// What the block node can do as well, if it is there. A unit attention that the guest is owed comes by SG_IO.
     fn transfer(&self, order: &Order) -> Option<Plain> {
         let access = remote::plain_access(&order.cdb)?;
+        if self.keeper.get().is_some_and(Keeper::owes) {
+            return None;
+        }
         let way = match &*self.lock() {
             Place::Here(way) if !way.returned.load(Ordering::Acquire) => Arc::clone(way),
             _ => return None,
@@ -247,6 +303,9 @@ impl Inner {
             Ok(way) => {
                 tracing::info!(device = %self.path.display(), "the device is back");
                 *place = Place::Here(Arc::clone(&way));
+                drop(place);
+                // Nobody heard what the device said meanwhile.
+                self.keeper.get().into_iter().for_each(Keeper::doubt);
                 Some(way)
             }
             Err(what) => {
@@ -270,12 +329,8 @@ impl Inner {
         }
     }
 
-    /// What a guest is told of a command without completion; a device that has gone is taken note of.
-    fn without_completion(&self, way: &Arc<Way>, error: &TransportError) -> Ending {
-        let (TransportError::NotSent(source) | TransportError::OutcomeUnknown(source)) = error;
-        if is_gone(source) {
-            self.gone(way, source);
-        }
+    /// What a guest is told of a command without completion.
+    fn without_completion(error: &TransportError) -> Ending {
         match error {
             TransportError::OutcomeUnknown(_) => Ending::Lost,
             TransportError::NotSent(source) if is_gone(source) => remote::not_ready(),
@@ -307,12 +362,11 @@ impl Inner {
     }
 
     /// What the guest must not take at its word: how much SG_IO moves at once is less than the logical unit takes.
-    fn adapted(&self, way: &Way, order: &Order, completion: Completion) -> Completion {
-        let completion = match way.device.disk() {
+    fn adapted(way: &Way, order: &Order, completion: Completion) -> Completion {
+        match way.device.disk() {
             Some(disk) => limited(&order.cdb, completion, disk.most / disk.block.max(1)),
             None => completion,
-        };
-        if self.migrate_pr { remote::masked(&order.cdb, completion) } else { completion }
+        }
     }
 }
 
@@ -359,6 +413,37 @@ fn limited(cdb: &[u8], mut completion: Completion, most: u32) -> Completion {
     completion
 }
 
+/// The way as a nexus, which takes note of a device that has gone.
+#[derive(Debug)]
+struct Line {
+    unit: Arc<Inner>,
+    way: Arc<Way>,
+}
+
+impl Line {
+    fn send(&self, request: &Request, timeout: Duration) -> Result<Completion, TransportError> {
+        let result = self.way.device.send(request, timeout);
+        match &result {
+            Ok(completion) => {
+                let changed = remote::parameters_changed(completion);
+                changed.zip(self.unit.teller.get()).into_iter().for_each(|(code, to)| to.changed(code));
+            }
+            Err(TransportError::NotSent(source) | TransportError::OutcomeUnknown(source)) => {
+                if is_gone(source) {
+                    self.unit.gone(&self.way, source);
+                }
+            }
+        }
+        result
+    }
+}
+
+impl Nexus for Line {
+    fn execute(&mut self, request: &Request) -> Result<Completion, TransportError> {
+        self.send(request, TIMEOUT)
+    }
+}
+
 /// A command for a thread that may wait.
 #[derive(Debug)]
 struct Sending {
@@ -379,6 +464,25 @@ impl Sending {
         ];
         if self.order.cdb.first().is_some_and(|code| LONG.contains(code)) { LONG_TIMEOUT } else { TIMEOUT }
     }
+
+    fn send(&self, line: &mut Line, data_out: &[u8]) -> Ending {
+        let (keeper, request) = (self.unit.keeper.get(), self.order.request(data_out));
+        if let Some(keeper) = keeper {
+            if let Some(ended) = keeper.execute(line, &request) {
+                return Ending::Status(ended);
+            }
+            if let Some(owed) = if self.order.is_exempt() { None } else { keeper.owed(line) } {
+                return Ending::Status(owed);
+            }
+        }
+        match line.send(&request, self.timeout()) {
+            Ok(completion) => {
+                keeper.into_iter().for_each(|keeper| keeper.told(line, &request, &completion));
+                Ending::Status(Inner::adapted(&line.way, &self.order, completion))
+            }
+            Err(error) => Inner::without_completion(&error),
+        }
+    }
 }
 
 impl Work for Sending {
@@ -392,12 +496,9 @@ impl Work for Sending {
             let sense = Sense::unit_attention(AdditionalSense::POWER_ON_OR_RESET);
             return Ending::Status(Completion::check(&sense));
         }
-        let result = way.device.send(&self.order.request(data_out), self.timeout());
+        let ending = self.send(&mut Line { unit: Arc::clone(&self.unit), way }, data_out);
         drop(executing);
-        match result {
-            Ok(completion) => Ending::Status(self.unit.adapted(&way, &self.order, completion)),
-            Err(error) => self.unit.without_completion(&way, &error),
-        }
+        ending
     }
 
     fn data_out(&self) -> usize {

@@ -3,8 +3,8 @@
 
 use super::{Arrival, Ending};
 use logical_unit::Aborted;
+use nexus::unit_attention;
 use scsi::block::{Access, Command, Operation};
-use scsi::pr::{InAction, PrInCdb};
 use scsi::vpd::{DeviceIdentification, Page, page};
 use scsi::{AdditionalSense, Completion, DataPhase, FieldError, Request, Sense, SenseKey, Status, opcode};
 
@@ -13,9 +13,6 @@ pub(super) const MOST_DATA: usize = 32 << 20;
 
 /// Allocation length of INQUIRY for page 83h.
 const PAGE_LENGTH: u16 = 4096;
-
-/// SIP_C and ATP_C in byte 2 of REPORT CAPABILITIES (SPC-4 6.15.4): registering others, of whom nobody keeps account.
-const REGISTERS_OTHERS: u8 = 0x0C;
 
 /// A command as it is sent: the CDB without the padding of the ring, and one data phase.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,14 +103,11 @@ pub(super) fn names(completion: &Completion) -> Option<Names> {
     Some(DeviceIdentification { designators }.to_bytes())
 }
 
-/// REPORT CAPABILITIES for a guest whose registration is carried along when it migrates: what it registers for others would
-/// stay behind, so the logical unit is said not to do that.
-pub(super) fn masked(cdb: &[u8], mut completion: Completion) -> Completion {
-    let asked = PrInCdb::parse(cdb).is_ok_and(|cdb| cdb.action == InAction::REPORT_CAPABILITIES);
-    if let Some(byte) = completion.data.get_mut(2).filter(|_| asked && completion.status.is_good()) {
-        *byte &= !REGISTERS_OTHERS;
-    }
-    completion
+/// The parameters of the logical unit changed, as this unit attention says: what virtio-scsi drivers look at again (PARAMETERS,
+/// MODE PARAMETERS and CAPACITY DATA CHANGED).
+pub(super) fn parameters_changed(completion: &Completion) -> Option<AdditionalSense> {
+    let code = unit_attention(completion)?;
+    matches!((code.asc, code.ascq), (0x2A, 0x00 | 0x01 | 0x09)).then_some(code)
 }
 
 pub(super) fn check(key: SenseKey, code: AdditionalSense) -> Completion {
@@ -216,11 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_migrates_is_not_told_that_it_may_register_others() {
-        let capabilities = [0x5E, 2, 0, 0, 0, 0, 0, 0, 8, 0];
-        let told = || Completion::good(vec![0, 8, 0xFF, 0xFF, 0, 0, 0, 0]);
-        assert_eq!(masked(&capabilities, told()).data, [0, 8, 0xF3, 0xFF, 0, 0, 0, 0]);
-        assert_eq!(masked(&[0x5E, 0, 0, 0, 0, 0, 0, 0, 8, 0], told()), told());
-        assert_eq!(masked(&capabilities, Completion::good(vec![0, 8])).data, [0, 8]);
+    fn a_change_of_parameters_is_told_from_other_attentions() {
+        let told = |asc, ascq| {
+            let sense = Sense::unit_attention(AdditionalSense::new(asc, ascq));
+            parameters_changed(&Completion::check(&sense)).is_some()
+        };
+        assert!(told(0x2A, 0x09) && told(0x2A, 0x01) && told(0x2A, 0x00));
+        assert!(!told(0x2A, 0x03) && !told(0x29, 0x00));
+        let error = Sense::new(SenseKey::ILLEGAL_REQUEST, AdditionalSense::new(0x2A, 0x09));
+        assert_eq!(parameters_changed(&Completion::check(&error)), None);
     }
 }

@@ -35,7 +35,7 @@ fn the_configuration_space_is_read_in_any_piece() {
     assert_eq!(CONFIG.read(30, 1).unwrap(), [255]);
     let all = CONFIG.read(0, 256).unwrap();
     assert_eq!((all.len(), &all[..36], &all[36..]), (256, &CONFIG.to_bytes()[..], &[0; 220][..]));
-    assert_eq!(CONFIG.read(256, 0).unwrap(), []);
+    assert!(CONFIG.read(256, 0).unwrap().is_empty());
     for (offset, length) in [(0, 257), (256, 1), (u32::MAX, 1), (1, u32::MAX)] {
         assert!(CONFIG.read(offset, length).is_err(), "{offset} {length}");
     }

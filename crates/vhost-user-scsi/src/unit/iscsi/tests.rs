@@ -72,7 +72,7 @@ fn until(mut condition: impl FnMut() -> bool) {
 fn commands_pass_and_what_the_target_says_comes_back_as_it_is() {
     let server = serve("127.0.0.1:0", &device(&["memory=1M"]));
     let target = login(&server, "iqn.a", PATIENCE);
-    let unit = IscsiUnit::open(&target, 0, true).unwrap();
+    let unit = IscsiUnit::open(&target, 0).unwrap();
     ready(&unit);
     assert!(status(run(&unit, &WRITE, &[7; BLOCK], 0)).status.is_good());
     assert_eq!(status(run(&unit, &READ, &[], BLOCK)).data, [7; BLOCK]);
@@ -80,16 +80,14 @@ fn commands_pass_and_what_the_target_says_comes_back_as_it_is() {
     beyond[2] = 0x7F;
     let out_of_range = (SenseKey::ILLEGAL_REQUEST, AdditionalSense::LBA_OUT_OF_RANGE);
     assert_eq!(sense(run(&unit, &beyond, &[], BLOCK)), out_of_range);
-    let capabilities = status(run(&unit, &[0x5E, 2, 0, 0, 0, 0, 0, 0, 8, 0], &[], 8)).data;
-    assert_eq!(capabilities[2] & 0x0C, 0, "migrate-pr=on");
-    assert!(matches!(IscsiUnit::open(&target, 9, true), Err(TargetError::NoLogicalUnit(9))));
+    assert!(matches!(IscsiUnit::open(&target, 9), Err(TargetError::NoLogicalUnit(9))));
 }
 
 #[test]
 fn each_guest_is_an_initiator_port_of_its_own() {
     let server = serve("127.0.0.1:0", &device(&["memory=1M"]));
     let targets = ["iqn.a", "iqn.b"].map(|host| login(&server, host, PATIENCE));
-    let [a, b] = targets.each_ref().map(|target| IscsiUnit::open(target, 0, false).unwrap());
+    let [a, b] = targets.each_ref().map(|target| IscsiUnit::open(target, 0).unwrap());
     ready(&a);
     ready(&b);
     assert!(status(run(&a, &[0x16, 0, 0, 0, 0, 0], &[], 0)).status.is_good());
@@ -101,7 +99,7 @@ fn each_guest_is_an_initiator_port_of_its_own() {
 fn a_command_under_way_keeps_nobody_waiting_and_is_aborted_at_the_target() {
     let server = serve("127.0.0.1:0", &device(&["memory=1M,delay=300s", "memory=1M"]));
     let target = login(&server, "iqn.a", PATIENCE);
-    let quick = IscsiUnit::open(&target, 1, false).unwrap();
+    let quick = IscsiUnit::open(&target, 1).unwrap();
     // Its INQUIRY would take as long.
     let slow = slow_unit(&target);
     thread::scope(|scope| {
@@ -144,15 +142,10 @@ impl IscsiUnit {
 
 /// LUN 0, which takes its time.
 fn slow_unit(target: &Arc<Target>) -> IscsiUnit {
-    IscsiUnit(Arc::new(Inner {
-        target: Arc::clone(target),
-        lun: 0,
-        migrate_pr: false,
-        names: Names::new(),
-        verified: AtomicU64::new(1),
-        tasks: Arc::default(),
-        resets: AtomicU64::new(0),
-    }))
+    let unit = IscsiUnit::unseen(target, 0);
+    unit.0.names.set(Names::new()).unwrap();
+    unit.0.verified.store(1, Ordering::Release);
+    unit
 }
 
 #[test]
@@ -161,7 +154,7 @@ fn a_lost_connection_is_made_anew_and_the_same_logical_unit_goes_on() {
     let server = serve("127.0.0.1:0", &device);
     let address = server.local_addr().to_string();
     let target = login(&server, "iqn.a", PATIENCE);
-    let unit = IscsiUnit::open(&target, 0, false).unwrap();
+    let unit = IscsiUnit::open(&target, 0).unwrap();
     ready(&unit);
     assert!(status(run(&unit, &WRITE, &[7; BLOCK], 0)).status.is_good());
     server.shutdown();
@@ -179,7 +172,7 @@ fn a_lost_connection_is_made_anew_and_the_same_logical_unit_goes_on() {
 fn what_cannot_be_sent_is_lost_after_a_while_and_at_once_when_the_identity_is_given_away() {
     let server = serve("127.0.0.1:0", &device(&["memory=1M"]));
     let target = login(&server, "iqn.a", Duration::from_millis(50));
-    let unit = IscsiUnit::open(&target, 0, false).unwrap();
+    let unit = IscsiUnit::open(&target, 0).unwrap();
     ready(&unit);
     target.give_away().unwrap();
     until(|| server.connections() == 0);
@@ -190,4 +183,39 @@ fn what_cannot_be_sent_is_lost_after_a_while_and_at_once_when_the_identity_is_gi
     server.shutdown();
     until(|| target.present().is_none());
     assert_eq!(run(&unit, &READY, &[], 0), Ending::Lost);
+}
+
+#[test]
+fn nobody_logs_in_to_a_target_that_is_still_another_hosts() {
+    let server = serve("127.0.0.1:0", &device(&["memory=1M"]));
+    let (portal, target) = (server.local_addr().to_string(), name("iqn.2026-11.example:disk"));
+    let config = SessionConfig::new(portal, target, name("iqn.a"), Isid([0x80, 0, 0, 0, 0, 1]));
+    let target = Target::away(config, Duration::from_millis(50));
+    let unit = IscsiUnit::unseen(&target, 0);
+    assert_eq!(run(&unit, &READY, &[], 0), Ending::Lost);
+    assert!(unit.identify().is_err());
+    assert_eq!((server.connections(), target.is_connected()), (0, false));
+    target.take_back();
+    ready(&unit);
+    assert_eq!(unit.identify().unwrap().unwrap().port.initiator, Some(target.initiator_port()));
+}
+
+#[test]
+fn logins_that_fail_become_rarer_until_one_succeeds() {
+    let device = device(&["memory=1M"]);
+    let server = serve("127.0.0.1:0", &device);
+    let address = server.local_addr().to_string();
+    let target = login(&server, "iqn.a", PATIENCE);
+    server.shutdown();
+    until(|| target.present().is_none());
+    for expected in [PAUSE, PAUSE * 2, PAUSE * 4] {
+        assert_eq!(target.lock().pause, expected);
+        assert!(target.enter().is_err());
+    }
+    target.lock().pause = LONGEST_PAUSE;
+    assert!(target.enter().is_err());
+    assert_eq!(target.lock().pause, LONGEST_PAUSE);
+    let _server = serve(&address, &device);
+    target.enter().unwrap();
+    assert_eq!(target.lock().pause, PAUSE);
 }

@@ -2,10 +2,12 @@
 //! [`Passthrough`](super::Passthrough).
 
 use super::{Device, Disk, Open};
+use guard::host::{Host, SYS};
 use nexus::TransportError;
 use nexus::linux::SgDevice;
 use rustix::fs::{OFlags, ioctl_blksszget, major, minor};
-use scsi::{Completion, Request};
+use scsi::inquiry::StandardInquiry;
+use scsi::{Completion, DataPhase, Request, opcode};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,6 +21,50 @@ const MOST_UNKNOWN: u32 = 128 << 10;
 /// Smallest page: a segment of a buffer in memory may be no longer.
 const SEGMENT: u32 = 4096;
 
+/// Longest standard INQUIRY data that is looked at.
+const INQUIRY_LENGTH: u8 = 36;
+/// How long INQUIRY may take, which reads no medium.
+const INQUIRY_TIMEOUT: Duration = Duration::from_secs(10);
+/// PERIPHERAL DEVICE TYPE of disks (SPC-4 6.6.2).
+const DISK: u8 = 0;
+
+/// What is a SCSI device and cannot be a guest's disk.
+#[derive(Debug, thiserror::Error)]
+enum Unfit {
+    #[error(
+        "a dm-multipath map sends commands by paths of its own choice, so registrations cannot be kept; pass one path, or use iscsi://"
+    )]
+    Multipath,
+    #[error("a partition is no logical unit; name the whole disk")]
+    Partition,
+    #[error("it does not answer INQUIRY; is the logical unit still mapped to this host?")]
+    Silent,
+    #[error("it is no disk, but {}", kind(*.0))]
+    NotADisk(u8),
+    #[error("its disk has no block node; is the sd driver loaded?")]
+    NoBlockNode,
+    #[error("{} is in use: something on it is mounted, or another program has it open exclusively; lsblk and fuser -v say what", .0.display())]
+    InUse(PathBuf),
+    #[error("cannot open {} for direct I/O", .0.display())]
+    Block(PathBuf, #[source] io::Error),
+}
+
+/// Other PERIPHERAL DEVICE TYPEs than a disk's, in words.
+fn kind(code: u8) -> String {
+    let known = match code {
+        1 => "a tape",
+        3 => "a processor device",
+        5 => "a CD or DVD drive",
+        7 => "an optical memory",
+        8 => "a medium changer",
+        0x0C => "a storage array controller",
+        0x0D => "an enclosure",
+        0x14 => "a zoned disk that its host has to manage",
+        _ => return format!("a device of type {code:#04x}"),
+    };
+    known.to_owned()
+}
+
 /// Opens nodes of this host.
 #[derive(Debug)]
 pub struct Linux;
@@ -26,16 +72,45 @@ pub struct Linux;
 #[derive(Debug)]
 struct LinuxDevice {
     device: SgDevice,
-    disk: Option<Disk>,
+    disk: Disk,
 }
 
 impl Open for Linux {
     fn open(&self, path: &Path) -> io::Result<Box<dyn Device>> {
         let device = SgDevice::open(path).map_err(io::Error::other)?;
-        let node = if device.is_block() { Some(path.to_owned()) } else { block_node(device.number()) };
-        let disk = node.map(|node| open_disk(&node)).transpose()?;
+        let disk = open_disk_of(&device, path).map_err(io::Error::other)?;
         Ok(Box::new(LinuxDevice { device, disk }))
     }
+}
+
+fn open_disk_of(device: &SgDevice, path: &Path) -> Result<Disk, Unfit> {
+    let (number, block) = (device.number(), device.is_block());
+    if (Host { sys: Path::new(SYS), number, block }).is_multipath() {
+        return Err(Unfit::Multipath);
+    }
+    let partition = format!("{SYS}/dev/block/{}:{}/partition", major(number), minor(number));
+    if block && Path::new(&partition).exists() {
+        return Err(Unfit::Partition);
+    }
+    match peripheral(device) {
+        Some(DISK) => {}
+        Some(kind) => return Err(Unfit::NotADisk(kind)),
+        None => return Err(Unfit::Silent),
+    }
+    let node = if block { path.to_owned() } else { block_node(number).ok_or(Unfit::NoBlockNode)? };
+    open_disk(&node).map_err(|error| match error.kind() {
+        io::ErrorKind::ResourceBusy => Unfit::InUse(node),
+        _ => Unfit::Block(node, error),
+    })
+}
+
+/// PERIPHERAL DEVICE TYPE, if a logical unit is there.
+fn peripheral(device: &SgDevice) -> Option<u8> {
+    let cdb = vec![opcode::INQUIRY, 0, 0, 0, INQUIRY_LENGTH, 0];
+    let request = Request { cdb, data: DataPhase::In(INQUIRY_LENGTH.into()) };
+    let ended = device.send(&request, INQUIRY_TIMEOUT).ok().filter(|ended| ended.status.is_good())?;
+    let first = *ended.data.first()?;
+    (StandardInquiry::parse(&ended.data).is_some() && first >> 5 == 0).then_some(first & 0x1F)
 }
 
 impl Device for LinuxDevice {
@@ -48,7 +123,11 @@ impl Device for LinuxDevice {
     }
 
     fn disk(&self) -> Option<&Disk> {
-        self.disk.as_ref()
+        Some(&self.disk)
+    }
+
+    fn number(&self) -> Option<(u64, bool)> {
+        Some((self.device.number(), self.device.is_block()))
     }
 }
 
@@ -98,6 +177,12 @@ mod tests {
         write("max_segments", "0\n");
         write("max_sectors_kb", "4194304\n");
         assert_eq!(most(folder.path()), MOST_UNKNOWN, "what cannot be is not believed");
+    }
+
+    #[test]
+    fn what_is_no_disk_is_called_by_its_name() {
+        assert_eq!(Unfit::NotADisk(1).to_string(), "it is no disk, but a tape");
+        assert_eq!(Unfit::NotADisk(0x1E).to_string(), "it is no disk, but a device of type 0x1e");
     }
 
     #[test]

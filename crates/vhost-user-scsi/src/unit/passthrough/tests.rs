@@ -77,11 +77,11 @@ fn unit(folder: &TempDir, name: &str) -> Stands {
 }
 
 impl World {
-    fn new(migrate_pr: bool) -> Self {
+    fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let stands = Arc::new(Mutex::new(unit(&folder, "lun")));
         let opener = Box::new(Host(Arc::clone(&stands)));
-        let guest = Passthrough::open_with(Path::new("/dev/sdx"), migrate_pr, opener).unwrap();
+        let guest = Passthrough::open_with(Path::new("/dev/sdx"), opener).unwrap();
         Self { folder, stands, guest }
     }
 
@@ -129,7 +129,7 @@ fn sense(ending: &Ending) -> (SenseKey, AdditionalSense) {
 
 #[test]
 fn a_plain_transfer_goes_to_the_block_node_and_all_else_to_the_device() {
-    let world = World::new(false);
+    let world = World::new();
     let transfer = world.transfer(&WRITE);
     assert_eq!((transfer.operation, transfer.offset), (Operation::Write { durable: false }, 4096));
     assert_eq!((transfer.length, transfer.alignment), (BLOCK, 512));
@@ -145,7 +145,7 @@ fn a_plain_transfer_goes_to_the_block_node_and_all_else_to_the_device() {
 
 #[test]
 fn a_transfer_that_failed_is_done_again_for_its_exact_status() {
-    let world = World::new(false);
+    let world = World::new();
     let error = || Err(io::Error::from(io::ErrorKind::Other));
     let Finished::Work(work) = world.transfer(&WRITE).finish.finish(error()) else { panic!() };
     assert_eq!(work.data_out(), BLOCK);
@@ -159,7 +159,7 @@ fn a_transfer_that_failed_is_done_again_for_its_exact_status() {
 
 #[test]
 fn a_device_that_has_gone_is_not_ready_and_comes_back_with_a_unit_attention() {
-    let world = World::new(false);
+    let world = World::new();
     assert!(status(&world.work(&READY, &[], 0)).status.is_good());
     let before = world.put(Stands::Nothing);
     let not_ready = (SenseKey::NOT_READY, AdditionalSense::LOGICAL_UNIT_COMMUNICATION_FAILURE);
@@ -185,7 +185,7 @@ fn a_device_that_has_gone_is_not_ready_and_comes_back_with_a_unit_attention() {
 
 #[test]
 fn an_aborted_command_never_reaches_the_device_and_a_reset_does() {
-    let world = World::new(false);
+    let world = World::new();
     let compare_and_write = [0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
     for (function, ending) in [
         (Function::AbortTask(7), Ending::Aborted),
@@ -207,7 +207,7 @@ fn an_aborted_command_never_reaches_the_device_and_a_reset_does() {
 
 #[test]
 fn an_abort_waits_for_a_transfer_under_way() {
-    let world = World::new(false);
+    let world = World::new();
     let transfer = world.transfer(&WRITE);
     std::thread::scope(|scope| {
         let abort = scope.spawn(|| world.guest.manage(Function::AbortTask(7)));
@@ -226,7 +226,7 @@ fn an_abort_waits_for_a_transfer_under_way() {
 
 #[test]
 fn the_guest_is_told_what_sg_io_moves_at_once() {
-    let world = World::new(true);
+    let world = World::new();
     let told = status(&world.work(&[0x12, 1, 0xB0, 0, 64, 0], &[], 64)).data;
     assert_eq!(told[8..12], 128_u32.to_be_bytes());
     assert_eq!(told[12..16], 128_u32.to_be_bytes());
@@ -236,8 +236,6 @@ fn the_guest_is_told_what_sg_io_moves_at_once() {
     let cdb = [0x12, 1, 0xB0, 0, 64, 0];
     assert_eq!(limited(&cdb, none.clone(), 9).data[8..16], [0, 0, 0, 9, 0, 0, 0, 0]);
     assert_eq!(limited(&cdb, Completion::good(vec![0; 10]), 9).data, [0; 10]);
-    let capabilities = status(&world.work(&[0x5E, 2, 0, 0, 0, 0, 0, 0, 8, 0], &[], 8)).data;
-    assert_eq!(capabilities[2] & 0x0C, 0, "migrate-pr=on");
 }
 
 #[test]
