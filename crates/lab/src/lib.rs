@@ -13,6 +13,7 @@ pub mod helped;
 mod helper;
 pub mod hosts;
 pub mod judge;
+pub mod kept;
 pub mod leash;
 pub mod linux_guest;
 pub mod lio;

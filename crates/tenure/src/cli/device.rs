@@ -20,9 +20,14 @@ pub struct DeviceArgs {
     #[arg(long = "name", value_name = "NAME")]
     pub names: Vec<String>,
     /// A LUN, the same for all guests: file=PATH[,size=SIZE], block=PATH or memory=SIZE, then
-    /// [,direct=on|off][,reservations=DIR][,profile=NAME][,delay=DURATION]; LUNs count from 0 in the order given
+    /// [,direct=on|off][,reservations=DIR][,profile=NAME][,delay=DURATION]; /dev/sdX or /dev/sgN, for one guest; or
+    /// iscsi://HOST[:PORT]/IQN/LUN[?initiator=IQN&isid=HEX12], by default as the guest's own initiator port.
+    /// Each with [,migrate-pr=on|off]. LUNs count from 0 in the order given
     #[arg(long = "lun", value_name = "SPEC", required_unless_present = "print_capabilities")]
     pub luns: Vec<String>,
+    /// Where to keep what guests register with /dev/… and iscsi:// LUNs; `tenure status` reads it
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/tenure")]
+    pub state: PathBuf,
     /// Request queues of each guest's device
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub num_queues: u16,
@@ -67,7 +72,9 @@ under way are carried out first.
 Examples:
   tenure device --socket /run/tenure/db1.sock --lun file=/srv/a.img,size=1G
   tenure device --socket /run/a.sock --name db1 --socket /run/b.sock --name db2 \\
-      --lun block=/dev/vg/quorum,reservations=/var/lib/tenure";
+      --lun block=/dev/vg/quorum,reservations=/var/lib/tenure
+  tenure device --socket /run/db1.sock --lun /dev/disk/by-id/wwn-0x600140512345 \\
+      --lun iscsi://192.0.2.9/iqn.2026-11.example:disk/0";
 
 #[cfg(test)]
 mod tests {

@@ -19,7 +19,7 @@ struct Document {
 
 /// What one I_T nexus of a guest has.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Row {
+pub(super) struct Row {
     vm: String,
     lun: String,
     key: Option<String>,
@@ -67,7 +67,7 @@ fn failure(error: &Error, state: &Path) -> Failure {
 }
 
 /// The error, and what to do where the ledger cannot know who asks.
-fn advise(error: &Error) -> String {
+pub(super) fn advise(error: &Error) -> String {
     match error {
         Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
             format!("{error}; the ledger is readable by root alone: run this as root")
@@ -89,7 +89,8 @@ fn record_rows(vm: &str, record: &Record) -> Vec<Row> {
     }
 }
 
-fn row(vm: &str, record: &Record, path: Option<&PathRecord>) -> Row {
+/// What a record says of a nexus, as `--json` prints it.
+pub(super) fn row(vm: &str, record: &Record, path: Option<&PathRecord>) -> Row {
     let tracked = path.map(|path| path.tracked).unwrap_or_default();
     Row {
         vm: vm.to_owned(),

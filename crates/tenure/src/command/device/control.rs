@@ -109,7 +109,8 @@ fn guest(hosted: &Hosted) -> Value {
     let table = hosted.device.target().table();
     let luns = table.luns().map(|lun| {
         let totals = lun.totals();
-        json!({ "lun": lun.number, "commands": totals.commands, "failed": totals.failed,
+        let (present, record) = hosted.real.shown(lun.number).unwrap_or((true, Value::Null));
+        json!({ "present": present, "record": record, "lun": lun.number, "commands": totals.commands, "failed": totals.failed,
             "bytes-in": totals.data_in, "bytes-out": totals.data_out, "microseconds": totals.microseconds,
             "latency": totals.latency })
     });

@@ -4,11 +4,13 @@
 //! socket.
 
 use super::guests::Guest;
+use super::lun::{Kind, Lun};
+use super::real::Real;
 use crate::cli::DeviceArgs;
 use crate::exit::{Exit, Failure};
 use anyhow::Context;
 use logical_unit::aptpl::FileError;
-use logical_unit::{LogicalUnit, LunSpec, Medium, OpenError};
+use logical_unit::{LogicalUnit, LunSpec, OpenError};
 use scsi::TransportId;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +29,8 @@ pub(super) struct Hosted {
     pub(super) guest: Guest,
     pub(super) initiator: TransportId,
     pub(super) device: Arc<Device>,
+    /// Its logical units that are none of Tenure's own.
+    pub(super) real: Real,
 }
 
 /// All of it.
@@ -43,13 +47,13 @@ impl Host {
     /// # Errors
     /// A LUN that cannot be served, more than a device can have, a name that names no guest.
     pub(super) fn open(args: &DeviceArgs, guests: &[Guest]) -> Result<Self, Failure> {
-        let specs = args.luns.iter().map(|text| parse_lun(text)).collect::<Result<Vec<_>, _>>()?;
+        let luns = args.luns.iter().map(|text| Lun::parse(text)).collect::<Result<Vec<_>, _>>()?;
         let hosted = guests.iter().map(|guest| Hosted::new(guest, args)).collect::<Result<_, _>>()?;
         let host = Self { guests: hosted, luns: Mutex::default() };
-        for (number, (spec, text)) in specs.iter().zip(&args.luns).enumerate() {
+        for (number, lun) in luns.iter().enumerate() {
             let number = u8::try_from(number)
-                .map_err(|_| Failure::usage(format!("{} LUNs; a device has 256 at most", specs.len())))?;
-            host.attach(number, spec, text)?;
+                .map_err(|_| Failure::usage(format!("{} LUNs; a device has 256 at most", luns.len())))?;
+            host.attach(number, lun)?;
         }
         Ok(host)
     }
@@ -68,10 +72,10 @@ impl Host {
     /// # Errors
     /// A usage error, or it cannot be served.
     pub(super) fn add(&self, number: Option<u8>, text: &str) -> Result<u8, Failure> {
-        let spec = parse_lun(text)?;
+        let lun = Lun::parse(text)?;
         let free = || (0..=u8::MAX).find(|number| !self.lock().contains_key(number));
         let number = number.or_else(free).ok_or_else(|| Failure::usage("a device has 256 LUNs at most"))?;
-        self.attach(number, &spec, text)?;
+        self.attach(number, &lun)?;
         Ok(number)
     }
 
@@ -85,22 +89,47 @@ impl Host {
         }
         for hosted in &self.guests {
             hosted.device.detach(number);
+            hosted.real.close(number);
         }
         Ok(())
     }
 
-    fn attach(&self, number: u8, spec: &LunSpec, text: &str) -> Result<(), Failure> {
+    fn attach(&self, number: u8, lun: &Lun) -> Result<(), Failure> {
         let mut luns = self.lock();
         if luns.contains_key(&number) {
             return Err(Failure::usage(format!("there is a LUN {number} already")));
         }
+        match &lun.kind {
+            Kind::Emulated(spec) => self.attach_emulated(number, spec)?,
+            Kind::Disk(_) | Kind::Iscsi(_) => self.attach_real(number, lun)?,
+        }
+        luns.insert(number, lun.text.clone());
+        Ok(())
+    }
+
+    fn attach_emulated(&self, number: u8, spec: &LunSpec) -> Result<(), Failure> {
         let unit = open(spec).map_err(|error| refuse_lun(number, error))?;
         for hosted in &self.guests {
             let attached = Arc::new(Emulated::attach(&unit, hosted.initiator.clone()));
             hosted.device.attach(number, attached).with_context(|| format!("LUN {number}"))?;
         }
-        luns.insert(number, text.to_owned());
         Ok(())
+    }
+
+    /// For all guests or for none.
+    fn attach_real(&self, number: u8, lun: &Lun) -> Result<(), Failure> {
+        let attach = |hosted: &Hosted| {
+            let unit = hosted.real.open(hosted, self.guests.len(), number, lun)?;
+            Ok(hosted.device.attach(number, unit.unit()).with_context(|| format!("LUN {number}"))?)
+        };
+        let attached: Result<(), Failure> = self.guests.iter().try_for_each(attach);
+        if attached.is_err() {
+            for hosted in &self.guests {
+                hosted.device.detach(number);
+                hosted.real.close(number);
+            }
+        }
+        attached
     }
 
     /// A thread that died with it cannot have left half a change.
@@ -132,15 +161,9 @@ impl Hosted {
             workers: args.workers.into(),
             ..Settings::default()
         };
-        Ok(Self { guest: guest.clone(), initiator, device: Arc::new(Device::new(name, settings, None)) })
+        let (device, real) = (Arc::new(Device::new(name, settings, None)), Real::new(name, &args.state));
+        Ok(Self { guest: guest.clone(), initiator, device, real })
     }
-}
-
-/// A LUN's words; with direct I/O unless it is not wanted: what a guest was told is written, a host's page cache must not lose.
-fn parse_lun(text: &str) -> Result<LunSpec, Failure> {
-    let spec: LunSpec = text.parse().map_err(|error| Failure::usage(format!("--lun {text}: {error}")))?;
-    let is_memory = matches!(spec.medium, Medium::Memory { .. });
-    Ok(LunSpec { direct: spec.direct.or((!is_memory).then_some(true)), ..spec })
 }
 
 /// Where serving would break a promise to registrants it is refused, as elsewhere; everything else has failed.
@@ -156,15 +179,6 @@ fn refuse_lun(number: u8, error: OpenError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_disk_bypasses_the_page_cache_unless_told_otherwise() {
-        let direct = |text: &str| parse_lun(text).unwrap().direct;
-        assert_eq!(direct("file=/a"), Some(true));
-        assert_eq!(direct("block=/dev/a,reservations=/b"), Some(true));
-        assert_eq!((direct("file=/a,direct=off"), direct("memory=1M")), (Some(false), None));
-        assert_eq!(parse_lun("memory=nothing").unwrap_err().exit, Exit::Usage);
-    }
 
     #[test]
     fn what_others_write_to_is_refused_as_unsafe() {

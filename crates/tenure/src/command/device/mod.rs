@@ -3,6 +3,8 @@
 mod control;
 mod guests;
 mod host;
+mod lun;
+mod real;
 
 use crate::cli::DeviceArgs;
 use crate::command::log;

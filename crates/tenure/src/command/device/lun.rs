@@ -1,0 +1,167 @@
+//! A LUN as the command line and the control socket name it: one that Tenure is itself (`file=`, `block=`, `memory=`), a SCSI disk of
+//! this host, or one at an iSCSI target; each with `migrate-pr=on|off`.
+
+use crate::exit::Failure;
+use iscsi::initiator::{IscsiUrl, UrlError};
+use logical_unit::{LunSpec, Medium};
+use std::path::PathBuf;
+
+/// Whether registrations are carried along when the guest migrates, unless that is said.
+const MIGRATE_PR: bool = true;
+
+/// A LUN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lun {
+    pub(super) kind: Kind,
+    /// What the guest registers is carried along when it migrates.
+    pub(super) migrate_pr: bool,
+    /// As it was written, without secrets.
+    pub(super) text: String,
+}
+
+/// Where its blocks are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Tenure is the logical unit.
+    Emulated(LunSpec),
+    /// `/dev/sdX` or `/dev/sgN`.
+    Disk(PathBuf),
+    /// At a target.
+    Iscsi(Box<IscsiUrl>),
+}
+
+impl Lun {
+    /// # Errors
+    /// A usage error that names the part at fault.
+    pub(super) fn parse(text: &str) -> Result<Self, Failure> {
+        let (rest, migrate_pr) = migrate_pr(text)?;
+        let is_url = rest.starts_with("iscsi://");
+        let kind = if is_url {
+            let url = rest.parse().map_err(|error: UrlError| wrong(&without_secret(text), &error))?;
+            Kind::Iscsi(Box::new(url))
+        } else if rest.starts_with('/') {
+            Kind::Disk(disk(text, &rest)?)
+        } else {
+            Kind::Emulated(emulated(text, &rest)?)
+        };
+        let text = if is_url { without_secret(text) } else { text.to_owned() };
+        Ok(Self { kind, migrate_pr: migrate_pr.unwrap_or(MIGRATE_PR), text })
+    }
+}
+
+fn wrong(text: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure::usage(format!("--lun {text}: {error}"))
+}
+
+/// The text without `migrate-pr=`, and what that says. In a URL, which may hold commas, it comes last.
+fn migrate_pr(text: &str) -> Result<(String, Option<bool>), Failure> {
+    const NAME: &str = "migrate-pr=";
+    let parts: Vec<&str> = if text.starts_with("iscsi://") {
+        text.rsplitn(2, ',').collect::<Vec<_>>().into_iter().rev().collect()
+    } else {
+        text.split(',').collect()
+    };
+    let (told, rest): (Vec<&str>, Vec<&str>) = parts.into_iter().partition(|part| part.starts_with(NAME));
+    let told = match told.as_slice() {
+        [] => None,
+        ["migrate-pr=on"] => Some(true),
+        ["migrate-pr=off"] => Some(false),
+        _ => return Err(wrong(&without_secret(text), &"migrate-pr= is on or off, and given once")),
+    };
+    Ok((rest.join(","), told))
+}
+
+fn disk(text: &str, rest: &str) -> Result<PathBuf, Failure> {
+    match rest.rsplit_once(',') {
+        Some((_, part)) if part.contains('=') => {
+            Err(wrong(text, &format!("{part} does not go with a device; only migrate-pr= does")))
+        }
+        _ => Ok(rest.into()),
+    }
+}
+
+/// With direct I/O unless it is not wanted: what a guest was told is written, a host's page cache must not lose.
+fn emulated(text: &str, rest: &str) -> Result<LunSpec, Failure> {
+    let spec: LunSpec = rest.parse().map_err(|error| match rest.contains('=') {
+        true => wrong(text, &error),
+        false => wrong(text, &"a LUN is file=PATH, block=PATH, memory=SIZE, /dev/sdX, /dev/sgN or iscsi://…"),
+    })?;
+    let is_memory = matches!(spec.medium, Medium::Memory { .. });
+    Ok(LunSpec { direct: spec.direct.or((!is_memory).then_some(true)), ..spec })
+}
+
+/// A URL whose user keeps the password to himself.
+fn without_secret(text: &str) -> String {
+    let Some(rest) = text.strip_prefix("iscsi://") else { return text.to_owned() };
+    match rest.rsplit_once('@') {
+        Some((_, address)) => format!("iscsi://{address}"),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Exit;
+
+    const URL: &str =
+        "iscsi://[::1]:3261/iqn.2026-11.example:disk/3?initiator=iqn.2026-11.example:a&isid=800000000007";
+
+    #[test]
+    fn a_disk_bypasses_the_page_cache_unless_told_otherwise() {
+        let direct = |text: &str| match Lun::parse(text).unwrap().kind {
+            Kind::Emulated(spec) => spec.direct,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(direct("file=/a"), Some(true));
+        assert_eq!(direct("block=/dev/a,reservations=/b"), Some(true));
+        assert_eq!((direct("file=/a,direct=off"), direct("memory=1M")), (Some(false), None));
+        assert_eq!(Lun::parse("memory=nothing").unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn devices_and_targets_are_told_from_files() {
+        let kind = |text: &str| Lun::parse(text).unwrap().kind;
+        assert_eq!(kind("/dev/disk/by-id/wwn-0x6001"), Kind::Disk("/dev/disk/by-id/wwn-0x6001".into()));
+        assert_eq!(kind("/dev/sg3,migrate-pr=off"), Kind::Disk("/dev/sg3".into()));
+        let Kind::Iscsi(url) = kind(&format!("{URL},migrate-pr=on")) else { panic!() };
+        assert_eq!((url.lun, url.port, url.isid.is_some()), (3, 3261, true));
+    }
+
+    #[test]
+    fn migrate_pr_is_on_unless_it_is_off() {
+        let migrates = |text: &str| Lun::parse(text).unwrap().migrate_pr;
+        assert!(
+            migrates("/dev/sda")
+                && migrates(URL)
+                && migrates("memory=1M")
+                && migrates("/dev/sda,migrate-pr=on")
+        );
+        assert!(!migrates("migrate-pr=off,memory=1M") && !migrates(&format!("{URL},migrate-pr=off")));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        for (text, what) in [
+            ("/dev/sda,direct=on", "direct=on does not go with a device"),
+            ("/dev/sda,migrate-pr=yes", "migrate-pr= is on or off"),
+            ("memory=1M,migrate-pr=on,migrate-pr=off", "given once"),
+            ("iscsi://host/iqn.2026-11.example:disk", "HOST"),
+            ("sda", "/dev/sdX"),
+            ("file=/a,size=x", "not a size"),
+        ] {
+            let failure = Lun::parse(text).unwrap_err();
+            assert!(failure.exit == Exit::Usage && failure.to_string().contains(what), "{text}: {failure}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_shown_to_nobody() {
+        let secret = URL.replace("iscsi://", "iscsi://me%a,se/cret@");
+        assert_eq!(Lun::parse(&secret).unwrap().text, URL);
+        for bad in [secret.replace("/3?", "/x?"), format!("{secret},migrate-pr=maybe")] {
+            let told = Lun::parse(&bad).unwrap_err().to_string();
+            assert!(!told.contains("cret"), "{told}");
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Real logical units of a guest: a SCSI disk of this host, and LUNs at iSCSI targets, with the record of what the guest registers there.
+//!
+//! One ledger for each guest (`--state`), opened with its first real LUN; `tenure status` reads it. One session for each target and
+//! initiator port, which all the guest's LUNs there share.
+
+use super::host::Hosted;
+use super::lun::{Kind, Lun};
+use crate::command::status;
+use crate::exit::{Exit, Failure};
+use anyhow::{Context, anyhow};
+use guard::{Guard, Identity};
+use iscsi::initiator::{IscsiUrl, SessionConfig};
+use ledger::{Ledger, Owner};
+use nexus::Nexus;
+use scsi::{Completion, TransportId};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use vhost_user_scsi::unit::Unit;
+use vhost_user_scsi::unit::iscsi::{IscsiUnit, PATIENCE, Target};
+use vhost_user_scsi::unit::keep::Keeper;
+use vhost_user_scsi::unit::passthrough::Passthrough;
+
+/// A guest's real logical units and their records.
+#[derive(Debug)]
+pub(super) struct Real {
+    /// Whose records they are.
+    owner: Owner,
+    state: PathBuf,
+    records: OnceLock<Records>,
+    units: Mutex<BTreeMap<u8, RealUnit>>,
+    targets: Mutex<Vec<(SessionConfig, Weak<Target>)>>,
+}
+
+/// The guest's ledger, and who keeps it.
+#[derive(Clone, Debug)]
+pub(super) struct Records {
+    pub(super) book: Arc<ledger::Guest>,
+    pub(super) guard: Arc<Guard>,
+}
+
+/// A real logical unit.
+#[derive(Clone, Debug)]
+pub(super) enum RealUnit {
+    Disk(Arc<Passthrough>),
+    Iscsi(Arc<IscsiUnit>),
+}
+
+impl RealUnit {
+    pub(super) fn unit(&self) -> Arc<dyn Unit> {
+        match self {
+            Self::Disk(unit) => Arc::clone(unit) as Arc<dyn Unit>,
+            Self::Iscsi(unit) => Arc::clone(unit) as Arc<dyn Unit>,
+        }
+    }
+
+    pub(super) fn keeper(&self) -> Option<&Keeper> {
+        match self {
+            Self::Disk(unit) => unit.keeper(),
+            Self::Iscsi(unit) => unit.keeper(),
+        }
+    }
+
+    /// The guest's nexus, for commands that are none of its own.
+    pub(super) fn nexus(&self) -> Option<Box<dyn Nexus>> {
+        match self {
+            Self::Disk(unit) => unit.nexus(),
+            Self::Iscsi(unit) => Some(unit.nexus()),
+        }
+    }
+
+    /// The way to it is there, as far as is known.
+    fn is_present(&self) -> bool {
+        match self {
+            Self::Disk(unit) => unit.is_here(),
+            Self::Iscsi(unit) => unit.target().is_connected(),
+        }
+    }
+
+    fn identify(&self) -> Result<Option<Identity>, Completion> {
+        match self {
+            Self::Disk(unit) => unit.identify(),
+            Self::Iscsi(unit) => unit.identify(),
+        }
+    }
+
+    fn keep(&self, keeper: Keeper) {
+        match self {
+            Self::Disk(unit) => unit.keep(keeper),
+            Self::Iscsi(unit) => unit.keep(keeper),
+        }
+    }
+}
+
+impl Real {
+    pub(super) fn new(guest: &str, state: &Path) -> Self {
+        Self {
+            owner: Owner(guest.to_owned()),
+            state: state.to_owned(),
+            records: OnceLock::new(),
+            units: Mutex::default(),
+            targets: Mutex::default(),
+        }
+    }
+
+    /// Opens a LUN that is none of Tenure's own for this guest, which is one of `guests`.
+    ///
+    /// # Errors
+    /// It cannot be served, or nothing could be recorded of it.
+    pub(super) fn open(
+        &self,
+        hosted: &Hosted,
+        guests: usize,
+        number: u8,
+        lun: &Lun,
+    ) -> Result<RealUnit, Failure> {
+        let at = || format!("LUN {number}");
+        let unit = match &lun.kind {
+            Kind::Disk(path) => {
+                RealUnit::Disk(open_disk(path, guests).map_err(|failure| within(failure, at()))?)
+            }
+            Kind::Iscsi(url) => {
+                let config =
+                    session(url, &hosted.initiator, guests).map_err(|failure| within(failure, at()))?;
+                let target = self.target(config).with_context(at)?;
+                RealUnit::Iscsi(Arc::new(IscsiUnit::open(&target, url.lun).with_context(at)?))
+            }
+            Kind::Emulated(_) => return Err(Failure::usage(format!("LUN {number} is no real one"))),
+        };
+        self.keep(&unit, lun.migrate_pr).map_err(|failure| within(failure, at()))?;
+        lock(&self.units).insert(number, unit.clone());
+        Ok(unit)
+    }
+
+    pub(super) fn close(&self, number: u8) {
+        lock(&self.units).remove(&number);
+    }
+
+    pub(super) fn unit(&self, number: u8) -> Option<RealUnit> {
+        lock(&self.units).get(&number).cloned()
+    }
+
+    /// The ledger, and who keeps it.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    pub(super) fn records(&self) -> Result<&Records, Failure> {
+        if let Some(records) = self.records.get() {
+            return Ok(records);
+        }
+        let open = || Ledger::open(&self.state)?.guest(&self.owner);
+        let advice = "no record could be kept of what the guest registers (--state says where)";
+        let book = Arc::new(open().map_err(|error| anyhow!("{}", status::advise(&error)).context(advice))?);
+        let guard = Arc::new(Guard::new(Box::new(Arc::clone(&book))));
+        Ok(self.records.get_or_init(|| Records { book, guard }))
+    }
+
+    /// What the record says of a LUN, as `tenure status --json` does, and whether it is there.
+    pub(super) fn shown(&self, number: u8) -> Option<(bool, Value)> {
+        let unit = self.unit(number)?;
+        let record = self.records.get().zip(unit.keeper()).and_then(|(records, keeper)| {
+            // What other processes appended; as it was, if that cannot be read.
+            let _ = records.book.refresh();
+            let identity = keeper.identity();
+            let record = records.book.record(&identity.lun)?;
+            serde_json::to_value(status::row(&self.owner.0, &record, record.path(&identity.path))).ok()
+        });
+        Some((unit.is_present(), record.unwrap_or_default()))
+    }
+
+    /// From before its first command on account is kept of the unit, and what a killed device left open is settled.
+    fn keep(&self, unit: &RealUnit, migrate_pr: bool) -> Result<(), Failure> {
+        let asked = unit
+            .identify()
+            .map_err(|ended| anyhow!("it does not say which logical unit it is: {}", told(&ended)))?;
+        let nameless = "it has neither a designator nor a serial number, so nothing could be recorded of it";
+        let identity = asked.ok_or_else(|| anyhow!(nameless))?;
+        let keepers = |unit: &RealUnit| unit.keeper().map(|keeper| keeper.identity().clone());
+        let twice = lock(&self.units).iter().find_map(|(number, other)| {
+            keepers(other)
+                .filter(|other| (&other.lun, &other.path) == (&identity.lun, &identity.path))
+                .map(|_| *number)
+        });
+        if let Some(number) = twice {
+            return Err(Failure::usage(format!("it is the logical unit of LUN {number}, by the same nexus")));
+        }
+        let keeper = Keeper::new(Arc::clone(&self.records()?.guard), identity, migrate_pr);
+        if let Some(mut nexus) = unit.nexus() {
+            keeper.settle(&mut *nexus);
+        }
+        unit.keep(keeper);
+        Ok(())
+    }
+
+    /// The session that serves this target already, or a new one.
+    fn target(&self, config: SessionConfig) -> anyhow::Result<Arc<Target>> {
+        let mut targets = lock(&self.targets);
+        targets.retain(|(_, target)| target.strong_count() > 0);
+        let known = targets.iter().find(|(other, _)| is_same_port(other, &config));
+        if let Some(target) = known.and_then(|(_, target)| target.upgrade()) {
+            return Ok(target);
+        }
+        let target = Target::login(config.clone(), PATIENCE)?;
+        targets.push((config, Arc::downgrade(&target)));
+        Ok(target)
+    }
+}
+
+/// Two sessions of one initiator port at one target would end each other.
+fn is_same_port(one: &SessionConfig, other: &SessionConfig) -> bool {
+    (&one.target, &one.initiator, one.isid) == (&other.target, &other.initiator, other.isid)
+}
+
+/// A SCSI disk of this host has one guest: whoever else used it would be the same I_T nexus to the device.
+fn open_disk(path: &Path, guests: usize) -> Result<Arc<Passthrough>, Failure> {
+    if guests > 1 {
+        let text = "is one I_T nexus of this host, so only one guest can have it; give each guest a nexus of its own \
+                    (iscsi://), or Tenure the reservations (block=)";
+        return Err(Failure::usage(format!("{} {text}", path.display())));
+    }
+    Ok(Arc::new(Passthrough::open(path).map_err(anyhow::Error::from)?))
+}
+
+/// Each guest logs in as itself.
+fn session(url: &IscsiUrl, own: &TransportId, guests: usize) -> Result<SessionConfig, Failure> {
+    if guests > 1 && url.initiator.is_some() {
+        let text = "initiator= is the name of one guest; without it each guest has one of its own";
+        return Err(Failure::usage(text));
+    }
+    let TransportId::Iscsi { name, isid: Some(isid) } = own else {
+        return Err(Failure::usage(format!("{own} is no initiator port for iSCSI")));
+    };
+    Ok(url.session(name, *isid))
+}
+
+fn told(ended: &Completion) -> String {
+    let sense = ended.decoded_sense();
+    let sense =
+        sense.map(|sense| format!(" {:02x}/{:02x}/{:02x}", sense.key.0, sense.code.asc, sense.code.ascq));
+    format!("{}{}", ended.status, sense.unwrap_or_default())
+}
+
+fn within(failure: Failure, place: String) -> Failure {
+    Failure { exit: failure.exit, reason: failure.reason.context(place) }
+}
+
+/// A thread that died with it cannot have left half a change.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
