@@ -13,8 +13,9 @@ use agent::drive::{Device as Way, Opened};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nexus::Nexus;
 use scsi::pr::{InAction, Key, ReadReservation, ReservationType, request};
-use scsi::{Completion, DataPhase, Request, Status, opcode};
+use scsi::{AdditionalSense, Completion, DataPhase, Request, SenseKey, Status, opcode};
 use serde_json::Value;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -52,8 +53,59 @@ pub fn run(tenure: &Tenure, lun: &str, other: &str) -> Result<String> {
     story.holds()?;
     story.survives()?;
     story.is_fenced()?;
+    story.stays_fenced()?;
     story.comes_back()?;
     Ok(format!("{lun}: held, killed, reconciled, fenced and back"))
+}
+
+/// The same, where a registration ends with its session.
+///
+/// # Errors
+/// Something was not as it must be.
+pub fn run_in_one_session(tenure: &Tenure, lun: &str, other: &str) -> Result<String> {
+    let mut story = Story::begin(tenure, lun, other, &[])?;
+    story.writes_and_reads()?;
+    story.holds()?;
+    story.is_fenced()?;
+    story.comes_back()?;
+    Ok(format!("{lun}: held, fenced and back"))
+}
+
+/// A disk of this kernel's that is taken away and found again under the same name.
+///
+/// # Errors
+/// Something was not as it must be.
+pub fn come_and_go(tenure: &Tenure, disk: &Path, other: &str) -> Result<String> {
+    let lun = disk.to_str().context("path")?;
+    let mut story = Story::begin(tenure, lun, other, &[])?;
+    story.writes_and_reads()?;
+    story.holds()?;
+    let host = take_away(disk)?;
+    let gone = wait_for(DEADLINE, || story.sense(&ready()).filter(|sense| sense.0 == SenseKey::NOT_READY));
+    gone.context("the guest never heard that its disk is gone")?;
+    fs::write(host.join("scan"), "- - -")?;
+    wait_for(DEADLINE, || disk.exists().then_some(())).with_context(|| format!("{lun} did not come back"))?;
+    let told = wait_for(DEADLINE, || story.sense(&ready()).filter(|sense| sense.0 != SenseKey::NOT_READY));
+    let told = told.context("the guest's disk did not come back")?;
+    ensure!(
+        told == (SenseKey::UNIT_ATTENTION, AdditionalSense::POWER_ON_OR_RESET),
+        "the guest was told {told:?}"
+    );
+    story.good(&request::reserve(OWN, KIND))?;
+    story.expect_record("active", "holder", Some(OWN))?;
+    story.good(&request::clear(OWN))?;
+    Ok(format!("{lun}: gone, back, and still the holder"))
+}
+
+/// Has the kernel forget the disk; the directory of the SCSI host that can look for it again.
+fn take_away(disk: &Path) -> Result<PathBuf> {
+    let name = disk.file_name().context("no name")?;
+    let device = fs::canonicalize(Path::new("/sys/class/block").join(name).join("device"))?;
+    let is_host = |name: &str| name.strip_prefix("host").is_some_and(|number| number.parse::<u32>().is_ok());
+    let hosts = device.ancestors().filter_map(|part| part.file_name()?.to_str());
+    let host = hosts.filter(|name| is_host(name)).last().context("no SCSI host")?.to_owned();
+    fs::write(device.join("delete"), "1")?;
+    Ok(Path::new("/sys/class/scsi_host").join(host))
 }
 
 impl Story {
@@ -114,7 +166,7 @@ impl Story {
         Ok(())
     }
 
-    /// The other node fences the guest: it is told, cannot write, and the record says so; also after a restart.
+    /// The other node fences the guest: it cannot write, and the record says so.
     ///
     /// # Errors
     /// If not.
@@ -122,7 +174,14 @@ impl Story {
         self.good_elsewhere(&request::preempt(OTHER, OWN, KIND))?;
         let refused = self.attended(&write(8))?;
         ensure!(refused.status == Status::RESERVATION_CONFLICT, "a fenced guest wrote: {refused:?}");
-        self.expect_record("fenced", "unregistered", None)?;
+        self.expect_record("fenced", "unregistered", None)
+    }
+
+    /// It is fenced for the next device as well.
+    ///
+    /// # Errors
+    /// If not.
+    pub fn stays_fenced(&mut self) -> Result<()> {
         self.restart()?;
         let refused = self.attended(&request::reserve(OWN, KIND))?;
         ensure!(refused.status == Status::RESERVATION_CONFLICT, "a fenced guest reserved: {refused:?}");
@@ -215,6 +274,12 @@ impl Story {
         Ok(ended)
     }
 
+    /// The sense data of a command that did not end GOOD.
+    fn sense(&mut self, request: &Request) -> Option<(SenseKey, AdditionalSense)> {
+        let ended = self.driver.disk(0).execute(request).ok()?;
+        ended.decoded_sense().map(|sense| (sense.key, sense.code))
+    }
+
     fn other(&mut self, request: &Request) -> Result<Completion> {
         Ok(nexus::retry_unit_attention(&mut self.other, request, ATTENTIONS)?.completion)
     }
@@ -252,6 +317,10 @@ fn under_way(state: &Path) -> bool {
 fn kill(process: u32) -> Result<()> {
     let pid = i32::try_from(process).ok().and_then(rustix::process::Pid::from_raw).context("no process")?;
     Ok(rustix::process::kill_process(pid, rustix::process::Signal::KILL)?)
+}
+
+fn ready() -> Request {
+    Request { cdb: vec![opcode::TEST_UNIT_READY, 0, 0, 0, 0, 0], data: DataPhase::None }
 }
 
 fn write(byte: u8) -> Request {

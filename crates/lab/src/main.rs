@@ -7,7 +7,8 @@ use clap::{Parser, Subcommand};
 use lab::crash::{self, Setting};
 use lab::hosts::{attach, leash};
 use lab::qemu::{Front, Machine, migration};
-use lab::{guest, lio, table, vm};
+use lab::tenure::Tenure;
+use lab::{guest, kept, lio, table, vm};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -132,6 +133,21 @@ enum Task {
         #[arg(long)]
         of_qemu: u32,
     },
+    /// Be a guest of `tenure device` with a disk of this kernel's, and another node at it
+    Kept {
+        /// The program `tenure`
+        #[arg(long)]
+        tenure: PathBuf,
+        /// The guest's disk: /dev/sdX or /dev/sgN
+        #[arg(long)]
+        lun: String,
+        /// The disk of another initiator port
+        #[arg(long)]
+        other: String,
+        /// Take the disk away, and give it back
+        #[arg(long)]
+        gone: bool,
+    },
     /// Send commands until the VM is reset
     Stream {
         #[command(flatten)]
@@ -191,6 +207,10 @@ fn run(task: Task) -> Result<()> {
             Ok(())
         }
         Task::Kills { setting, kills, of_qemu } => tell(crash::kills(&setting, kills, of_qemu)),
+        Task::Kept { tenure, lun, other, gone: false } => tell(kept::run(&Tenure::at(&tenure), &lun, &other)),
+        Task::Kept { tenure, lun, other, gone: true } => {
+            tell(kept::come_and_go(&Tenure::at(&tenure), lun.as_ref(), &other))
+        }
         Task::Stream { setting, marker } => tell(crash::stream(&setting, &marker)),
         Task::Recover { setting } => tell(crash::recover(&setting)),
         Task::StillOurs { setting } => tell(crash::still_ours(&setting)),

@@ -20,6 +20,8 @@ pub const INCUMBENT: &str = "/usr/bin/qemu-pr-helper";
 const RECORDING: Duration = Duration::from_secs(600);
 /// The part of the lab that runs in the VM.
 const PROGRAM: &str = "/lab/programs/tenure-lab";
+/// The program, as seen in the VM.
+const TENURE: &str = "/lab/programs/tenure";
 /// Where a trial's helper keeps its state if it need not survive a reset.
 const PASSING: &str = "/run/tenure-state";
 /// And if it must.
@@ -87,6 +89,23 @@ impl Lab {
         // A kill costs QEMU a second where the helper is not back at once.
         let deadline = RECORDING + Duration::from_secs(20) * (kills + of_qemu);
         self.told(&[argv, more.into()].concat(), deadline)
+    }
+
+    /// A guest of `tenure device` with a disk of the kernel's target, by its block and by its generic node; then the disk goes and
+    /// comes back.
+    ///
+    /// # Errors
+    /// What did not hold.
+    pub fn keeps(&mut self) -> Result<String> {
+        let [[block, generic], [peer, _]] =
+            self.disks.first_chunk().cloned().context("the lab has fewer than two disks")?;
+        let mut told = Vec::new();
+        for (lun, more) in [(&block, &[][..]), (&generic, &[]), (&block, &["--gone"])] {
+            let words = [PROGRAM, "kept", "--tenure", TENURE, "--lun", lun, "--other", &peer];
+            let argv: Vec<String> = words.iter().chain(more).map(ToString::to_string).collect();
+            told.push(self.told(&argv, RECORDING)?);
+        }
+        Ok(told.join("; "))
     }
 
     /// Resets the VM in the course of commands, and again while the guest holds a reservation with APTPL.

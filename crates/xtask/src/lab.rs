@@ -60,6 +60,8 @@ pub(crate) enum Trial {
     Migrate(two_hosts::Migrate),
     /// Boot Debian's kernel on the disks of `tenure device`, and use them: file system, fio, every reservation command
     Device,
+    /// A guest of `tenure device` with a disk of the kernel's target: recorded, killed, fenced, and the disk gone and back
+    Keeps,
     /// Compare our helper with QEMU's own over the whole table, through scsi-block and scsi-generic, under both policies
     Compare,
 }
@@ -90,6 +92,7 @@ pub(crate) fn run(trial: Option<&Trial>, full: bool) -> Result<()> {
             println!("{}", device()?);
             Ok(())
         }
+        Some(Trial::Keeps) => alone(Lab::keeps),
         Some(Trial::Compare) => alone(compare),
     }
 }
@@ -105,6 +108,7 @@ fn alone(trial: impl FnOnce(&mut Lab) -> Result<String>) -> Result<()> {
 pub(crate) fn steps(report: &mut Report, full: bool) {
     let mut lab = None;
     report.step("lab: compare", || within(&mut lab, compare));
+    report.step("lab: keeps", || within(&mut lab, Lab::keeps));
     report.step("lab: kills", || within(&mut lab, |lab| lab.kills(KILLS, KILLS_OF_QEMU, SEED)));
     report.step("lab: resets", || within(&mut lab, |lab| lab.resets(SEED)));
     drop(lab);

@@ -23,6 +23,7 @@ pub(crate) fn steps(report: &mut Report) {
     with(report, "iscsi-perf", libiscsi, || clients::perf(&tenure));
     with(report, "qemu-img, qemu-io", qemu, || clients::qemu(&tenure));
     with(report, "handovers on tgt", tgt, tgt::handovers);
+    with(report, "device on tgt", tgt, || tgt::keeps(&tenure));
     with(report, "handover run on tgt", tgt, || tgt::refusal(&tenure));
 }
 

@@ -6,6 +6,7 @@
 
 use crate::report::Done;
 use anyhow::{Context, Result, ensure};
+use lab::kept;
 use lab::moves::{Became, hand_over_in_session};
 use lab::states::{GUEST, Guest, Nodes, Standing, login};
 use lab::tenure::Tenure;
@@ -30,6 +31,16 @@ pub(super) fn handovers() -> Result<Done> {
     }
     let refused = moved.iter().filter(|moved| !**moved).count();
     Ok(Done::Passed(format!("{} moved, {refused} refused", moved.len() - refused)))
+}
+
+/// A guest of `tenure device` there: what it registers is recorded, and gone when another node fences it.
+///
+/// # Errors
+/// If not.
+pub(super) fn keeps(tenure: &Tenure) -> Result<Done> {
+    let tgt = Tgt::start(1, 4)?;
+    let (lun, other) = (tgt.served.device(0, "db1"), tgt.served.device(0, "other"));
+    Ok(Done::Passed(kept::run_in_one_session(tenure, &lun, &other)?))
 }
 
 /// What `tenure handover run` itself does there: its session cannot have the registration, and it takes nobody's.
