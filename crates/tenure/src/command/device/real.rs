@@ -6,7 +6,7 @@
 use super::host::Hosted;
 use super::lun::{Kind, Lun};
 use crate::command::status;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use anyhow::{Context, anyhow};
 use guard::{Guard, Identity};
 use iscsi::initiator::{IscsiUrl, SessionConfig};
@@ -204,6 +204,17 @@ impl Real {
         let target = Target::login(config.clone(), PATIENCE)?;
         targets.push((config, Arc::downgrade(&target)));
         Ok(target)
+    }
+}
+
+impl Drop for Real {
+    /// The target hears that the guest goes; its registrations stay.
+    fn drop(&mut self) {
+        let targets =
+            lock(&self.targets).iter().filter_map(|(_, target)| target.upgrade()).collect::<Vec<_>>();
+        for error in targets.iter().filter_map(|target| target.give_away().err()) {
+            tracing::debug!(%error, "a logout was not confirmed");
+        }
     }
 }
 
