@@ -4,6 +4,7 @@
 //! An abort returns only when the aborted command can no longer touch the medium: a command that has
 //! begun to execute is asked to give up and waited for, one that has not never will.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -61,7 +62,7 @@ pub struct TaskSet(Mutex<List>);
 
 #[derive(Debug, Default)]
 struct List {
-    entries: Vec<Arc<Entry>>,
+    entries: VecDeque<Arc<Entry>>,
     /// The session is over: whatever comes is aborted at once.
     closed: bool,
 }
@@ -74,7 +75,7 @@ impl TaskSet {
         let state = if list.closed { State::Aborted(Aborted::Silently) } else { State::Waiting };
         let (left, interrupted) = (Condvar::new(), AtomicBool::new(false));
         let entry = Arc::new(Entry { tag, state: Mutex::new(state), left, interrupted });
-        list.entries.push(Arc::clone(&entry));
+        list.entries.push_back(Arc::clone(&entry));
         Task { entry, tasks: Arc::clone(self) }
     }
 
@@ -150,7 +151,12 @@ impl Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        lock(&self.tasks.0).entries.retain(|entry| !Arc::ptr_eq(entry, &self.entry));
+        let mut list = lock(&self.tasks.0);
+        // Most commands end about as they came: what is sought is among the first.
+        let at = list.entries.iter().position(|entry| Arc::ptr_eq(entry, &self.entry));
+        if let Some(at) = at {
+            list.entries.remove(at);
+        }
     }
 }
 

@@ -274,6 +274,12 @@ impl LogicalUnit {
         crate::block::data_out_length(cdb)
     }
 
+    /// How many bytes of the medium this CDB has [`LogicalUnit::execute`] hold in memory, if it is a READ.
+    #[must_use]
+    pub fn read_length(&self, cdb: &[u8]) -> Option<u64> {
+        crate::block::read_length(cdb)
+    }
+
     /// ABORT TASK: ends one command of this nexus. `false` if no such command is under way.
     #[must_use]
     pub fn abort_task(&self, nexus: &NexusHandle, tag: u64) -> bool {

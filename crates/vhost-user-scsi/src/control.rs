@@ -10,7 +10,7 @@ use crate::queue::inbox::Inbox;
 use crate::queue::request::address;
 use crate::queue::ring::{Broken, Ring, Taken};
 use crate::queue::tasks::Task;
-use crate::queue::{Connection, Event, INBOX, Order, Start, Uring, watching};
+use crate::queue::{Connection, Engine, Event, INBOX, Order, Start, watching};
 use crate::target::Lun;
 use crate::unit::{Function, Managed};
 use crate::wire::{CONTROL_LENGTH_MAX, Control, ResponseCode, Subtype};
@@ -23,14 +23,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Serves the ring until it is told to stop; the next entry of the available ring, and why it ended early if it did.
 pub(crate) fn serve(start: Start, inbox: &Arc<Inbox<Order>>) -> (u16, Result<(), Broken>) {
-    let uring = match watching(1, &start.kick, inbox) {
-        Ok(uring) => uring,
+    let engine = match watching(1, &start, inbox) {
+        Ok(engine) => engine,
         Err(error) => return (start.ring.base(), Err(error.into())),
     };
     let Start { ring, connection, .. } = start;
     let under_way = HashMap::new();
     let mut server =
-        Server { connection, ring, uring, inbox: Arc::clone(inbox), under_way, number: 0, stopping: false };
+        Server { connection, ring, engine, inbox: Arc::clone(inbox), under_way, number: 0, stopping: false };
     let result = server.run();
     if result.is_err() {
         server.abandon();
@@ -41,7 +41,7 @@ pub(crate) fn serve(start: Start, inbox: &Arc<Inbox<Order>>) -> (u16, Result<(),
 struct Server {
     connection: Arc<Connection>,
     ring: Ring,
-    uring: Uring,
+    engine: Engine,
     inbox: Arc<Inbox<Order>>,
     /// Requests that a thread works on; no more than the ring has entries.
     under_way: HashMap<u32, (u16, Chain)>,
@@ -58,9 +58,9 @@ impl Server {
                 return Ok(());
             }
             if more {
-                self.uring.poll(&mut events)?
+                self.engine.poll(&mut events)?
             } else {
-                self.uring.wait(&mut events)?
+                self.engine.wait(&mut events)?
             }
             // All of them, also after one that failed: each answer is waited for.
             let orders = self.orders(&mut events).into_iter();
@@ -93,7 +93,7 @@ impl Server {
     fn abandon(&mut self) {
         let mut events = Vec::new();
         while !self.under_way.is_empty() {
-            if self.uring.wait(&mut events).is_err() {
+            if self.engine.wait(&mut events).is_err() {
                 return;
             }
             for order in self.orders(&mut events) {
@@ -145,11 +145,12 @@ impl Server {
         self.under_way.insert(self.number, (head, chain));
         let reply = Reply { inbox: Arc::clone(&self.inbox), number: self.number, control, code: None };
         let connection = Arc::clone(&self.connection);
+        let lane = address(&lun).flatten().unwrap_or(0);
         let job = Box::new(move || {
             let mut reply = reply;
             reply.code = Some(manage(&connection, subtype, &lun, tag));
         });
-        if let Err(error) = self.connection.device.managers().hand(job) {
+        if let Err(error) = self.connection.device.managers().hand(lane, job) {
             // The job was dropped, and has answered that it failed.
             tracing::error!(%error, "no thread for task management");
         }

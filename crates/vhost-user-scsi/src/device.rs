@@ -2,11 +2,14 @@
 //! front ends that come and go (`front::serve`). Used by `tenure device`, which adds and removes logical units while it runs.
 
 use crate::event::{Event, Events, Teller};
+use crate::queue::tasks::{Tasks, summary};
+use crate::statistics::UnderWay;
 use crate::target::{AttachError, Lun, Target};
 use crate::unit::Unit;
 use crate::workers::Workers;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 /// Limits of a device. All of them hold whatever guest and front end do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +22,65 @@ pub struct Settings {
     pub most_buffered: usize,
     /// Bytes of data-out that one command that is no plain transfer may have.
     pub most_data_out: usize,
-    /// Threads for commands that are no plain transfer.
+    /// Threads for commands that are no plain transfer. One logical unit may have half of them, and always one.
     pub workers: usize,
+    /// How transfers are carried out.
+    pub aio: Aio,
+    /// How long a queue with nothing to do looks at its ring before it sleeps, at most; it finds out itself what is worth it.
+    pub poll: Duration,
+}
+
+/// How READ, WRITE and flushes of a medium are carried out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Aio {
+    /// By io_uring, or by worker threads where the kernel or a seccomp profile does not let us.
+    #[default]
+    Auto,
+    /// By io_uring.
+    IoUring,
+    /// By worker threads.
+    Threads,
+}
+
+impl Aio {
+    /// What `Auto` comes to here.
+    fn chosen(self, device: &str) -> Self {
+        if self != Self::Auto {
+            return self;
+        }
+        match Self::probe() {
+            Ok(()) => Self::IoUring,
+            Err(error) => {
+                tracing::warn!(
+                    device,
+                    %error,
+                    "no io_uring (see kernel.io_uring_disabled, and the seccomp profile): worker threads read and write, more slowly"
+                );
+                Self::Threads
+            }
+        }
+    }
+
+    /// Whether the kernel has io_uring for this process, with all that is needed of it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn probe() -> std::io::Result<()> {
+        crate::queue::engine::probe()
+    }
+}
+
+/// What a device is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// No front end is connected.
+    Idle,
+    /// One is, and its guest's rings rest.
+    Connected,
+    /// Rings run.
+    Running,
+    /// A ring has to stop, and waits for commands that are under way.
+    Draining,
 }
 
 impl Default for Settings {
@@ -31,6 +91,8 @@ impl Default for Settings {
             most_buffered: 64 << 20,
             most_data_out: 32 << 20,
             workers: 32,
+            aio: Aio::Auto,
+            poll: Duration::from_micros(32),
         }
     }
 }
@@ -78,15 +140,43 @@ pub struct Device {
     managers: Workers,
     state: Option<Arc<dyn State>>,
     ids: AtomicU64,
+    /// Commands under way, one for each request queue of each front end.
+    tasks: Mutex<Vec<Weak<Tasks>>>,
+    aio: Aio,
+    connected: Arc<AtomicUsize>,
+    running: Arc<AtomicUsize>,
+    draining: Arc<AtomicUsize>,
+}
+
+/// Something that lasts as long as this is kept.
+#[derive(Debug)]
+pub(crate) struct Lasting(Arc<AtomicUsize>);
+
+impl Lasting {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Lasting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Device {
     /// A device without logical units; `name` is for log lines.
     #[must_use]
     pub fn new(name: impl Into<String>, settings: Settings, state: Option<Arc<dyn State>>) -> Self {
-        let settings = settings.bounded();
+        let (name, settings) = (name.into(), settings.bounded());
         Self {
-            name: name.into(),
+            aio: settings.aio.chosen(&name),
+            tasks: Mutex::default(),
+            connected: Arc::default(),
+            running: Arc::default(),
+            draining: Arc::default(),
+            name,
             target: Target::new(settings.request_queues),
             events: Arc::default(),
             workers: Workers::new("scsi-command", settings.workers),
@@ -144,6 +234,57 @@ impl Device {
     #[must_use]
     pub const fn queues(&self) -> u16 {
         self.settings.request_queues + 2
+    }
+
+    /// How transfers are carried out; never `Auto`.
+    #[must_use]
+    pub const fn aio(&self) -> Aio {
+        self.aio
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        let any = |count: &AtomicUsize| count.load(Ordering::Relaxed) > 0;
+        match (any(&self.draining), any(&self.running), any(&self.connected)) {
+            (true, ..) => Phase::Draining,
+            (_, true, _) => Phase::Running,
+            (.., true) => Phase::Connected,
+            _ => Phase::Idle,
+        }
+    }
+
+    /// Commands that have not ended, by logical unit.
+    #[must_use]
+    pub fn under_way(&self) -> Vec<UnderWay> {
+        let tasks: Vec<_> = self.lock_tasks().iter().filter_map(Weak::upgrade).collect();
+        summary(tasks.iter().flat_map(|tasks| tasks.under_way(|_| true)))
+    }
+
+    /// A front end has connected, whose commands under way these tell of.
+    pub(crate) fn remember(&self, tasks: &[Arc<Tasks>]) {
+        let mut known = self.lock_tasks();
+        known.retain(|tasks| tasks.strong_count() > 0);
+        known.extend(tasks.iter().map(Arc::downgrade));
+    }
+
+    fn lock_tasks(&self) -> MutexGuard<'_, Vec<Weak<Tasks>>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A front end is connected while this is kept.
+    pub(crate) fn connected(&self) -> Lasting {
+        Lasting::new(&self.connected)
+    }
+
+    /// A request queue runs while this is kept.
+    pub(crate) fn running(&self) -> Lasting {
+        Lasting::new(&self.running)
+    }
+
+    /// A ring has to stop, and has not yet while this is kept.
+    pub(crate) fn draining(&self) -> Lasting {
+        Lasting::new(&self.draining)
     }
 
     pub(crate) const fn workers(&self) -> &Workers {

@@ -4,7 +4,7 @@
 
 use crate::queue::inbox::Inbox;
 use crate::queue::ring::{Broken, Ring, Taken};
-use crate::queue::{Connection, INBOX, Order, Start, Uring, watching};
+use crate::queue::{Connection, Engine, INBOX, Order, Start, watching};
 use crate::wire;
 use scsi::AdditionalSense;
 use std::collections::VecDeque;
@@ -122,12 +122,12 @@ impl Events {
 
 /// Serves the event queue until it is told to stop; the next entry of the available ring, and why it ended early if it did.
 pub(crate) fn serve(start: Start, inbox: &Arc<Inbox<Order>>) -> (u16, Result<(), Broken>) {
-    let uring = match watching(1, &start.kick, inbox) {
-        Ok(uring) => uring,
+    let engine = match watching(1, &start, inbox) {
+        Ok(engine) => engine,
         Err(error) => return (start.ring.base(), Err(error.into())),
     };
     let Start { ring, connection, .. } = start;
-    let mut server = Server { connection, ring, uring, report: None, stopping: false };
+    let mut server = Server { connection, ring, engine, report: None, stopping: false };
     let device = Arc::clone(&server.connection.device);
     device.events().listen(Some(Arc::clone(inbox)));
     let result = server.run(inbox);
@@ -141,7 +141,7 @@ pub(crate) fn serve(start: Start, inbox: &Arc<Inbox<Order>>) -> (u16, Result<(),
 struct Server {
     connection: Arc<Connection>,
     ring: Ring,
-    uring: Uring,
+    engine: Engine,
     /// What has to be told when the guest offers a buffer.
     report: Option<Report>,
     stopping: bool,
@@ -156,9 +156,9 @@ impl Server {
                 return Ok(());
             }
             if more {
-                self.uring.poll(&mut events)?
+                self.engine.poll(&mut events)?
             } else {
-                self.uring.wait(&mut events)?
+                self.engine.wait(&mut events)?
             }
             let told = events
                 .drain(..)

@@ -80,6 +80,11 @@ impl FakeUnit {
         assert!(!timeout.timed_out(), "fewer than {count} commands are held");
     }
 
+    /// How many commands are held.
+    pub(crate) fn held(&self) -> usize {
+        self.shared.state.lock().unwrap().held.len()
+    }
+
     /// What was asked of [`Unit::manage`].
     pub(crate) fn managed(&self) -> Vec<Function> {
         self.shared.state.lock().unwrap().managed.clone()

@@ -8,8 +8,10 @@
 use crate::statistics::{Counters, Totals};
 use crate::unit::Unit;
 use scsi::{AdditionalSense, Completion, Sense, opcode};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// Why a logical unit cannot be added.
@@ -30,6 +32,9 @@ pub struct Lun {
     counters: Box<[Counters]>,
     /// The guest has not heard yet that other logical units came or went.
     stale: AtomicBool,
+    since: Instant,
+    /// Whether its medium is in memory, once that was looked at.
+    in_memory: OnceLock<bool>,
 }
 
 impl Lun {
@@ -37,6 +42,23 @@ impl Lun {
     #[must_use]
     pub fn counters(&self, queue: u16) -> Option<&Counters> {
         self.counters.get(usize::from(queue))
+    }
+
+    /// Whether this medium is a file in memory (tmpfs, ramfs). It is looked at once: a logical unit keeps its medium, or has another of
+    /// the same kind.
+    pub(crate) fn is_in_memory(&self, medium: &OwnedFd) -> bool {
+        /// `TMPFS_MAGIC` and `RAMFS_MAGIC` (linux/magic.h).
+        const MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58F6];
+        *self.in_memory.get_or_init(|| {
+            let kind = rustix::fs::fstatfs(medium).ok().and_then(|system| u64::try_from(system.f_type).ok());
+            kind.is_some_and(|kind| MEMORY.contains(&kind))
+        })
+    }
+
+    /// How long it has been there.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
     }
 
     /// What all queues did, together.
@@ -149,7 +171,9 @@ impl Target {
             return Err(AttachError::InUse(number));
         }
         let counters = std::iter::repeat_with(Counters::default).take(self.queues.into()).collect();
-        let lun = Arc::new(Lun { number, unit, counters, stale: AtomicBool::new(false) });
+        let (since, in_memory) = (Instant::now(), OnceLock::new());
+        let lun = Lun { number, unit, counters, stale: AtomicBool::new(false), since, in_memory };
+        let lun = Arc::new(lun);
         self.replace(&mut table, number, Some(lun));
         Ok(())
     }

@@ -19,7 +19,7 @@ mod transfer;
 
 pub(crate) use plan::Plan;
 pub use plan::{Move, Room};
-pub(crate) use transfer::data_out_length;
+pub(crate) use transfer::{data_out_length, read_length};
 
 use crate::identity::Identity;
 use crate::store::{Caching, Store};

@@ -173,6 +173,16 @@ pub(crate) fn data_out_length(cdb: &[u8]) -> Option<u64> {
     })
 }
 
+/// Bytes of the medium that this CDB reads, if it is a READ: all of that is in memory at once when [`Disk::execute`] carries it out.
+pub(crate) fn read_length(cdb: &[u8]) -> Option<u64> {
+    match Command::parse(cdb).ok()? {
+        Command::Access(Access { operation: Operation::Read, extent, .. }) => {
+            Some(u64::from(extent.blocks) * BLOCK)
+        }
+        _ => None,
+    }
+}
+
 fn access_length(access: &Access) -> u64 {
     let blocks = u64::from(access.extent.blocks) * BLOCK;
     match access.operation {

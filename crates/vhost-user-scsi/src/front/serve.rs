@@ -86,6 +86,7 @@ fn connected(socket: UnixStream, device: &Arc<Device>, stop: &Stop) {
     };
     stop.set_current(Some(for_stop));
     tracing::info!(device = name, "a front end has connected");
+    let _connected = device.connected();
     let handler = Arc::new(Mutex::new(Handler::new(Arc::clone(device), Some(for_queues))));
     let error = if stop.is_told() { VhostError::Disconnected } else { converse(socket, &handler) };
     handler.lock().unwrap_or_else(PoisonError::into_inner).end();

@@ -4,26 +4,31 @@
 //! Guarantees: a thread that is stopped has given back everything that it took; one whose ring is broken ends by itself, tells the
 //! front end by the ring's error eventfd and ends the connection. Nothing here waits for the guest.
 
+pub(crate) mod engine;
 pub(crate) mod inbox;
+mod poll;
 pub(crate) mod request;
 pub(crate) mod ring;
 mod sys;
 pub(crate) mod tasks;
+mod threads;
 mod transfer;
 
-pub(crate) use sys::{Event, Uring};
+pub(crate) use engine::{Engine, Event};
 
 use crate::device::Device;
 use crate::memory::Memory;
+use crate::statistics::Waits;
 use crate::unit::Ending;
 use inbox::Inbox;
 use ring::{Broken, Ring};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tasks::Tasks;
 
 /// The control queue's index.
@@ -100,14 +105,22 @@ impl Connection {
         let settings = device.settings();
         let places = usize::from(settings.most_requests);
         let queues = usize::from(settings.request_queues);
+        let tasks: Vec<_> = std::iter::repeat_with(|| Arc::new(Tasks::new(places))).take(queues).collect();
+        device.remember(&tasks);
         Self {
             features: AtomicU64::new(0),
             format: Mutex::new(format),
-            tasks: std::iter::repeat_with(|| Arc::new(Tasks::new(places))).take(queues).collect(),
+            tasks,
             inboxes: Mutex::new(vec![None; queues]),
             socket,
             device,
         }
+    }
+
+    /// What a queue's commands under way are.
+    fn under_way_on(&self, index: u16) -> Waits {
+        let queue = index.checked_sub(REQUEST).and_then(|queue| self.tasks.get(usize::from(queue)));
+        Waits(tasks::summary(queue.into_iter().flat_map(|tasks| tasks.under_way(|_| true))))
     }
 
     /// Whether a virtio feature was negotiated.
@@ -172,8 +185,14 @@ pub(crate) struct Running {
     index: u16,
     inbox: Arc<Inbox<Order>>,
     thread: JoinHandle<u16>,
+    /// Its other end goes with the thread.
+    ended: Receiver<()>,
     connection: Arc<Connection>,
 }
+
+/// After how long it is said what a ring that has to stop waits for; then after twice as long, and so on, up to the other.
+const SILENCE: Duration = Duration::from_secs(5);
+const LONGEST_SILENCE: Duration = Duration::from_secs(300);
 
 impl Running {
     /// Starts a queue's thread.
@@ -190,10 +209,14 @@ impl Running {
         let (index, connection) = (start.index, Arc::clone(&start.connection));
         connection.register(index, Some(Arc::clone(&inbox)));
         let inside = Arc::clone(&inbox);
-        let spawned =
-            std::thread::Builder::new().name(format!("queue-{index}")).spawn(move || live(start, &inside));
+        let (end, ended) = sync_channel(0);
+        let spawned = std::thread::Builder::new().name(format!("queue-{index}")).spawn(move || {
+            let _end: SyncSender<()> = end;
+            let _running = (start.index >= REQUEST).then(|| start.connection.device.running());
+            live(start, &inside)
+        });
         match spawned {
-            Ok(thread) => Ok(Self { index, inbox, thread, connection }),
+            Ok(thread) => Ok(Self { index, inbox, thread, ended, connection }),
             Err(error) => {
                 connection.register(index, None);
                 Err(error)
@@ -211,9 +234,19 @@ impl Running {
         receiver.recv().unwrap_or(Ok(()))
     }
 
-    /// Stops it: waits until everything that was taken is given back. The next entry of the available ring.
+    /// Stops it: waits until everything that was taken is given back, however long that takes, and says what it waits for. The next
+    /// entry of the available ring.
     pub(crate) fn stop(self) -> u16 {
         self.inbox.post(Order::Stop);
+        let draining = self.connection.device.draining();
+        let mut silence = SILENCE;
+        while self.ended.recv_timeout(silence) == Err(RecvTimeoutError::Timeout) {
+            silence = silence.saturating_mul(2).min(LONGEST_SILENCE);
+            let waits = self.connection.under_way_on(self.index);
+            let device = self.connection.device.name();
+            tracing::warn!(device, queue = self.index, %waits, "a ring has to stop, and cannot yet");
+        }
+        drop(draining);
         let base = self.thread.join().unwrap_or_else(|_| {
             tracing::error!(queue = self.index, "the queue's thread panicked");
             0
@@ -251,15 +284,15 @@ fn live(start: Start, inbox: &Arc<Inbox<Order>>) -> u16 {
     base
 }
 
-/// What a thread waits on: its kick and its inbox, in one io_uring with its transfers.
+/// What a thread waits on: its kick and its inbox, together with its transfers.
 pub(crate) const KICK: u32 = u32::MAX;
 /// See [`KICK`].
 pub(crate) const INBOX: u32 = u32::MAX - 1;
 
-/// An io_uring that watches both.
-pub(crate) fn watching(operations: u16, kick: &Arc<OwnedFd>, inbox: &Inbox<Order>) -> std::io::Result<Uring> {
-    let mut uring = Uring::new(operations)?;
-    uring.watch(KICK, Arc::clone(kick))?;
-    uring.watch(INBOX, inbox.descriptor())?;
-    Ok(uring)
+/// What waits for both, and for so many operations at once.
+pub(crate) fn watching(operations: u16, start: &Start, inbox: &Inbox<Order>) -> std::io::Result<Engine> {
+    let mut engine = Engine::new(operations, &start.connection.device)?;
+    engine.watch(KICK, Arc::clone(&start.kick))?;
+    engine.watch(INBOX, inbox.descriptor())?;
+    Ok(engine)
 }

@@ -255,6 +255,15 @@ impl Ring {
         Ok(u16::from_le(flags) & 1 == 0)
     }
 
+    /// Whether there is something to take.
+    ///
+    /// # Errors
+    /// The ring is broken.
+    pub(crate) fn offers(&self) -> Result<bool, Broken> {
+        let available = self.queue.avail_idx(&*self.memory, Ordering::Acquire)?;
+        Ok(available.0 != self.queue.next_avail() || self.owes())
+    }
+
     /// Asks for kicks, as everything offered was taken; whether something was offered meanwhile.
     ///
     /// # Errors

@@ -1,10 +1,12 @@
-//! io_uring for a queue's thread: the kick, the inbox and the transfers are waited for in one place. The only `unsafe` of the queues.
+//! io_uring for a queue's thread: the kick, the inbox and the transfers are waited for in one place; and one operation carried out on the
+//! spot, for threads that may wait. The only `unsafe` of the queues.
 //!
 //! [`Uring`] is safe to use with any descriptors and buffers: it owns descriptor and buffers of an operation from the moment it is
 //! handed in until the kernel is done with it, also when it is dropped in between (then it waits; where even that fails, the
 //! buffers are leaked rather than freed).
 #![allow(unsafe_code, reason = "io_uring takes addresses of buffers that have to outlive the call")]
 
+use super::engine::Event;
 use crate::memory::Vectors;
 use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -119,13 +121,30 @@ pub(crate) struct Io {
     pub(crate) memory: Option<Pinned>,
 }
 
-/// Something that a wait ended with.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// A watched descriptor may be readable: the token it was watched under.
-    Readable(u32),
-    /// An operation is over: its token, the operation, and bytes moved.
-    Done(u32, Io, io::Result<usize>),
+impl Io {
+    /// Carries it out, and waits for that: bytes moved. Offset `u64::MAX` is wherever the file stands.
+    pub(crate) fn carry_out(&self) -> io::Result<usize> {
+        let (list, count) = self.memory.as_ref().map_or((std::ptr::null(), 0), Pinned::list);
+        let (file, count) = (self.file.as_raw_fd(), i32::try_from(count).unwrap_or(i32::MAX));
+        let offset = self.offset.cast_signed();
+        loop {
+            // SAFETY: the list and the memory that it names belong to `self`, which nobody changes while it is borrowed here.
+            let moved = unsafe {
+                match self.kind {
+                    Kind::Read => libc::preadv2(file, list, count, offset, 0),
+                    Kind::Write { durable } => {
+                        libc::pwritev2(file, list, count, offset, if durable { libc::RWF_DSYNC } else { 0 })
+                    }
+                    Kind::Flush => libc::fdatasync(file) as isize,
+                }
+            };
+            let result = usize::try_from(moved).map_err(|_| io::Error::last_os_error());
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
 }
 
 const WATCH: u64 = 1 << 32;

@@ -38,7 +38,11 @@ pub(super) enum Step {
 
 impl Moving {
     /// A transfer from or to `segments`.
-    pub(super) fn new(transfer: Transfer, memory: &Arc<Memory>, segments: Vec<Segment>) -> Self {
+    pub(super) fn new(
+        transfer: Transfer,
+        memory: &Arc<Memory>,
+        segments: impl IntoIterator<Item = Segment>,
+    ) -> Self {
         let segments: Vec<Segment> = cut(segments, 0, transfer.length).collect();
         let vectors = Vectors::new(Arc::clone(memory), segments.iter().copied());
         let straight = vectors.ok().filter(|vectors| vectors.is_aligned(transfer.alignment));
@@ -208,7 +212,7 @@ mod tests {
 
     /// Carries a transfer out; how many steps, and how it went.
     fn run(transfer: Transfer, memory: &Arc<Memory>, segments: &[Segment]) -> (usize, io::Result<()>) {
-        let mut uring = super::super::Uring::new(1).unwrap();
+        let mut uring = super::super::sys::Uring::new(1).unwrap();
         let mut moving = Moving::new(transfer, memory, segments.to_vec());
         let mut step = moving.begin();
         let (mut steps, mut events) = (0, Vec::new());
@@ -221,7 +225,7 @@ mod tests {
             while events.is_empty() {
                 uring.wait(&mut events).unwrap();
             }
-            let super::super::Event::Done(_, io, result) = events.remove(0) else { panic!("a kick") };
+            let super::super::engine::Event::Done(_, io, result) = events.remove(0) else { panic!("a kick") };
             step = moving.next(io, result);
         }
     }

@@ -71,7 +71,8 @@ impl Emulated {
         let named = self.unit.data_out_length(command.cdb).unwrap_or(0);
         let data_out = usize::try_from(named).unwrap_or(usize::MAX).min(command.data_out).min(MOST_DATA_OUT);
         let (unit, nexus) = (Arc::clone(&self.unit), self.nexus.clone());
-        Box::new(Execution { unit, nexus, task, cdb: command.cdb.to_vec(), data_out })
+        let read = self.unit.read_length(command.cdb).map(|read| usize::try_from(read).unwrap_or(usize::MAX));
+        Box::new(Execution { unit, nexus, task, cdb: command.cdb.to_vec(), data_out, read })
     }
 }
 
@@ -147,6 +148,8 @@ struct Execution {
     task: Task,
     cdb: Vec<u8>,
     data_out: usize,
+    /// Bytes of data-in, where that is more than the guest may have room for.
+    read: Option<usize>,
 }
 
 impl Work for Execution {
@@ -165,6 +168,10 @@ impl Work for Execution {
 
     fn data_out(&self) -> usize {
         self.data_out
+    }
+
+    fn data_in(&self) -> Option<usize> {
+        self.read
     }
 }
 

@@ -107,6 +107,11 @@ pub trait Work: Send + Debug {
 
     /// How many bytes of data-out it takes at most.
     fn data_out(&self) -> usize;
+
+    /// How many bytes of data-in it may hold at most, where that can be more or less than the guest has room for.
+    fn data_in(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// A task management function on one logical unit (SAM-5 7).

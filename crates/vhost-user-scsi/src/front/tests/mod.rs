@@ -2,5 +2,6 @@
 
 mod control;
 mod guest;
+mod hang;
 mod life;
 mod request;

@@ -74,7 +74,8 @@ fn a_ring_goes_round_many_times() {
     }
     let table = guest.device.target().table();
     let totals = table.get(0).unwrap().totals();
-    assert_eq!((totals.commands, totals.failed, totals.data_in), (200, 0, 200 * 512));
+    let read = totals.of(crate::statistics::Kind::Read);
+    assert_eq!((totals.commands(), read.commands, read.failed, read.bytes), (200, 200, 0, 200 * 512));
     assert_eq!(guest.stop(2), 200);
 }
 
