@@ -1,16 +1,17 @@
 //! `tenure device` as a guest has it: the synthetic front end of the lab is its VMM and its driver.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+use lab::front_end::Shape;
 use lab::front_end::keeper::Keeper;
+use lab::front_end::kills::Kills;
 use lab::front_end::message::{Code, Link};
 use lab::front_end::scsi::{Function, MISSED, REQUESTS, VirtioScsi, flat, setting};
-use lab::front_end::{Gone, Shape};
 use lab::process::DEADLINE;
 use lab::served::Device;
 use lab::tenure::Tenure;
 use nexus::Nexus;
 use qmp::{Client, Opening};
-use scsi::pr::{InAction, Key, ReadReservation, ReservationType, request};
+use scsi::pr::{Key, ReservationType, request};
 use scsi::{AdditionalSense, Completion, DataPhase, Request, Status, opcode};
 use serde_json::{Value, json};
 use std::os::unix::net::UnixStream;
@@ -221,30 +222,53 @@ fn logical_units_come_and_go_while_the_guest_runs_and_it_hears_of_them() {
     }
 }
 
+/// `cargo xtask lab device-kills` does it a hundred times.
 #[test]
 fn nothing_acknowledged_is_lost_when_the_device_is_killed_and_the_reservation_stays() {
-    let directory = TempDir::new().unwrap();
-    let mut device = serve(&directory);
-    let mut driver = connect(&device, 0, Shape { room: BLOCK, ..SMALL });
-    let mut keeper = Keeper::new(BLOCKS, BLOCK, 5).unwrap();
-    good(&mut driver, 0, &request::register(Key::NONE, Key(1), true));
-    good(&mut driver, 0, &request::reserve(Key(1), KIND));
-    let dialect = driver.dialect(0).unwrap();
-    for round in 0..5u64 {
-        let end = keeper.written + 50 + round * 37;
-        let ring = driver.front.ring(REQUESTS).unwrap();
-        keeper.run(ring, &dialect, 16, |keeper| keeper.written < end).unwrap();
-        device.process.kill();
-        let error = keeper.run(ring, &dialect, 16, |_| true).unwrap_err();
-        assert!(error.is::<Gone>(), "{error:#}");
-        device = serve(&directory);
-        driver.front.reconnect(&device.sockets[0]).unwrap();
-        keeper.settle(driver.front.ring(REQUESTS).unwrap(), &dialect).unwrap();
+    for (seed, aio) in [(1, "io_uring"), (2, "threads")] {
+        let directory = TempDir::new().unwrap();
+        let kills = Kills { tenure: &tenure(), directory: directory.path(), kills: 5, seed, aio };
+        println!("{}", kills.play().unwrap());
     }
-    keeper.check_all(driver.front.ring(REQUESTS).unwrap(), &dialect).unwrap();
-    let held = good(&mut driver, 0, &request::read(InAction::READ_RESERVATION, 64));
-    let held = ReadReservation::parse(&held.data).unwrap().reservation.unwrap();
-    assert_eq!((held.key, held.kind), (Key(1), KIND));
+}
+
+/// Whoever may not use io_uring is served by threads, and heard of it; whoever insists on it is refused.
+#[test]
+fn a_device_is_asked_what_it_does_and_told_to_change() {
+    let directory = TempDir::new().unwrap();
+    let control = directory.path().join("control");
+    let control = control.to_str().unwrap();
+    let more = ["--num-queues", "2", "--control", control, "--aio", "threads"];
+    let device = tenure().device(directory.path(), &["a"], &["memory=1M"], &more).unwrap();
+    let ask = |words: &[&str]| tenure().run(&[&["device"], words, &["--control", control]].concat()).unwrap();
+    let told = ask(&["status", "--interval", "0", "--json"]).json().unwrap();
+    assert_eq!(
+        (&told["schema"], &told["guests"][0]["state"], &told["guests"][0]["aio"]),
+        (&json!(1), &json!("idle"), &json!("threads"))
+    );
+    let mut driver = connect(&device, 0, SMALL);
+    good(&mut driver, 0, &write());
+    let told = ask(&["status", "--interval", "0", "--json", "--guest", "a"]).json().unwrap();
+    let (guest, written) = (&told["guests"][0], &told["guests"][0]["luns"][0]["write"]);
+    assert_eq!(
+        (&guest["state"], &written["commands"], &written["bytes"]),
+        (&json!("running"), &json!(1), &json!(512))
+    );
+    assert!(written["longest"].as_u64().unwrap() >= written["microseconds"].as_u64().unwrap());
+    let table = ask(&["status", "--interval", "0"]).out;
+    assert!(table.starts_with("GUEST  STATE    LUN") && table.contains("a      running    0"), "{table}");
+    assert_eq!(ask(&["lun-add", "memory=2M", "--lun", "9"]).out, "LUN 9\n");
+    good(&mut driver, 9, &ready());
+    assert_eq!(ask(&["lun-remove", "9"]).exit, 0);
+    for words in [
+        &["lun-remove", "9"][..],
+        &["lun-add", "memory=x"],
+        &["status", "--guest", "nobody", "--interval", "0"],
+    ] {
+        assert_eq!(ask(words).exit, 1, "{words:?}");
+    }
+    drop(device);
+    assert_eq!(ask(&["status", "--interval", "0"]).exit, 1, "nobody answers");
 }
 
 #[test]

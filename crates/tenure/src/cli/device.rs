@@ -1,12 +1,17 @@
 //! `tenure device`.
 
-use clap::Args;
+use super::device_verb::DeviceVerb;
+use clap::{Args, ValueEnum};
 use std::path::PathBuf;
+use vhost_user_scsi::device::Aio;
 
 /// Arguments of `tenure device`.
 #[derive(Debug, Args)]
-#[command(after_long_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct DeviceArgs {
+    /// Ask one that runs, instead of serving.
+    #[command(subcommand)]
+    pub verb: Option<DeviceVerb>,
     /// Where a guest's VMM connects; once for each guest
     #[arg(
         long = "socket",
@@ -43,12 +48,40 @@ pub struct DeviceArgs {
     /// Commands other than READ, WRITE and flushes that are carried out at once, of each guest
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: u16,
+    /// How READ, WRITE and flushes are carried out
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    pub aio: AioArg,
+    /// How long a queue looks at its ring before it sleeps, in microseconds, while that is worth it; 0 for never
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 32, value_parser = clap::value_parser!(u64).range(..=1000))]
+    pub poll: u64,
     /// A control socket, in QMP's form: query-device, lun-add, lun-remove
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
     /// Say as JSON what kind of device this is, for a program that manages VMMs, and end
     #[arg(long, exclusive = true)]
     pub print_capabilities: bool,
+}
+
+/// See [`Aio`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AioArg {
+    /// By io_uring where the kernel lets us, else by worker threads
+    Auto,
+    /// By io_uring, or not at all
+    #[value(name = "io_uring")]
+    IoUring,
+    /// By worker threads
+    Threads,
+}
+
+impl From<AioArg> for Aio {
+    fn from(arg: AioArg) -> Self {
+        match arg {
+            AioArg::Auto => Self::Auto,
+            AioArg::IoUring => Self::IoUring,
+            AioArg::Threads => Self::Threads,
+        }
+    }
 }
 
 /// Permissions for user, group and others.

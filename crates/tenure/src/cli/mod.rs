@@ -5,6 +5,7 @@ mod audit;
 mod certs;
 mod demo;
 mod device;
+mod device_verb;
 mod doctor;
 mod export;
 mod handover;
@@ -18,7 +19,8 @@ pub use agent::AgentArgs;
 pub use audit::AuditArgs;
 pub use certs::{CertsArgs, CertsVerb, FilesArgs, HostArgs};
 pub use demo::DemoArgs;
-pub use device::DeviceArgs;
+pub use device::{AioArg, DeviceArgs};
+pub use device_verb::{DeviceControlArgs, DeviceStatusArgs, DeviceVerb, LunAddArgs, LunRemoveArgs};
 pub use doctor::DoctorArgs;
 pub use export::{ExportArgs, ImportArgs};
 pub use handover::{HandoverArgs, HandoverVerb, MoveArgs};
@@ -114,7 +116,9 @@ impl Command {
             Self::Handover(HandoverArgs { verb: HandoverVerb::Abort(args) }) => args.guest.control.json,
             Self::Handover(HandoverArgs { verb: HandoverVerb::Freeze(args) }) => args.guest.control.json,
             Self::Handover(HandoverArgs { verb: HandoverVerb::Take(args) }) => args.guest.control.json,
-            Self::Target(_) | Self::Device(_) | Self::Agent(_) | Self::Certs(_) | Self::Export(_) => false,
+            Self::Target(_) | Self::Agent(_) | Self::Certs(_) | Self::Export(_) => false,
+            Self::Device(DeviceArgs { verb: Some(verb), .. }) => verb.json(),
+            Self::Device(_) => false,
             Self::Import(args) => args.json,
             Self::Doctor(args) => args.json,
             Self::Audit(args) => args.json,

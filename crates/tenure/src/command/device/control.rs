@@ -12,6 +12,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use vhost_user_scsi::device::{Aio, Phase};
+use vhost_user_scsi::statistics::{Kind, Total};
 
 /// Who may write to the socket's file; who may speak is looked at beside.
 const MODE: u32 = 0o600;
@@ -104,18 +106,37 @@ impl Commands {
     }
 }
 
-/// A guest, and for each of its logical units what it did so far.
+/// A guest, and for each of its logical units what it did so far and what is under way.
 fn guest(hosted: &Hosted) -> Value {
-    let table = hosted.device.target().table();
+    let device = &hosted.device;
+    let under_way = device.under_way();
+    let table = device.target().table();
     let luns = table.luns().map(|lun| {
         let totals = lun.totals();
         let (present, record) = hosted.real.shown(lun.number).unwrap_or((true, Value::Null));
-        json!({ "present": present, "record": record, "lun": lun.number, "commands": totals.commands, "failed": totals.failed,
-            "bytes-in": totals.data_in, "bytes-out": totals.data_out, "microseconds": totals.microseconds,
-            "latency": totals.latency })
+        let failed: u64 = Kind::ALL.iter().map(|kind| totals.of(*kind).failed).sum();
+        let waits = under_way.iter().find(|waits| waits.lun == lun.number);
+        let oldest = waits.map_or(0, |waits| u64::try_from(waits.oldest.as_millis()).unwrap_or(u64::MAX));
+        json!({ "present": present, "record": record, "lun": lun.number, "age": u64::try_from(lun.age().as_millis()).unwrap_or(u64::MAX),
+            "commands": totals.commands(), "failed": failed,
+            "under-way": { "commands": waits.map_or(0, |waits| waits.commands), "milliseconds": oldest },
+            "read": total(totals.of(Kind::Read)), "write": total(totals.of(Kind::Write)),
+            "other": total(totals.of(Kind::Other)) })
     });
+    let state = match device.phase() {
+        Phase::Idle => "idle",
+        Phase::Connected => "connected",
+        Phase::Running => "running",
+        Phase::Draining => "draining",
+    };
+    let aio = if device.aio() == Aio::Threads { "threads" } else { "io_uring" };
     json!({ "name": hosted.guest.name, "socket": hosted.guest.socket, "initiator": hosted.initiator.to_string(),
-        "luns": luns.collect::<Vec<_>>() })
+        "state": state, "aio": aio, "luns": luns.collect::<Vec<_>>() })
+}
+
+fn total(total: &Total) -> Value {
+    json!({ "commands": total.commands, "failed": total.failed, "bytes": total.bytes,
+        "microseconds": total.microseconds, "longest": total.longest, "latency": total.latency })
 }
 
 /// Refuses arguments that the command does not have.

@@ -6,17 +6,18 @@
 use super::guests::Guest;
 use super::lun::{Kind, Lun};
 use super::real::Real;
-use crate::cli::DeviceArgs;
+use crate::cli::{AioArg, DeviceArgs};
 use crate::exit::{Exit, Failure};
 use anyhow::Context;
 use logical_unit::aptpl::FileError;
 use logical_unit::{LogicalUnit, LunSpec, OpenError};
 use scsi::TransportId;
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
-use vhost_user_scsi::device::{Device, Settings};
+use vhost_user_scsi::device::{Aio, Device, Settings};
 use vhost_user_scsi::unit::emulated::{Emulated, initiator_port};
 
 /// How long the file of a killed device may stay in use, and how often that is looked at.
@@ -153,17 +154,31 @@ fn open(spec: &LunSpec) -> Result<Arc<LogicalUnit>, OpenError> {
 impl Hosted {
     fn new(guest: &Guest, args: &DeviceArgs) -> Result<Self, Failure> {
         let name = &guest.name;
+        if args.aio == AioArg::IoUring {
+            Aio::probe().map_err(|error| refuse_aio(&error))?;
+        }
         let initiator =
             initiator_port(name).ok_or_else(|| Failure::usage(format!("{name:?} names no guest")))?;
         let settings = Settings {
             request_queues: args.num_queues,
             most_requests: args.max_requests,
             workers: args.workers.into(),
+            aio: args.aio.into(),
+            poll: Duration::from_micros(args.poll),
             ..Settings::default()
         };
         let (device, real) = (Arc::new(Device::new(name, settings, None)), Real::new(name, &args.state));
         Ok(Self { guest: guest.clone(), initiator, device, real })
     }
+}
+
+/// What to do about a kernel without io_uring.
+fn refuse_aio(error: &io::Error) -> Failure {
+    let text = format!(
+        "no io_uring: {error}. kernel.io_uring_disabled or a seccomp profile may forbid it, and Linux before 5.13 does not have all \
+         of it; --aio threads does without"
+    );
+    Failure::new(Exit::Failed, text)
 }
 
 /// Where serving would break a promise to registrants it is refused, as elsewhere; everything else has failed.

@@ -1,5 +1,6 @@
-//! `tenure device`: gives guests virtio-scsi disks over vhost-user until it is asked to end.
+//! `tenure device`: gives guests virtio-scsi disks over vhost-user until it is asked to end; and asks one that runs ([`client`]).
 
+mod client;
 mod control;
 mod guests;
 mod host;
@@ -53,6 +54,9 @@ struct Capabilities {
 /// # Errors
 /// A usage error, or a LUN or socket that cannot be served; nothing listens then.
 pub fn run(args: &DeviceArgs, console: &mut Console) -> Result<Exit, Failure> {
+    if let Some(verb) = &args.verb {
+        return client::run(verb, console);
+    }
     if args.print_capabilities {
         console.json(&Capabilities { r#type: "scsi", features: [] })?;
         return Ok(Exit::Done);
