@@ -2,9 +2,11 @@
 
 use crate::report::{Done, Report};
 use crate::{programs, tools, two_hosts};
+use ::lab::front_end::kills::Kills;
 use ::lab::linux_guest::LinuxGuest;
 use ::lab::qemu::Front;
 use ::lab::table::Policy;
+use ::lab::tenure::Tenure;
 use ::lab::trial::{INCUMBENT, Lab};
 use anyhow::Result;
 use clap::Subcommand;
@@ -62,6 +64,18 @@ pub(crate) enum Trial {
     Device,
     /// A guest of `tenure device` with a disk of the kernel's target: recorded, killed, fenced, and the disk gone and back
     Keeps,
+    /// Kill `tenure device` under load, without a VM: no acknowledged write is lost or torn, and the reservation stays
+    DeviceKills {
+        /// How often
+        #[arg(long, default_value_t = 100)]
+        kills: u32,
+        /// Decides when
+        #[arg(long, default_value_t = SEED)]
+        seed: u64,
+        /// `--aio` of the device
+        #[arg(long, default_value = "auto")]
+        aio: String,
+    },
     /// Compare our helper with QEMU's own over the whole table, through scsi-block and scsi-generic, under both policies
     Compare,
 }
@@ -93,6 +107,14 @@ pub(crate) fn run(trial: Option<&Trial>, full: bool) -> Result<()> {
             Ok(())
         }
         Some(Trial::Keeps) => alone(Lab::keeps),
+        Some(Trial::DeviceKills { kills, seed, aio }) => {
+            let tenure = Tenure::at(&programs::build(None)?.join("tenure"));
+            let directory = tempfile::TempDir::new_in(programs::target())?;
+            let kills =
+                Kills { tenure: &tenure, directory: directory.path(), kills: *kills, seed: *seed, aio };
+            println!("{}", kills.play()?);
+            Ok(())
+        }
         Some(Trial::Compare) => alone(compare),
     }
 }

@@ -66,10 +66,12 @@ enum Task {
     Crash(crash::CrashArgs),
     /// Every scenario x role x reservation type x kind of target, as migrations between two agents of this machine
     Product(product::ProductArgs),
-    /// Compare with tgt, qemu-pr-helper and QEMU's migrate-pr in one run, and print the ratios
+    /// Compare with tgt, qemu-pr-helper, QEMU's migrate-pr and other vhost-user devices in one run, and print the ratios
     Bench {
         /// Only this part
         part: Option<bench::Part>,
+        #[command(flatten)]
+        effort: bench::Effort,
     },
     /// Write man pages and shell completions
     Man {
@@ -90,7 +92,7 @@ fn main() -> ExitCode {
         Task::Lab { trial, full } => lab::run(trial.as_ref(), full),
         Task::Crash(args) => crash::run(&args),
         Task::Product(args) => product::run(&args),
-        Task::Bench { part } => bench::run(part),
+        Task::Bench { part, effort } => bench::run(part, effort),
         Task::Man { out } => manual::write(&out),
     };
     match result {

@@ -7,6 +7,7 @@
 pub mod block;
 pub mod connection;
 pub mod keeper;
+pub mod kills;
 pub mod load;
 pub mod log;
 pub mod memory;

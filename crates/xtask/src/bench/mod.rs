@@ -1,10 +1,12 @@
 //! `cargo xtask bench`: ratios measured in one run, ours and the other's in turn, with the same client: the target
-//! against tgt, the helper against `qemu-pr-helper`, the handover against QEMU's own `migrate-pr`.
+//! against tgt, the helper against `qemu-pr-helper`, the handover against QEMU's own `migrate-pr`, the device against
+//! `qemu-storage-daemon` and `vhost-device-scsi`.
 //!
 //! Absolute figures say more about the machine than about the program; the ratios of neighbouring runs
 //! are what is worth quoting. The median is over the rounds, minimum and maximum beside it.
 
 mod check;
+mod device;
 mod handover;
 mod helper;
 mod migrate;
@@ -14,6 +16,8 @@ use crate::{programs, tools};
 use anyhow::Result;
 use lab::tenure::Tenure;
 use lab::tgt::Tgt;
+
+pub(crate) use device::Effort;
 
 /// How often each side is measured.
 const ROUNDS: usize = 3;
@@ -27,13 +31,15 @@ pub(crate) enum Part {
     Helper,
     /// Moving the reservations of many disks in a live migration, against QEMU 11.1's own migrate-pr
     Migrate,
+    /// `tenure device` against qemu-storage-daemon and vhost-device-scsi
+    Device,
 }
 
 /// Runs one part, or everything, and prints the ratios.
 ///
 /// # Errors
 /// If a program is missing or a run fails.
-pub(crate) fn run(part: Option<Part>) -> Result<()> {
+pub(crate) fn run(part: Option<Part>, effort: Effort) -> Result<()> {
     let is_wanted = |one| part.is_none_or(|part| part == one);
     if is_wanted(Part::Target) {
         target()?;
@@ -43,6 +49,9 @@ pub(crate) fn run(part: Option<Part>) -> Result<()> {
     }
     if is_wanted(Part::Migrate) {
         migrate::print()?;
+    }
+    if is_wanted(Part::Device) {
+        device::print(effort)?;
     }
     Ok(())
 }
