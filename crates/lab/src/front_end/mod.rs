@@ -52,14 +52,15 @@ impl FrontEnd {
     /// # Errors
     /// If nobody listens, or the device refuses.
     pub fn connect(path: &Path, setting: &Setting) -> Result<Self> {
-        let connection = Connection::open(path, setting.wishes)?;
+        let wishes = needed(setting);
+        let connection = Connection::open(path, wishes)?;
         let [_, agreed] = connection.features();
         let shapes: Vec<Shape> = setting.rings.iter().map(|shape| possible(*shape, agreed)).collect();
         let memory = Arc::new(Memory::new(room(&shapes, setting.regions)?, setting.regions)?);
         let mut layout = Layout::new(&memory);
         let ring = |(number, shape)| Ring::new(&memory, &mut layout, number, shape);
         let rings = (0..).zip(shapes).map(ring).collect::<Result<Vec<_>>>()?;
-        let mut front = Self { connection, memory, rings, inflight: None, wishes: setting.wishes };
+        let mut front = Self { connection, memory, rings, inflight: None, wishes };
         front.start(&vec![0; front.rings.len()])?;
         Ok(front)
     }
@@ -147,6 +148,16 @@ impl FrontEnd {
     pub const fn connection(&mut self) -> &mut Connection {
         &mut self.connection
     }
+}
+
+/// Without what one of the rings is not to use: it holds for all of them, and a device that may rely on event indices signals by nothing else.
+fn needed(setting: &Setting) -> Wishes {
+    let unless = |wanted: bool, feature: u64| if wanted { 0 } else { feature };
+    let unwanted = |shape: &Shape| {
+        unless(shape.event_idx, feature::EVENT_IDX) | unless(shape.indirect, feature::INDIRECT)
+    };
+    let unwanted = setting.rings.iter().fold(0, |bits, shape| bits | unwanted(shape));
+    Wishes { features: setting.wishes.features & !unwanted, ..setting.wishes }
 }
 
 /// A ring as the device can serve it.

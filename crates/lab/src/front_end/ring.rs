@@ -327,15 +327,23 @@ impl Ring {
     /// Sleeps until the device has given something back.
     ///
     /// # Errors
-    /// If it has not before the deadline, or is gone.
+    /// If it has not, or has not told, before the deadline; if it is gone.
     pub fn wait(&mut self, deadline: Instant) -> Result<()> {
         self.want_signal()?;
         while self.memory.load(self.used + 2)? == self.seen {
             self.waits += 1;
-            self.sleep(deadline)?;
+            let is_told = self.sleep(deadline)?;
+            self.must_be_told(is_told)?;
             // The counter is emptied, so that the next sleep is one.
             let _ = rustix::io::read(&self.call, &mut [0u8; 8]);
         }
+        Ok(())
+    }
+
+    /// What is there without a signal would be found by luck.
+    fn must_be_told(&self, is_told: bool) -> Result<()> {
+        let is_there = self.memory.load(self.used + 2)? != self.seen;
+        ensure!(is_told || !is_there, "ring {}: the device gave back and did not signal", self.number);
         Ok(())
     }
 
@@ -348,18 +356,19 @@ impl Ring {
         Ok(())
     }
 
-    fn sleep(&self, deadline: Instant) -> Result<()> {
+    /// Whether it was woken before the deadline.
+    fn sleep(&self, deadline: Instant) -> Result<bool> {
         let left = deadline.saturating_duration_since(Instant::now());
         ensure!(!left.is_zero(), "ring {}: the device gives nothing back", self.number);
         let alive = self.alive.as_ref().context("no device")?;
         // A closed connection is told without being asked for.
         let mut wait = [PollFd::new(&self.call, PollFlags::IN), PollFd::new(alive, PollFlags::empty())];
         let left = left.min(Duration::from_secs(3600));
-        poll(&mut wait, Some(&Timespec::try_from(left)?))?;
+        let woken = poll(&mut wait, Some(&Timespec::try_from(left)?))?;
         if wait.iter().any(|entry| entry.revents().intersects(PollFlags::HUP | PollFlags::ERR)) {
             bail!(Gone);
         }
-        Ok(())
+        Ok(woken > 0)
     }
 
     /// Where a device that knows nothing of this ring has to begin.
@@ -532,5 +541,16 @@ mod tests {
         drop(theirs);
         let error = ring.wait(Instant::now() + Duration::from_secs(60)).unwrap_err();
         assert!(error.is::<Gone>());
+    }
+
+    #[test]
+    fn a_device_that_gives_back_and_does_not_signal_is_found() {
+        let mut ring = ring(SMALL);
+        let slot = ring.take().unwrap();
+        ring.submit(slot, &parts(&ring, slot)).unwrap();
+        ring.must_be_told(false).unwrap();
+        give_back(&ring, 0, 0, 0);
+        ring.must_be_told(true).unwrap();
+        assert!(ring.must_be_told(false).unwrap_err().to_string().contains("not signal"));
     }
 }
