@@ -3,20 +3,22 @@
 use crate::report::{Done, Report};
 use crate::{programs, tools, two_hosts};
 use ::lab::front_end::kills::Kills;
-use ::lab::linux_guest::LinuxGuest;
+use ::lab::linux_guest::{LinuxGuests, Sockets};
 use ::lab::qemu::Front;
 use ::lab::table::Policy;
 use ::lab::tenure::Tenure;
 use ::lab::trial::{INCUMBENT, Lab};
 use anyhow::Result;
 use clap::Subcommand;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Kills of the helper in a run of everything.
 const KILLS: u32 = 25;
 /// And of QEMU.
 const KILLS_OF_QEMU: u32 = 3;
+/// Moves of a guest of the vhost-user device.
+const MOVES: u32 = 2;
 /// Decides what is chosen at random where nobody says.
 const SEED: u64 = 1;
 
@@ -60,8 +62,22 @@ pub(crate) enum Trial {
     Hosts(two_hosts::Boot),
     /// Move a guest with a reservation between two hosts while it writes, watched by a third initiator, and judge it
     Migrate(two_hosts::Migrate),
-    /// Boot Debian's kernel on the disks of `tenure device`, and use them: file system, fio, every reservation command
-    Device,
+    /// Boot Debian's kernel twice on the disks of `tenure device`, and use them: file system, fio, every reservation command, LUNs that come
+    /// and go, fence_scsi
+    Device {
+        /// Move a guest so many times as well, while fio verifies in it
+        #[arg(long, default_value_t = 0)]
+        moves: u32,
+        /// In the moves it is the same nexus on both sides, and holds a reservation
+        #[arg(long, requires = "moves")]
+        held: bool,
+        /// Nothing but the moves
+        #[arg(long, requires = "moves")]
+        only_moves: bool,
+        /// Where programs are that were built already
+        #[arg(long, value_name = "DIR")]
+        programs: Option<PathBuf>,
+    },
     /// A guest of `tenure device` with a disk of the kernel's target: recorded, killed, fenced, and the disk gone and back
     Keeps,
     /// Kill `tenure device` under load, without a VM: no acknowledged write is lost or torn, and the reservation stays
@@ -102,8 +118,13 @@ pub(crate) fn run(trial: Option<&Trial>, full: bool) -> Result<()> {
         Some(Trial::Record { helper, front }) => {
             alone(|lab| Ok(serde_json::to_string_pretty(&lab.record(helper, *front)?)?))
         }
-        Some(Trial::Device) => {
-            println!("{}", device()?);
+        Some(Trial::Device { moves, held, only_moves, programs }) => {
+            let sockets = match (*moves, *held) {
+                (0, _) => Sockets::One,
+                (_, false) => Sockets::OfTwo,
+                (_, true) => Sockets::Two,
+            };
+            println!("{}", device(*moves, sockets, *only_moves, programs.as_deref())?);
             Ok(())
         }
         Some(Trial::Keeps) => alone(Lab::keeps),
@@ -136,7 +157,7 @@ pub(crate) fn steps(report: &mut Report, full: bool) {
     drop(lab);
     report.step("lab: device", || {
         match tools::ensure(tools::LAB).and_then(|()| tools::ensure(tools::DISKS)) {
-            Ok(()) => device().map(Done::Passed),
+            Ok(()) => device(MOVES, Sockets::OfTwo, false, None).map(Done::Passed),
             Err(error) => Ok(Done::Skipped(error.to_string())),
         }
     });
@@ -164,11 +185,20 @@ fn compare(lab: &mut Lab) -> Result<String> {
     Ok(told.join("; "))
 }
 
-/// A guest with disks of `tenure device`.
-fn device() -> Result<String> {
+/// Guests with disks of `tenure device`.
+fn device(moves: u32, sockets: Sockets, only_moves: bool, built: Option<&Path>) -> Result<String> {
     tools::ensure(tools::LAB)?;
     tools::ensure(tools::DISKS)?;
-    LinuxGuest::boot(&cache()?, &programs::build(None)?)?.all()
+    tools::ensure(tools::TGT)?;
+    let mut guests = LinuxGuests::boot(&cache()?, &programs::build(built)?, sockets)?;
+    let mut told = Vec::new();
+    if !only_moves {
+        told.push(guests.here()?);
+    }
+    if moves > 0 {
+        told.push(guests.moves(moves)?);
+    }
+    Ok(told.join("; "))
 }
 
 /// Boots the VM with this workspace's release programs in it.

@@ -41,6 +41,7 @@ pub(crate) const DISKS: &[Tool] = &[
     Tool { what: "fio", package: "fio" },
     Tool { what: "sfdisk", package: "fdisk" },
     Tool { what: "mkfs.ext4", package: "e2fsprogs" },
+    Tool { what: "fence_scsi", package: "fence-agents" },
 ];
 
 /// What two hosts need besides: the kernel's iSCSI initiator is set up by open-iscsi.

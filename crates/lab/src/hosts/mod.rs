@@ -218,6 +218,7 @@ fn boot(media: &Media, programs: &Path, places: &Path) -> Result<(Vm, [Vm; 2])> 
     let hub = Socket::Hub { places: Name::ALL.map(place).to_vec(), forward: PORT };
     let hardware = Hardware {
         memory: 384,
+        processors: 2,
         programs: STORAGE_PROGRAMS,
         card: Some(Card { host: 1, socket: hub }),
         disks: None,
@@ -226,7 +227,8 @@ fn boot(media: &Media, programs: &Path, places: &Path) -> Result<(Vm, [Vm; 2])> 
     let mut vms = Vec::new();
     for name in Name::ALL {
         let card = Card { host: name.address(), socket: Socket::Place(place(name)) };
-        let hardware = Hardware { memory: 640, programs: HOST_PROGRAMS, card: Some(card), disks: None };
+        let hardware =
+            Hardware { memory: 640, processors: 2, programs: HOST_PROGRAMS, card: Some(card), disks: None };
         vms.push(Vm::power_on(media, programs, &hardware)?);
     }
     storage.wait_ready()?;

@@ -1,81 +1,186 @@
-//! Debian's kernel, in Debian's QEMU, on the disks of `tenure device`: what a guest of a user's does with them first.
+//! Debian's kernel, in Debian's QEMU, on the disks of `tenure device`: what guests of a user's do with them, one by one and as a cluster, here and
+//! while they move.
 //!
-//! QEMU runs without KVM and with the device's properties as they are by default. The guest's programs are this machine's own, over 9p.
-//! Another guest of the same device, which is our [front end](crate::front_end), is the other node of the cluster.
+//! QEMU runs without KVM and with the device's properties as they are by default. Two guests have the same disks; a third is our
+//! [front end](crate::front_end), which is told of every unit attention that Linux would keep to itself.
 
+mod cluster;
+mod hotplug;
+mod moves;
+mod node;
 mod reservations;
 mod steps;
 
 use crate::front_end::Shape;
 use crate::front_end::scsi::{VirtioScsi, setting};
-use crate::process::wait_for;
-use crate::served::Device;
+use crate::process::DEADLINE;
+use crate::served::{Device, Served};
 use crate::tenure::Tenure;
-use crate::vm::{Hardware, Media, Vm};
+use crate::tgt::Tgt;
+use crate::vm::Media;
 use anyhow::{Context, Result, ensure};
-use std::path::Path;
-use std::time::Duration;
+use node::Node;
+use qmp::{Client, Opening};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 use tempfile::TempDir;
 
 /// The size of the disk in a file, and of the one in memory, in bytes.
 const FILE: u64 = 256 << 20;
 const MEMORY: u64 = 64 << 20;
-/// How long one step in the guest may take: its programs come over 9p, and nobody else's work is to fail it.
-const STEP: Duration = Duration::from_secs(900);
-const GUEST: Hardware = Hardware { memory: 1024, programs: &["tenure-lab"], card: None, disks: None };
+const ISCSI: u64 = 32 << 20;
+/// The guests' names.
+const FIRST: &str = "first";
+const SECOND: &str = "second";
+const PEER: &str = "peer";
+/// The first guest's other socket.
+const ELSEWHERE: &str = "elsewhere";
+/// Its disks: a file, memory, tgt's, and `tenure target`'s.
+const DISKS: [&str; 4] = ["/dev/sda", "/dev/sdb", "/dev/sdc", "/dev/sdd"];
 
-/// A guest with two disks, and the device it has them from.
+/// Where the first guest can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sockets {
+    /// At one socket: it does not move.
+    One,
+    /// At two sockets, at which it is the same nexus.
+    Two,
+    /// At its own and at another guest's: as that one it holds nothing.
+    OfTwo,
+}
+
+/// Two guests with the same disks (a file, memory, and one of either target over iSCSI), and the device that they have them from.
 #[derive(Debug)]
-pub struct LinuxGuest {
-    // Before the device: a guest that is still there would see its disks vanish.
-    vm: Vm,
+pub struct LinuxGuests {
+    // Before the device: guests that are still there would see their disks vanish.
+    first: Node,
+    second: Node,
     peer: VirtioScsi,
+    control: Client,
     device: Device,
+    media: Media,
+    sockets: Sockets,
+    _targets: (Tgt, Served),
     _directory: TempDir,
 }
 
-impl LinuxGuest {
-    /// Starts the device and boots the guest.
+impl LinuxGuests {
+    /// Starts the targets and the device, and boots the guests.
     ///
     /// # Errors
-    /// If either fails, or the guest does not find its disks.
-    pub fn boot(cache: &Path, programs: &Path) -> Result<Self> {
+    /// If something fails, or a guest does not find its disks.
+    pub fn boot(cache: &Path, programs: &Path, sockets: Sockets) -> Result<Self> {
         let directory = TempDir::new()?;
-        let luns = [
-            format!("file={},size={FILE}", directory.path().join("disk").display()),
-            format!("memory={MEMORY}"),
-        ];
+        let media = node::media(cache, programs)?;
         let tenure = Tenure::at(&programs.join("tenure"));
-        let luns: Vec<&str> = luns.iter().map(String::as_str).collect();
-        let device = tenure.device(directory.path(), &["guest", "peer"], &luns, &["--num-queues", "2"])?;
-        let [guest, peer] = device.sockets.as_slice() else { anyhow::bail!("not two sockets") };
-        let hardware = Hardware { disks: Some(guest.clone()), ..GUEST };
-        let peer = VirtioScsi::connect(peer, &setting(2, Shape::default()))?;
-        let mut vm = Vm::boot(&Media::fetch(cache)?, programs, &hardware)?;
-        wait_for(STEP, || vm.run(&["test", "-b", "/dev/sdb"], STEP).ok().filter(|ended| ended.code == 0))
-            .context("the guest does not find its disks")?;
-        Ok(Self { vm, peer, device, _directory: directory })
+        let targets = (Tgt::start(1, ISCSI >> 20)?, tenure.target(&[&format!("memory={ISCSI}")])?);
+        let urls = [targets.0.served.url(0), targets.1.url(0)];
+        let device = serve(&tenure, directory.path(), sockets, &urls)?;
+        let doors = |name: &str| -> Vec<PathBuf> {
+            let is_its = |socket: &&PathBuf| socket.file_stem().is_some_and(|stem| stem == name);
+            let is_other =
+                |socket: &&PathBuf| name == FIRST && socket.file_stem().is_some_and(|stem| stem == ELSEWHERE);
+            device.sockets.iter().filter(|socket| is_its(socket) || is_other(socket)).cloned().collect()
+        };
+        let mut first = Node::power_on(&media, doors(FIRST))?;
+        let mut second = Node::power_on(&media, doors(SECOND))?;
+        let peer = doors(PEER).first().cloned().context("no socket for the peer")?;
+        let peer = VirtioScsi::connect(&peer, &setting(2, Shape::default()))?;
+        let at = directory.path().join("control");
+        let control = Client::connect(&at, &Opening::default(), Instant::now() + DEADLINE)?;
+        first.ready(DISKS.len())?;
+        second.ready(DISKS.len())?;
+        Ok(Self {
+            first,
+            second,
+            peer,
+            control,
+            device,
+            media,
+            sockets,
+            _targets: targets,
+            _directory: directory,
+        })
     }
 
-    /// Everything; tells a summary.
+    /// What is done without moving; tells a summary.
     ///
     /// # Errors
     /// What did not hold.
-    pub fn all(&mut self) -> Result<String> {
+    pub fn here(&mut self) -> Result<String> {
         let steps = self.steps()?;
         let reservations = self.reservations()?;
-        ensure!(self.device.process.is_running(), "the device is gone");
-        Ok(format!("{steps} steps and {reservations} reservation commands as they should be"))
+        self.hot_plug().context("LUNs that come and go")?;
+        self.share().context("two guests on one disk")?;
+        self.fence(0).context("fence_scsi")?;
+        self.is_well()?;
+        Ok(format!(
+            "{steps} steps and {reservations} reservation commands as they should be; a LUN came and went; fence_scsi"
+        ))
     }
 
-    /// Runs a line of shell in the guest, and wants this exit status and these words in what it says.
-    fn shell(&mut self, line: &str, exit: i32, words: &[&str]) -> Result<String> {
-        let ended = self.vm.run(&["sh", "-c", line], STEP)?;
-        let told = format!("{}{}", ended.out, ended.err);
-        ensure!(ended.code == exit, "{line}: exit status {} and not {exit}: {}", ended.code, told.trim());
-        for word in words {
-            ensure!(told.contains(word), "{line}: no {word:?} in: {}", told.trim());
+    /// The first guest moves so many times; tells a summary.
+    ///
+    /// # Errors
+    /// What did not hold.
+    pub fn moves(&mut self, count: u32) -> Result<String> {
+        let told = self.move_while_verifying(count).context("moves")?;
+        if self.sockets != Sockets::Two {
+            self.is_well()?;
+            return Ok(told);
         }
-        Ok(told)
+        self.fence(1).context("fence_scsi and a move")?;
+        self.is_well()?;
+        Ok(format!("{told}; a guest that was fenced stayed so in its move"))
     }
+
+    fn is_well(&mut self) -> Result<()> {
+        ensure!(self.device.process.is_running(), "the device is gone");
+        for guest in [&mut self.first, &mut self.second] {
+            guest.shell(
+                "dmesg | grep -E 'I/O error|hung task|offline device|blocked for more than' | grep -v 'reservation conflict' \
+                 | grep -v 'Power-on or device reset' ; test $? = 1",
+                0,
+                &[],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A line of shell in the first guest; its exit status and these words are wanted.
+    fn shell(&mut self, line: &str, exit: i32, words: &[&str]) -> Result<String> {
+        self.first.shell(line, exit, words)
+    }
+
+    /// The initiator port of a guest.
+    fn initiator(&self, name: &str) -> Result<String> {
+        let is_its =
+            |port: &&String| port.split(',').next().is_some_and(|port| port.ends_with(&format!(":{name}")));
+        self.device.initiators.iter().find(is_its).cloned().with_context(|| format!("no guest {name}"))
+    }
+
+    /// Asks the device's control socket.
+    fn ask(&self, command: &str, arguments: Value) -> Result<Value> {
+        let Value::Object(arguments) = arguments else { anyhow::bail!("no arguments") };
+        Ok(self.control.execute(command, arguments, Instant::now() + DEADLINE)?)
+    }
+}
+
+fn serve(tenure: &Tenure, directory: &Path, sockets: Sockets, urls: &[String]) -> Result<Device> {
+    let mut luns =
+        vec![format!("file={},size={FILE}", directory.join("disk").display()), format!("memory={MEMORY}")];
+    luns.extend(urls.iter().cloned());
+    let luns: Vec<&str> = luns.iter().map(String::as_str).collect();
+    let [control, state] = ["control", "state"].map(|name| directory.join(name).display().to_string());
+    let mut guests = vec![(FIRST, FIRST), (SECOND, SECOND), (PEER, PEER)];
+    match sockets {
+        Sockets::One => {}
+        Sockets::Two => guests.push((ELSEWHERE, FIRST)),
+        Sockets::OfTwo => guests.push((ELSEWHERE, ELSEWHERE)),
+    }
+    let (sockets, names): (Vec<&str>, Vec<&str>) = guests.into_iter().unzip();
+    let mut more = vec!["--num-queues", "2", "--control", &control, "--state", &state];
+    more.extend(names.iter().flat_map(|name| ["--name", name]));
+    tenure.device(directory, &sockets, &luns, &more)
 }

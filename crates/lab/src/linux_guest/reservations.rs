@@ -1,6 +1,6 @@
 //! Every service action of PERSISTENT RESERVE IN and OUT, sent by `sg_persist` in the guest, with another node that feels the consequences.
 
-use crate::linux_guest::LinuxGuest;
+use crate::linux_guest::{FIRST, LinuxGuests, PEER as OTHER};
 use anyhow::{Context, Result, ensure};
 use nexus::{Nexus, unit_attention};
 use scsi::pr::{Key, ReservationType, request};
@@ -13,7 +13,7 @@ const CONFLICT: i32 = 24;
 const PEER: Key = Key(0xB);
 const KIND: ReservationType = ReservationType::WRITE_EXCLUSIVE_REGISTRANTS_ONLY;
 
-impl LinuxGuest {
+impl LinuxGuests {
     /// All of them; how many commands the guest sent.
     pub(super) fn reservations(&mut self) -> Result<usize> {
         let mut sent = 0;
@@ -38,7 +38,7 @@ impl LinuxGuest {
         self.persist("-i -k", 0, &["0xa", "0xb"])?;
         self.persist("-o -R -K 0xa -T 5", 0, &[])?;
         self.persist("-i -r", 0, &["Key=0xa", "Write Exclusive, registrants only"])?;
-        let initiators = self.device.initiators.clone();
+        let initiators = [self.initiator(FIRST)?, self.initiator(OTHER)?];
         let names: Vec<&str> = initiators.iter().filter_map(|name| name.split(',').next()).collect();
         self.persist("-i -s", 0, &names)?;
         // A type that the reservation does not have.
@@ -66,12 +66,13 @@ impl LinuxGuest {
         self.persist("-i -r", 0, &["NO reservation"])?;
         self.persist("-o -I -S 0xc", 0, &[])?;
         self.persist("-o -R -K 0xc -T 5", 0, &[])?;
-        let peer = self.device.initiators.get(1).cloned().context("no other node")?;
+        let peer = self.initiator(OTHER)?;
         let to = format!("-o -M -K 0xc -S 0xd -Q 1 --transport-id={peer}");
         self.persist(&to, 0, &[])?;
         self.persist("-i -r", 0, &["Key=0xd"])?;
         self.peer_does(&request::release(Key(0xD), KIND))?;
-        self.persist("-o -Z -S 0xc -T 5", ILLEGAL, &[])?;
+        // Nothing was lost.
+        self.persist("-o -z -S 0xc -T 5", CONFLICT, &[])?;
         self.persist("-o -C -K 0xc", 0, &[])?;
         self.peer_hears(AdditionalSense::RESERVATIONS_PREEMPTED)?;
         self.persist("-i -k", 0, &["NO registered"])?;

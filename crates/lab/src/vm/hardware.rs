@@ -17,6 +17,8 @@ const OUTSIDE_HOST: &str = "10.78.0.254";
 pub struct Hardware {
     /// MiB.
     pub memory: u32,
+    /// Processors.
+    pub processors: u8,
     /// What runs in it besides what this machine has installed: programs of this workspace.
     pub programs: &'static [&'static str],
     /// Its network card.

@@ -6,6 +6,7 @@ use crate::vm::agent::{Answer, Ask, Ended, READY};
 use crate::vm::hardware::{Card, Hardware, forwarded, shared};
 use crate::vm::initramfs;
 use crate::vm::kernel::Kernel;
+use crate::vm::root::{self, Own};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::json;
@@ -27,14 +28,21 @@ const MOMENT: Duration = Duration::from_secs(60);
 const HUNG: &str = "sysctl.kernel.hung_task_timeout_secs=30";
 
 /// What a VM of the trials of a helper is made of.
-pub const ALONE: Hardware =
-    Hardware { memory: 1024, programs: &["tenure-lab", "tenure-pr-helper"], card: None, disks: None };
+pub const ALONE: Hardware = Hardware {
+    memory: 1024,
+    processors: 2,
+    programs: &["tenure-lab", "tenure-pr-helper"],
+    card: None,
+    disks: None,
+};
 
 /// What every VM boots from.
 #[derive(Debug)]
 pub struct Media {
     kernel: Kernel,
     initramfs: Vec<u8>,
+    /// The rest of the root is this machine's own, over 9p.
+    is_shared: bool,
 }
 
 impl Media {
@@ -44,7 +52,16 @@ impl Media {
     /// If something is not installed or cannot be fetched.
     pub fn fetch(cache: &Path) -> Result<Self> {
         let kernel = Kernel::fetch(cache)?;
-        Ok(Self { initramfs: initramfs::build(&kernel)?, kernel })
+        Ok(Self { initramfs: initramfs::build(&kernel)?, kernel, is_shared: true })
+    }
+
+    /// The same with a root that has all that is needed, the agent from the directory `programs`: what boots from it can move.
+    ///
+    /// # Errors
+    /// If something is not installed or cannot be fetched.
+    pub fn own(cache: &Path, programs: &Path, own: &Own) -> Result<Self> {
+        let kernel = Kernel::fetch(cache)?;
+        Ok(Self { initramfs: root::build(&kernel, own, programs)?, kernel, is_shared: false })
     }
 }
 
@@ -52,12 +69,12 @@ impl Media {
 #[derive(Debug)]
 pub struct Vm {
     // Before the directory, so that the process ends first.
-    process: Background,
-    qmp: Qmp,
+    pub(super) process: Background,
+    pub(super) qmp: Qmp,
     agent: BufReader<UnixStream>,
     /// An answer is overdue: what the agent says next belongs to that question.
-    is_silent: bool,
-    files: TempDir,
+    pub(super) is_silent: bool,
+    pub(super) files: TempDir,
 }
 
 impl Vm {
@@ -79,9 +96,17 @@ impl Vm {
     pub(crate) fn power_on(media: &Media, programs: &Path, hardware: &Hardware) -> Result<Self> {
         let files = TempDir::new()?;
         std::fs::create_dir(files.path().join("keep"))?;
-        copy(programs, &files.path().join("programs"), hardware.programs)?;
+        if media.is_shared {
+            copy(programs, &files.path().join("programs"), hardware.programs)?;
+        }
         std::fs::write(files.path().join("initrd"), &media.initramfs)?;
-        let mut process = Background::start(&mut command(&media.kernel, files.path(), hardware)?)?;
+        let command = command(media, files.path(), hardware)?;
+        Self::started(command, files)
+    }
+
+    /// QEMU with this command line, in whose directory its sockets are.
+    pub(super) fn started(mut command: Command, files: TempDir) -> Result<Self> {
+        let mut process = Background::start(&mut command)?;
         let qmp = Qmp::connect(&files.path().join("qmp"), &mut process)?;
         let agent = UnixStream::connect(files.path().join("agent"))?;
         Ok(Self { process, qmp, agent: BufReader::new(agent), is_silent: false, files })
@@ -277,7 +302,8 @@ fn copy(from: &Path, to: &Path, programs: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn command(kernel: &Kernel, files: &Path, hardware: &Hardware) -> Result<Command> {
+/// QEMU's command line, but for a directory with its initial root, and with what it shares, in `files`.
+pub(super) fn command(media: &Media, files: &Path, hardware: &Hardware) -> Result<Command> {
     let path = |name: &str| files.join(name).display().to_string();
     let share = |tag: &str, at: &Path, more: &str| {
         let local = format!("local,id={tag},path={},security_model=none,multidevs=remap{more}", at.display());
@@ -289,12 +315,18 @@ fn command(kernel: &Kernel, files: &Path, hardware: &Hardware) -> Result<Command
         ]
     };
     // KVM is left alone: where the lab runs in a VM itself, nested guests may hang.
-    let fixed = "-M pc -accel tcg,thread=multi -cpu max -smp 2 -nodefaults -no-user-config -display none \
+    let fixed = "-M pc -accel tcg,thread=multi -cpu max -nodefaults -no-user-config -display none \
                  -device virtio-serial-pci -device virtserialport,chardev=agent,nr=1 -device virtio-rng-pci";
     // It ends with whoever started it, however that ended.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "nice", "qemu-system-x86_64"]).args(fixed.split_whitespace());
-    command.args(["-kernel".into(), kernel.image.display().to_string(), "-initrd".into(), path("initrd")]);
+    command.args(["-smp", &hardware.processors.to_string()]);
+    command.args([
+        "-kernel".into(),
+        media.kernel.image.display().to_string(),
+        "-initrd".into(),
+        path("initrd"),
+    ]);
     let addresses = hardware.card.as_ref().map(Card::append).unwrap_or_default();
     let append = format!("console=ttyS0 quiet panic=-1 mitigations=off {HUNG}{addresses}");
     command.args(["-append", &append, "-m", &hardware.memory.to_string()]);
@@ -304,9 +336,11 @@ fn command(kernel: &Kernel, files: &Path, hardware: &Hardware) -> Result<Command
     command.args(["-qmp".into(), format!("unix:{},server=on,wait=off", path("qmp"))]);
     let agent = format!("socket,id=agent,path={},server=on,wait=off", path("agent"));
     command.args(["-chardev".into(), agent]);
-    command.args(share("root", Path::new("/"), ",readonly=on"));
-    command.args(share("programs", &files.join("programs"), ",readonly=on"));
-    command.args(share("keep", &files.join("keep"), ""));
+    if media.is_shared {
+        command.args(share("root", Path::new("/"), ",readonly=on"));
+        command.args(share("programs", &files.join("programs"), ",readonly=on"));
+        command.args(share("keep", &files.join("keep"), ""));
+    }
     command.stdout(File::create(files.join("qemu.log"))?).stderr(File::create(files.join("qemu.err"))?);
     Ok(command)
 }

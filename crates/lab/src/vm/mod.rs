@@ -9,7 +9,11 @@ mod hardware;
 mod initramfs;
 mod kernel;
 mod machine;
+mod moving;
+mod root;
 
 pub use hardware::{Card, Hardware, Socket};
 pub(crate) use machine::connect;
 pub use machine::{ALONE, Media, Vm};
+pub use moving::Moved;
+pub use root::Own;
