@@ -11,6 +11,7 @@ use lab::served::Device;
 use lab::tenure::Tenure;
 use nexus::Nexus;
 use qmp::{Client, Opening};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use scsi::pr::{Key, ReservationType, request};
 use scsi::{AdditionalSense, Completion, DataPhase, Request, Status, opcode};
 use serde_json::{Value, json};
@@ -83,6 +84,19 @@ fn it_says_where_guests_connect_and_who_they_are_and_ends_in_good_order() {
     good(&mut driver, 0, &ready());
     assert_eq!(device.process.stop().unwrap().code(), Some(0));
     assert!(device.sockets.iter().all(|socket| !socket.exists()));
+}
+
+/// A host's usual limit of 1,024 descriptors is that of a few front ends with all the memory slots that they may use.
+#[test]
+fn it_takes_all_the_descriptors_that_it_may_have() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap();
+    setrlimit(Resource::Nofile, Rlimit { current: Some(most - 1), ..limit }).unwrap();
+    let directory = TempDir::new().unwrap();
+    let device = serve(&directory);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", device.process.id())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(line.split_whitespace().nth(3), Some(most.to_string().as_str()), "{line}");
 }
 
 #[test]

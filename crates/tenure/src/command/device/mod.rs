@@ -17,13 +17,17 @@ use control::Control;
 use guests::{guests, listen};
 use host::{Host, Hosted};
 use qmp::server::Bound;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io;
+use std::os::unix::net::UnixListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use vhost_user_scsi::device::Device;
 use vhost_user_scsi::front::{Stop, serve};
 
 /// The one line on standard output that says where guests connect.
@@ -64,6 +68,7 @@ pub fn run(args: &DeviceArgs, console: &mut Console) -> Result<Exit, Failure> {
     // Before anything else, so that no signal ends a half-started device the hard way.
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("signals")?;
     log::to_standard_error(console.verbosity());
+    raise_descriptors();
     let manager = Manager::connect(std::env::var_os("NOTIFY_SOCKET").as_deref());
     let manager = manager.unwrap_or_else(|error| {
         console.warning(format!("NOTIFY_SOCKET: {error}"));
@@ -84,8 +89,16 @@ pub fn run(args: &DeviceArgs, console: &mut Console) -> Result<Exit, Failure> {
     control.into_iter().for_each(Control::stop);
     // All at once: each of them waits for what its guest has under way.
     served.iter().for_each(|one| one.stop.stop());
-    served.into_iter().try_for_each(Served::end)?;
+    let ended = served.into_iter().map(Served::end);
+    ended.fold(Ok(()), Result::and)?;
     Ok(Exit::Done)
+}
+
+/// Raises the limit on descriptors as far as it goes: a front end brings one for each piece of memory and three for each ring.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    // Allowed to everybody; if not, there are just fewer front ends.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 fn told(result: io::Result<()>, console: &mut Console) {
@@ -119,8 +132,21 @@ fn start((hosted, bound): (&Hosted, Bound)) -> Result<Served, Failure> {
     let (device, stop) = (Arc::clone(&hosted.device), Arc::new(Stop::new().context("no eventfd")?));
     let told = Arc::clone(&stop);
     let thread = thread::Builder::new().name(name.clone());
-    let thread = thread.spawn(move || serve(bound.listener(), &device, &told)).context("no thread")?;
+    let thread =
+        thread.spawn(move || serve_until_told(bound.listener(), &device, &told)).context("no thread")?;
     Ok(Served { name, stop, thread })
+}
+
+/// A guest that cannot be served any more has lost its disks. That ends the process, in good order, so that whoever watches over it hears
+/// of that and starts it again.
+fn serve_until_told(listener: &UnixListener, device: &Arc<Device>, stop: &Stop) -> io::Result<()> {
+    let served = catch_unwind(AssertUnwindSafe(|| serve(listener, device, stop)));
+    let ended = served.unwrap_or_else(|_| Err(io::Error::other("its thread died")));
+    if let Err(error) = &ended {
+        tracing::error!(device = device.name(), %error, "no front end can be served any more");
+        let _ = signal_hook::low_level::raise(SIGTERM);
+    }
+    ended
 }
 
 impl Served {
@@ -128,5 +154,23 @@ impl Served {
     fn end(self) -> Result<(), Failure> {
         let ended = self.thread.join().unwrap_or_else(|_| Err(io::Error::other("its thread died")));
         Ok(ended.context(self.name)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vhost_user_scsi::device::Settings;
+
+    #[test]
+    fn a_socket_that_cannot_be_served_any_more_ends_the_process_in_good_order() {
+        let mut signals = Signals::new([SIGTERM]).unwrap();
+        let device = Arc::new(Device::new("test", Settings::default(), None));
+        let stop = Stop::new().unwrap();
+        // A socket that nobody listens at: it fails as often as it is asked.
+        let broken = std::os::unix::net::UnixStream::pair().unwrap().0;
+        let broken = UnixListener::from(std::os::fd::OwnedFd::from(broken));
+        assert!(serve_until_told(&broken, &device, &stop).is_err());
+        assert_eq!(signals.pending().collect::<Vec<_>>(), [SIGTERM]);
     }
 }
