@@ -280,12 +280,18 @@ impl Ring {
         Ok(self.queue.disable_notification(&*self.memory)?)
     }
 
-    /// Another memory table, in which the ring is at the same addresses of the front end.
+    /// Another memory table. Where the ring is not in it, or not where a ring may be, everything stays as it was until a table comes that has
+    /// it: a front end may take the ring's memory away and give it again.
     ///
     /// # Errors
-    /// It is not in there: nothing has changed.
+    /// The ring cannot be used any more.
     pub(crate) fn set_memory(&mut self, memory: Arc<Memory>) -> Result<(), Broken> {
-        place(&mut self.queue, &self.addresses, &memory)?;
+        let before = (self.queue.desc_table(), self.queue.avail_ring(), self.queue.used_ring());
+        if let Err(why) = place(&mut self.queue, &self.addresses, &memory) {
+            tracing::warn!(%why, "a ring keeps memory that its front end has taken away");
+            // Some of the new addresses may be in force.
+            return put(&mut self.queue, before);
+        }
         self.memory = memory;
         Ok(())
     }
@@ -327,6 +333,11 @@ fn place(queue: &mut Queue, addresses: &Addresses, memory: &Memory) -> Result<()
     let descriptors = memory.guest_address(addresses.descriptors, 16 * size)?;
     let available = memory.guest_address(addresses.available, 6 + 2 * size)?;
     let used = memory.guest_address(addresses.used, 6 + 8 * size)?;
+    put(queue, (descriptors, available, used))
+}
+
+/// Descriptor table, available ring and used ring, at the guest's addresses.
+fn put(queue: &mut Queue, (descriptors, available, used): (u64, u64, u64)) -> Result<(), Broken> {
     queue.try_set_desc_table_address(GuestAddress(descriptors))?;
     queue.try_set_avail_ring_address(GuestAddress(available))?;
     queue.try_set_used_ring_address(GuestAddress(used))?;

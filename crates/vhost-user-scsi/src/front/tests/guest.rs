@@ -12,7 +12,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vhost::vhost_user::VhostUserBackendReqHandlerMut;
-use vhost::vhost_user::message::{VhostUserMemoryRegion, VhostUserVringAddrFlags};
+use vhost::vhost_user::message::{
+    VhostUserMemoryRegion, VhostUserSingleMemoryRegion, VhostUserVringAddrFlags,
+};
 
 /// Entries of each ring.
 pub(super) const SIZE: u16 = 16;
@@ -95,6 +97,11 @@ impl Guest {
     pub(super) fn share_memory(&mut self) {
         let region = VhostUserMemoryRegion::new(0, MEMORY, USER, 0);
         self.handler.set_mem_table(&[region], vec![self.memory.try_clone().unwrap()], None).unwrap();
+    }
+
+    /// Its memory, as ADD_MEM_REG and REM_MEM_REG have it.
+    pub(super) fn region(&self) -> VhostUserSingleMemoryRegion {
+        VhostUserSingleMemoryRegion::new(0, MEMORY, USER, 0)
     }
 
     /// Negotiates, describes and starts all rings.

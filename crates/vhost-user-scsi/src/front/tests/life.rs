@@ -213,6 +213,24 @@ fn memory_comes_and_goes_while_commands_run() {
 }
 
 #[test]
+fn a_ring_whose_memory_is_taken_away_goes_on_and_moves_when_it_comes_back() {
+    let mut guest = Guest::start(EVENT_IDX);
+    guest.handler.remove_mem_region(&guest.region()).unwrap();
+    // What was there is still the guest's.
+    guest.unit.put(0, &[1; 512]);
+    let (_, _, data) = ask(&mut guest, &request(1, &blocks(0x28, 0, 1)), &[], 512);
+    assert_eq!(data, [1; 512]);
+    // The same memory at the front end's same address, in another file.
+    let moved = crate::memory::tests::memfd(guest.memory.metadata().unwrap().len());
+    std::io::copy(&mut guest.memory.try_clone().unwrap(), &mut moved.try_clone().unwrap()).unwrap();
+    guest.memory = moved;
+    guest.handler.add_mem_region(&guest.region(), guest.memory.try_clone().unwrap(), None).unwrap();
+    guest.unit.put(0, &[2; 512]);
+    let (_, _, data) = ask(&mut guest, &request(2, &blocks(0x28, 0, 1)), &[], 512);
+    assert_eq!(data, [2; 512]);
+}
+
+#[test]
 fn an_interrupt_that_may_have_been_lost_is_sent_again_by_the_new_eventfd() {
     let mut guest = Guest::start(0);
     let call = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).unwrap();
