@@ -39,6 +39,11 @@ impl DirtyLog {
 
     /// VHOST_F_LOG_ALL set or cleared. When this returns every writer goes by it.
     pub fn turn(&self, on: bool) {
+        if on && !self.is_on() {
+            // What a migration before this one had no bit for: this one copies everything anew. A page that is missed while it is on
+            // stays so, also where a longer log comes: nobody has a mark of it.
+            self.missed.forget();
+        }
         self.on.store(on, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         // Whoever is still marking comes out first.
@@ -55,8 +60,6 @@ impl DirtyLog {
     pub fn forget(&self) {
         self.turn(false);
         *self.bits.write().unwrap_or_else(PoisonError::into_inner) = None;
-        self.missed.any.store(false, Ordering::SeqCst);
-        self.missed.told.store(false, Ordering::SeqCst);
     }
 
     /// `length` bytes at guest-physical `address` have been written.
@@ -117,6 +120,12 @@ impl DirtyLog {
 }
 
 impl Missed {
+    /// Called while marking is off.
+    fn forget(&self) {
+        self.any.store(false, Ordering::SeqCst);
+        self.told.store(false, Ordering::SeqCst);
+    }
+
     fn note(&self, page: u64) {
         if !self.any.load(Ordering::Relaxed) {
             self.page.store(page, Ordering::Relaxed);

@@ -69,6 +69,24 @@ fn a_log_that_is_not_in_its_file_is_refused() {
     assert!(log.set_base(memfd(5000), 4097, 100).is_ok(), "an offset within a page");
 }
 
+#[test]
+fn what_one_migration_had_no_bit_for_is_nothing_against_the_next() {
+    let (log, _file) = log_of(1);
+    log.turn(true);
+    log.mark(8 * PAGE, 1);
+    log.turn(false);
+    log.turn(true);
+    assert_eq!(log.take_missed(), None, "of the migration before");
+    log.mark(9 * PAGE, 1);
+    log.set_base(memfd(2), 0, 2).unwrap();
+    log.turn(true);
+    assert_eq!(log.take_missed(), Some(9 * PAGE), "no log has a mark of it, however long the new one is");
+    log.turn(false);
+    log.turn(true);
+    log.mark(16 * PAGE, 1);
+    assert_eq!(log.take_missed(), Some(16 * PAGE), "told of each migration");
+}
+
 /// A writer that finds the log off has written before whoever turned it on looks: one of the two is always so.
 #[test]
 fn turned_on_under_a_writer_no_write_is_lost() {

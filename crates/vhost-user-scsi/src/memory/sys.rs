@@ -13,6 +13,7 @@ use std::ffi::{c_int, c_void};
 use std::io;
 use std::mem::{MaybeUninit, transmute};
 use std::ptr::{null, null_mut, without_provenance_mut};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Bytes of a page of ordinary mappings.
@@ -21,20 +22,24 @@ pub(super) fn page_size() -> usize {
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
-/// What had SIGBUS before us.
+/// What had SIGBUS before us. It is known before our handler can run, and so also where that was not to be had.
 static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
+/// Our handler has it.
+static INSTALLED: AtomicBool = AtomicBool::new(false);
 
 /// Installs the handler, once in the process.
 pub(super) fn survive_truncation() -> io::Result<()> {
     static ORDER: Mutex<()> = Mutex::new(());
-    if BEFORE.get().is_some() {
+    if INSTALLED.load(Ordering::Acquire) {
         return Ok(());
     }
     let _one = ORDER.lock().unwrap_or_else(PoisonError::into_inner);
-    if BEFORE.get().is_some() {
+    if INSTALLED.load(Ordering::Acquire) {
         return Ok(());
     }
-    install()
+    install()?;
+    INSTALLED.store(true, Ordering::Release);
+    Ok(())
 }
 
 fn install() -> io::Result<()> {
