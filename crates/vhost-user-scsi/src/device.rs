@@ -2,6 +2,7 @@
 //! front ends that come and go (`front::serve`). Used by `tenure device`, which adds and removes logical units while it runs.
 
 use crate::event::{Event, Events, Teller};
+use crate::memory::{self, Share};
 use crate::queue::tasks::{Tasks, summary};
 use crate::statistics::UnderWay;
 use crate::target::{AttachError, Lun, Target};
@@ -28,6 +29,10 @@ pub struct Settings {
     pub aio: Aio,
     /// How long a queue with nothing to do looks at its ring before it sleeps, at most; it finds out itself what is worth it.
     pub poll: Duration,
+    /// Bytes of guest memory that a front end may share.
+    pub most_memory: u64,
+    /// Regions that this may be, no more than [`memory::REGIONS_MAX`].
+    pub most_regions: usize,
 }
 
 /// How READ, WRITE and flushes of a medium are carried out.
@@ -93,16 +98,40 @@ impl Default for Settings {
             workers: 32,
             aio: Aio::Auto,
             poll: Duration::from_micros(32),
+            most_memory: memory::BYTES_MAX,
+            most_regions: memory::REGIONS_MAX,
         }
     }
 }
 
+/// Bytes of addresses that all devices of a process may use for guest memory together: x86-64 has 128 TiB for everything, and while
+/// a table takes the place of another both are mapped.
+const ALL_MEMORY: u64 = 48 << 40;
+
+/// Mappings of a device beside its tables: dirty log and in-flight region, each with the one that takes its place.
+const OTHER_MAPPINGS: usize = 4;
+
 impl Settings {
+    /// Limits of a device that is one of so many in its process: of what a process has only once, each device has its share, so that no
+    /// front end can take another guest's.
+    #[must_use]
+    pub fn one_of(devices: usize) -> Self {
+        let devices = devices.max(1);
+        let regions = (memory::SLOTS / devices).saturating_sub(OTHER_MAPPINGS) / 2;
+        let bytes = u64::try_from(devices).map_or(0, |devices| ALL_MEMORY / devices);
+        Self {
+            most_memory: bytes.min(memory::BYTES_MAX),
+            most_regions: regions.clamp(8, memory::REGIONS_MAX),
+            ..Self::default()
+        }
+    }
+
     /// The same, within what the code relies on.
     fn bounded(self) -> Self {
         Self {
             request_queues: self.request_queues.clamp(1, MOST_REQUEST_QUEUES),
             most_requests: self.most_requests.clamp(1, MOST_RING_SIZE),
+            most_regions: self.most_regions.min(memory::REGIONS_MAX),
             ..self
         }
     }
@@ -138,6 +167,7 @@ pub struct Device {
     events: Arc<Events>,
     workers: Workers,
     managers: Workers,
+    share: Arc<Share>,
     state: Option<Arc<dyn State>>,
     ids: AtomicU64,
     /// Commands under way, one for each request queue of each front end.
@@ -181,6 +211,7 @@ impl Device {
             events: Arc::default(),
             workers: Workers::new("scsi-command", settings.workers),
             managers: Workers::new("scsi-management", 4),
+            share: Arc::new(Share::new(settings.most_memory, settings.most_regions)),
             state,
             // 0 names no command.
             ids: AtomicU64::new(1),
@@ -295,6 +326,11 @@ impl Device {
         &self.managers
     }
 
+    /// What its front ends, however many there are at a time, may have mapped.
+    pub(crate) const fn share(&self) -> &Arc<Share> {
+        &self.share
+    }
+
     pub(crate) const fn state(&self) -> Option<&Arc<dyn State>> {
         self.state.as_ref()
     }
@@ -302,5 +338,23 @@ impl Device {
     /// An id for a command, never used before.
     pub(crate) fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Half of the addresses that a process has on x86-64 stay free for everything else, and of the slots none is promised twice.
+    #[test]
+    fn however_many_devices_there_are_each_has_its_share_of_the_process() {
+        for devices in [1, 2, 3, 16, 52, 256, 600] {
+            let one = Settings::one_of(devices);
+            let slots = devices * (2 * one.most_regions + OTHER_MAPPINGS);
+            assert!(slots <= memory::SLOTS, "{devices}: {slots}");
+            assert!(2 * one.most_memory * devices as u64 <= 96 << 40, "{devices}: {}", one.most_memory);
+            assert!(one.most_memory >= 64 << 30 && one.most_regions >= 8, "{devices}: too little");
+        }
+        assert_eq!(Settings::one_of(0), Settings::default());
     }
 }

@@ -3,13 +3,14 @@
 //! its rings say when it has stopped.
 //!
 //! From the guest inwards: [`front`] speaks vhost-user and owns the rings' life; `queue` serves a ring; [`memory`] is the guest's
-//! memory and [`log`] its dirty log; [`chain`] is a request's buffers; [`inflight`] outlives the process; [`wire`] has virtio-scsi's
+//! memory and [`log`] its dirty log, of files that `descriptor` lets in; [`chain`] is a request's buffers; [`inflight`] outlives the process; [`wire`] has virtio-scsi's
 //! bytes; [`device`] is one guest's device and [`target`] its logical units; [`unit`] is a logical unit as one guest's nexus reaches
 //! it. Used by `tenure device`.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod chain;
 mod control;
+mod descriptor;
 pub mod device;
 pub mod event;
 pub mod front;

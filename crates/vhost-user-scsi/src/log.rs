@@ -12,6 +12,9 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 /// Bytes of guest memory that one bit stands for (`VHOST_LOG_PAGE`).
 pub const PAGE: u64 = 4096;
 
+/// No log is longer: it has a bit for every page of 48 bits of guest addresses. What is above is said to be missing once it is written.
+const LENGTH_MAX: u64 = (1 << 48) / PAGE / 8;
+
 /// One front end's dirty log; outlives memory tables.
 #[derive(Debug, Default)]
 pub struct DirtyLog {
@@ -32,6 +35,9 @@ struct Missed {
 impl DirtyLog {
     /// SET_LOG_BASE: `length` bytes of `file` from `offset` on are the log, instead of what was before.
     pub fn set_base(&self, file: File, offset: u64, length: u64) -> Result<(), Error> {
+        if length > LENGTH_MAX {
+            return Err(Error::TooLong { length, most: LENGTH_MAX });
+        }
         let bits = Mapping::new(file, offset, length, |_| ())?;
         *self.bits.write().unwrap_or_else(PoisonError::into_inner) = Some(bits);
         Ok(())

@@ -3,16 +3,17 @@
 use super::Error;
 use super::state::Transit;
 use super::vring::{Ground, Vring};
+use crate::descriptor;
 use crate::device::{Device, MOST_RING_SIZE};
 use crate::inflight::Region;
 use crate::log::DirtyLog;
-use crate::memory::{Layout, Memory, REGIONS_MAX};
+use crate::memory::{Layout, Memory};
 use crate::queue::ring::Addresses;
 use crate::queue::{Connection, Format};
 use crate::unit::Function;
 use crate::wire::{self, Config};
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -67,7 +68,7 @@ impl Handler {
         Self {
             connection: Arc::new(connection),
             features: 0,
-            memory: Arc::new(Memory::new(Arc::clone(&log))),
+            memory: Arc::new(Memory::within(Arc::clone(device.share()), Arc::clone(&log))),
             log,
             inflight: None,
             vrings: (0..device.queues()).map(Vring::new).collect(),
@@ -201,8 +202,12 @@ fn layout(region: &VhostUserMemoryRegion) -> Layout {
     }
 }
 
-/// An eventfd of the front end, that we never wait on: it may be any file.
+/// An eventfd of the front end, that we never wait on. Nothing else is taken: a file of somebody's own may wait for ever.
 fn eventfd(file: File) -> Result<Arc<OwnedFd>, Error> {
+    if !descriptor::is_eventfd(file.as_fd()) {
+        descriptor::let_go(file);
+        return Err(Error::NoEventfd);
+    }
     let file = OwnedFd::from(file);
     let flags = rustix::fs::fcntl_getfl(&file).map_err(|error| Error::Eventfd(error.into()))?;
     if !flags.contains(rustix::fs::OFlags::NONBLOCK) {
@@ -352,7 +357,7 @@ impl VhostUserBackendReqHandlerMut for Handler {
     }
 
     fn get_max_mem_slots(&mut self) -> VhostResult<u64> {
-        Ok(REGIONS_MAX as u64)
+        Ok(self.device.share().regions() as u64)
     }
 
     fn add_mem_region(

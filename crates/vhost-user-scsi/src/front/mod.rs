@@ -60,6 +60,9 @@ pub enum Error {
     /// The device's state.
     #[error("device state: {0}")]
     State(#[source] std::io::Error),
+    /// A descriptor to kick or to be called by that may be anything.
+    #[error("what is to be an eventfd is none")]
+    NoEventfd,
     /// An eventfd cannot be used.
     #[error("eventfd: {0}")]
     Eventfd(#[source] std::io::Error),

@@ -66,6 +66,8 @@ fn a_log_that_is_not_in_its_file_is_refused() {
     assert!(matches!(log.set_base(memfd(100), 50, 51), Err(Error::BeyondFile { .. })));
     assert!(matches!(log.set_base(memfd(100), 0, 0), Err(Error::Empty)));
     assert!(log.set_base(memfd(100), u64::MAX, 2).is_err());
+    // Sparse files cost a front end nothing.
+    assert!(matches!(log.set_base(memfd(1 << 40), 0, LENGTH_MAX + 1), Err(Error::TooLong { .. })));
     assert!(log.set_base(memfd(5000), 4097, 100).is_ok(), "an offset within a page");
 }
 

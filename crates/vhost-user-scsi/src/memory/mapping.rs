@@ -1,11 +1,12 @@
 //! A piece of somebody else's file, mapped shared: a region of guest memory, the dirty log, the in-flight region (vhost-user:
 //! "mmap size", "mmap offset"). Used by [`super::region`], [`crate::log`] and [`crate::inflight`].
 //!
-//! It is refused where the file does not reach that far. Should the file be truncated later, a touch of what is gone reads
+//! It is refused where the file does not reach that far, or is not one of memory or a local disk. Should the file be truncated later, a touch of what is gone reads
 //! zeros and [`Mapping::is_torn`] says so: the process lives.
 
 use super::torn::Watch;
 use super::{Error, sys};
+use crate::descriptor;
 use rustix::fs::{fstat, fstatfs};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -58,6 +59,11 @@ impl<B: Bitmap> Mapping<B> {
         length: u64,
         bitmap: impl FnOnce(usize) -> B,
     ) -> Result<Self, Error> {
+        // First of all: every other call may ask somebody who does not answer.
+        if !descriptor::is_local(file.as_fd()) {
+            descriptor::let_go(file);
+            return Err(Error::NotLocal);
+        }
         if length == 0 {
             return Err(Error::Empty);
         }
@@ -70,6 +76,11 @@ impl<B: Bitmap> Mapping<B> {
         let watch = Watch::new(mapped.as_ptr().addr(), pages.length, pages.size).ok_or(Error::TooMany)?;
         let length = usize::try_from(length).map_err(|_| Error::Overflow)?;
         Ok(Self { watch, pages: mapped, skip: pages.skip, length })
+    }
+
+    /// Bytes of address space, which are whole pages.
+    pub(crate) fn mapped(&self) -> u64 {
+        self.pages.size() as u64
     }
 
     /// Bytes of the piece.

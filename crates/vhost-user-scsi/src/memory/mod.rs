@@ -2,11 +2,13 @@
 //! mapped shared. Used by the front end's handler, which makes it, and by the queues, which move headers and data through it.
 //!
 //! A [`Memory`] never changes: a new table makes a new one, and requests under way keep theirs (`Arc`). Every write marks the dirty
-//! log of [`crate::log`]. What the front end says is checked: overlaps, overflows, pieces that are not in their file are errors. A
+//! log of [`crate::log`]. What the front end says is checked: overlaps, overflows, pieces that are not in their file, more than the
+//! device's share of what a process can map, files whose filesystem may never answer are errors. A
 //! file that is truncated under us costs the connection ([`Memory::is_torn`]), never the process.
 
 mod mapping;
 mod region;
+mod share;
 mod sys;
 mod torn;
 
@@ -14,15 +16,19 @@ mod torn;
 pub(crate) mod tests;
 
 pub use region::{Dirty, DirtySlice, Region};
+pub use share::{BYTES_MAX, Share};
 pub use sys::{VECTORS_MAX, Vectors};
 
 pub(crate) use mapping::Mapping;
+pub(crate) use torn::SLOTS;
 
+use crate::descriptor;
 use crate::log::DirtyLog;
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use vm_memory::bitmap::BS;
 use vm_memory::{
     Bytes, GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryRegion, Permissions, VolatileSlice,
@@ -53,6 +59,17 @@ pub enum Error {
         /// The file's size.
         size: u64,
     },
+    /// More bytes than are taken.
+    #[error("{length} bytes of shared memory where {most} are the most")]
+    TooLong {
+        /// How many there are, or are asked for.
+        length: u64,
+        /// How many may be.
+        most: u64,
+    },
+    /// A file of a filesystem that may wait for ever.
+    #[error("a file that is neither in memory nor on a local disk")]
+    NotLocal,
     /// Two regions at the same guest-physical addresses.
     #[error("memory regions overlap at guest address {0:#x}")]
     Overlap(u64),
@@ -108,27 +125,59 @@ pub struct Segment {
 pub struct Memory {
     /// By guest address.
     regions: Vec<Arc<Region>>,
+    /// Those of tables before this one, as long as requests hold them.
+    former: Vec<Weak<Region>>,
+    front_end: FrontEnd,
+}
+
+/// What all tables of a front end have in common.
+#[derive(Clone, Debug)]
+struct FrontEnd {
     log: Arc<DirtyLog>,
+    share: Arc<Share>,
+    /// A region was found torn that is gone.
+    torn: Arc<AtomicBool>,
 }
 
 impl Memory {
-    /// No memory yet. Writes into what follows from it are marked in `log`.
+    /// No memory yet, for a front end that has a process for itself. Writes into what follows from it are marked in `log`.
     #[must_use]
     pub fn new(log: Arc<DirtyLog>) -> Self {
-        Self { regions: Vec::new(), log }
+        Self::within(Arc::default(), log)
+    }
+
+    /// No memory yet. What follows from it is within `share`.
+    #[must_use]
+    pub fn within(share: Arc<Share>, log: Arc<DirtyLog>) -> Self {
+        let front_end = FrontEnd { log, share, torn: Arc::default() };
+        Self { regions: Vec::new(), former: Vec::new(), front_end }
     }
 
     /// SET_MEM_TABLE: these regions and no others.
     pub fn with_table(&self, table: impl IntoIterator<Item = (Layout, File)>) -> Result<Self, Error> {
-        let empty = Self::new(Arc::clone(&self.log));
-        table.into_iter().try_fold(empty, |memory, (layout, file)| memory.with(layout, file))
+        let former = self.living(&self.regions);
+        let empty = Self { regions: Vec::new(), former, front_end: self.front_end.clone() };
+        let mut table = table.into_iter();
+        let made = table.try_fold(empty, |memory, (layout, file)| memory.with(layout, file));
+        table.for_each(|(_, file)| descriptor::let_go(file));
+        made
     }
 
     /// ADD_MEM_REG: one more region.
     pub fn with(&self, layout: Layout, file: File) -> Result<Self, Error> {
-        if self.regions.len() >= REGIONS_MAX {
-            return Err(Error::TooMany);
+        match self.place_for(layout) {
+            Ok(at) => self.with_at(at, Region::new(layout, file, &self.front_end)?),
+            Err(error) => {
+                descriptor::let_go(file);
+                Err(error)
+            }
         }
+    }
+
+    /// Where a region belongs among the others.
+    fn place_for(&self, layout: Layout) -> Result<usize, Error> {
+        let lengths = self.layouts().chain([layout]).map(|layout| layout.length);
+        self.front_end.share.check(self.regions.len().saturating_add(1), lengths)?;
         let end = layout.guest.checked_add(layout.length).ok_or(Error::Overflow)?;
         let at = self.regions.partition_point(|region| region.layout().guest < layout.guest);
         let (before, after) = self.regions.split_at_checked(at).ok_or(Error::Overflow)?;
@@ -136,9 +185,13 @@ impl Memory {
         if previous_end > layout.guest || after.first().is_some_and(|next| next.layout().guest < end) {
             return Err(Error::Overlap(layout.guest));
         }
-        let region = Arc::new(Region::new(layout, file, &self.log)?);
-        let regions = before.iter().cloned().chain([region]).chain(after.iter().cloned()).collect();
-        Ok(Self { regions, log: Arc::clone(&self.log) })
+        Ok(at)
+    }
+
+    fn with_at(&self, at: usize, region: Region) -> Result<Self, Error> {
+        let (before, after) = self.regions.split_at_checked(at).ok_or(Error::Overflow)?;
+        let regions = before.iter().cloned().chain([Arc::new(region)]).chain(after.iter().cloned()).collect();
+        Ok(Self { regions, former: self.living(&[]), front_end: self.front_end.clone() })
     }
 
     /// REM_MEM_REG: without the region that is there, of that length, at that address of the front end (its file offset need not be told).
@@ -149,8 +202,14 @@ impl Memory {
         };
         let at = self.regions.iter().position(same).ok_or(Error::Unknown(layout.guest))?;
         let mut regions = self.regions.clone();
-        regions.remove(at);
-        Ok(Self { regions, log: Arc::clone(&self.log) })
+        let removed = regions.remove(at);
+        Ok(Self { regions, former: self.living(&[removed]), front_end: self.front_end.clone() })
+    }
+
+    /// The former regions that somebody still holds, and these.
+    fn living(&self, removed: &[Arc<Region>]) -> Vec<Weak<Region>> {
+        let former = self.former.iter().filter(|region| region.strong_count() > 0).cloned();
+        former.chain(removed.iter().map(Arc::downgrade)).collect()
     }
 
     /// The guest-physical address of `length` bytes at the front end's address `user` (SET_VRING_ADDR). The bytes are one piece
@@ -233,21 +292,24 @@ impl Memory {
     /// The kernel has written there (io_uring): marks it. Call it before the used ring tells the guest.
     pub fn mark(&self, segments: impl IntoIterator<Item = Segment>) {
         for segment in segments {
-            self.log.mark(segment.address, u64::from(segment.length));
+            self.front_end.log.mark(segment.address, u64::from(segment.length));
         }
     }
 
     /// The dirty log that writes are marked in.
     #[must_use]
     pub fn log(&self) -> &Arc<DirtyLog> {
-        &self.log
+        &self.front_end.log
     }
 
-    /// Whether a part of a region was found missing: what was read may be zeros, and nothing more can be believed. Ask after each
-    /// batch, before the guest hears of it.
+    /// Whether a part of a region was found missing, of this table or of one before it that requests still have: what was read may be
+    /// zeros, and nothing more can be believed. Ask after each batch, before the guest hears of it.
     #[must_use]
     pub fn is_torn(&self) -> bool {
+        let mut former = self.former.iter().filter_map(Weak::upgrade);
         self.regions.iter().any(|region| region.is_torn())
+            || former.any(|region| region.is_torn())
+            || self.front_end.torn.load(Ordering::Acquire)
     }
 
     /// What the regions are, by guest address.

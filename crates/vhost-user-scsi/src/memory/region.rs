@@ -2,10 +2,12 @@
 //! `GuestMemoryRegion`, so that every write through that crate (virtio-queue's too) is marked in the dirty log. Used by [`super`].
 
 use super::mapping::Mapping;
-use super::{Error, Layout};
+use super::share::Lent;
+use super::{Error, FrontEnd, Layout};
 use crate::log::DirtyLog;
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use vm_memory::bitmap::{BS, Bitmap, BitmapSlice, WithBitmapSlice};
 use vm_memory::guest_memory::{Error as GuestError, Result as GuestResult};
 use vm_memory::region::GuestMemoryRegionBytes;
@@ -16,17 +18,23 @@ use vm_memory::{GuestAddress, GuestMemoryRegion, GuestUsize, MemoryRegionAddress
 pub struct Region {
     mapping: Mapping<Dirty>,
     layout: Layout,
+    /// What its front end is told of when it is gone as well.
+    torn: Arc<AtomicBool>,
+    /// Given back after the pages.
+    _lent: Lent,
 }
 
 impl Region {
-    pub(super) fn new(layout: Layout, file: File, log: &Arc<DirtyLog>) -> Result<Self, Error> {
+    pub(super) fn new(layout: Layout, file: File, front_end: &FrontEnd) -> Result<Self, Error> {
+        let log = &front_end.log;
         // The last byte has an address, and so has the one after it.
         layout.guest.checked_add(layout.length).ok_or(Error::Overflow)?;
         layout.user.checked_add(layout.length).ok_or(Error::Overflow)?;
         let dirty =
             |skip: usize| Dirty { log: Arc::clone(log), base: layout.guest.wrapping_sub(skip as u64) };
         let mapping = Mapping::new(file, layout.offset, layout.length, dirty)?;
-        Ok(Self { mapping, layout })
+        let lent = front_end.share.lend(mapping.mapped())?;
+        Ok(Self { mapping, layout, torn: Arc::clone(&front_end.torn), _lent: lent })
     }
 
     pub(super) fn layout(&self) -> Layout {
@@ -35,6 +43,15 @@ impl Region {
 
     pub(super) fn is_torn(&self) -> bool {
         self.mapping.is_torn()
+    }
+}
+
+impl Drop for Region {
+    /// A request may have read zeros here after the table had lost this region, and its answer may not be given yet.
+    fn drop(&mut self) {
+        if self.is_torn() {
+            self.torn.store(true, Ordering::Release);
+        }
     }
 }
 

@@ -99,6 +99,77 @@ fn more_regions_than_there_are_slots_for_are_refused() {
     assert!(matches!(memory.with(layout(1 << 40, 0x1000, 0, 0), file), Err(Error::TooMany)));
 }
 
+fn share_of(bytes: u64, regions: usize) -> (Memory, Arc<Share>) {
+    let share = Arc::new(Share::new(bytes, regions));
+    (Memory::within(Arc::clone(&share), Arc::default()), share)
+}
+
+/// Sparse files cost a front end nothing, and addresses are the whole process's.
+#[test]
+fn a_table_is_within_its_share() {
+    let (memory, _share) = share_of(0x10_0000, 2);
+    let memory = memory.with(layout(0, 0x1000, 0, 0), memfd(1 << 46)).unwrap();
+    for length in [0xF_F001, 1 << 45, u64::MAX - 0x1000] {
+        let refused = memory.with(layout(0x1000, length, 0, 0), memfd(1 << 46)).unwrap_err();
+        assert!(matches!(refused, Error::TooLong { most: 0x10_0000, .. }), "{length:#x}: {refused}");
+    }
+    let full = memory.with(layout(0x1000, 0xF_F000, 0, 0), memfd(0xF_F000)).unwrap();
+    assert!(matches!(full.with(layout(0x10_0000, 0x1000, 0, 0), memfd(0x1000)), Err(Error::TooMany)));
+    let refused = nothing().with(layout(0, BYTES_MAX + 1, 0, 0), memfd(1 << 46)).unwrap_err();
+    assert!(matches!(refused, Error::TooLong { most: BYTES_MAX, .. }));
+}
+
+/// A request that does not end holds the table that it began with.
+#[test]
+fn tables_that_live_on_count_until_they_are_gone() {
+    let (memory, _share) = share_of(0x10_0000, 2);
+    let table = || [(layout(0, 0x10_0000, 0, 0), memfd(0x10_0000))];
+    let first = memory.with_table(table()).unwrap();
+    let second = first.with_table(table()).unwrap();
+    let refused = second.with_table(table()).unwrap_err();
+    assert!(matches!(refused, Error::TooLong { length: 0x10_0000, most: 0 }), "{refused}");
+    drop(first);
+    second.with_table(table()).unwrap();
+    let small =
+        |at: u64| [(layout(at, 0x1000, 0, 0), memfd(0x1000)), (layout(0, 0x1000, 0, 0), memfd(0x1000))];
+    let third = memory.with_table(small(0x1000)).unwrap();
+    assert!(matches!(memory.with_table(small(0x1000)), Err(Error::TooMany)), "three of four regions");
+    drop((second, third));
+    let (one, other) = (memory.with_table(small(0x1000)).unwrap(), memory.with_table(small(0x2000)).unwrap());
+    assert!(matches!(memory.with_table(small(0x1000)), Err(Error::TooMany)));
+    drop((one, other));
+    memory.with_table(table()).unwrap();
+}
+
+#[test]
+fn a_file_that_somebody_else_answers_for_is_not_memory() {
+    let file = File::open("/proc/self/status").unwrap();
+    let refused = nothing().with(layout(0, 0x1000, 0, 0), file).unwrap_err();
+    assert!(matches!(refused, Error::NotLocal), "{refused}");
+}
+
+#[test]
+fn a_region_that_is_removed_and_then_found_torn_is_told_of_also_when_it_is_gone() {
+    let (memory, file) = memory_of(0x8000);
+    let here = memory.layouts().next().unwrap();
+    for replaced in [true, false] {
+        file.set_len(0x8000).unwrap();
+        let old = nothing().with(here, file.try_clone().unwrap()).unwrap();
+        let new = if replaced {
+            old.with_table([(here, memfd(0x8000))]).unwrap()
+        } else {
+            old.without(here).unwrap()
+        };
+        let newer = new.with(layout(0x10_0000, 0x1000, 0, 0), memfd(0x1000)).unwrap();
+        file.set_len(0).unwrap();
+        assert!(!newer.is_torn(), "nobody has looked");
+        old.read(0x5000, &mut [0]).unwrap();
+        assert!(new.is_torn() && newer.is_torn(), "a request of the old table has read zeros");
+        drop(old);
+        assert!(new.is_torn() && newer.is_torn());
+    }
+}
+
 #[test]
 fn a_region_that_is_removed_stays_for_requests_under_way() {
     let (memory, _files) = three();

@@ -6,8 +6,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
-/// Ranges in the whole process.
-const SLOTS: usize = 4096;
+/// Ranges in the whole process; each device has a share of them ([`crate::device::Settings::one_of`]).
+pub(crate) const SLOTS: usize = 16_384;
 
 /// One range; `start` 0 for none.
 #[derive(Debug)]

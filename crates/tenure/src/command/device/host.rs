@@ -165,7 +165,7 @@ impl Hosted {
             workers: args.workers.into(),
             aio: args.aio.into(),
             poll: Duration::from_micros(args.poll),
-            ..Settings::default()
+            ..Settings::one_of(args.sockets.len())
         };
         let (device, real) = (Arc::new(Device::new(name, settings, None)), Real::new(name, &args.state));
         Ok(Self { guest: guest.clone(), initiator, device, real })

@@ -4,7 +4,7 @@ use super::super::{Stop, serve};
 use super::guest::{EVENT_IDX, Guest, LOG_ALL, PROTOCOL, SIZE, VERSION_1, buffer, readable};
 use super::request::{QUEUE, RESPONSE, ask, blocks, request};
 use crate::device::{Device, Settings};
-use crate::fake::HOLD;
+use crate::fake::{FakeUnit, HOLD};
 use crate::inflight::Region;
 use crate::wire::{Response, ResponseCode};
 use std::io::{Read, Write};
@@ -228,6 +228,41 @@ fn a_ring_whose_memory_is_taken_away_goes_on_and_moves_when_it_comes_back() {
     guest.unit.put(0, &[2; 512]);
     let (_, _, data) = ask(&mut guest, &request(2, &blocks(0x28, 0, 1)), &[], 512);
     assert_eq!(data, [2; 512]);
+}
+
+#[test]
+fn a_front_end_gets_its_share_of_what_the_process_can_map_and_no_more() {
+    let settings =
+        Settings { request_queues: 1, most_memory: 2 << 20, most_regions: 3, ..Settings::default() };
+    let mut guest = Guest::with(settings, FakeUnit::new());
+    assert_eq!(guest.handler.get_max_mem_slots().unwrap(), 3);
+    let mut add = |at: u64, length: u64| {
+        let region = VhostUserSingleMemoryRegion::new(at << 20, length, at << 20, 0);
+        guest.handler.add_mem_region(&region, crate::memory::tests::memfd(1 << 45), None)
+    };
+    assert!(add(1, (1 << 20) + 1).is_err());
+    assert!(add(1, 1 << 45).is_err());
+    add(1, 1 << 19).unwrap();
+    add(2, 1 << 18).unwrap();
+    assert!(add(3, 1 << 12).is_err(), "a fourth region");
+}
+
+/// A file of FUSE answers when its server likes; a pipe stands for it here, as no test makes one.
+#[test]
+fn nothing_that_may_wait_for_ever_is_taken_for_an_eventfd_or_for_memory() {
+    let mut guest = Guest::new();
+    let pipe = || std::fs::File::from(std::os::fd::OwnedFd::from(std::io::pipe().unwrap().1));
+    assert!(guest.handler.set_vring_kick(2, Some(pipe())).is_err());
+    assert!(guest.handler.set_vring_call(2, Some(pipe())).is_err());
+    assert!(guest.handler.set_vring_err(2, Some(pipe())).is_err());
+    assert!(guest.handler.set_vring_call(2, None).is_ok());
+    let file = || std::fs::File::open("/proc/self/status").unwrap();
+    let log = VhostUserLog { mmap_size: 1, mmap_offset: 0 };
+    let error = guest.handler.set_log_base(&log, file()).unwrap_err();
+    assert!(format!("{error:?}").contains("NotLocal"), "{error:?}");
+    let given = VhostUserInflight { mmap_size: 4096, mmap_offset: 0, num_queues: 1, queue_size: 1 };
+    let error = guest.handler.set_inflight_fd(&given, file()).unwrap_err();
+    assert!(format!("{error:?}").contains("NotLocal"), "{error:?}");
 }
 
 #[test]
