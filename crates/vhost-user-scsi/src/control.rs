@@ -2,7 +2,7 @@
 //! [`crate::queue::Running`].
 //!
 //! Guarantees: a function is answered when everything that it ended has left its queue, so that the guest never sees an aborted
-//! command's answer after that of the ABORT TASK; what the guest had offered before the function counts as sent before it. The
+//! command's answer after that of the ABORT TASK; what the guest had offered before the function counts as sent before it, taken or not. The
 //! ring's thread never waits: functions are carried out by threads of their own.
 
 use crate::chain::Chain;
@@ -10,16 +10,19 @@ use crate::queue::inbox::Inbox;
 use crate::queue::request::address;
 use crate::queue::ring::{Broken, Ring, Taken};
 use crate::queue::tasks::Task;
-use crate::queue::{Connection, Engine, Event, INBOX, Order, Start, watching};
+use crate::queue::{Connection, Engine, Event, INBOX, Marks, Order, Start, watching};
 use crate::target::Lun;
 use crate::unit::{Function, Managed};
 use crate::wire::{CONTROL_LENGTH_MAX, Control, ResponseCode, Subtype};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a function waits for commands that it has ended to leave; after that it has failed, and the driver tries a harder one.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Between looks at rings from which not all could be taken.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Serves the ring until it is told to stop; the next entry of the available ring, and why it ended early if it did.
 pub(crate) fn serve(start: Start, inbox: &Arc<Inbox<Order>>) -> (u16, Result<(), Broken>) {
@@ -77,14 +80,13 @@ impl Server {
     fn ordered(&mut self, order: Order) -> Result<(), Broken> {
         match order {
             Order::Change(change, answer) => drop(answer.send(change.apply(&mut self.ring))),
-            Order::Look(answer) => answer.send(()).unwrap_or(()),
             Order::Stop => self.stopping = true,
             Order::Managed(number, answer) => {
                 if let Some((head, chain)) = self.under_way.remove(&number) {
                     self.answer(head, &chain, &answer)?;
                 }
             }
-            Order::Ended(..) => {}
+            Order::Ended(..) | Order::Look(..) => {}
         }
         Ok(())
     }
@@ -129,7 +131,7 @@ impl Server {
     }
 
     fn arrive(&mut self, taken: Taken) -> Result<(), Broken> {
-        let Taken { head, chain, walked } = taken;
+        let Taken { head, chain, walked, .. } = taken;
         let mut bytes = [0; CONTROL_LENGTH_MAX];
         let length = chain.read(self.ring.memory(), 0, &mut bytes).unwrap_or(0);
         let control = Control::parse(bytes.get(..length).unwrap_or_default());
@@ -190,31 +192,72 @@ fn notifications(connection: &Connection, lun: &[u8; 8]) -> ResponseCode {
     unit(connection, lun).map_or_else(|code| code, |_| ResponseCode::OK)
 }
 
-/// Carries a function out. May wait.
+/// Carries a function out, on everything that the guest had offered before: also on what a queue had no room for until others ended.
+/// May wait, up to [`PATIENCE`].
 fn manage(connection: &Connection, subtype: Subtype, lun: &[u8; 8], tag: u64) -> ResponseCode {
-    connection.look_everywhere();
-    if subtype == Subtype::I_T_NEXUS_RESET {
-        return reset_nexus(connection, lun);
-    }
-    let lun = match unit(connection, lun) {
-        Ok(lun) => lun,
-        Err(code) => return code,
-    };
-    let here = |task: &Task| task.lun == lun.number;
-    let named = |task: &Task| here(task) && task.tag == tag;
-    match subtype {
-        Subtype::ABORT_TASK => abort(connection, &lun, tag),
-        Subtype::ABORT_TASK_SET => end(connection, &lun, Function::AbortTaskSet),
-        Subtype::CLEAR_TASK_SET => end(connection, &lun, Function::ClearTaskSet),
-        Subtype::LOGICAL_UNIT_RESET => end(connection, &lun, Function::LogicalUnitReset),
-        Subtype::QUERY_TASK => found(connection, named),
-        Subtype::QUERY_TASK_SET => found(connection, here),
-        _ => ResponseCode::FUNCTION_REJECTED,
+    let deadline = Instant::now() + PATIENCE;
+    let mut marks = Marks::new();
+    loop {
+        let all = connection.look(&mut marks);
+        match manage_taken(connection, subtype, lun, tag, deadline) {
+            Outcome::Nothing | Outcome::Again if !all && Instant::now() < deadline => thread::sleep(PAUSE),
+            Outcome::Nothing | Outcome::Again if !all => return ResponseCode::FAILURE,
+            Outcome::Nothing | Outcome::Again => return ResponseCode::OK,
+            Outcome::Answer(code) => return code,
+        }
     }
 }
 
-fn found(connection: &Connection, wanted: impl Fn(&Task) -> bool) -> ResponseCode {
-    if ids(connection, wanted).is_empty() { ResponseCode::OK } else { ResponseCode::FUNCTION_SUCCEEDED }
+/// What became of a function on what a queue has taken.
+enum Outcome {
+    /// That is the answer, whatever is still in the ring.
+    Answer(ResponseCode),
+    /// There was nothing for it.
+    Nothing,
+    /// It is done, and has to be done again on what is still in the ring.
+    Again,
+}
+
+impl Outcome {
+    fn of(code: ResponseCode) -> Self {
+        if code == ResponseCode::OK { Self::Again } else { Self::Answer(code) }
+    }
+}
+
+fn manage_taken(
+    connection: &Connection,
+    subtype: Subtype,
+    lun: &[u8; 8],
+    tag: u64,
+    deadline: Instant,
+) -> Outcome {
+    if subtype == Subtype::I_T_NEXUS_RESET {
+        return reset_nexus(connection, lun, deadline);
+    }
+    let lun = match unit(connection, lun) {
+        Ok(lun) => lun,
+        Err(code) => return Outcome::Answer(code),
+    };
+    let here = |task: &Task| task.lun == lun.number;
+    let named = |task: &Task| here(task) && task.tag == tag;
+    let end = |function| end(connection, &lun, function, deadline);
+    match subtype {
+        Subtype::ABORT_TASK => abort(connection, &lun, tag, deadline),
+        Subtype::ABORT_TASK_SET => Outcome::of(end(Function::AbortTaskSet)),
+        Subtype::CLEAR_TASK_SET => Outcome::of(end(Function::ClearTaskSet)),
+        Subtype::LOGICAL_UNIT_RESET => Outcome::of(end(Function::LogicalUnitReset)),
+        Subtype::QUERY_TASK => found(connection, named),
+        Subtype::QUERY_TASK_SET => found(connection, here),
+        _ => Outcome::Answer(ResponseCode::FUNCTION_REJECTED),
+    }
+}
+
+fn found(connection: &Connection, wanted: impl Fn(&Task) -> bool) -> Outcome {
+    if ids(connection, wanted).is_empty() {
+        Outcome::Nothing
+    } else {
+        Outcome::Answer(ResponseCode::FUNCTION_SUCCEEDED)
+    }
 }
 
 fn ids(connection: &Connection, wanted: impl Fn(&Task) -> bool) -> Vec<u64> {
@@ -222,38 +265,42 @@ fn ids(connection: &Connection, wanted: impl Fn(&Task) -> bool) -> Vec<u64> {
 }
 
 /// Every command of that tag: a guest that uses a tag twice gets both aborted.
-fn abort(connection: &Connection, lun: &Lun, tag: u64) -> ResponseCode {
+fn abort(connection: &Connection, lun: &Lun, tag: u64, deadline: Instant) -> Outcome {
     let named = ids(connection, |task| task.lun == lun.number && task.tag == tag);
+    if named.is_empty() {
+        return Outcome::Nothing;
+    }
     let mut failed = None;
     for id in &named {
         let code = code(lun.unit.manage(Function::AbortTask(*id)));
         failed = failed.or((code != ResponseCode::OK).then_some(code));
     }
-    failed.unwrap_or_else(|| gone(connection, &named))
+    Outcome::Answer(failed.unwrap_or_else(|| gone(connection, &named, deadline)))
 }
 
 /// A function on all commands of the logical unit.
-fn end(connection: &Connection, lun: &Lun, function: Function) -> ResponseCode {
+fn end(connection: &Connection, lun: &Lun, function: Function, deadline: Instant) -> ResponseCode {
     let all = ids(connection, |task| task.lun == lun.number);
     match code(lun.unit.manage(function)) {
-        ResponseCode::OK => gone(connection, &all),
+        ResponseCode::OK => gone(connection, &all, deadline),
         failed => failed,
     }
 }
 
 /// I_T NEXUS RESET: every logical unit, whichever the request names; that has to be one of this target's.
-fn reset_nexus(connection: &Connection, lun: &[u8; 8]) -> ResponseCode {
+fn reset_nexus(connection: &Connection, lun: &[u8; 8], deadline: Instant) -> Outcome {
     if address(lun).is_none() {
-        return ResponseCode::BAD_TARGET;
+        return Outcome::Answer(ResponseCode::BAD_TARGET);
     }
     let table = connection.device.target().table();
-    let codes = table.luns().map(|lun| end(connection, lun, Function::NexusReset));
-    codes.fold(ResponseCode::OK, |so_far, code| if code == ResponseCode::OK { so_far } else { code })
+    let codes = table.luns().map(|lun| end(connection, lun, Function::NexusReset, deadline));
+    let first =
+        codes.fold(ResponseCode::OK, |so_far, code| if code == ResponseCode::OK { so_far } else { code });
+    Outcome::of(first)
 }
 
 /// Waits until these commands have left.
-fn gone(connection: &Connection, ids: &[u64]) -> ResponseCode {
-    let deadline = Instant::now() + PATIENCE;
+fn gone(connection: &Connection, ids: &[u64], deadline: Instant) -> ResponseCode {
     if connection.tasks.iter().all(|tasks| tasks.wait_for(ids, deadline)) {
         ResponseCode::OK
     } else {

@@ -166,6 +166,7 @@ pub struct Device {
     target: Target,
     events: Arc<Events>,
     workers: Workers,
+    movers: Workers,
     managers: Workers,
     share: Arc<Share>,
     state: Option<Arc<dyn State>>,
@@ -210,6 +211,7 @@ impl Device {
             target: Target::new(settings.request_queues),
             events: Arc::default(),
             workers: Workers::new("scsi-command", settings.workers),
+            movers: Workers::new("scsi-transfer", settings.workers),
             managers: Workers::new("scsi-management", 4),
             share: Arc::new(Share::new(settings.most_memory, settings.most_regions)),
             state,
@@ -320,6 +322,11 @@ impl Device {
 
     pub(crate) const fn workers(&self) -> &Workers {
         &self.workers
+    }
+
+    /// For transfers, where there is no io_uring: they never wait for a command.
+    pub(crate) const fn movers(&self) -> &Workers {
+        &self.movers
     }
 
     pub(crate) const fn managers(&self) -> &Workers {

@@ -172,9 +172,8 @@ impl Server {
     fn ordered(&mut self, order: Order) {
         match order {
             Order::Change(change, answer) => drop(answer.send(change.apply(&mut self.ring))),
-            Order::Look(answer) => answer.send(()).unwrap_or(()),
             Order::Stop => self.stopping = true,
-            Order::Ended(..) | Order::Managed(..) => {}
+            Order::Ended(..) | Order::Managed(..) | Order::Look(..) => {}
         }
     }
 
@@ -217,7 +216,7 @@ impl Server {
 
     /// Fills a buffer. One that is too small is given back empty, and the report is kept.
     fn tell(&mut self, taken: &Taken) -> Result<(), Broken> {
-        let Taken { head, chain, walked } = taken;
+        let Taken { head, chain, walked, .. } = taken;
         let fits = walked.is_ok() && chain.in_length() >= wire::Event::LENGTH;
         let Some(report) = self.report.filter(|_| fits) else { return self.ring.give_back(*head, 0) };
         let bytes = report.to_wire().to_bytes();

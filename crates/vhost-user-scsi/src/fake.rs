@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex};
 
-/// Waits until it is released, aborted or reset.
+/// Waits until it is released, aborted or reset; then gives data-in as long as its bytes 7 and 8 say.
 pub(crate) const HOLD: u8 = 0xC0;
 /// Gives back as data-in what came as data-out; its length is in bytes 7 and 8.
 pub(crate) const ECHO: u8 = 0xC1;
@@ -192,7 +192,7 @@ impl Work for FakeWork {
         match (state.aborted.contains(&self.id), state.reset) {
             (true, _) => Ending::Aborted,
             (_, true) => Ending::Reset,
-            _ => Ending::Status(Completion::good(Vec::new())),
+            _ => Ending::Status(Completion::good(vec![0x5A; self.length])),
         }
     }
 

@@ -43,8 +43,9 @@ pub(crate) const REQUEST: u16 = 2;
 pub(crate) enum Order {
     /// Something is exchanged while it runs; the answer comes when it is in force.
     Change(Change, SyncSender<Result<(), Broken>>),
-    /// Take everything that the guest has offered until now, as far as limits allow; then answer.
-    Look(SyncSender<()>),
+    /// Take what the guest has offered, as far as limits allow, and say whether that reaches as far as it was said to: no index for what
+    /// is offered now.
+    Look(Option<u16>, SyncSender<Seen>),
     /// Take nothing more, end when all is given back.
     Stop,
     /// The command in a place has ended.
@@ -52,6 +53,18 @@ pub(crate) enum Order {
     /// A control request has its answer.
     Managed(u32, Vec<u8>),
 }
+
+/// What a request queue has seen of its ring.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    /// Up to where it was asked for.
+    pub(crate) until: u16,
+    /// All of that was taken.
+    pub(crate) all: bool,
+}
+
+/// How far each request queue has to have looked; none for one that does not run.
+pub(crate) type Marks = Vec<Option<u16>>;
 
 /// What can be exchanged while a ring runs.
 #[derive(Debug)]
@@ -136,14 +149,26 @@ impl Connection {
         *self.format.lock().unwrap_or_else(PoisonError::into_inner) = format;
     }
 
-    /// Has every running request queue take what the guest has offered until now.
-    pub(crate) fn look_everywhere(&self) {
-        let inboxes: Vec<_> = self.lock_inboxes().iter().flatten().cloned().collect();
-        let (sender, receiver) = sync_channel(inboxes.len().max(1));
-        inboxes.iter().for_each(|inbox| inbox.post(Order::Look(sender.clone())));
-        drop(sender);
-        // Ends when each has answered, or is gone with its sender.
-        while receiver.recv().is_ok() {}
+    /// Has every running request queue take what the guest had offered when `marks` were made, or now where there are none; whether all
+    /// of it was taken. A queue that ends meanwhile takes nothing any more.
+    pub(crate) fn look(&self, marks: &mut Marks) -> bool {
+        let inboxes = self.lock_inboxes().clone();
+        marks.resize(inboxes.len(), None);
+        let ask = |(inbox, mark): (&Option<Arc<Inbox<Order>>>, &Option<u16>)| {
+            let (sender, receiver) = sync_channel(1);
+            inbox.iter().for_each(|inbox| inbox.post(Order::Look(*mark, sender.clone())));
+            receiver
+        };
+        // All of them first: they look side by side.
+        let asked: Vec<Receiver<Seen>> = inboxes.iter().zip(marks.iter()).map(ask).collect();
+        let mut all = true;
+        for (mark, asked) in marks.iter_mut().zip(asked) {
+            if let Ok(seen) = asked.recv() {
+                *mark = Some(seen.until);
+                all &= seen.all;
+            }
+        }
+        all
     }
 
     /// A queue cannot go on: the connection ends.
@@ -219,6 +244,8 @@ impl Running {
             Ok(thread) => Ok(Self { index, inbox, thread, ended, connection }),
             Err(error) => {
                 connection.register(index, None);
+                // Whoever found it there is not to wait for an answer.
+                inbox.close();
                 Err(error)
             }
         }

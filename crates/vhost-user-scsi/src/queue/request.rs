@@ -21,11 +21,13 @@ use super::inbox::Inbox;
 use super::poll::Poll;
 use super::ring::{Broken, Ring};
 use super::tasks::Tasks;
-use super::{Connection, Format, INBOX, Order, REQUEST, Start, watching};
+use super::{Connection, Format, INBOX, Order, REQUEST, Seen, Start, watching};
 use crate::target::View;
 use crate::unit::Ending;
 use buffers::Buffers;
 use place::Places;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Instant;
@@ -45,6 +47,9 @@ pub(crate) fn serve(start: Start, inbox: &Arc<Inbox<Order>>) -> (u16, Result<(),
     (server.ring.base(), result)
 }
 
+/// After so many errors the engine is not waited with any more.
+const ERRORS_MAX: u32 = 8;
+
 struct Server {
     connection: Arc<Connection>,
     /// Which request queue, from 0.
@@ -61,7 +66,7 @@ struct Server {
     /// Room for a request's header, and for a response's: used again for each.
     header: Vec<u8>,
     response: Vec<u8>,
-    looks: Vec<SyncSender<()>>,
+    looks: Vec<(Option<u16>, SyncSender<Seen>)>,
     stopping: bool,
     broken: bool,
     /// Why it is broken, until that was told.
@@ -100,8 +105,7 @@ impl Server {
         loop {
             self.resume()?;
             let more = self.take_all()?;
-            // Whoever asked knows now that what the guest had offered before is under way.
-            self.looks.drain(..).for_each(|look| look.send(()).unwrap_or(()));
+            self.answer_looks()?;
             if self.stopping && self.places.under_way() == 0 && !self.ring.owes() {
                 return Ok(());
             }
@@ -112,6 +116,15 @@ impl Server {
                 return Err(why);
             }
         }
+    }
+
+    /// Whoever asked knows now whether what the guest had offered before is under way.
+    fn answer_looks(&mut self) -> Result<(), Broken> {
+        for (until, answer) in self.looks.drain(..) {
+            let until = until.map_or_else(|| self.ring.offered(), Ok)?;
+            answer.send(Seen { until, all: self.ring.has_taken(until) }).unwrap_or(());
+        }
+        Ok(())
     }
 
     fn sleep(&mut self, events: &mut Vec<Event>) -> std::io::Result<()> {
@@ -144,14 +157,31 @@ impl Server {
             let ended = self.end(place, Ending::Lost, 0);
             self.note(ended);
         }
-        let mut events = Vec::new();
-        while self.places.under_way() > 0 {
-            if let Err(error) = self.engine.wait(&mut events) {
-                tracing::error!(%error, "commands under way cannot be waited for");
-                return;
-            }
+        let (mut events, mut errors) = (Vec::new(), 0);
+        while self.places.under_way() > 0 && errors < ERRORS_MAX {
+            let waited = self.engine.wait(&mut events);
+            // Also after an error: whose end is not taken note of would be waited for in vain.
             events.drain(..).for_each(|event| self.happened(event));
             // A task management function that asks must be able to end what we wait for.
+            self.looks.clear();
+            if let Err(error) = waited {
+                errors += 1;
+                tracing::error!(%error, "waiting for commands under way");
+            }
+        }
+        self.abandon_workers();
+    }
+
+    /// Without the engine, where that has failed: its own transfers it waits for when it goes.
+    fn abandon_workers(&mut self) {
+        let wake = self.inbox.descriptor();
+        while self.places.working() > 0 {
+            if let Err(error) = poll(&mut [PollFd::new(&wake, PollFlags::IN)], None)
+                && error != Errno::INTR
+            {
+                return tracing::error!(%error, "commands under way cannot be waited for");
+            }
+            self.happened(Event::Readable(INBOX));
             self.looks.clear();
         }
     }
@@ -203,7 +233,7 @@ impl Server {
     fn ordered(&mut self, order: Order) -> Result<(), Broken> {
         match order {
             Order::Change(change, answer) => answer.send(change.apply(&mut self.ring)).unwrap_or(()),
-            Order::Look(answer) => self.looks.push(answer),
+            Order::Look(until, answer) => self.looks.push((until, answer)),
             Order::Stop => self.stopping = true,
             Order::Ended(place, ending) => return self.end(place, ending, 0),
             Order::Managed(..) => {}

@@ -79,6 +79,8 @@ pub(crate) struct Taken {
     pub(crate) chain: Chain,
     /// Whether all of it makes sense.
     pub(crate) walked: Result<(), crate::chain::Error>,
+    /// A device that was killed had taken it before: what it asks for may have been done.
+    pub(crate) again: bool,
 }
 
 /// A virtqueue.
@@ -143,7 +145,8 @@ impl Ring {
     /// # Errors
     /// The ring is broken.
     pub(crate) fn take(&mut self) -> Result<Option<Taken>, Broken> {
-        let head = match self.again.pop_front() {
+        let again = self.again.pop_front();
+        let head = match again {
             Some(head) => head,
             None => match self.queue.iter(&*self.memory)?.next() {
                 Some(chain) => {
@@ -162,7 +165,7 @@ impl Ring {
         let table = Table { address: self.queue.desc_table(), size: self.queue.size() };
         let mut chain = self.spare.pop().unwrap_or_default();
         let walked = chain.walk(&self.memory, table, head);
-        Ok(Some(Taken { head, chain, walked }))
+        Ok(Some(Taken { head, chain, walked, again: again.is_some() }))
     }
 
     /// Takes a chain's room back, for another.
@@ -204,9 +207,20 @@ impl Ring {
     /// Marks what `give_back` wrote at the address that the front end gave for it. It is the same memory as the used ring, which is
     /// marked already where its addresses agree.
     fn log_used(&self, slot: u16) {
-        let Some(log) = self.addresses.log.filter(|log| *log != self.queue.used_ring()) else { return };
+        let Some(log) = self.log_elsewhere() else { return };
         self.memory.log().mark(log, 4);
         self.memory.log().mark(log.saturating_add(4 + 8 * u64::from(slot)), 8);
+    }
+
+    /// The same for what asks for kicks, or for none: the flags, or the event index behind the ring.
+    fn log_wish(&self) {
+        let Some(log) = self.log_elsewhere() else { return };
+        let event = log.saturating_add(4 + 8 * u64::from(self.queue.size()));
+        self.memory.log().mark(if self.queue.event_idx_enabled() { event } else { log }, 2);
+    }
+
+    fn log_elsewhere(&self) -> Option<u64> {
+        self.addresses.log.filter(|log| *log != self.queue.used_ring())
     }
 
     /// Interrupts the guest if something was given back and it wants to know.
@@ -264,12 +278,29 @@ impl Ring {
         Ok(available.0 != self.queue.next_avail() || self.owes())
     }
 
+    /// How much the guest has offered: the index that the entry after the last one will have.
+    ///
+    /// # Errors
+    /// The ring is broken.
+    pub(crate) fn offered(&self) -> Result<u16, Broken> {
+        Ok(self.queue.avail_idx(&*self.memory, Ordering::Acquire)?.0)
+    }
+
+    /// Whether everything before this index was taken, also what a device that was killed had.
+    #[must_use]
+    pub(crate) fn has_taken(&self, until: u16) -> bool {
+        let left = until.wrapping_sub(self.queue.next_avail());
+        !self.owes() && (left == 0 || left > self.queue.size())
+    }
+
     /// Asks for kicks, as everything offered was taken; whether something was offered meanwhile.
     ///
     /// # Errors
     /// The ring is broken.
     pub(crate) fn want_kicks(&mut self) -> Result<bool, Broken> {
-        Ok(self.queue.enable_notification(&*self.memory)?)
+        let more = self.queue.enable_notification(&*self.memory)?;
+        self.log_wish();
+        Ok(more)
     }
 
     /// Asks for no kicks while what was offered is being taken.
@@ -277,7 +308,11 @@ impl Ring {
     /// # Errors
     /// The ring is broken.
     pub(crate) fn want_no_kicks(&mut self) -> Result<(), Broken> {
-        Ok(self.queue.disable_notification(&*self.memory)?)
+        self.queue.disable_notification(&*self.memory)?;
+        if !self.queue.event_idx_enabled() {
+            self.log_wish();
+        }
+        Ok(())
     }
 
     /// Another memory table. Where the ring is not in it, or not where a ring may be, everything stays as it was until a table comes that has

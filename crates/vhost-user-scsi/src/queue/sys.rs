@@ -36,6 +36,14 @@ impl Pinned {
         }
     }
 
+    /// Bytes that are left.
+    fn length(&self) -> usize {
+        match self {
+            Self::Guest(vectors) => vectors.length(),
+            Self::Own(aligned) => aligned.rest.iov_len,
+        }
+    }
+
     /// The first `bytes` have been moved; what is left is moved next.
     pub(crate) fn advance(&mut self, bytes: usize) {
         match self {
@@ -304,7 +312,16 @@ impl Debug for Uring {
     }
 }
 
+/// A longer operation is the kernel's threads' from the beginning: to hand in what a disk's queue has no room for would have to wait.
+const LONG: usize = 1 << 20;
+
 fn entry(io: &Io) -> squeue::Entry {
+    let is_long = io.memory.as_ref().is_some_and(|memory| memory.length() > LONG);
+    let flags = if is_long { squeue::Flags::ASYNC } else { squeue::Flags::empty() };
+    plain_entry(io).flags(flags)
+}
+
+fn plain_entry(io: &Io) -> squeue::Entry {
     let file = Fd(io.file.as_raw_fd());
     let (list, count) = io.memory.as_ref().map_or((std::ptr::null(), 0), Pinned::list);
     match io.kind {

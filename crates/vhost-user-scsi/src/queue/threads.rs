@@ -1,7 +1,8 @@
 //! Without io_uring: a queue's thread polls its descriptors, and the device's workers read and write. Slower, and as right. Used by
 //! [`super::engine`].
 //!
-//! Guarantees: operations of one logical unit take no more workers than its share; their memory belongs to the job until it is over; when
+//! Guarantees: operations have workers of their own, as commands that other workers carry out may be waiting for these; those of one
+//! logical unit take no more than its share; their memory belongs to the job until it is over; when
 //! this is dropped nothing is under way any more.
 
 use super::engine::Event;
@@ -64,7 +65,7 @@ impl Threads {
             }
         };
         // Where that fails, the job was dropped, and has told so.
-        if let Err(error) = self.device.workers().hand(lun, Box::new(work)) {
+        if let Err(error) = self.device.movers().hand(lun, Box::new(work)) {
             tracing::error!(%error, "no thread for a transfer");
         }
         Ok(())

@@ -3,7 +3,7 @@
 //! [`super::request`], which hands each step to its io_uring.
 //!
 //! Guarantees: a short step is continued, a transfer that stays short is an error; what was written to the guest is marked in the
-//! dirty log before its end is told; the buffer is never longer than [`CHUNK`].
+//! dirty log before its end is told; the buffer is never longer than [`Moving::buffer`].
 
 use super::sys::{Aligned, Io, Kind, Pinned};
 use crate::memory::{Memory, Segment, Vectors};
@@ -12,7 +12,9 @@ use std::io;
 use std::sync::Arc;
 
 /// Bytes of a buffer in between, at most.
-pub(super) const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 1 << 20;
+/// The same where there is no room for that.
+const SMALL_CHUNK: usize = 64 << 10;
 
 /// A transfer under way.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(super) struct Moving {
     /// The guest's memory for the kernel, until it begins.
     straight: Option<Vectors>,
     by_buffer: bool,
+    /// The longest buffer.
+    chunk: usize,
 }
 
 /// How a transfer goes on.
@@ -47,12 +51,22 @@ impl Moving {
         let vectors = Vectors::new(Arc::clone(memory), segments.iter().copied());
         let straight = vectors.ok().filter(|vectors| vectors.is_aligned(transfer.alignment));
         let by_buffer = straight.is_none() && transfer.operation != Operation::Flush;
-        Self { transfer, memory: Arc::clone(memory), segments, done: 0, straight, by_buffer }
+        Self { transfer, memory: Arc::clone(memory), segments, done: 0, straight, by_buffer, chunk: CHUNK }
     }
 
     /// Bytes of the buffer that it needs; 0 where it goes straight.
     pub(super) fn buffer(&self) -> usize {
-        if self.by_buffer { self.transfer.length.min(CHUNK) } else { 0 }
+        if self.by_buffer { self.transfer.length.min(self.chunk) } else { 0 }
+    }
+
+    /// Makes do with a small buffer.
+    pub(super) const fn shrink(&mut self) {
+        self.chunk = SMALL_CHUNK;
+    }
+
+    /// Whether memory that it read from or wrote to was pulled away.
+    pub(super) fn is_torn(&self) -> bool {
+        self.memory.is_torn()
     }
 
     /// Bytes of data-in that it has moved when it ended well.
@@ -106,7 +120,7 @@ impl Moving {
 
     /// The next part by a buffer; what is to be written is in it.
     fn next_chunk(&mut self) -> Step {
-        let length = (self.transfer.length - self.done).min(CHUNK);
+        let length = (self.transfer.length - self.done).min(self.chunk);
         let Some(mut buffer) = Aligned::new(length, self.transfer.alignment) else {
             return self.over(Err(io::ErrorKind::OutOfMemory.into()));
         };
@@ -249,6 +263,25 @@ mod tests {
         unit.put(1024, &[0; 1024]);
         run(transfer(&unit, 0x2A, 2), &memory, &segments).1.unwrap();
         assert_eq!(unit.get(1024, 1024), pattern(1024));
+    }
+
+    #[test]
+    fn a_small_buffer_does_as_well() {
+        let (memory, _file) = crate::memory::tests::memory_of(0x80000);
+        let unit = FakeUnit::aligned(512);
+        let mut moving = Moving::new(transfer(&unit, 0x28, 255), &memory, [segment(0x1003, 255 * 512)]);
+        assert_eq!(moving.buffer(), 255 * 512);
+        moving.shrink();
+        assert_eq!(moving.buffer(), SMALL_CHUNK);
+        unit.put(1024, &pattern(255 * 512));
+        let (mut step, mut steps) = (moving.begin(), 0);
+        while let Step::Go(io) = step {
+            let result = io.carry_out();
+            (step, steps) = (moving.next(io, result), steps + 1);
+        }
+        let mut bytes = vec![0; 255 * 512];
+        memory.gather([segment(0x1003, 255 * 512)], &mut bytes).unwrap();
+        assert_eq!((bytes, steps), (pattern(255 * 512), 2));
     }
 
     #[test]

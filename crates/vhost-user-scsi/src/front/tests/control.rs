@@ -2,6 +2,7 @@
 
 use super::guest::{CHANGE, EVENT_IDX, Guest, HOTPLUG};
 use super::request::{QUEUE, RESPONSE, ask, request};
+use crate::device::Settings;
 use crate::event::Event as Happened;
 use crate::fake::{FakeUnit, HOLD};
 use crate::unit::Function;
@@ -72,6 +73,46 @@ fn what_was_offered_before_a_function_is_aborted_without_a_kick() {
     guest.publish(QUEUE, head);
     assert_eq!(manage(&mut guest, Subtype::ABORT_TASK, LUN, 5), ResponseCode::OK);
     assert_eq!(answered(&mut guest), (head, ResponseCode::ABORTED));
+}
+
+/// Two commands at once; the rest stays in the ring.
+fn narrow() -> Guest {
+    let settings = Settings { request_queues: 1, most_requests: 2, ..Settings::default() };
+    let mut guest = Guest::with(settings, FakeUnit::new());
+    guest.run(EVENT_IDX);
+    hold(&mut guest, 1);
+    hold(&mut guest, 2);
+    guest.unit.wait_for_held(2);
+    guest
+}
+
+#[test]
+fn what_a_queue_has_no_room_for_yet_is_ended_with_the_rest() {
+    for subtype in [Subtype::ABORT_TASK_SET, Subtype::CLEAR_TASK_SET] {
+        let mut guest = narrow();
+        for tag in 3..6 {
+            hold(&mut guest, tag);
+        }
+        assert_eq!(manage(&mut guest, subtype, LUN, 0), ResponseCode::OK);
+        assert_eq!(guest.used_index(QUEUE), 5, "the function was answered before the commands");
+        (0..5).for_each(|_| assert_eq!(answered(&mut guest).1, ResponseCode::ABORTED));
+    }
+}
+
+#[test]
+fn a_task_that_is_still_in_the_ring_is_aborted_when_its_turn_comes_and_only_then_is_that_said() {
+    let mut guest = narrow();
+    let third = hold(&mut guest, 7);
+    let ask = |subtype, id| Control::TaskManagement { subtype, lun: LUN, id }.to_bytes();
+    let late = guest.offer(CONTROL, &[&ask(Subtype::ABORT_TASK, 7)], &[1]);
+    // That makes room.
+    guest.offer(CONTROL, &[&ask(Subtype::ABORT_TASK, 1)], &[1]);
+    let answers = [guest.wait(CONTROL).head, guest.wait(CONTROL).head];
+    assert!(answers.contains(&late));
+    assert_eq!(guest.used_index(QUEUE), 2);
+    let ended = [answered(&mut guest), answered(&mut guest)];
+    assert!(ended.iter().all(|(_, code)| *code == ResponseCode::ABORTED), "{ended:?}");
+    assert_eq!(ended[1].0, third);
 }
 
 #[test]

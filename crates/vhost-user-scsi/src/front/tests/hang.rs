@@ -4,9 +4,12 @@ use super::guest::{EVENT_IDX, Guest, PROTOCOL};
 use super::request::{QUEUE, RESPONSE, ask, request, request_to};
 use crate::device::{Aio, Phase, Settings};
 use crate::fake::{ECHO, FakeUnit, HOLD};
-use crate::wire::ResponseCode;
+use crate::wire::{Response, ResponseCode};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use vhost::vhost_user::VhostUserBackendReqHandlerMut;
+use vhost::vhost_user::message::VhostUserSingleMemoryRegion;
 
 const HELD: [u8; 10] = [HOLD, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const ECHO_512: [u8; 10] = [ECHO, 0, 0, 0, 0, 0, 0, 2, 0, 0];
@@ -58,6 +61,46 @@ fn room_for_data_in_of_a_worker_counts_as_buffer() {
     assert_eq!(guest.unit.held(), 1, "the second one would have its half twice");
     guest.unit.release();
     (0..2).for_each(|_| drop(guest.wait(QUEUE)));
+}
+
+/// What has begun has its blocks, and commands that have the buffers may be waiting for just those.
+#[test]
+fn a_transfer_never_waits_for_buffers_that_others_have() {
+    let settings = Settings { request_queues: 1, most_buffered: 2048, ..Settings::default() };
+    let mut guest = Guest::with(settings, FakeUnit::aligned(512));
+    guest.unit.put(0, &[9; 1024]);
+    guest.run(EVENT_IDX);
+    hold(&mut guest, 1, &[RESPONSE, 2048]);
+    guest.unit.wait_for_held(1);
+    // Behind the response in one descriptor the data is not aligned.
+    let read = super::request::blocks(0x28, 0, 2);
+    let head = guest.offer(QUEUE, &[&request(7, &read)], &[RESPONSE + 1024]);
+    let used = guest.wait(QUEUE);
+    assert_eq!((used.head, used.length), (head, RESPONSE + 1024));
+    assert_eq!(guest.buffer(QUEUE, head + 1, 108 + 1024)[108..], [9; 1024]);
+    guest.unit.release();
+    guest.wait(QUEUE);
+}
+
+/// Data that the guest took its memory away from.
+#[test]
+fn data_that_cannot_be_written_is_a_failure_and_not_an_old_answer() {
+    let mut guest = Guest::start(EVENT_IDX);
+    let region = VhostUserSingleMemoryRegion::new(0x1000_0000, 0x10000, 0x1000_0000, 0);
+    guest.handler.add_mem_region(&region, crate::memory::tests::memfd(0x10000), None).unwrap();
+    let mut held = HELD;
+    held[8] = 64;
+    let head = guest.prepare(QUEUE, &[&request(1, &held)], &[RESPONSE, 64]);
+    let descriptor = u64::try_from(QUEUE).unwrap() * 0x4000 + 16 * u64::from(head + 2);
+    guest.memory.write_all_at(&0x1000_0000_u64.to_le_bytes(), descriptor).unwrap();
+    guest.publish(QUEUE, head);
+    guest.kick(QUEUE);
+    guest.unit.wait_for_held(1);
+    guest.handler.remove_mem_region(&region).unwrap();
+    guest.unit.release();
+    let used = guest.wait(QUEUE);
+    let response = Response::parse(&guest.buffer(QUEUE, head + 1, 12)).unwrap();
+    assert_eq!((used.length, response.response), (RESPONSE, ResponseCode::FAILURE));
 }
 
 #[test]

@@ -168,6 +168,31 @@ fn what_a_killed_device_had_taken_is_done_again_in_order_before_anything_new() {
 }
 
 #[test]
+fn what_must_be_done_once_is_not_done_again_after_a_kill_and_nobody_knows_whether_it_was_done() {
+    let mut guest = Guest::new();
+    let wanted = VhostUserInflight { mmap_size: 0, mmap_offset: 0, num_queues: 3, queue_size: SIZE };
+    let (given, file) = guest.handler.get_inflight_fd(&wanted).unwrap();
+    // PERSISTENT RESERVE OUT and COMPARE AND WRITE, taken by the device that was killed; and another that was not.
+    let heads: Vec<u16> = [0x5F, 0x89, 0x5F]
+        .map(|code| guest.prepare(QUEUE, &[&request(1, &[code, 0, 0, 0, 0, 0, 0, 0, 0, 0])], &[RESPONSE]))
+        .to_vec();
+    heads.iter().for_each(|head| guest.publish(QUEUE, *head));
+    {
+        let region = Region::accept(file.try_clone().unwrap(), 0, given.mmap_size, 3, SIZE).unwrap();
+        let mut before = region.queue(2).unwrap();
+        before.recover(0, SIZE).unwrap();
+        heads[..2].iter().for_each(|head| before.take(*head).unwrap());
+    }
+    guest.handler.set_inflight_fd(&given, file).unwrap();
+    guest.run(0);
+    for (head, code) in heads.iter().zip([6, 6, 0]) {
+        assert_eq!(guest.wait(QUEUE).head, *head);
+        // VIRTIO_SCSI_S_TRANSPORT_FAILURE is 6; the fake logical unit refuses what it does not know, with a status.
+        assert_eq!(guest.buffer(QUEUE, head + 1, 12)[11], code);
+    }
+}
+
+#[test]
 fn an_inflight_region_that_lies_is_an_error() {
     let mut guest = Guest::new();
     let wanted = VhostUserInflight { mmap_size: 0, mmap_offset: 0, num_queues: 3, queue_size: SIZE };

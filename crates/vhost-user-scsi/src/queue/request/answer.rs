@@ -49,9 +49,10 @@ impl Server {
             took: here.began.elapsed(),
             failed: !completion.status.is_good(),
         };
-        let copied = data.is_empty() || self.ring.memory().scatter(here.segments(true, format), data).is_ok();
-        let response = copied.then_some((&response, sense));
-        self.leave(place, response, moved_in, &sample)
+        if !data.is_empty() && self.ring.memory().scatter(here.segments(true, format), data).is_err() {
+            return self.fail(place, wire::ResponseCode::FAILURE);
+        }
+        self.leave(place, &response, sense, moved_in, &sample)
     }
 
     /// Without a status.
@@ -62,14 +63,15 @@ impl Server {
         let response = wire::Response { residual, response: code, ..wire::Response::default() };
         let took = here.began.elapsed();
         let sample = Sample { opcode: here.opcode, data_in: 0, data_out: 0, took, failed: true };
-        self.leave(place, Some((&response, &[])), 0, &sample)
+        self.leave(place, &response, &[], 0, &sample)
     }
 
-    /// Gives the request back, with this response and sense data; empty where there is none.
+    /// Gives the request back, with this response and sense data; empty where they cannot be written.
     fn leave(
         &mut self,
         place: u32,
-        response: Option<(&wire::Response, &[u8])>,
+        response: &wire::Response,
+        sense: &[u8],
         moved_in: usize,
         sample: &Sample,
     ) -> Result<(), Broken> {
@@ -78,7 +80,7 @@ impl Server {
         if let Some(counters) = here.lun.as_ref().and_then(|lun| lun.counters(self.queue)) {
             counters.record(sample);
         }
-        let result = if self.broken { Ok(()) } else { self.give_back(&here, response, moved_in) };
+        let result = if self.broken { Ok(()) } else { self.give_back(&here, response, sense, moved_in) };
         self.tasks.leave(place as usize);
         self.ring.recycle(here.chain);
         result
@@ -87,19 +89,18 @@ impl Server {
     fn give_back(
         &mut self,
         here: &Request,
-        response: Option<(&wire::Response, &[u8])>,
+        response: &wire::Response,
+        sense: &[u8],
         moved_in: usize,
     ) -> Result<(), Broken> {
-        let length = wire::Response::LENGTH + self.format.sense;
         let (memory, bytes) = (self.ring.memory(), &mut self.response);
-        let told = response.is_some_and(|(response, sense)| {
-            bytes.clear();
-            bytes.extend_from_slice(&response.to_bytes());
-            bytes.extend_from_slice(sense);
-            here.chain.write(memory, 0, bytes).is_ok()
-        });
-        let written =
-            if told { u32::try_from(length.saturating_add(moved_in)).unwrap_or(u32::MAX) } else { 0 };
-        self.ring.give_back(here.head, written)
+        bytes.clear();
+        bytes.extend_from_slice(&response.to_bytes());
+        bytes.extend_from_slice(sense);
+        // What is said to be written is written.
+        bytes.resize(wire::Response::LENGTH + self.format.sense, 0);
+        let all = bytes.len().saturating_add(moved_in);
+        let told = here.chain.write(memory, 0, bytes).is_ok();
+        self.ring.give_back(here.head, if told { u32::try_from(all).unwrap_or(u32::MAX) } else { 0 })
     }
 }

@@ -9,13 +9,14 @@ use super::place::{Request, State};
 use crate::target::Lun;
 use crate::unit::{Arrival, Ending};
 use crate::wire;
+use scsi::opcode;
 use std::sync::Arc;
 use std::time::Instant;
 
 impl Server {
     /// A request: parsed as far as a response needs it.
     pub(super) fn arrive(&mut self, taken: Taken) -> Result<(), Broken> {
-        let Taken { head, chain, walked } = taken;
+        let Taken { head, chain, walked, again } = taken;
         let Format { cdb, sense } = self.format;
         let response = wire::Response::LENGTH + sense;
         if chain.in_length() < response {
@@ -35,6 +36,7 @@ impl Server {
             data_out: chain.out_length().saturating_sub(header.len()),
             wanted_out: 0,
             opcode: 0,
+            again,
             buffered: 0,
             state: State::Idle,
             chain,
@@ -69,18 +71,39 @@ impl Server {
         let Some(here) = self.places.at(place) else { return Ok(()) };
         here.lun = Some(Arc::clone(lun));
         here.opcode = request.cdb.first().copied().unwrap_or(0);
-        let (data_out, data_in, opcode) = (here.data_out, here.data_in, here.opcode);
+        let (data_out, data_in, code) = (here.data_out, here.data_in, here.opcode);
+        if here.again && is_for_once(code) {
+            return self.end(place, Ending::Lost, 0);
+        }
         let wanted = lun.unit.data_out_length(request.cdb).unwrap_or(data_out as u64);
         let Some(wanted) = usize::try_from(wanted).ok().filter(|wanted| *wanted <= data_out) else {
             return self.fail(place, wire::ResponseCode::OVERRUN);
         };
         here.wanted_out = wanted;
         // Known to the control queue before the logical unit has it: who aborts it then waits for it.
-        let task = Task { id, tag: request.header.id, lun: lun.number, opcode, began: here.began };
+        let task = Task { id, tag: request.header.id, lun: lun.number, opcode: code, began: here.began };
         self.tasks.enter(place as usize, &task);
         let admission = lun.unit.admit(&Arrival { id, cdb: request.cdb, data_out, data_in });
         self.go_on(place, admission)
     }
+}
+
+/// Whether a command must not be carried out twice: done again, it would say that it failed although it was done, or do something else.
+/// Of one that a killed device had taken nobody knows whether it was done, and [`Ending::Lost`] says just that. For Linux that is
+/// DID_TRANSPORT_DISRUPTED: sg_persist and whoever else passes commands through hears of it and asks what holds; a unit attention or
+/// ABORTED COMMAND would have the kernel send the command again unasked, to the same false answer.
+const fn is_for_once(code: u8) -> bool {
+    matches!(
+        code,
+        opcode::PERSISTENT_RESERVE_OUT
+            | opcode::RESERVE_6
+            | opcode::RESERVE_10
+            | opcode::RELEASE_6
+            | opcode::RELEASE_10
+            | opcode::COMPARE_AND_WRITE
+            | opcode::THIRD_PARTY_COPY_OUT
+            | opcode::SANITIZE
+    )
 }
 
 /// The number that a LUN of this device's one target has: none in it where no logical unit has that number; none at all where it

@@ -1,8 +1,9 @@
 //! How much memory commands of a request queue may hold at once: data-out and data-in of workers, and buffers of transfers that cannot go
 //! straight. Used by [`super`].
 //!
-//! Guarantees: never more than the limit, but for a command that is alone; a logical unit has at most half of it beside others, so that
-//! one that hangs leaves room; commands of one logical unit get theirs in order.
+//! Guarantees: never more than the limit, but for a command that is alone and for what transfers have beyond it ([`Buffers::force`]); a
+//! logical unit has at most half of it beside others, so that one that hangs leaves room; commands of one logical unit get theirs in order.
+//! Only commands for workers wait, which hold nothing yet: a transfer has its blocks, and workers may be waiting for them.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -50,6 +51,20 @@ impl Buffers {
             self.waiting.push_back(Wait { place, lun, need });
         }
         now
+    }
+
+    /// Takes `need` bytes for a transfer if they are to be had now. It never waits.
+    pub(super) fn try_take(&mut self, lun: u8, need: usize) -> bool {
+        let now = need == 0 || self.fit(lun, need) == Fit::Now;
+        if now {
+            self.add(lun, need);
+        }
+        now
+    }
+
+    /// Takes `need` bytes whether there is room or not: little, for a transfer that has to go on.
+    pub(super) fn force(&mut self, lun: u8, need: usize) {
+        self.add(lun, need);
     }
 
     /// A command gives up its buffers.
@@ -161,6 +176,16 @@ mod tests {
         assert_eq!(buffers.next(), None, "LUN 3's would fit now");
         buffers.give(1, 42);
         assert_eq!((buffers.next(), buffers.next()), (Some((2, 50)), None));
+    }
+
+    #[test]
+    fn a_transfer_never_waits() {
+        let mut buffers = Buffers::new(100);
+        assert!(buffers.try_take(0, 90) && !buffers.try_take(0, 20) && !buffers.try_take(1, 20));
+        buffers.force(1, 20);
+        assert!(!buffers.take(0, 2, 1));
+        buffers.give(1, 20);
+        assert_eq!(buffers.next(), Some((0, 1)));
     }
 
     #[test]

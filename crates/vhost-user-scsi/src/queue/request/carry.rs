@@ -6,36 +6,55 @@ use super::super::ring::Broken;
 use super::super::sys::Io;
 use super::super::transfer::{Moving, Step};
 use super::Server;
-use super::place::{Held, Request, State};
-use crate::unit::{Admission, Ending, Finish, Finished, Operation, Work};
+use super::place::{Request, State};
+use crate::unit::{Admission, Ending, Finish, Finished, Operation, Transfer, Work};
 use crate::wire;
 use std::io;
 use std::sync::Arc;
 
 impl Server {
     pub(super) fn go_on(&mut self, place: u32, admission: Admission) -> Result<(), Broken> {
-        let longest = self.connection.device.settings().most_data_out;
+        match admission {
+            Admission::Ended(ending) => self.end(place, ending, 0),
+            Admission::Work(work) => self.hold(place, work),
+            Admission::Transfer(transfer) => self.begin(place, transfer),
+        }
+    }
+
+    /// Begins a transfer. It has its blocks, and must not wait for those who may be waiting for them: where there is no room for a
+    /// long buffer it has a short one.
+    fn begin(&mut self, place: u32, transfer: Transfer) -> Result<(), Broken> {
         let format = self.format;
         let Some(here) = self.places.at(place) else { return Ok(()) };
-        let held = match admission {
-            Admission::Ended(ending) => return self.end(place, ending, 0),
-            Admission::Work(work) => Held::Work(work),
-            Admission::Transfer(transfer) => {
-                let segments = here.segments(transfer.operation == Operation::Read, format);
-                Held::Transfer(Moving::new(transfer, self.ring.memory(), segments))
-            }
-        };
-        if held.data_out(here.data_out) > longest {
-            drop(held);
+        let segments = here.segments(transfer.operation == Operation::Read, format);
+        let mut moving = Moving::new(transfer, self.ring.memory(), segments);
+        let lun = here.number();
+        if !self.buffers.try_take(lun, moving.buffer()) {
+            moving.shrink();
+            self.buffers.force(lun, moving.buffer());
+        }
+        here.buffered = moving.buffer();
+        let step = moving.begin();
+        here.state = State::Moving(moving);
+        self.step(place, step)
+    }
+
+    /// A command for a worker needs room for its data first.
+    fn hold(&mut self, place: u32, work: Box<dyn Work>) -> Result<(), Broken> {
+        let longest = self.connection.device.settings().most_data_out;
+        let Some(here) = self.places.at(place) else { return Ok(()) };
+        let data_out = work.data_out().min(here.data_out);
+        if data_out > longest {
+            drop(work);
             return self.fail(place, wire::ResponseCode::FAILURE);
         }
-        let (lun, need) = (here.number(), held.buffer(here.data_out, here.data_in));
-        if !self.buffers.take(place, lun, need) {
-            here.state = State::Waiting(held);
+        let need = data_out.saturating_add(work.data_in().unwrap_or(here.data_in));
+        if !self.buffers.take(place, here.number(), need) {
+            here.state = State::Waiting(work);
             return Ok(());
         }
         here.buffered = need;
-        self.begin(place, held)
+        self.work(place, work)
     }
 
     /// Begins what has waited for buffers, as far as there is room now.
@@ -43,22 +62,11 @@ impl Server {
         while let Some((place, need)) = self.buffers.next() {
             let Some(here) = self.places.at(place) else { continue };
             here.buffered = need;
-            if let State::Waiting(held) = std::mem::replace(&mut here.state, State::Idle) {
-                self.begin(place, held)?;
+            if let State::Waiting(work) = std::mem::replace(&mut here.state, State::Idle) {
+                self.work(place, work)?;
             }
         }
         Ok(())
-    }
-
-    fn begin(&mut self, place: u32, held: Held) -> Result<(), Broken> {
-        match held {
-            Held::Transfer(mut moving) => {
-                let step = moving.begin();
-                self.places.set(place, State::Moving(moving));
-                self.step(place, step)
-            }
-            Held::Work(work) => self.work(place, work),
-        }
     }
 
     /// Hands a command to a worker, with its data-out.
@@ -116,11 +124,15 @@ impl Server {
     }
 
     fn over(&mut self, place: u32, finish: Box<dyn Finish>, result: io::Result<()>) -> Result<(), Broken> {
-        let moved = match self.places.set(place, State::Idle) {
-            Some(State::Moving(moving)) if result.is_ok() => moving.data_in(),
-            _ => 0,
+        let (moved, torn) = match self.places.set(place, State::Idle) {
+            Some(State::Moving(moving)) if result.is_ok() => (moving.data_in(), moving.is_torn()),
+            _ => (0, false),
         };
-        match finish.finish(result) {
+        let finished = finish.finish(result);
+        if torn {
+            return Err(Broken::Torn);
+        }
+        match finished {
             Finished::Ended(ending) => self.end(place, ending, moved),
             Finished::Work(work) => {
                 self.give_up_buffers(place);

@@ -22,6 +22,8 @@ pub(super) struct Request {
     pub(super) wanted_out: usize,
     /// The operation code, for the statistics.
     pub(super) opcode: u8,
+    /// A device that was killed had taken it before.
+    pub(super) again: bool,
     /// Bytes of buffer that it has.
     pub(super) buffered: usize,
     pub(super) state: State,
@@ -32,35 +34,11 @@ pub(super) enum State {
     /// Nothing is under way for it.
     Idle,
     /// It has to wait until others give up their buffers.
-    Waiting(Held),
+    Waiting(Box<dyn Work>),
     /// The queue moves its data.
     Moving(Moving),
     /// A worker has it.
     Working,
-}
-
-/// An admitted command that has not begun.
-pub(super) enum Held {
-    Transfer(Moving),
-    Work(Box<dyn Work>),
-}
-
-impl Held {
-    /// Bytes of data-out that are buffered, of a command with that much.
-    pub(super) fn data_out(&self, data_out: usize) -> usize {
-        match self {
-            Self::Transfer(_) => 0,
-            Self::Work(work) => work.data_out().min(data_out),
-        }
-    }
-
-    /// Bytes of buffer that it needs, of a command with that much data-out and room for data-in.
-    pub(super) fn buffer(&self, data_out: usize, data_in: usize) -> usize {
-        match self {
-            Self::Transfer(moving) => moving.buffer(),
-            Self::Work(work) => self.data_out(data_out).saturating_add(work.data_in().unwrap_or(data_in)),
-        }
-    }
 }
 
 impl Request {
@@ -93,6 +71,12 @@ impl Places {
     /// How many commands are in them.
     pub(super) fn under_way(&self) -> usize {
         self.all.len() - self.free.len()
+    }
+
+    /// How many of them a worker has.
+    pub(super) fn working(&self) -> usize {
+        let working = |place: &&Option<Request>| matches!(place, Some(Request { state: State::Working, .. }));
+        self.all.iter().filter(working).count()
     }
 
     pub(super) fn is_full(&self) -> bool {
