@@ -248,6 +248,18 @@ impl Story {
             .with_context(|| format!("the record is {:?}, not {state}, {role}, {key:?}", self.record()))
     }
 
+    /// The record says of the registered guest what the other node sees: whether the target carried a command out before its session was
+    /// lost is the target's to say.
+    ///
+    /// # Errors
+    /// If it says something else.
+    pub fn expect_truth(&mut self) -> Result<()> {
+        let read = self.good_elsewhere(&request::read(InAction::READ_RESERVATION, 64))?;
+        let held = ReadReservation::parse(&read.data).context("no READ RESERVATION data")?.reservation;
+        let role = if held.is_some() { "holder" } else { "registrant-only" };
+        self.expect_record("active", role, Some(OWN))
+    }
+
     fn record(&self) -> Result<Value> {
         let state = self.state();
         let state = state.to_str().context("path")?;
@@ -336,12 +348,6 @@ fn read(flags: u8) -> Request {
 #[must_use]
 pub fn release() -> Request {
     request::release(OWN, KIND)
-}
-
-/// The guest's key.
-#[must_use]
-pub const fn own_key() -> Key {
-    OWN
 }
 
 /// How long a target that is slow on purpose takes for each command.

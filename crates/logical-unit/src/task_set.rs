@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// How an aborted command ends for its initiator (SAM-5 5.3.1, TASK ABORTED status).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,16 +44,36 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Entry {
     /// Aborts the command, or waits until it has left the medium. `true` if it never executed.
     fn abort(&self, how: Aborted) -> bool {
-        let mut state = lock(&self.state);
-        if *state == State::Waiting {
-            *state = State::Aborted(how);
-            return true;
-        }
-        self.interrupted.store(true, Ordering::Relaxed);
+        let (mut state, is_first) = self.give_up(how);
         while *state == State::Executing {
             state = self.left.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        false
+        is_first
+    }
+
+    /// The same, no longer than until `deadline`. `false` if it is still on the medium.
+    fn abort_before(&self, how: Aborted, deadline: Instant) -> bool {
+        let (mut state, _) = self.give_up(how);
+        while *state == State::Executing {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.left.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Aborts the command if it waits, and asks it to give up if it does not. Whether it waited.
+    fn give_up(&self, how: Aborted) -> (MutexGuard<'_, State>, bool) {
+        let mut state = lock(&self.state);
+        let waited = *state == State::Waiting;
+        if waited {
+            *state = State::Aborted(how);
+        } else {
+            self.interrupted.store(true, Ordering::Relaxed);
+        }
+        (state, waited)
     }
 }
 
@@ -106,6 +127,16 @@ impl TaskSet {
         let others =
             entries.iter().filter(|entry| except.is_none_or(|task| !Arc::ptr_eq(entry, &task.entry)));
         others.filter(|entry| entry.abort(how)).count() > 0
+    }
+
+    /// Aborts the command with `tag`, or every command, and waits for those that are being executed until `deadline`. `false` if one of
+    /// them is still being executed then.
+    pub fn abort_before(&self, tag: Option<u64>, how: Aborted, deadline: Instant) -> bool {
+        let meant = |entry: &&Arc<Entry>| tag.is_none_or(|tag| entry.tag == tag);
+        let entries: Vec<_> = lock(&self.0).entries.iter().filter(meant).cloned().collect();
+        // All are asked before any is waited for.
+        entries.iter().for_each(|entry| drop(entry.give_up(how)));
+        entries.iter().filter(|entry| !entry.abort_before(how, deadline)).count() == 0
     }
 
     /// Aborts the command with `tag`, or waits for its end if it is being executed; `false` if there is none.
@@ -210,6 +241,22 @@ mod tests {
             assert!(!abort.join().unwrap(), "it executed, so it was not aborted");
         });
         assert_eq!((task.is_aborted(), asking.is_aborted()), (None, None));
+    }
+
+    #[test]
+    fn an_abort_with_a_deadline_says_so_when_a_command_does_not_end() {
+        let tasks = Arc::<TaskSet>::default();
+        let (task, waiting) = (tasks.begin(1), tasks.begin(2));
+        let executing = task.enter().unwrap();
+        assert!(!tasks.abort_before(None, Aborted::Reset, Instant::now()));
+        assert!(executing.is_interrupted());
+        assert!(
+            waiting.enter().is_err_and(|how| how == Aborted::Reset),
+            "the others are aborted all the same"
+        );
+        assert!(tasks.abort_before(Some(2), Aborted::Silently, Instant::now()));
+        drop(executing);
+        assert!(tasks.abort_before(Some(1), Aborted::Silently, Instant::now()));
     }
 
     #[test]

@@ -313,5 +313,6 @@ fn code(managed: Managed) -> ResponseCode {
         Managed::Complete => ResponseCode::OK,
         Managed::Rejected => ResponseCode::FUNCTION_REJECTED,
         Managed::Lost => ResponseCode::TRANSPORT_FAILURE,
+        Managed::Failed => ResponseCode::FAILURE,
     }
 }

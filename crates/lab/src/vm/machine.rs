@@ -31,7 +31,7 @@ const HUNG: &str = "sysctl.kernel.hung_task_timeout_secs=30";
 pub const ALONE: Hardware = Hardware {
     memory: 1024,
     processors: 2,
-    programs: &["tenure-lab", "tenure-pr-helper"],
+    programs: &["tenure-lab", "tenure-pr-helper", "tenure"],
     card: None,
     disks: None,
 };

@@ -213,8 +213,9 @@ struct Inner {
     /// The last session in which the logical unit said its names.
     verified: AtomicU64,
     tasks: Arc<TaskSet>,
-    /// Counts task management functions that end commands at the target.
+    /// Count task management functions that end commands at the target.
     resets: AtomicU64,
+    clears: AtomicU64,
 }
 
 impl IscsiUnit {
@@ -242,6 +243,7 @@ impl IscsiUnit {
             verified: AtomicU64::new(0),
             tasks: Arc::default(),
             resets: AtomicU64::new(0),
+            clears: AtomicU64::new(0),
         }))
     }
 
@@ -317,8 +319,12 @@ impl Unit for IscsiUnit {
                 unit.tasks.abort_all(Aborted::Silently, None);
                 Managed::Complete
             }
-            Function::ClearTaskSet => unit.at_target(Session::clear_task_set),
-            Function::LogicalUnitReset => unit.at_target(Session::reset_logical_unit),
+            Function::ClearTaskSet => {
+                unit.at_target(Session::clear_task_set, &unit.clears, Aborted::Silently)
+            }
+            Function::LogicalUnitReset => {
+                unit.at_target(Session::reset_logical_unit, &unit.resets, Aborted::Reset)
+            }
             // It would take the session of the guest's other logical units with it.
             Function::NexusReset => Managed::Rejected,
         }
@@ -343,12 +349,17 @@ impl Inner {
     }
 
     /// A function that the target carries out on all commands of the logical unit.
-    fn at_target(&self, function: fn(&Session, u64) -> Result<TaskResponse, SessionError>) -> Managed {
+    fn at_target(
+        &self,
+        function: fn(&Session, u64) -> Result<TaskResponse, SessionError>,
+        counter: &AtomicU64,
+        how: Aborted,
+    ) -> Managed {
         let Some(session) = self.target.present() else { return Managed::Lost };
-        self.resets.fetch_add(1, Ordering::AcqRel);
+        counter.fetch_add(1, Ordering::AcqRel);
         match function(&session, self.lun) {
             Ok(TaskResponse::FUNCTION_COMPLETE) => {
-                self.tasks.abort_all(Aborted::Reset, None);
+                self.tasks.abort_all(how, None);
                 Managed::Complete
             }
             Ok(_) => Managed::Rejected,
@@ -397,16 +408,17 @@ impl Work for Sending {
             Ok(executing) => executing,
             Err(how) => return remote::ended(how),
         };
-        let (resets, request) = (unit.resets.load(Ordering::Acquire), order.request(data_out));
+        let counts = || [&unit.resets, &unit.clears].map(|count| count.load(Ordering::Acquire));
+        let ([resets, clears], request) = (counts(), order.request(data_out));
         let mut line = Line { unit: Arc::clone(&unit), executing: Some(&executing) };
         let result = line.carry_out(&order, &request);
-        let was_reset = unit.resets.load(Ordering::Acquire) != resets;
+        let [now_reset, now_cleared] = counts();
         match result {
             // What the guard answers for a command that was given up is for nobody any more.
             Ok(_) if executing.is_interrupted() => Ending::Aborted,
             Ok(completion) => Ending::Status(completion),
-            Err(_) if was_reset => Ending::Reset,
-            Err(_) if executing.is_interrupted() => Ending::Aborted,
+            Err(_) if now_reset != resets => Ending::Reset,
+            Err(_) if executing.is_interrupted() || now_cleared != clears => Ending::Aborted,
             Err(TransportError::NotSent(error)) if is_absent(&error) => remote::not_ready(),
             Err(_) => Ending::Lost,
         }

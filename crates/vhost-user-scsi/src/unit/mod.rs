@@ -138,6 +138,8 @@ pub enum Managed {
     Rejected,
     /// The way to the logical unit is lost.
     Lost,
+    /// It did not succeed in time: something is still under way.
+    Failed,
 }
 
 /// A logical unit, attached to one guest's I_T nexus.

@@ -24,13 +24,17 @@ use std::fmt::Debug;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a command may take, and how long one that works on the whole medium.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const LONG_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+/// SYNCHRONIZE CACHE: as long as Linux gives it.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a task management function waits for what is under way: longer than any command but those that work on the whole medium.
+const PATIENCE: Duration = Duration::from_secs(70);
 /// A command that is none of ours, so it has no name elsewhere.
 const FORMAT_UNIT: u8 = 0x04;
 /// Between two looks for a device that is gone.
@@ -110,6 +114,7 @@ struct Inner {
     teller: OnceLock<Teller>,
     place: Mutex<Place>,
     tasks: Arc<TaskSet>,
+    resets: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -151,7 +156,16 @@ impl Passthrough {
         let place = Place::Here(Arc::new(Way { device, returned: AtomicBool::new(false) }));
         let (path, place, tasks) = (path.to_owned(), Mutex::new(place), Arc::default());
         let (keeper, teller) = (OnceLock::new(), OnceLock::new());
-        Ok(Self(Arc::new(Inner { path, opener, names, keeper, teller, place, tasks })))
+        Ok(Self(Arc::new(Inner {
+            path,
+            opener,
+            names,
+            keeper,
+            teller,
+            place,
+            tasks,
+            resets: AtomicU64::new(0),
+        })))
     }
 
     /// Which logical unit this is, and which nexus of this host leads to it; none for one without a name.
@@ -216,14 +230,8 @@ impl Unit for Passthrough {
     fn manage(&self, function: Function) -> Managed {
         let unit = &self.0;
         match function {
-            Function::AbortTask(id) => {
-                unit.tasks.abort(id);
-                Managed::Complete
-            }
-            Function::AbortTaskSet => {
-                unit.tasks.abort_all(Aborted::Silently, None);
-                Managed::Complete
-            }
+            Function::AbortTask(id) => unit.end(Some(id), Aborted::Silently),
+            Function::AbortTaskSet => unit.end(None, Aborted::Silently),
             Function::LogicalUnitReset => unit.reset(),
             Function::ClearTaskSet | Function::NexusReset => Managed::Rejected,
         }
@@ -267,7 +275,7 @@ impl Inner {
         let offset = access.extent.lba.checked_mul(disk.block.into())?;
         let (operation, room) = match access.operation {
             block::Operation::Read => (Operation::Read, order.data_in),
-            _ => (Operation::Write { durable: access.fua }, order.data_out),
+            _ => (Operation::Write { durable: false }, order.data_out),
         };
         let within = i64::try_from(offset.checked_add(length as u64)?).is_ok();
         (within && length <= room && length <= MOST_DATA).then_some(Plain { disk, operation, offset, length })
@@ -279,7 +287,9 @@ impl Inner {
             Err(how) => return Admission::Ended(remote::ended(how)),
         };
         let Plain { disk, operation, offset, length } = plain;
-        let finish = Box::new(Moving { executing, sending: Sending { unit: Arc::clone(self), task, order } });
+        let resets = self.resets.load(Ordering::Acquire);
+        let sending = Sending { unit: Arc::clone(self), task, order };
+        let finish = Box::new(Moving { executing, sending, resets });
         let Disk { medium, alignment, .. } = disk;
         Admission::Transfer(Transfer { medium, operation, offset, length, alignment, finish })
     }
@@ -346,12 +356,17 @@ impl Inner {
         }
     }
 
+    fn end(&self, id: Option<u64>, how: Aborted) -> Managed {
+        let ended = self.tasks.abort_before(id, how, Instant::now() + PATIENCE);
+        if ended { Managed::Complete } else { Managed::Failed }
+    }
+
     fn reset(&self) -> Managed {
         let Some(way) = self.way() else { return Managed::Lost };
         match way.device.reset() {
             Ok(()) => {
-                self.tasks.abort_all(Aborted::Reset, None);
-                Managed::Complete
+                self.resets.fetch_add(1, Ordering::AcqRel);
+                self.end(None, Aborted::Reset)
             }
             Err(error) if is_gone(&error) => Managed::Lost,
             Err(error) => {
@@ -462,7 +477,11 @@ impl Sending {
             opcode::WRITE_SAME_16,
             opcode::THIRD_PARTY_COPY_OUT,
         ];
-        if self.order.cdb.first().is_some_and(|code| LONG.contains(code)) { LONG_TIMEOUT } else { TIMEOUT }
+        match self.order.cdb.first() {
+            Some(code) if LONG.contains(code) => LONG_TIMEOUT,
+            Some(&(opcode::SYNCHRONIZE_CACHE_10 | opcode::SYNCHRONIZE_CACHE_16)) => FLUSH_TIMEOUT,
+            _ => TIMEOUT,
+        }
     }
 
     fn send(&self, line: &mut Line, data_out: &[u8]) -> Ending {
@@ -511,6 +530,7 @@ impl Work for Sending {
 struct Moving {
     executing: Executing,
     sending: Sending,
+    resets: u64,
 }
 
 impl Finish for Moving {
@@ -518,21 +538,30 @@ impl Finish for Moving {
     fn finish(self: Box<Self>, result: io::Result<()>) -> Finished {
         match result {
             Ok(()) => Finished::Ended(Ending::Status(Completion::good(Vec::new()))),
-            Err(_) => Finished::Work(Box::new(Again(self.sending, self.executing))),
+            Err(_) => {
+                let Self { executing, sending, resets } = *self;
+                Finished::Work(Box::new(Again { sending, executing, resets }))
+            }
         }
     }
 }
 
 /// A transfer that failed, still in the task set as one that is under way: an abort waits for it.
 #[derive(Debug)]
-struct Again(Sending, Executing);
+struct Again {
+    sending: Sending,
+    executing: Executing,
+    /// Resets before it began.
+    resets: u64,
+}
 
 impl Work for Again {
     fn run(self: Box<Self>, data_out: &[u8]) -> Ending {
-        let Self(sending, executing) = *self;
+        let Self { sending, executing, resets } = *self;
         // An abort that waits meanwhile must find it under way until the end.
         if executing.is_interrupted() {
-            return Ending::Aborted;
+            let was_reset = sending.unit.resets.load(Ordering::Acquire) != resets;
+            return if was_reset { Ending::Reset } else { Ending::Aborted };
         }
         let ending = Box::new(sending).run(data_out);
         drop(executing);
@@ -540,7 +569,7 @@ impl Work for Again {
     }
 
     fn data_out(&self) -> usize {
-        self.0.order.data_out
+        self.sending.order.data_out
     }
 }
 

@@ -75,14 +75,14 @@ pub(super) fn plain_access(cdb: &[u8]) -> Option<Access> {
     let control = access.extent.form.length() - 1;
     let plain = access.protect == 0 && cdb.get(control).is_some_and(|byte| byte & 0x04 == 0);
     let moves = match access.operation {
-        Operation::Read => !access.fua,
-        Operation::Write => true,
+        // What the kernel makes of FUA depends on what it believes of the write cache, which the guest may have switched.
+        Operation::Read | Operation::Write => !access.fua,
         _ => false,
     };
     (plain && moves && access.extent.blocks > 0).then_some(access)
 }
 
-/// What a logical unit calls itself in page 83h, as it stands there; empty if it has no name.
+/// What a logical unit calls itself in page 83h, as it stands there.
 pub(super) type Names = Vec<u8>;
 
 /// INQUIRY for [`names`]. It does not disturb a unit attention.
@@ -92,7 +92,7 @@ pub(super) fn names_request() -> Request {
     Request { cdb, data: DataPhase::In(PAGE_LENGTH.into()) }
 }
 
-/// The names of the logical unit, those of the port it was reached through left out.
+/// The names of the logical unit, those of the port it was reached through left out; none without a name: any other would be the same.
 pub(super) fn names(completion: &Completion) -> Option<Names> {
     if !completion.status.is_good() {
         return None;
@@ -100,7 +100,7 @@ pub(super) fn names(completion: &Completion) -> Option<Names> {
     let body = Page::parse(&completion.data).filter(|page| page.code == page::DEVICE_IDENTIFICATION)?.body;
     let identification = DeviceIdentification::parse(&body);
     let designators: Vec<_> = identification.logical_unit_names().into_iter().cloned().collect();
-    Some(DeviceIdentification { designators }.to_bytes())
+    (!designators.is_empty()).then(|| DeviceIdentification { designators }.to_bytes())
 }
 
 /// The parameters of the logical unit changed, as this unit attention says: what virtio-scsi drivers look at again (PARAMETERS,
@@ -172,9 +172,10 @@ mod tests {
     fn only_a_plain_read_or_write_is_one_for_a_block_device() {
         let cdb = |code, flags, blocks, control| [code, flags, 0, 0, 0, 0, 0, 0, blocks, control];
         assert!(plain_access(&cdb(0x28, 0, 1, 0)).is_some());
-        assert!(plain_access(&cdb(0x2A, 0x08, 1, 0)).is_some());
+        assert!(plain_access(&cdb(0x2A, 0, 1, 0)).is_some());
         for other in [
             cdb(0x28, 0x08, 1, 0),
+            cdb(0x2A, 0x08, 1, 0),
             cdb(0x28, 0x20, 1, 0),
             cdb(0x2A, 0x20, 1, 0),
             cdb(0x28, 0, 0, 0),
@@ -207,6 +208,8 @@ mod tests {
         assert_ne!(told(1, 2), told(2, 2));
         assert_eq!(names(&Completion::status(Status::BUSY)), None);
         assert_eq!(names(&Completion::good(vec![0; 3])), None);
+        let nameless = Page { peripheral: 0, code: page::DEVICE_IDENTIFICATION, body: Vec::new() };
+        assert_eq!(names(&Completion::good(nameless.to_bytes())), None);
     }
 
     #[test]

@@ -21,8 +21,8 @@ use vhost_user_scsi::device::{Aio, Device, Settings};
 use vhost_user_scsi::unit::emulated::{Emulated, initiator_port};
 
 /// How long the file of a killed device may stay in use, and how often that is looked at.
-const LETTING_GO: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_millis(20);
+pub(super) const LETTING_GO: Duration = Duration::from_secs(5);
+pub(super) const LOOK: Duration = Duration::from_millis(20);
 
 /// A guest and its device.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! One ledger for each guest (`--state`), opened with its first real LUN; `tenure status` reads it. One session for each target and
 //! initiator port, which all the guest's LUNs there share.
 
-use super::host::Hosted;
+use super::host::{Hosted, LETTING_GO, LOOK};
 use super::lun::{Kind, Lun};
 use crate::command::status;
 use crate::exit::Failure;
@@ -15,12 +15,15 @@ use nexus::Nexus;
 use scsi::{Completion, TransportId};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread;
+use std::time::Instant;
 use vhost_user_scsi::unit::Unit;
 use vhost_user_scsi::unit::iscsi::{IscsiUnit, PATIENCE, Target};
 use vhost_user_scsi::unit::keep::Keeper;
-use vhost_user_scsi::unit::passthrough::Passthrough;
+use vhost_user_scsi::unit::passthrough::{Passthrough, PassthroughError};
 
 /// A guest's real logical units and their records.
 #[derive(Debug)]
@@ -230,7 +233,20 @@ fn open_disk(path: &Path, guests: usize) -> Result<Arc<Passthrough>, Failure> {
                     (iscsi://), or Tenure the reservations (block=)";
         return Err(Failure::usage(format!("{} {text}", path.display())));
     }
-    Ok(Arc::new(Passthrough::open(path).map_err(anyhow::Error::from)?))
+    let end = Instant::now() + LETTING_GO;
+    loop {
+        match Passthrough::open(path) {
+            // A device that was killed lets it go when the kernel has carried out what it had under way.
+            Err(PassthroughError::Open { source, .. }) if is_in_use(&source) && Instant::now() < end => {
+                thread::sleep(LOOK);
+            }
+            opened => return Ok(Arc::new(opened.map_err(anyhow::Error::from)?)),
+        }
+    }
+}
+
+fn is_in_use(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ResourceBusy
 }
 
 /// Each guest logs in as itself.

@@ -5,7 +5,7 @@ use super::{Device, Disk, Open};
 use guard::host::{Host, SYS};
 use nexus::TransportError;
 use nexus::linux::SgDevice;
-use rustix::fs::{OFlags, ioctl_blksszget, major, minor};
+use rustix::fs::{OFlags, ioctl_blksszget, major, makedev, minor};
 use scsi::inquiry::StandardInquiry;
 use scsi::{Completion, DataPhase, Request, opcode};
 use std::fs::{self, OpenOptions};
@@ -37,6 +37,10 @@ enum Unfit {
     Multipath,
     #[error("a partition is no logical unit; name the whole disk")]
     Partition,
+    #[error("it lies on top of other devices, or is no SCSI disk; name the disk itself, or use block=")]
+    Stacked,
+    #[error("{} became another device in this moment", .0.display())]
+    Exchanged(PathBuf),
     #[error("it does not answer INQUIRY; is the logical unit still mapped to this host?")]
     Silent,
     #[error("it is no disk, but {}", kind(*.0))]
@@ -77,9 +81,21 @@ struct LinuxDevice {
 
 impl Open for Linux {
     fn open(&self, path: &Path) -> io::Result<Box<dyn Device>> {
-        let device = SgDevice::open(path).map_err(io::Error::other)?;
-        let disk = open_disk_of(&device, path).map_err(io::Error::other)?;
+        let named = SgDevice::open(path).map_err(io::Error::other)?;
+        let disk = open_disk_of(&named, path).map_err(Unfit::told)?;
+        // Both kinds of commands go to the same open file, which no exchange of nodes can tear apart; and by the block node SG_IO is over
+        // before a killed process is, so that no write of its comes after those of the next.
+        let device = SgDevice::from_fd(disk.medium.try_clone()?).map_err(io::Error::other)?;
         Ok(Box::new(LinuxDevice { device, disk }))
+    }
+}
+
+impl Unfit {
+    /// What a caller may want to wait for keeps its kind.
+    fn told(self) -> io::Error {
+        let kind =
+            if matches!(self, Self::InUse(_)) { io::ErrorKind::ResourceBusy } else { io::ErrorKind::Other };
+        io::Error::new(kind, self)
     }
 }
 
@@ -88,20 +104,29 @@ fn open_disk_of(device: &SgDevice, path: &Path) -> Result<Disk, Unfit> {
     if (Host { sys: Path::new(SYS), number, block }).is_multipath() {
         return Err(Unfit::Multipath);
     }
-    let partition = format!("{SYS}/dev/block/{}:{}/partition", major(number), minor(number));
-    if block && Path::new(&partition).exists() {
-        return Err(Unfit::Partition);
+    if block {
+        is_whole(Path::new(&format!("{SYS}/dev/block/{}:{}", major(number), minor(number))))?;
     }
     match peripheral(device) {
         Some(DISK) => {}
         Some(kind) => return Err(Unfit::NotADisk(kind)),
         None => return Err(Unfit::Silent),
     }
-    let node = if block { path.to_owned() } else { block_node(number).ok_or(Unfit::NoBlockNode)? };
-    open_disk(&node).map_err(|error| match error.kind() {
-        io::ErrorKind::ResourceBusy => Unfit::InUse(node),
-        _ => Unfit::Block(node, error),
-    })
+    let here = (path.to_owned(), number);
+    let (node, number) = if block { here } else { block_node(number).ok_or(Unfit::NoBlockNode)? };
+    let disk = open_disk(&node).map_err(|error| match error.kind() {
+        io::ErrorKind::ResourceBusy => Unfit::InUse(node.clone()),
+        _ => Unfit::Block(node.clone(), error),
+    })?;
+    if disk.number == number { Ok(disk.disk) } else { Err(Unfit::Exchanged(node)) }
+}
+
+/// A block device that is a SCSI disk from its first block to its last: LBAs mean the same to the block node and to SG_IO.
+fn is_whole(device: &Path) -> Result<(), Unfit> {
+    if device.join("partition").exists() {
+        return Err(Unfit::Partition);
+    }
+    if device.join("device").exists() { Ok(()) } else { Err(Unfit::Stacked) }
 }
 
 /// PERIPHERAL DEVICE TYPE, if a logical unit is there.
@@ -131,16 +156,25 @@ impl Device for LinuxDevice {
     }
 }
 
-/// The block node of the disk behind `/dev/sgN`; none for what is no disk.
-fn block_node(number: u64) -> Option<PathBuf> {
-    let folder = format!("/sys/dev/char/{}:{}/device/block", major(number), minor(number));
+/// The block node of the disk behind `/dev/sgN`, and its number; none for what is no disk.
+fn block_node(number: u64) -> Option<(PathBuf, u64)> {
+    let folder = format!("{SYS}/dev/char/{}:{}/device/block", major(number), minor(number));
     let entry = fs::read_dir(folder).ok()?.next()?.ok()?;
-    Some(Path::new("/dev").join(entry.file_name()))
+    let told = fs::read_to_string(entry.path().join("dev")).ok()?;
+    let (major, minor) = told.trim().split_once(':')?;
+    let number = makedev(major.parse().ok()?, minor.parse().ok()?);
+    Some((Path::new("/dev").join(entry.file_name()), number))
+}
+
+/// A block node that was opened.
+struct OpenDisk {
+    disk: Disk,
+    number: u64,
 }
 
 /// O_EXCL: the kernel then keeps it from being mounted, and refuses what is. It is no help against other programs like this one,
 /// which the caller has to know of.
-fn open_disk(node: &Path) -> io::Result<Disk> {
+fn open_disk(node: &Path) -> io::Result<OpenDisk> {
     let flags = OFlags::EXCL | OFlags::DIRECT | OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
     let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(node)?;
@@ -148,7 +182,8 @@ fn open_disk(node: &Path) -> io::Result<Disk> {
     let number = file.metadata()?.rdev();
     let queue = PathBuf::from(format!("/sys/dev/block/{}:{}/queue", major(number), minor(number)));
     let alignment = usize::try_from(block).map_err(io::Error::other)?.max(1);
-    Ok(Disk { medium: Arc::new(OwnedFd::from(file)), block, alignment, most: most(&queue) })
+    let disk = Disk { medium: Arc::new(OwnedFd::from(file)), block, alignment, most: most(&queue) };
+    Ok(OpenDisk { disk, number })
 }
 
 /// The most bytes of one SG_IO: of the command, and of a buffer whose pages lie anywhere.
@@ -177,6 +212,22 @@ mod tests {
         write("max_segments", "0\n");
         write("max_sectors_kb", "4194304\n");
         assert_eq!(most(folder.path()), MOST_UNKNOWN, "what cannot be is not believed");
+    }
+
+    #[test]
+    fn only_a_whole_disk_has_the_same_blocks_by_both_ways() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(is_whole(folder.path()), Err(Unfit::Stacked)), "a logical volume, say");
+        fs::create_dir(folder.path().join("device")).unwrap();
+        is_whole(folder.path()).unwrap();
+        fs::write(folder.path().join("partition"), "1\n").unwrap();
+        assert!(matches!(is_whole(folder.path()), Err(Unfit::Partition)));
+    }
+
+    #[test]
+    fn who_may_wait_for_a_disk_in_use_is_told_apart() {
+        assert_eq!(Unfit::InUse("/dev/sda".into()).told().kind(), io::ErrorKind::ResourceBusy);
+        assert_eq!(Unfit::Partition.told().kind(), io::ErrorKind::Other);
     }
 
     #[test]

@@ -248,3 +248,76 @@ fn what_the_kernel_refuses_is_told_by_sense() {
     assert!(is_gone(&Errno::NODEV.into()) && is_gone(&io::ErrorKind::NotConnected.into()));
     assert!(!is_gone(&Errno::IO.into()));
 }
+
+/// The ledger's guest, and a guard that keeps it for the world's disk.
+fn keep(world: &World) -> Arc<ledger::Guest> {
+    let state = world.folder.path().join("state");
+    std::fs::create_dir_all(&state).unwrap();
+    let book = ledger::Ledger::open(&state).unwrap().guest(&ledger::Owner("db".into())).unwrap();
+    let book = Arc::new(book);
+    let guard = Arc::new(guard::Guard::new(Box::new(Arc::clone(&book))));
+    world.guest.keep(Keeper::new(guard, world.guest.identify().unwrap().unwrap(), true));
+    book
+}
+
+fn out(world: &World, request: &Request) -> Status {
+    let DataPhase::Out(list) = &request.data else { panic!("{request:?}") };
+    status(&world.work(&request.cdb, list, 0)).status
+}
+
+#[test]
+fn what_the_guest_of_a_disk_registers_is_recorded_and_asked_for_when_the_disk_was_away() {
+    use scsi::pr::{Key, ReservationType, request};
+    let (world, key, kind) = (World::new(), Key(7), ReservationType(5));
+    let book = keep(&world);
+    let tracked = || {
+        let record = book.records().pop().unwrap();
+        let path = record.paths.first().unwrap();
+        (record.standing(), path.tracked.key, path.tracked.held)
+    };
+    assert!(status(&world.work(&READY, &[], 0)).status.is_good());
+    assert_eq!(out(&world, &request::register(Key::NONE, key, false)), Status::GOOD);
+    assert_eq!(out(&world, &request::reserve(key, kind)), Status::GOOD);
+    assert_eq!(tracked(), (ledger::State::Active, Some(key), Some(kind)));
+    assert!(matches!(world.admit(&READ, 0, BLOCK), Admission::Work(_)), "it may be owed something");
+    assert!(status(&world.work(&READ, &[], BLOCK)).status.is_good());
+    assert!(matches!(world.admit(&READ, 0, BLOCK), Admission::Transfer(_)), "it is not: the fast path again");
+    let before = world.put(Stands::Nothing);
+    let not_ready = (SenseKey::NOT_READY, AdditionalSense::LOGICAL_UNIT_COMMUNICATION_FAILURE);
+    assert_eq!(sense(&world.work(&READY, &[], 0)), not_ready);
+    // Meanwhile it is fenced; its nexus, a new one to this device, hears nothing of it.
+    let Stands::Unit(unit, _) = &before else { panic!() };
+    let other = TransportId::iscsi(IscsiName::new("iqn.b").unwrap(), Isid([0x80, 0, 0, 0, 0, 2]));
+    let other = unit.attach(&ItNexus { initiator: other, target_port: 1 });
+    for request in [request::register(Key::NONE, Key(9), false), request::preempt(Key(9), key, kind)] {
+        let DataPhase::Out(list) = &request.data else { panic!() };
+        while !unit.execute(&other, &unit.begin(&other, 1), &request.cdb, list).status.is_good() {}
+    }
+    world.put(before);
+    world.look_after(Duration::ZERO);
+    for _ in 0..8 {
+        let ended = out(&world, &request::reserve(key, kind));
+        assert_ne!(ended, Status::GOOD);
+    }
+    assert_eq!(tracked(), (ledger::State::Fenced, None, None));
+}
+
+#[test]
+fn parameters_that_another_host_changed_are_told_by_the_event_queue_as_well() {
+    use crate::event::{Event, Events};
+    let (world, events) = (World::new(), Arc::new(Events::default()));
+    world.guest.listen(Teller::new(Arc::clone(&events), 3));
+    assert!(status(&world.work(&READY, &[], 0)).status.is_good());
+    let Stands::Unit(unit, _) = world.stands.lock().unwrap().clone() else { panic!() };
+    let other = TransportId::iscsi(IscsiName::new("iqn.b").unwrap(), Isid([0x80, 0, 0, 0, 0, 2]));
+    let other = unit.attach(&ItNexus { initiator: other, target_port: 1 });
+    // MODE SELECT (6) of the Caching page with the write cache off.
+    let mut page = vec![0; 24];
+    (page[4], page[5]) = (0x08, 0x12);
+    let select = [0x15, 0x10, 0, 0, 24, 0];
+    assert!(unit.execute(&other, &unit.begin(&other, 1), &select, &page).status.is_good());
+    let changed = AdditionalSense::new(0x2A, 0x01);
+    assert_eq!(sense(&world.work(&READY, &[], 0)), (SenseKey::UNIT_ATTENTION, changed));
+    let told = events.next(|_| true).and_then(|report| report.event);
+    assert_eq!(told, Some(Event::Changed(3, changed)));
+}
