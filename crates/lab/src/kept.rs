@@ -129,9 +129,9 @@ impl Story {
     /// If not.
     pub fn writes_and_reads(&mut self) -> Result<()> {
         self.good(&write(7))?;
-        ensure!(self.good(&read(0))?.data == [7; BLOCK], "a block is not what was written");
-        // Forced unit access: not the fast path.
-        ensure!(self.good(&read(0x08))?.data == [7; BLOCK], "the device itself has another block");
+        ensure!(self.good(&read())?.data == [7; BLOCK], "a block is not what was written");
+        self.good(&flush())?;
+        ensure!(self.good_elsewhere(&read())?.data == [7; BLOCK], "the other node finds another block");
         Ok(())
     }
 
@@ -144,7 +144,7 @@ impl Story {
         self.good(&request::reserve(OWN, KIND))?;
         self.expect_record("active", "holder", Some(OWN))?;
         let refused = self.other(&write(9))?;
-        ensure!(refused.status == Status::RESERVATION_CONFLICT, "the other node wrote: {refused:?}");
+        ensure!(refused.status == Status::RESERVATION_CONFLICT, "the other node wrote: {}", told(&refused));
         self.good_elsewhere(&request::register(Key::NONE, OTHER, false))?;
         self.good_elsewhere(&write(9))?;
         Ok(())
@@ -157,7 +157,7 @@ impl Story {
     pub fn survives(&mut self) -> Result<()> {
         self.restart()?;
         self.expect_record("active", "holder", Some(OWN))?;
-        ensure!(self.good(&read(0))?.data == [9; BLOCK], "a block is not what was written");
+        ensure!(self.good(&read())?.data == [9; BLOCK], "a block is not what was written");
         let held = self.good(&request::read(InAction::READ_RESERVATION, 64))?;
         let held = ReadReservation::parse(&held.data).and_then(|read| read.reservation);
         ensure!(held.is_some_and(|held| held.key == OWN && held.kind == KIND), "the reservation is {held:?}");
@@ -173,7 +173,7 @@ impl Story {
     pub fn is_fenced(&mut self) -> Result<()> {
         self.good_elsewhere(&request::preempt(OTHER, OWN, KIND))?;
         let refused = self.attended(&write(8))?;
-        ensure!(refused.status == Status::RESERVATION_CONFLICT, "a fenced guest wrote: {refused:?}");
+        ensure!(refused.status == Status::RESERVATION_CONFLICT, "a fenced guest wrote: {}", told(&refused));
         self.expect_record("fenced", "unregistered", None)
     }
 
@@ -184,7 +184,11 @@ impl Story {
     pub fn stays_fenced(&mut self) -> Result<()> {
         self.restart()?;
         let refused = self.attended(&request::reserve(OWN, KIND))?;
-        ensure!(refused.status == Status::RESERVATION_CONFLICT, "a fenced guest reserved: {refused:?}");
+        ensure!(
+            refused.status == Status::RESERVATION_CONFLICT,
+            "a fenced guest reserved: {}",
+            told(&refused)
+        );
         self.expect_record("fenced", "unregistered", None)
     }
 
@@ -282,7 +286,7 @@ impl Story {
     /// If it does not.
     pub fn good(&mut self, request: &Request) -> Result<Completion> {
         let ended = self.attended(request)?;
-        ensure!(ended.status.is_good(), "the guest's {:02x?} ended {ended:?}", request.cdb);
+        ensure!(ended.status.is_good(), "the guest's {:02x?} ended {}", request.cdb, told(&ended));
         Ok(ended)
     }
 
@@ -298,9 +302,14 @@ impl Story {
 
     fn good_elsewhere(&mut self, request: &Request) -> Result<Completion> {
         let ended = self.other(request)?;
-        ensure!(ended.status.is_good(), "the other node's {:02x?} ended {ended:?}", request.cdb);
+        ensure!(ended.status.is_good(), "the other node's {:02x?} ended {}", request.cdb, told(&ended));
         Ok(ended)
     }
+}
+
+/// Status and sense data.
+fn told(ended: &Completion) -> String {
+    format!("{} {:02x?}", ended.status, ended.sense)
 }
 
 fn serve(tenure: &Tenure, directory: &Path, lun: &str, more: &[String]) -> Result<Device> {
@@ -340,8 +349,12 @@ fn write(byte: u8) -> Request {
     Request { cdb, data: DataPhase::Out(vec![byte; BLOCK]) }
 }
 
-fn read(flags: u8) -> Request {
-    Request { cdb: vec![opcode::READ_10, flags, 0, 0, 0, 8, 0, 0, 1, 0], data: DataPhase::In(BLOCK) }
+fn read() -> Request {
+    Request { cdb: vec![opcode::READ_10, 0, 0, 0, 0, 8, 0, 0, 1, 0], data: DataPhase::In(BLOCK) }
+}
+
+fn flush() -> Request {
+    Request { cdb: vec![opcode::SYNCHRONIZE_CACHE_10, 0, 0, 0, 0, 0, 0, 0, 0, 0], data: DataPhase::None }
 }
 
 /// A command of the guest's that releases its reservation.
