@@ -89,7 +89,7 @@ impl Attention {
         self.code().asc == 0x2A
     }
 
-    fn of(nibble: u64) -> Option<Self> {
+    pub(crate) fn of(nibble: u64) -> Option<Self> {
         let index = usize::try_from(nibble.checked_sub(1)?).ok()?;
         Self::ALL.get(index).copied()
     }

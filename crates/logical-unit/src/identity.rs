@@ -49,7 +49,7 @@ impl Identity {
         format!("{:016x}", self.naa())
     }
 
-    fn naa(&self) -> u64 {
+    pub(crate) fn naa(&self) -> u64 {
         LOCALLY_ASSIGNED | self.number >> 4
     }
 

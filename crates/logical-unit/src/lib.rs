@@ -20,6 +20,7 @@ mod open;
 mod pr_unit;
 pub mod profile;
 pub mod reservations;
+pub mod snapshot;
 mod store;
 mod task_set;
 mod transfer;

@@ -15,7 +15,7 @@ use crate::nexuses::{Nexuses, Session};
 use crate::open::{OpenError, Opened};
 use crate::store::Caching;
 use crate::task_set::{Aborted, Executing, Task};
-use crate::{Effect, ItNexus, LunSpec, NexusId, Outcome, PrUnit, Profile};
+use crate::{Directory, Effect, ItNexus, LunSpec, NexusId, Outcome, PrUnit, Profile};
 use scsi::{AdditionalSense, Completion, DataPhase, Request, Sense, SenseKey, Status, opcode};
 use std::io;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ use std::time::Duration;
 /// A logical unit, ready to serve.
 #[derive(Debug)]
 pub struct LogicalUnit {
-    disk: Arc<Disk>,
+    pub(crate) disk: Arc<Disk>,
     delay: Duration,
     profile: &'static Profile,
     /// Where the durable image is; `None` if the medium forgets with the power anyway.
@@ -65,10 +65,15 @@ impl LogicalUnit {
     /// # Errors
     /// [`OpenError`] before anything is served; nothing on disk is changed then.
     pub fn open(spec: &LunSpec) -> Result<Arc<Self>, OpenError> {
-        let Opened { disk, profile, unit, nexuses, image } = Opened::open(spec)?;
+        Ok(Self::over(Opened::open(spec)?, spec.delay))
+    }
+
+    /// A logical unit of these parts.
+    pub(crate) fn over(opened: Opened, delay: Duration) -> Arc<Self> {
+        let Opened { disk, profile, unit, nexuses, image } = opened;
         let guarded = Mutex::new(Guarded { unit, nexuses });
-        let (disk, delay, target) = (Arc::new(disk), spec.delay, OnceLock::new());
-        Ok(Arc::new(Self { disk, delay, profile, image, target, guarded }))
+        let (disk, target) = (Arc::new(disk), OnceLock::new());
+        Arc::new(Self { disk, delay, profile, image, target, guarded })
     }
 
     /// How the medium is reached, and why not directly if it is not.
@@ -352,6 +357,12 @@ impl LogicalUnit {
         reset(&mut guarded.unit);
         guarded.refresh_all();
         guarded.nexuses.forget_strangers(&guarded.unit);
+    }
+
+    /// The state of the reservations, and who is who in it.
+    pub(crate) fn with_reservations<T>(&self, look: impl FnOnce(&PrUnit, &dyn Directory) -> T) -> T {
+        let guarded = self.lock();
+        look(&guarded.unit, &guarded.nexuses)
     }
 
     /// The state of the reservations, for reports and tests.

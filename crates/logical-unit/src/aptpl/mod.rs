@@ -140,14 +140,7 @@ impl Image {
         let mut out = vec![u8::from(self.aptpl) | u8::from(self.lost) << 1, kind.0];
         out.extend(holder.unwrap_or(NO_HOLDER).to_be_bytes());
         out.extend(u32::try_from(self.registrations.len()).unwrap_or(u32::MAX).to_be_bytes());
-        for saved in &self.registrations {
-            let id = saved.nexus.initiator.to_bytes();
-            out.extend(saved.key.0.to_be_bytes());
-            out.push(u8::from(saved.all_target_ports));
-            out.extend(saved.nexus.target_port.to_be_bytes());
-            out.extend(u16::try_from(id.len()).unwrap_or(u16::MAX).to_be_bytes());
-            out.extend(id);
-        }
+        self.registrations.iter().for_each(|saved| saved.put(&mut out));
         out
     }
 
@@ -225,7 +218,16 @@ impl Image {
 }
 
 impl SavedRegistration {
-    fn parse(body: &mut Reader<'_>) -> Result<Self, ImageError> {
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        let id = self.nexus.initiator.to_bytes();
+        out.extend(self.key.0.to_be_bytes());
+        out.push(u8::from(self.all_target_ports));
+        out.extend(self.nexus.target_port.to_be_bytes());
+        out.extend(u16::try_from(id.len()).unwrap_or(u16::MAX).to_be_bytes());
+        out.extend(id);
+    }
+
+    pub(crate) fn parse(body: &mut Reader<'_>) -> Result<Self, ImageError> {
         let key = Key(u64::from_be_bytes(body.array().ok_or(ImageError::Length)?));
         let [flags] = body.array().ok_or(ImageError::Length)?;
         let (target_port, length) = (body.u16()?, body.u16()?);
@@ -241,24 +243,24 @@ impl SavedRegistration {
 }
 
 /// What is left to read.
-struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+    pub(crate) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (head, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(head)
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.take(N)?.try_into().ok()
     }
 
-    fn u16(&mut self) -> Result<u16, ImageError> {
+    pub(crate) fn u16(&mut self) -> Result<u16, ImageError> {
         self.array().map(u16::from_be_bytes).ok_or(ImageError::Length)
     }
 
-    fn u32(&mut self) -> Result<u32, ImageError> {
+    pub(crate) fn u32(&mut self) -> Result<u32, ImageError> {
         self.array().map(u32::from_be_bytes).ok_or(ImageError::Length)
     }
 }

@@ -110,7 +110,7 @@ impl Disk {
     }
 
     /// Logical blocks of the medium, at least one.
-    fn blocks(&self) -> u64 {
+    pub(crate) fn blocks(&self) -> u64 {
         self.blocks.load(Ordering::Acquire)
     }
 
@@ -124,6 +124,35 @@ impl Disk {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the medium is smaller than it was"));
         }
         Ok(blocks > before)
+    }
+
+    /// The NAA name of page 83h.
+    pub(crate) fn naa(&self) -> u64 {
+        self.identity.naa()
+    }
+
+    /// Whether START STOP UNIT has stopped it.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Whether a sanitize is under way, or failed.
+    pub(crate) fn is_sanitizing(&self) -> bool {
+        self.sanitizing.check().is_err()
+    }
+
+    /// Code and body of each mode page.
+    pub(crate) fn mode_pages(&self) -> Vec<(u8, Vec<u8>)> {
+        self.modes.current()
+    }
+
+    /// Takes over what another process had; `false`, and nothing of it, if the pages are not those of this program.
+    pub(crate) fn restore(&self, stopped: bool, pages: &[(u8, Vec<u8>)]) -> bool {
+        let fits = self.modes.restore(pages);
+        if fits {
+            self.stopped.store(stopped, Ordering::Release);
+        }
+        fits
     }
 
     /// How the medium is reached.

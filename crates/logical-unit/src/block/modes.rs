@@ -117,6 +117,30 @@ impl Modes {
         self.mirror(&current);
     }
 
+    /// Code and body of each page, as they are now.
+    pub(crate) fn current(&self) -> Vec<(u8, Vec<u8>)> {
+        self.lock().iter().map(|page| (page.code, page.body.clone())).collect()
+    }
+
+    /// Takes over the changeable bits of pages that another process had. `false`, and nothing of it, for a page or a length
+    /// that this program does not know. Other bits follow from the medium here.
+    pub(crate) fn restore(&self, pages: &[(u8, Vec<u8>)]) -> bool {
+        let mut current = self.lock();
+        let mut next = current.clone();
+        for (code, body) in pages {
+            let definition = PAGES.iter().find(|known| known.code == *code);
+            let page = next.iter_mut().find(|page| page.code == *code && page.body.len() == body.len());
+            let (Some(definition), Some(page)) = (definition, page) else { return false };
+            let mask = changeable(definition).body;
+            for ((here, there), mask) in page.body.iter_mut().zip(body).zip(mask) {
+                *here = *here & !mask | there & mask;
+            }
+        }
+        *current = next;
+        self.mirror(&current);
+        true
+    }
+
     /// MODE SENSE (SPC-4 6.11).
     pub(crate) fn sense(&self, command: &ModeSense) -> Answer {
         let parameters = ModeParameters {

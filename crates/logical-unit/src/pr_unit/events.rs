@@ -69,6 +69,11 @@ impl PrUnit {
         self.settle(Consequences { touched: true, ..Consequences::default() }, was_durable)
     }
 
+    /// A unit attention that already waited for `nexus` before there was a session.
+    pub(crate) fn waits(&mut self, nexus: NexusId, attention: Attention) {
+        self.attentions.establish([nexus], attention);
+    }
+
     /// Establishes a unit attention for one nexus. Publish its standing afterwards.
     pub fn establish(&mut self, nexus: NexusId, attention: Attention) {
         self.tell(Whom::Nexuses(vec![nexus]), attention);

@@ -164,4 +164,9 @@ impl Reservations {
         registrations.into_iter().for_each(|one| state.registrations.put(one));
         state
     }
+
+    /// The same with what a power cycle would have taken: state that only another process had.
+    pub(crate) fn resumed(self, generation: u32, spc2: Option<NexusId>) -> Self {
+        Self { generation, spc2, ..self }
+    }
 }
