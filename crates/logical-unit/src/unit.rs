@@ -13,6 +13,7 @@ use crate::attention::Attention;
 use crate::block::{Disk, Plan, Room, Sender};
 use crate::nexuses::{Nexuses, Session};
 use crate::open::{OpenError, Opened};
+use crate::snapshot::kept::{self, Kept};
 use crate::store::Caching;
 use crate::task_set::{Aborted, Executing, Task};
 use crate::{Directory, Effect, ItNexus, LunSpec, NexusId, Outcome, PrUnit, Profile};
@@ -30,6 +31,8 @@ pub struct LogicalUnit {
     profile: &'static Profile,
     /// Where the durable image is; `None` if the medium forgets with the power anyway.
     image: Option<PathBuf>,
+    /// What outlives this process, where it is to.
+    kept: Option<Kept>,
     target: OnceLock<String>,
     guarded: Mutex<Guarded>,
 }
@@ -65,15 +68,34 @@ impl LogicalUnit {
     /// # Errors
     /// [`OpenError`] before anything is served; nothing on disk is changed then.
     pub fn open(spec: &LunSpec) -> Result<Arc<Self>, OpenError> {
-        Ok(Self::over(Opened::open(spec)?, spec.delay))
+        let opened = Opened::open(spec)?;
+        if let Some(image) = &opened.image {
+            kept::forget(image).map_err(|source| OpenError::File { path: image.clone(), source })?;
+        }
+        Ok(Self::over(opened, spec.delay, None))
     }
 
-    /// A logical unit of these parts.
-    pub(crate) fn over(opened: Opened, delay: Duration) -> Arc<Self> {
+    /// A logical unit of these parts, kept for the next process or not.
+    pub(crate) fn over(opened: Opened, delay: Duration, kept: Option<Kept>) -> Arc<Self> {
         let Opened { disk, profile, unit, nexuses, image } = opened;
         let guarded = Mutex::new(Guarded { unit, nexuses });
         let (disk, target) = (Arc::new(disk), OnceLock::new());
-        Arc::new(Self { disk, delay, profile, image, target, guarded })
+        Arc::new(Self { disk, delay, profile, image, kept, target, guarded })
+    }
+
+    pub(crate) const fn kept(&self) -> Option<&Kept> {
+        self.kept.as_ref()
+    }
+
+    /// Keeps the state for the next process, where that is wanted; `false` if that would find an older one.
+    fn keep(&self, guarded: &Guarded) -> bool {
+        let Some(kept) = &self.kept else { return true };
+        kept.store(self.describe(&guarded.unit, &guarded.nexuses).ok().as_ref())
+    }
+
+    /// The same of what it is now.
+    pub(crate) fn keep_now(&self) -> bool {
+        self.keep(&self.lock())
     }
 
     /// How the medium is reached, and why not directly if it is not.
@@ -93,6 +115,7 @@ impl LogicalUnit {
             let guarded = &mut *self.lock();
             guarded.unit.establish_for_others(None, Attention::CapacityChanged);
             guarded.refresh_all();
+            self.keep(guarded);
         }
         Ok(changed)
     }
@@ -121,7 +144,8 @@ impl LogicalUnit {
     }
 
     /// The I_T nexus is lost: logout or a dead connection. Its commands are aborted and its SPC-2
-    /// reservation is released; registrations stay. Later commands of this handle are aborted too.
+    /// reservation is released; registrations stay. Later commands of this handle are aborted too. For the next process
+    /// it is not lost by the end of this one.
     pub fn nexus_lost(&self, nexus: &NexusHandle) {
         nexus.0.tasks.close();
         let guarded = &mut *self.lock();
@@ -174,6 +198,9 @@ impl LogicalUnit {
             let guarded = &mut *self.lock();
             guarded.unit.establish_for_others(Some(nexus.0.id), Attention::ModeParametersChanged);
             guarded.refresh_all();
+            self.keep(guarded);
+        } else if cdb.first() == Some(&opcode::START_STOP_UNIT) {
+            self.keep_now();
         }
         executed.completion
     }
@@ -186,12 +213,19 @@ impl LogicalUnit {
         let data = if is_order { DataPhase::Out(data_out.to_vec()) } else { DataPhase::None };
         let request = Request { cdb: cdb.to_vec(), data };
         let guarded = &mut *guard;
-        let before = (is_order && self.image.is_some()).then(|| guarded.unit.clone());
+        let may_change = is_order || cdb.first().is_some_and(|code| SPC2.contains(code));
+        let before = (may_change && self.image.is_some()).then(|| guarded.unit.clone());
         let known = guarded.nexuses.len();
         let (outcome, effects) = guarded.unit.execute(&mut guarded.nexuses, nexus.0.id, &request);
-        let durable = !effects.contains(&Effect::Persist) || self.persist(guarded);
+        // A unit attention that is told here is told again by the next process, until something else is kept: better twice than never.
+        let done = |ended: &Completion| ended.status == Status::GOOD;
+        let changed = may_change && matches!(&outcome, Outcome::Complete(ended) if done(ended));
+        // Before the durable image: what is kept is never older than that.
+        let kept = !changed || self.keep(guarded);
+        let durable = kept && (!effects.contains(&Effect::Persist) || self.persist(guarded));
         if let (false, Some(before)) = (durable, before) {
             guarded.unit = before;
+            self.keep(guarded);
         }
         if guarded.nexuses.len() > known {
             // A command that was refused after it had named nexuses must not fill the directory with them.
@@ -201,6 +235,10 @@ impl LogicalUnit {
             return Completion::check(&INTERNAL_FAILURE);
         }
         self.carry_out(guarded, &effects, nexus.0.id, task);
+        if changed {
+            // With the unit attentions of those whose commands were aborted.
+            self.keep(guarded);
+        }
         match outcome {
             Outcome::Complete(completion) => completion,
             Outcome::Execute => {
@@ -309,6 +347,7 @@ impl LogicalUnit {
                 guarded.refresh(session.id);
             }
         }
+        self.keep(guarded);
     }
 
     /// I_T NEXUS RESET (SAM-5 7.6): the nexus's commands and its SPC-2 reservation end, as with the loss of the nexus; its
@@ -322,6 +361,7 @@ impl LogicalUnit {
         guarded.unit.attach(nexus.0.id);
         guarded.unit.establish(nexus.0.id, Attention::NexusLoss);
         guarded.refresh_all();
+        self.keep(guarded);
     }
 
     /// LOGICAL UNIT RESET (SAM-5 6.3.3): every command ends without status, SPC-2 reservations and mode
@@ -344,6 +384,7 @@ impl LogicalUnit {
     pub fn lose_reservation_information(&self) {
         let guarded = &mut *self.lock();
         let _ = guarded.unit.lose_reservation_information();
+        self.keep(guarded);
         self.persist(guarded);
         guarded.refresh_all();
     }
@@ -357,6 +398,7 @@ impl LogicalUnit {
         reset(&mut guarded.unit);
         guarded.refresh_all();
         guarded.nexuses.forget_strangers(&guarded.unit);
+        self.keep(guarded);
     }
 
     /// The state of the reservations, and who is who in it.
@@ -385,6 +427,9 @@ impl Guarded {
         self.nexuses.sessions().for_each(|session| session.gate.set(self.unit.standing(session.id)));
     }
 }
+
+/// Commands of SPC-2 reservations.
+const SPC2: [u8; 4] = [opcode::RESERVE_6, opcode::RELEASE_6, opcode::RESERVE_10, opcode::RELEASE_10];
 
 /// The durable image could not be written: the command did not happen.
 const INTERNAL_FAILURE: Sense =

@@ -12,8 +12,10 @@
 //! (2 bytes), length (2 bytes) and bytes of the TransportID.
 //!
 //! Used by `tenure device` when a guest moves ([`LogicalUnit::snapshot`](crate::LogicalUnit::snapshot),
-//! [`LogicalUnit::resume`](crate::LogicalUnit::resume)). [`Snapshot::parse`] refuses whatever is damaged or newer.
+//! [`LogicalUnit::resume`](crate::LogicalUnit::resume)) or is started again
+//! ([`LogicalUnit::open_kept`](crate::LogicalUnit::open_kept)). [`Snapshot::parse`] refuses whatever is damaged or newer.
 
+pub(crate) mod kept;
 mod resume;
 
 pub use resume::{ResumeError, SnapshotError, naa_of};

@@ -1,5 +1,6 @@
 //! A logical unit is put down here and taken up there.
 
+use super::kept::go_on;
 use super::{MAX_LENGTH, Snapshot};
 use crate::aptpl::{self, Image, SavedRegistration};
 use crate::identity::Identity;
@@ -78,13 +79,22 @@ impl LogicalUnit {
     /// # Errors
     /// It cannot go on elsewhere.
     pub fn snapshot(&self) -> Result<Snapshot, SnapshotError> {
+        self.with_reservations(|unit, directory| self.describe(unit, directory))
+    }
+
+    /// The same of a state that is held.
+    pub(crate) fn describe(
+        &self,
+        unit: &PrUnit,
+        directory: &dyn Directory,
+    ) -> Result<Snapshot, SnapshotError> {
         if self.disk.is_sanitizing() {
             return Err(SnapshotError::Sanitizing);
         }
         if self.profile().identity == profile::Identity::SessionInstance {
             return Err(SnapshotError::SessionInstance);
         }
-        let mut snapshot = self.with_reservations(of_reservations);
+        let mut snapshot = of_reservations(unit, directory);
         snapshot.profile = self.profile().name.to_owned();
         snapshot.naa = self.disk.naa();
         snapshot.blocks = self.disk.blocks();
@@ -99,26 +109,41 @@ impl LogicalUnit {
     /// [`ResumeError`] before anything is served; nothing on disk is changed then, unless only a file that had to grow.
     pub fn resume(spec: &LunSpec, snapshot: &Snapshot) -> Result<Arc<Self>, ResumeError> {
         let mut opened = Opened::open(spec)?;
-        fits(&opened, snapshot)?;
-        let mut nexuses = Nexuses::new(opened.profile.identity);
-        let unit = restore(snapshot, &mut nexuses, &opened)?;
-        let ours = Image::of(&unit, &nexuses);
+        let parts = take_up(&opened, snapshot)?;
         if let Some(path) = &opened.image {
             let there = aptpl::load(path)?.unwrap_or_default();
             // A block device's is on this host, from whenever it was here last.
+            let ours = Image::of(&parts.0, &parts.1);
             if matches!(spec.medium, Medium::File { .. }) && comparable(&there) != comparable(&ours) {
                 return Err(ResumeError::Changed);
             }
         }
-        if !opened.disk.restore(snapshot.stopped, &snapshot.modes) {
-            return Err(ResumeError::Unfit("mode pages"));
-        }
-        if let Some(path) = &opened.image {
+        put(&mut opened, parts)?;
+        Ok(go_on(opened, spec.delay)?)
+    }
+}
+
+/// The state of a snapshot in what was opened; nothing of it is in force yet, but for mode pages.
+pub(super) fn take_up(opened: &Opened, snapshot: &Snapshot) -> Result<(PrUnit, Nexuses), ResumeError> {
+    fits(opened, snapshot)?;
+    let mut nexuses = Nexuses::new(opened.profile.identity);
+    let unit = restore(snapshot, &mut nexuses, opened)?;
+    if !opened.disk.restore(snapshot.stopped, &snapshot.modes) {
+        return Err(ResumeError::Unfit("mode pages"));
+    }
+    Ok((unit, nexuses))
+}
+
+/// Puts it in force, in the durable image as well.
+pub(super) fn put(opened: &mut Opened, parts: (PrUnit, Nexuses)) -> Result<(), aptpl::FileError> {
+    if let Some(path) = &opened.image {
+        let ours = Image::of(&parts.0, &parts.1);
+        if aptpl::load(path)?.unwrap_or_default() != ours {
             aptpl::save(path, &ours)?;
         }
-        (opened.unit, opened.nexuses) = (unit, nexuses);
-        Ok(Self::over(opened, spec.delay))
     }
+    (opened.unit, opened.nexuses) = parts;
+    Ok(())
 }
 
 /// The NAA name that the logical unit of `spec` would have, without opening it; none for memory.

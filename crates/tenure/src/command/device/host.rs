@@ -144,10 +144,16 @@ impl Host {
 fn open(spec: &LunSpec) -> Result<Arc<LogicalUnit>, OpenError> {
     let end = Instant::now() + LETTING_GO;
     loop {
-        match LogicalUnit::open(spec) {
+        match LogicalUnit::open_kept(spec) {
             Err(OpenError::InUse(_)) if Instant::now() < end => thread::sleep(LOOK),
-            opened => return opened,
+            opened => return opened.inspect(|unit| warn_of_forgetting(unit, spec)),
         }
+    }
+}
+
+fn warn_of_forgetting(unit: &LogicalUnit, spec: &LunSpec) {
+    if !unit.is_kept() && !matches!(spec.medium, Medium::Memory { .. }) {
+        tracing::warn!(medium = ?spec.medium, "registrations without APTPL end with this process: nothing can be kept beside the reservations");
     }
 }
 
