@@ -10,7 +10,7 @@ use crate::cli::{AioArg, DeviceArgs};
 use crate::exit::{Exit, Failure};
 use anyhow::Context;
 use logical_unit::aptpl::FileError;
-use logical_unit::{LogicalUnit, LunSpec, OpenError};
+use logical_unit::{LogicalUnit, LunSpec, Medium, OpenError};
 use scsi::TransportId;
 use std::collections::BTreeMap;
 use std::io;
