@@ -85,14 +85,25 @@ impl Host {
     /// # Errors
     /// There is none of this number.
     pub(super) fn remove(&self, number: u8) -> Result<(), Failure> {
-        if self.lock().remove(&number).is_none() {
+        let mut luns = self.lock();
+        if luns.remove(&number).is_none() {
             return Err(Failure::usage(format!("there is no LUN {number}")));
         }
-        for hosted in &self.guests {
-            hosted.device.detach(number);
-            hosted.real.close(number);
-        }
+        // Before anybody can add another of this number; what waits for transfers under way comes after that.
+        let detached = self.detach(number);
+        drop(luns);
+        drop(detached);
         Ok(())
+    }
+
+    /// Takes it from every guest that has it.
+    fn detach(&self, number: u8) -> Vec<Arc<vhost_user_scsi::target::Lun>> {
+        let each = self.guests.iter().filter_map(|hosted| {
+            let detached = hosted.device.detach(number);
+            hosted.real.close(number);
+            detached
+        });
+        each.collect()
     }
 
     fn attach(&self, number: u8, lun: &Lun) -> Result<(), Failure> {
@@ -110,11 +121,14 @@ impl Host {
 
     fn attach_emulated(&self, number: u8, spec: &LunSpec) -> Result<(), Failure> {
         let unit = open(spec).map_err(|error| refuse_lun(number, error))?;
-        for hosted in &self.guests {
-            let attached = Arc::new(Emulated::attach(&unit, hosted.initiator.clone()));
-            hosted.device.attach(number, attached).with_context(|| format!("LUN {number}"))?;
+        let attached = self.guests.iter().try_for_each(|hosted| {
+            let nexus = Arc::new(Emulated::attach(&unit, hosted.initiator.clone()));
+            hosted.device.attach(number, nexus).with_context(|| format!("LUN {number}"))
+        });
+        if attached.is_err() {
+            drop(self.detach(number));
         }
-        Ok(())
+        Ok(attached?)
     }
 
     /// For all guests or for none.
@@ -125,10 +139,7 @@ impl Host {
         };
         let attached: Result<(), Failure> = self.guests.iter().try_for_each(attach);
         if attached.is_err() {
-            for hosted in &self.guests {
-                hosted.device.detach(number);
-                hosted.real.close(number);
-            }
+            drop(self.detach(number));
         }
         attached
     }
@@ -145,7 +156,8 @@ fn open(spec: &LunSpec) -> Result<Arc<LogicalUnit>, OpenError> {
     let end = Instant::now() + LETTING_GO;
     loop {
         match LogicalUnit::open_kept(spec) {
-            Err(OpenError::InUse(_)) if Instant::now() < end => thread::sleep(LOOK),
+            // A block device is held as long as its requests are.
+            Err(OpenError::InUse(_) | OpenError::Held(_)) if Instant::now() < end => thread::sleep(LOOK),
             opened => return opened.inspect(|unit| warn_of_forgetting(unit, spec)),
         }
     }
