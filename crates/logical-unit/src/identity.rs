@@ -35,6 +35,8 @@ impl Identity {
         let device = path.metadata()?.rdev();
         let folder = format!("/sys/dev/block/{}:{}", major(device), minor(device));
         let told = described(Path::new(&folder));
+        // A device without a name is the same one under whatever link.
+        let path = path.canonicalize()?;
         let bytes = told.unwrap_or_else(|| path.as_os_str().as_encoded_bytes().to_vec());
         Ok(Self { number: fnv_1a(bytes.into_iter()) })
     }

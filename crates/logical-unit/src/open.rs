@@ -32,6 +32,9 @@ pub enum OpenError {
     /// `block=` with something else.
     #[error("{} is not a block device; file= serves a file", .0.display())]
     NotABlockDevice(PathBuf),
+    /// `file=` with something else.
+    #[error("{} is not a regular file; block= serves a device", .0.display())]
+    NotAFile(PathBuf),
     /// A block device without a place to remember its reservations in.
     #[error("nothing says where the reservations of {} are remembered: reservations=DIR", .0.display())]
     NoReservations(PathBuf),
@@ -120,7 +123,14 @@ fn open_block(path: &Path, folder: &Path, direct: bool) -> Result<FileParts, Ope
     let named = |source| OpenError::File { path: path.to_owned(), source };
     let identity = Identity::of_block_device(path).map_err(named)?;
     let elsewhere = |source| OpenError::File { path: folder.to_owned(), source };
-    let image = folder.canonicalize().map_err(elsewhere)?.join(format!("{}.pr", identity.serial()));
+    let folder = folder.canonicalize().map_err(elsewhere)?;
+    // Another path to the same disk has the same name. And what cannot be written there is heard of now.
+    let lock = folder.join(format!("{}.lock", identity.serial()));
+    let store = store.claim(&lock).map_err(|error| match error {
+        FileStoreError::InUse => OpenError::InUse(path.to_owned()),
+        other => refused(&lock, other),
+    })?;
+    let image = folder.join(format!("{}.pr", identity.serial()));
     Ok((Box::new(store), identity, Some(image)))
 }
 
@@ -129,6 +139,7 @@ fn refused(path: &Path, error: FileStoreError) -> OpenError {
     match error {
         FileStoreError::InUse => OpenError::InUse(path),
         FileStoreError::Held => OpenError::Held(path),
+        FileStoreError::NotAFile => OpenError::NotAFile(path),
         FileStoreError::NotABlockDevice => OpenError::NotABlockDevice(path),
         FileStoreError::Larger(present) => OpenError::Larger { path, present },
         FileStoreError::Io(source) => OpenError::File { path, source },

@@ -182,6 +182,35 @@ fn a_block_device_is_served_alone_and_remembered_where_it_is_told() {
     assert_eq!(keys(&powered_on(&open(&spec))), [Key(5)]);
 }
 
+/// Two nodes of one disk stand for its two paths.
+#[test]
+fn two_paths_to_one_disk_are_not_served_as_two() {
+    let folder = Folder::new();
+    fs::write(folder.path("image"), vec![0xFF; 1 << 20]).unwrap();
+    let Some(device) = Loop::over(&folder.path("image")) else {
+        eprintln!("no loop device here: not tested");
+        return;
+    };
+    let spec = format!("block={},reservations={}", device.0, folder.0.path().display());
+    let unit = open(&spec);
+    let image = fs::read_dir(folder.0.path()).unwrap().map(|entry| entry.unwrap().path());
+    let lock = image.into_iter().find(|path| path.extension().is_some_and(|it| it == "lock")).unwrap();
+    assert!(fs::File::open(&lock).unwrap().try_lock().is_err(), "whoever has the same name finds it taken");
+    drop(unit);
+    let claimed = fs::File::open(&lock).unwrap();
+    claimed.try_lock().unwrap();
+    assert!(matches!(error(&spec), OpenError::InUse(_)));
+}
+
+#[test]
+fn only_a_regular_file_is_served_as_one() {
+    let folder = Folder::new();
+    for path in [Path::new("/dev/null"), Path::new("/dev/loop-control"), folder.0.path()] {
+        let refused = error(&format!("file={},size=1M", path.display()));
+        assert!(matches!(refused, OpenError::NotAFile(_)) || !path.exists(), "{refused}");
+    }
+}
+
 #[test]
 fn only_a_block_device_is_served_as_one() {
     let folder = Folder::new();

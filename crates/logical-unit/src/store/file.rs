@@ -29,6 +29,9 @@ pub(crate) enum FileStoreError {
     /// `block=` with something else.
     #[error("not a block device")]
     NotABlockDevice,
+    /// `file=` with something else.
+    #[error("not a regular file")]
+    NotAFile,
     /// The file is larger than the size asked for; nothing is cut off.
     #[error("the file has {0} bytes already")]
     Larger(u64),
@@ -43,6 +46,8 @@ pub(crate) struct FileStore {
     size: AtomicU64,
     caching: Caching,
     volatile: bool,
+    /// Locked beside it, so that nobody serves the same medium under another name.
+    claim: Option<File>,
 }
 
 /// More zeros than one write of them, aligned for direct I/O.
@@ -54,8 +59,15 @@ impl FileStore {
     /// Opens and locks the file. With a size it is created or grown to that many bytes, without one it
     /// must exist.
     pub(crate) fn open(path: &Path, size: Option<u64>, direct: bool) -> Result<Self, FileStoreError> {
+        // Before it is opened, which some devices take for a wish.
+        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            return Err(FileStoreError::NotAFile);
+        }
         let file =
             OpenOptions::new().read(true).write(true).create(size.is_some()).truncate(false).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(FileStoreError::NotAFile);
+        }
         lock(&file)?;
         let present = seek(&file, SeekFrom::End(0)).map_err(io::Error::from)?;
         match size {
@@ -83,11 +95,19 @@ impl FileStore {
         Self::over(file, size, direct)
     }
 
+    /// Locks `path` as well, which is made for that, as long as the medium.
+    pub(crate) fn claim(mut self, path: &Path) -> Result<Self, FileStoreError> {
+        let claim = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        lock(&claim)?;
+        self.claim = Some(claim);
+        Ok(self)
+    }
+
     fn over(file: File, size: u64, direct: bool) -> Result<Self, FileStoreError> {
         let caching = if direct { turned_on(&file) } else { Caching::Buffered("it was not asked for") };
         let volatile = !(matches!(caching, Caching::Direct { .. }) && writes_through(&file));
         let shared = Arc::new(OwnedFd::from(file.try_clone()?));
-        Ok(Self { file, shared, size: AtomicU64::new(size), caching, volatile })
+        Ok(Self { file, shared, size: AtomicU64::new(size), caching, volatile, claim: None })
     }
 
     /// What memory must be aligned to; 1 where the kernel copies.
@@ -127,6 +147,7 @@ impl Drop for FileStore {
     fn drop(&mut self) {
         if Arc::get_mut(&mut self.shared).is_some() {
             let _ = self.file.unlock();
+            let _ = self.claim.as_ref().map(File::unlock);
         }
     }
 }
