@@ -69,7 +69,7 @@ impl Transfer {
     #[must_use]
     pub fn end(self, result: &io::Result<()>) -> Completion {
         let Self { unit, plan, executing, task } = self;
-        let completion = plan.completion(result);
+        let completion = unit.disk.completion(plan.action, result);
         drop(plan);
         drop(executing);
         drop(task);

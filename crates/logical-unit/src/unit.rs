@@ -251,7 +251,12 @@ impl LogicalUnit {
     /// Writes the durable image. `false` if that failed; the old image is then still in force.
     fn persist(&self, guarded: &Guarded) -> bool {
         let Some(path) = &self.image else { return true };
-        aptpl::save(path, &Image::of(&guarded.unit, &guarded.nexuses)).is_ok()
+        let saved = aptpl::save(path, &Image::of(&guarded.unit, &guarded.nexuses));
+        if let Err(error) = &saved {
+            let why = std::error::Error::source(error).map(ToString::to_string);
+            tracing::error!(%error, why, "a change of reservations was refused");
+        }
+        saved.is_ok()
     }
 
     /// Gates first: a command of a preempted nexus that comes while its others are being aborted must

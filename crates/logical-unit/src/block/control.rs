@@ -2,7 +2,7 @@
 //! to a medium that cannot be removed, does not spin and has no defects.
 
 use super::Disk;
-use super::refusal::{Answer, Refusal, cut};
+use super::refusal::{Answer, cut};
 use scsi::FieldError;
 use scsi::block::{Form, PreventAllow, ReadDefectData, SendDiagnostic, StartStop};
 use std::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ impl Disk {
             return Err(FieldError::cdb_bit(4, 1).into());
         }
         if !command.start && !command.no_flush {
-            self.store.flush().map_err(|error| Refusal::unwritten(&error))?;
+            self.flush()?;
         }
         self.stopped.store(!command.start, Ordering::Release);
         Ok(Vec::new())
@@ -41,7 +41,7 @@ impl Disk {
             return Err(FieldError::cdb(3).into());
         }
         if command.self_test {
-            self.store.flush().map_err(|error| Refusal::unwritten(&error))?;
+            self.flush()?;
         }
         Ok(Vec::new())
     }

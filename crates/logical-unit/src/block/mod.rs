@@ -16,6 +16,7 @@ mod refusal;
 mod sanitize;
 mod supported;
 mod transfer;
+mod trouble;
 
 pub(crate) use plan::Plan;
 pub use plan::{Move, Room};
@@ -35,6 +36,7 @@ use scsi::{AdditionalSense, Completion, FieldError, Sense, SenseKey};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use trouble::Trouble;
 
 /// Bytes of a logical block.
 pub(crate) const BLOCK: u64 = 512;
@@ -52,6 +54,7 @@ pub(crate) struct Disk {
     copies: Copies,
     sanitizing: Sanitizing,
     stopped: AtomicBool,
+    trouble: Trouble,
 }
 
 /// Who sent a command and which names it reaches: what INQUIRY tells beside the logical unit itself.
@@ -96,6 +99,7 @@ impl Disk {
             copies: Copies::default(),
             sanitizing: Sanitizing::default(),
             stopped: AtomicBool::new(false),
+            trouble: Trouble::default(),
         }
     }
 

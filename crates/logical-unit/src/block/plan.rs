@@ -3,12 +3,9 @@
 //! [`Disk::execute`] finds out the status. Used by [`crate::Transfer`].
 
 use super::locks::ExtentGuard;
-use super::refusal::Refusal;
 use super::{BLOCK, Disk, parse};
 use crate::store::Descriptor;
-use scsi::Completion;
 use scsi::block::{Access, Command, Operation};
-use std::io;
 
 /// What a transfer does to the medium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,17 +44,6 @@ pub(crate) struct Plan {
     pub(crate) extent: Option<ExtentGuard>,
 }
 
-impl Plan {
-    /// What the initiator gets for an outcome.
-    pub(crate) fn completion(&self, result: &io::Result<()>) -> Completion {
-        match (result, self.action) {
-            (Ok(()), _) => Completion::good(Vec::new()),
-            (Err(error), Move::Read) => Refusal::unread(error).completion(),
-            (Err(error), Move::Write { .. } | Move::Flush) => Refusal::unwritten(error).completion(),
-        }
-    }
-}
-
 impl Disk {
     /// Never waits.
     pub(crate) fn plan(&self, cdb: &[u8], room: Room) -> Option<Plan> {
@@ -68,6 +54,9 @@ impl Disk {
         self.check(&access).ok()?;
         let action = self.action(&access)?;
         if action == Move::Flush {
+            if self.has_lost() {
+                return None;
+            }
             return Some(Plan { descriptor, action, offset: 0, length: 0, extent: None });
         }
         let (lba, blocks) = (access.extent.lba, u64::from(access.extent.blocks));

@@ -73,7 +73,7 @@ impl Disk {
 
     pub(super) fn give_back(&self, lba: u64, blocks: u64) -> Answer {
         let given = self.store.deallocate(lba * BLOCK, blocks * BLOCK);
-        given.map(|()| Vec::new()).map_err(|error| Refusal::unwritten(&error))
+        given.map(|()| Vec::new()).map_err(|error| self.unwritten(&error))
     }
 
     /// UNMAP (SBC-4 5.32). All descriptors are checked before the first takes effect.
@@ -136,7 +136,7 @@ impl Disk {
 
     /// The run of blocks from `lba`. A block that is mapped in part counts as mapped.
     fn run_from(&self, lba: u64) -> Result<LbaStatusDescriptor, Refusal> {
-        let start = self.store.run_at(lba * BLOCK).map_err(|error| Refusal::unread(&error))?;
+        let start = self.store.run_at(lba * BLOCK).map_err(|error| self.unread(&error))?;
         let deallocated = !start.mapped && start.end >= (lba + 1) * BLOCK;
         let end = if deallocated { start.end / BLOCK } else { start.end.div_ceil(BLOCK) };
         let blocks = end.clamp(lba + 1, self.blocks()) - lba;

@@ -149,7 +149,7 @@ impl Disk {
                 }
             }
         }
-        self.store.flush().map(|()| Vec::new()).map_err(|error| Refusal::unwritten(&error))
+        self.flush()
     }
 
     fn exit_failure_mode(&self) -> Answer {

@@ -127,27 +127,21 @@ impl Disk {
         Ok(Vec::new())
     }
 
-    /// SYNCHRONIZE CACHE: the whole cache, which is more than was asked for and never less. IMMED is not
-    /// taken up: the status says that it has happened.
-    pub(super) fn flush(&self) -> Answer {
-        self.store.flush().map(|()| Vec::new()).map_err(|error| Refusal::unwritten(&error))
-    }
-
     pub(super) fn read_blocks(&self, lba: u64, blocks: u64) -> Answer {
         let length = usize::try_from(blocks * BLOCK).unwrap_or(usize::MAX);
         let mut data = Vec::with_capacity(length);
-        self.store.read_at(lba * BLOCK, length, &mut data).map_err(|error| Refusal::unread(&error))?;
+        self.store.read_at(lba * BLOCK, length, &mut data).map_err(|error| self.unread(&error))?;
         Ok(data)
     }
 
     pub(super) fn write_blocks(&self, lba: u64, data: &[u8], durable: bool) -> Answer {
         let offset = lba * BLOCK;
         let written = if durable || self.modes.write_through() {
-            self.store.write_durably(offset, data)
+            self.store.write_durably(offset, data).map_err(|error| self.undurable(&error))
         } else {
-            self.store.write_at(offset, data)
+            self.store.write_at(offset, data).map_err(|error| self.unwritten(&error))
         };
-        written.map(|()| Vec::new()).map_err(|error| Refusal::unwritten(&error))
+        written.map(|()| Vec::new())
     }
 }
 
