@@ -3,7 +3,7 @@
 use crate::report::{Done, Report};
 use crate::{programs, tools, two_hosts};
 use ::lab::front_end::kills::Kills;
-use ::lab::linux_guest::{LinuxGuests, Sockets};
+use ::lab::linux_guest::{LinuxGuests, TwoDevices, hands_over};
 use ::lab::qemu::Front;
 use ::lab::table::Policy;
 use ::lab::tenure::Tenure;
@@ -17,8 +17,9 @@ use std::time::Duration;
 const KILLS: u32 = 25;
 /// And of QEMU.
 const KILLS_OF_QEMU: u32 = 3;
-/// Moves of a guest of the vhost-user device.
+/// Moves of a guest of the vhost-user device, and in a run of everything that takes its time.
 const MOVES: u32 = 2;
+const ALL_MOVES: u32 = 10;
 /// Decides what is chosen at random where nobody says.
 const SEED: u64 = 1;
 
@@ -63,16 +64,13 @@ pub(crate) enum Trial {
     /// Move a guest with a reservation between two hosts while it writes, watched by a third initiator, and judge it
     Migrate(two_hosts::Migrate),
     /// Boot Debian's kernel twice on the disks of `tenure device`, and use them: file system, fio, every reservation command, LUNs that come
-    /// and go, fence_scsi
+    /// and go, fence_scsi; and move guests
     Device {
-        /// Move a guest so many times as well, while fio verifies in it
-        #[arg(long, default_value_t = 0)]
+        /// Live migrations of a guest between two QEMUs, and as many between two devices, while fio verifies in it and it holds reservations
+        #[arg(long, default_value_t = MOVES)]
         moves: u32,
-        /// In the moves it is the same nexus on both sides, and holds a reservation
-        #[arg(long, requires = "moves")]
-        held: bool,
         /// Nothing but the moves
-        #[arg(long, requires = "moves")]
+        #[arg(long)]
         only_moves: bool,
         /// Where programs are that were built already
         #[arg(long, value_name = "DIR")]
@@ -118,13 +116,10 @@ pub(crate) fn run(trial: Option<&Trial>, full: bool) -> Result<()> {
         Some(Trial::Record { helper, front }) => {
             alone(|lab| Ok(serde_json::to_string_pretty(&lab.record(helper, *front)?)?))
         }
-        Some(Trial::Device { moves, held, only_moves, programs }) => {
-            let sockets = match (*moves, *held) {
-                (0, _) => Sockets::One,
-                (_, false) => Sockets::OfTwo,
-                (_, true) => Sockets::Two,
-            };
-            println!("{}", device(*moves, sockets, *only_moves, programs.as_deref())?);
+        Some(Trial::Device { moves, only_moves, programs }) => {
+            let programs = programs::build(programs.as_deref())?;
+            println!("{}", device(&programs, *moves, *only_moves)?);
+            println!("{}", between_devices(&programs, *moves)?);
             Ok(())
         }
         Some(Trial::Keeps) => alone(Lab::keeps),
@@ -155,12 +150,9 @@ pub(crate) fn steps(report: &mut Report, full: bool) {
     report.step("lab: kills", || within(&mut lab, |lab| lab.kills(KILLS, KILLS_OF_QEMU, SEED)));
     report.step("lab: resets", || within(&mut lab, |lab| lab.resets(SEED)));
     drop(lab);
-    report.step("lab: device", || {
-        match tools::ensure(tools::LAB).and_then(|()| tools::ensure(tools::DISKS)) {
-            Ok(()) => device(MOVES, Sockets::OfTwo, false, None).map(Done::Passed),
-            Err(error) => Ok(Done::Skipped(error.to_string())),
-        }
-    });
+    let moves = if full { ALL_MOVES } else { MOVES };
+    report.step("lab: device", || with_disks(|| device(&programs::build(None)?, moves, false)));
+    report.step("lab: between devices", || with_disks(|| between_devices(&programs::build(None)?, moves)));
     two_hosts::steps(report, full);
 }
 
@@ -185,20 +177,37 @@ fn compare(lab: &mut Lab) -> Result<String> {
     Ok(told.join("; "))
 }
 
-/// Guests with disks of `tenure device`.
-fn device(moves: u32, sockets: Sockets, only_moves: bool, built: Option<&Path>) -> Result<String> {
-    tools::ensure(tools::LAB)?;
-    tools::ensure(tools::DISKS)?;
-    tools::ensure(tools::TGT)?;
-    let mut guests = LinuxGuests::boot(&cache()?, &programs::build(built)?, sockets)?;
+/// A trial of guests with disks of `tenure device`, where there is all that it takes.
+fn with_disks(trial: impl FnOnce() -> Result<String>) -> Result<Done> {
+    match guests_tools() {
+        Ok(()) => trial().map(Done::Passed),
+        Err(error) => Ok(Done::Skipped(error.to_string())),
+    }
+}
+
+fn guests_tools() -> Result<()> {
+    [tools::LAB, tools::DISKS, tools::TGT].into_iter().try_for_each(tools::ensure)
+}
+
+/// Guests of one device: what they do where they are, and the moves of one of them.
+fn device(programs: &Path, moves: u32, only_moves: bool) -> Result<String> {
+    guests_tools()?;
+    let mut guests = LinuxGuests::boot(&cache()?, programs)?;
     let mut told = Vec::new();
     if !only_moves {
         told.push(guests.here()?);
     }
-    if moves > 0 {
-        told.push(guests.moves(moves)?);
-    }
+    told.push(guests.moves(moves)?);
     Ok(told.join("; "))
+}
+
+/// A guest that moves between two devices.
+fn between_devices(programs: &Path, moves: u32) -> Result<String> {
+    guests_tools()?;
+    if !hands_over(&Tenure::at(&programs.join("tenure")))? {
+        return Ok("none: this program's devices do not hand guests over".to_owned());
+    }
+    TwoDevices::boot(&cache()?, programs)?.moves(moves)
 }
 
 /// Boots the VM with this workspace's release programs in it.

@@ -10,6 +10,7 @@ mod moves;
 mod node;
 mod reservations;
 mod steps;
+mod two_devices;
 
 use crate::front_end::Shape;
 use crate::front_end::scsi::{VirtioScsi, setting};
@@ -25,6 +26,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tempfile::TempDir;
+pub use two_devices::TwoDevices;
 
 /// The size of the disk in a file, and of the one in memory, in bytes.
 const FILE: u64 = 256 << 20;
@@ -39,17 +41,6 @@ const ELSEWHERE: &str = "elsewhere";
 /// Its disks: a file, memory, tgt's, and `tenure target`'s.
 const DISKS: [&str; 4] = ["/dev/sda", "/dev/sdb", "/dev/sdc", "/dev/sdd"];
 
-/// Where the first guest can be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sockets {
-    /// At one socket: it does not move.
-    One,
-    /// At two sockets, at which it is the same nexus.
-    Two,
-    /// At its own and at another guest's: as that one it holds nothing.
-    OfTwo,
-}
-
 /// Two guests with the same disks (a file, memory, and one of either target over iSCSI), and the device that they have them from.
 #[derive(Debug)]
 pub struct LinuxGuests {
@@ -60,7 +51,8 @@ pub struct LinuxGuests {
     control: Client,
     device: Device,
     media: Media,
-    sockets: Sockets,
+    /// The first guest is one nexus at both of its sockets.
+    is_one: bool,
     _targets: (Tgt, Served),
     _directory: TempDir,
 }
@@ -70,13 +62,14 @@ impl LinuxGuests {
     ///
     /// # Errors
     /// If something fails, or a guest does not find its disks.
-    pub fn boot(cache: &Path, programs: &Path, sockets: Sockets) -> Result<Self> {
+    pub fn boot(cache: &Path, programs: &Path) -> Result<Self> {
         let directory = TempDir::new()?;
         let media = node::media(cache, programs)?;
         let tenure = Tenure::at(&programs.join("tenure"));
         let targets = (Tgt::start(1, ISCSI >> 20)?, tenure.target(&[&format!("memory={ISCSI}")])?);
         let urls = [targets.0.served.url(0), targets.1.url(0)];
-        let device = serve(&tenure, directory.path(), sockets, &urls)?;
+        let is_one = hands_over(&tenure)?;
+        let device = serve(&tenure, directory.path(), is_one, &urls)?;
         let doors = |name: &str| -> Vec<PathBuf> {
             let is_its = |socket: &&PathBuf| socket.file_stem().is_some_and(|stem| stem == name);
             let is_other =
@@ -98,7 +91,7 @@ impl LinuxGuests {
             control,
             device,
             media,
-            sockets,
+            is_one,
             _targets: targets,
             _directory: directory,
         })
@@ -126,9 +119,11 @@ impl LinuxGuests {
     /// What did not hold.
     pub fn moves(&mut self, count: u32) -> Result<String> {
         let told = self.move_while_verifying(count).context("moves")?;
-        if self.sockets != Sockets::Two {
+        if !self.is_one {
             self.is_well()?;
-            return Ok(told);
+            return Ok(format!(
+                "{told}; without a reservation, of which this program takes no care in a move"
+            ));
         }
         self.fence(1).context("fence_scsi and a move")?;
         self.is_well()?;
@@ -167,20 +162,25 @@ impl LinuxGuests {
     }
 }
 
-fn serve(tenure: &Tenure, directory: &Path, sockets: Sockets, urls: &[String]) -> Result<Device> {
+fn serve(tenure: &Tenure, directory: &Path, is_one: bool, urls: &[String]) -> Result<Device> {
     let mut luns =
         vec![format!("file={},size={FILE}", directory.join("disk").display()), format!("memory={MEMORY}")];
     luns.extend(urls.iter().cloned());
     let luns: Vec<&str> = luns.iter().map(String::as_str).collect();
     let [control, state] = ["control", "state"].map(|name| directory.join(name).display().to_string());
-    let mut guests = vec![(FIRST, FIRST), (SECOND, SECOND), (PEER, PEER)];
-    match sockets {
-        Sockets::One => {}
-        Sockets::Two => guests.push((ELSEWHERE, FIRST)),
-        Sockets::OfTwo => guests.push((ELSEWHERE, ELSEWHERE)),
-    }
+    // A name given twice is one guest at two sockets.
+    let elsewhere = if is_one { FIRST } else { ELSEWHERE };
+    let guests = [(FIRST, FIRST), (SECOND, SECOND), (PEER, PEER), (ELSEWHERE, elsewhere)];
     let (sockets, names): (Vec<&str>, Vec<&str>) = guests.into_iter().unzip();
     let mut more = vec!["--num-queues", "2", "--control", &control, "--state", &state];
     more.extend(names.iter().flat_map(|name| ["--name", name]));
     tenure.device(directory, &sockets, &luns, &more)
+}
+
+/// Whether a guest of this program's can move with what it has registered: to another socket, or to another device.
+///
+/// # Errors
+/// If the program does not run.
+pub fn hands_over(tenure: &Tenure) -> Result<bool> {
+    Ok(tenure.run(&["device", "--help"])?.out.contains("--incoming"))
 }

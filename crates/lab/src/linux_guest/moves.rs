@@ -2,7 +2,7 @@
 //! nothing of the reservation changes, and it is told of nothing.
 
 use crate::linux_guest::node::Node;
-use crate::linux_guest::{DISKS, FIRST, LinuxGuests, Sockets};
+use crate::linux_guest::{DISKS, FIRST, LinuxGuests};
 use crate::process::wait_for;
 use crate::vm::Moved;
 use anyhow::{Context, Result, bail, ensure};
@@ -14,8 +14,7 @@ const ROUND: Duration = Duration::from_secs(600);
 impl LinuxGuests {
     /// So many moves.
     pub(super) fn move_while_verifying(&mut self, count: u32) -> Result<String> {
-        let is_held = self.sockets == Sockets::Two;
-        if is_held {
+        if self.is_one {
             reserve(&mut self.first, &DISKS)?;
             self.refuses_others()?;
         }
@@ -24,12 +23,12 @@ impl LinuxGuests {
         for number in 1..=count {
             writer.get_on(&mut self.first)?;
             moved.push(self.first.move_on(&self.media).with_context(|| format!("move {number}"))?);
-            if is_held {
+            if self.is_one {
                 self.holds().with_context(|| format!("after move {number}"))?;
             }
         }
         let rounds = writer.finish(&mut self.first)?;
-        if is_held {
+        if self.is_one {
             clear(&mut self.first, &DISKS)?;
         }
         Ok(summary(&moved, &rounds))
