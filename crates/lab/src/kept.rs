@@ -269,7 +269,11 @@ impl Story {
         let state = state.to_str().context("path")?;
         let ran = self.tenure.run(&["status", "--state", state, "--vm", GUEST, "--json"])?;
         let rows = ran.json()?;
-        rows["records"].as_array().and_then(|rows| rows.first()).cloned().context("no record")
+        rows.get("records")
+            .and_then(Value::as_array)
+            .and_then(|rows| rows.first())
+            .cloned()
+            .context("no record")
     }
 
     /// The guest's command, past unit attentions.
