@@ -200,7 +200,7 @@ fn logical_units_come_and_go_while_the_guest_runs_and_it_hears_of_them() {
     let directory = TempDir::new().unwrap();
     let control = directory.path().join("control");
     let more = ["--num-queues", "2", "--control", control.to_str().unwrap()];
-    let device = tenure().device(directory.path(), &["a"], &["memory=1M"], &more).unwrap();
+    let device = tenure().device(directory.path(), &["a"], &["memory=4M"], &more).unwrap();
     let mut driver = connect(&device, 0, SMALL);
     good(&mut driver, 0, &ready());
     let client = Client::connect(&control, &Opening::default(), Instant::now() + DEADLINE).unwrap();

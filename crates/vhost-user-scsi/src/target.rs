@@ -10,7 +10,7 @@ use crate::unit::Unit;
 use scsi::{AdditionalSense, Completion, Sense, opcode};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -147,10 +147,10 @@ pub struct Target {
     queues: u16,
 }
 
-/// A queue's own hold on the table.
+/// A queue's way to the table. It does not keep the table: a queue that is idle would keep a logical unit that has been taken away.
 #[derive(Debug)]
 pub struct View {
-    table: Arc<Table>,
+    table: Weak<Table>,
     version: u64,
 }
 
@@ -201,7 +201,7 @@ impl Target {
     #[must_use]
     pub fn view(&self) -> View {
         let version = self.version.load(Ordering::Acquire);
-        View { table: self.table(), version }
+        View { table: Arc::downgrade(&self.table()), version }
     }
 
     fn replace(&self, table: &mut Arc<Table>, number: u8, lun: Option<Arc<Lun>>) {
@@ -217,12 +217,15 @@ impl Target {
 
 impl View {
     /// The table, as it is now.
-    pub fn table(&mut self, target: &Target) -> &Arc<Table> {
+    pub fn table(&mut self, target: &Target) -> Arc<Table> {
         // The version is read before the table: a change in between is seen once more the next time.
-        if target.version.load(Ordering::Acquire) != self.version {
-            *self = target.view();
+        let version = target.version.load(Ordering::Acquire);
+        if let Some(table) = self.table.upgrade().filter(|_| version == self.version) {
+            return table;
         }
-        &self.table
+        let table = target.table();
+        *self = Self { table: Arc::downgrade(&table), version };
+        table
     }
 }
 

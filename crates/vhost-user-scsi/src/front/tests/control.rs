@@ -168,6 +168,22 @@ fn logical_units_that_come_and_go_are_told_and_reached() {
     assert_eq!((event.kind, event.reason), (EventKind::PARAM_CHANGE, Reason::sense(0x2A, 9)));
 }
 
+/// Its file is somebody else's to serve then.
+#[test]
+fn a_logical_unit_that_is_taken_away_is_let_go_by_queues_that_are_idle() {
+    let mut guest = Guest::start(HOTPLUG);
+    let unit = FakeUnit::new();
+    guest.device.attach(7, unit.clone()).unwrap();
+    let there = super::request::request_to([1, 0, 0, 7, 0, 0, 0, 0], 1, &[0; 6]);
+    assert_eq!(ask(&mut guest, &there, &[], 0).0.status, 0);
+    drop(guest.device.detach(7).unwrap());
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while std::sync::Arc::strong_count(&unit) > 1 {
+        assert!(std::time::Instant::now() < deadline, "somebody keeps it");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn an_event_waits_for_a_buffer_and_one_that_is_too_small_is_no_buffer() {
     let mut guest = Guest::start(HOTPLUG);
