@@ -195,6 +195,10 @@ fn notifications(connection: &Connection, lun: &[u8; 8]) -> ResponseCode {
 /// Carries a function out, on everything that the guest had offered before: also on what a queue had no room for until others ended.
 /// May wait, up to [`PATIENCE`].
 fn manage(connection: &Connection, subtype: Subtype, lun: &[u8; 8], tag: u64) -> ResponseCode {
+    if connection.refusing.get().is_some() {
+        // The guest is not let in: nothing of it is under way, and what others have is not its business.
+        return ResponseCode::FUNCTION_REJECTED;
+    }
     let deadline = Instant::now() + PATIENCE;
     let mut marks = Marks::new();
     loop {

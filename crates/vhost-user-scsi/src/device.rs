@@ -1,7 +1,8 @@
-//! One guest's device: its logical units, its limits and the threads that its queues share. Made once for a socket, it outlives
-//! front ends that come and go (`front::serve`). Used by `tenure device`, which adds and removes logical units while it runs.
+//! One guest's device: its logical units, its limits and the threads that its queues share. Made once, it outlives
+//! front ends that come and go, at one socket or at several (`front::serve`). Used by `tenure device`, which adds and removes logical units while it runs.
 
 use crate::event::{Event, Events, Teller};
+use crate::gate::{Gate, Patience};
 use crate::memory::{self, Share};
 use crate::queue::tasks::{Tasks, summary};
 use crate::statistics::UnderWay;
@@ -25,6 +26,8 @@ pub struct Settings {
     pub most_data_out: usize,
     /// Threads for commands that are no plain transfer. One logical unit may have half of them, and always one.
     pub workers: usize,
+    /// How long a guest waits that runs already and is not let in yet.
+    pub patience: Patience,
     /// How transfers are carried out.
     pub aio: Aio,
     /// How long a queue with nothing to do looks at its ring before it sleeps, at most; it finds out itself what is worth it.
@@ -100,6 +103,7 @@ impl Default for Settings {
             poll: Duration::from_micros(32),
             most_memory: memory::BYTES_MAX,
             most_regions: memory::REGIONS_MAX,
+            patience: Patience::default(),
         }
     }
 }
@@ -164,6 +168,7 @@ pub struct Device {
     name: String,
     settings: Settings,
     target: Target,
+    gate: Arc<Gate>,
     events: Arc<Events>,
     workers: Workers,
     movers: Workers,
@@ -209,6 +214,7 @@ impl Device {
             draining: Arc::default(),
             name,
             target: Target::new(settings.request_queues),
+            gate: Arc::new(Gate::new(settings.patience)),
             events: Arc::default(),
             workers: Workers::new("scsi-command", settings.workers),
             movers: Workers::new("scsi-transfer", settings.workers),
@@ -237,6 +243,12 @@ impl Device {
     #[must_use]
     pub const fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// Whether the guest runs here.
+    #[must_use]
+    pub const fn gate(&self) -> &Arc<Gate> {
+        &self.gate
     }
 
     /// What the guest is to hear.

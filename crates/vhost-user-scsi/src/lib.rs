@@ -5,7 +5,8 @@
 //! From the guest inwards: [`front`] speaks vhost-user and owns the rings' life; `queue` serves a ring; [`memory`] is the guest's
 //! memory and [`log`] its dirty log, of files that `descriptor` lets in; [`chain`] is a request's buffers; [`inflight`] outlives the process; [`wire`] has virtio-scsi's
 //! bytes; [`device`] is one guest's device and [`target`] its logical units; [`unit`] is a logical unit as one guest's nexus reaches
-//! it. Used by `tenure device`.
+//! it; [`gate`] says whether the guest runs here, and [`saved`] is what goes along when it
+//! runs elsewhere. Used by `tenure device`.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod chain;
@@ -14,10 +15,12 @@ mod descriptor;
 pub mod device;
 pub mod event;
 pub mod front;
+pub mod gate;
 pub mod inflight;
 pub mod log;
 pub mod memory;
 mod queue;
+pub mod saved;
 pub mod statistics;
 pub mod target;
 pub mod unit;

@@ -5,11 +5,12 @@ use super::state::Transit;
 use super::vring::{Ground, Vring};
 use crate::descriptor;
 use crate::device::{Device, MOST_RING_SIZE};
+use crate::gate::{Door, Pass};
 use crate::inflight::Region;
 use crate::log::DirtyLog;
 use crate::memory::{Layout, Memory};
 use crate::queue::ring::Addresses;
-use crate::queue::{Connection, Format};
+use crate::queue::{self, Connection, Format};
 use crate::unit::Function;
 use crate::wire::{self, Config};
 use std::fs::File;
@@ -17,6 +18,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 use vhost::VhostUserMemoryRegionBase;
 use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight,
@@ -50,6 +52,9 @@ const FEATURES: u64 = F_VERSION_1
 pub(super) struct Handler {
     device: Arc<Device>,
     connection: Arc<Connection>,
+    door: Door,
+    /// When the gate says something else by itself.
+    until: Option<Instant>,
     features: u64,
     log: Arc<DirtyLog>,
     memory: Arc<Memory>,
@@ -61,12 +66,18 @@ pub(super) struct Handler {
 
 impl Handler {
     /// A front end has connected; `socket` is shut down when a ring is broken.
-    pub(super) fn new(device: Arc<Device>, socket: Option<UnixStream>) -> Self {
+    ///
+    /// # Errors
+    /// No eventfd is to be had.
+    pub(super) fn new(device: Arc<Device>, socket: Option<UnixStream>) -> std::io::Result<Self> {
+        let door = device.gate().door()?;
         let config = config(&device);
         let log = Arc::new(DirtyLog::default());
         let connection = Connection::new(Arc::clone(&device), format(&config), socket);
-        Self {
+        Ok(Self {
             connection: Arc::new(connection),
+            door,
+            until: None,
             features: 0,
             memory: Arc::new(Memory::within(Arc::clone(device.share()), Arc::clone(&log))),
             log,
@@ -75,12 +86,13 @@ impl Handler {
             config,
             transit: None,
             device,
-        }
+        })
     }
 
     /// The front end has gone: waits for everything under way.
     pub(super) fn end(&mut self) {
         self.vrings.iter_mut().for_each(Vring::reset);
+        self.door.leave();
         self.log.forget();
         if let Some(transit) = self.transit.take()
             && let Err(error) = transit.join()
@@ -94,15 +106,40 @@ impl Handler {
         found.ok_or(Error::NoRing(index))
     }
 
-    /// Starts and stops rings as their states now say.
-    fn advance(&mut self) -> Result<(), Error> {
+    /// Starts and stops rings as their states and the gate now say.
+    ///
+    /// # Errors
+    /// A ring that cannot be used.
+    pub(super) fn advance(&mut self) -> Result<(), Error> {
+        self.until = None;
+        self.vrings.iter_mut().for_each(Vring::rest);
+        if !self.vrings.iter().any(Vring::is_wanted) {
+            self.door.leave();
+            return Ok(());
+        }
+        match self.door.enter() {
+            Pass::Open => self.connection.refusing.set(None),
+            Pass::Refuse(how) => self.connection.refusing.set(Some(how)),
+            Pass::Wait(until) => {
+                self.until = Some(until);
+                return Ok(());
+            }
+        }
+        self.start()
+    }
+
+    /// Starts the rings that are wanted. One that is refused hears of no events: they are for the guest that is let in.
+    fn start(&mut self) -> Result<(), Error> {
+        let refusing = self.connection.refusing.get().is_some();
         let ground = Ground {
             connection: &self.connection,
             memory: &self.memory,
             inflight: self.inflight.as_ref(),
             event_idx: self.features & F_EVENT_IDX != 0,
         };
-        self.vrings.iter_mut().try_for_each(|vring| vring.advance(&ground))
+        let all = (0..).zip(self.vrings.iter_mut());
+        let mut some = all.filter(|(index, _)| !(refusing && *index == queue::EVENT));
+        some.try_for_each(|(_, vring)| vring.advance(&ground))
     }
 
     fn set_memory(&mut self, memory: Memory) -> Result<(), Error> {
@@ -130,8 +167,20 @@ impl Handler {
         self.advance()
     }
 
+    /// When [`Self::advance`] is to be called at the latest.
+    pub(super) const fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
+    /// What tells that the gate may say something else than before.
+    pub(super) const fn door(&self) -> &Door {
+        &self.door
+    }
+
     /// RESET_DEVICE: as a new device, for this nexus alone; memory and connection stay.
     fn reset(&mut self) {
+        // QEMU resets a device also where a guest is only expected: it then runs at another front end.
+        let alone = self.door.is_alone();
         self.vrings.iter_mut().for_each(Vring::reset);
         self.features = 0;
         self.connection.features.store(0, Ordering::SeqCst);
@@ -139,9 +188,10 @@ impl Handler {
         self.inflight = None;
         self.config = config(&self.device);
         self.connection.set_format(format(&self.config));
-        for lun in self.device.target().table().luns() {
+        for lun in self.device.target().table().luns().filter(|_| alone) {
             let _ = lun.unit.manage(Function::NexusReset);
         }
+        self.door.leave();
     }
 
     fn write_config(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Error> {
@@ -277,6 +327,8 @@ impl VhostUserBackendReqHandlerMut for Handler {
 
     fn get_vring_base(&mut self, index: u32) -> VhostResult<VhostUserVringState> {
         let base = self.vring(index)?.stop();
+        // The last ring that stops lets another front end in.
+        self.advance()?;
         Ok(VhostUserVringState::new(index, base.into()))
     }
 

@@ -2,8 +2,10 @@
 //!
 //! A second front end waits in the socket's backlog until the first has gone: one that reconnects before we have noticed that its
 //! connection is gone is not turned away. It waits likewise while the host has no descriptor or memory for it: a listener that is lost
-//! would be lost for ever, and with it the guest's disks.
+//! would be lost for ever, and with it the guest's disks. Front ends at different sockets of one device are served side by side; whose
+//! rings are processed is the gate's to say, and a change there wakes each of them.
 
+use super::Error;
 use super::handler::Handler;
 use crate::device::Device;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -11,7 +13,8 @@ use rustix::io::Errno;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
 
 /// How long it is until a front end is let in that the host had no room for.
@@ -118,6 +121,9 @@ fn is_short(error: &io::Error) -> bool {
 
 fn connected(socket: UnixStream, device: &Arc<Device>, stop: &Stop) {
     let name = device.name();
+    if let Some(why) = device.gate().turns_away() {
+        return tracing::warn!(device = name, why, "a front end is turned away");
+    }
     let handles = socket.set_nonblocking(false).and_then(|()| Ok((socket.try_clone()?, socket.try_clone()?)));
     let (for_stop, for_queues) = match handles {
         Ok(handles) => handles,
@@ -125,10 +131,13 @@ fn connected(socket: UnixStream, device: &Arc<Device>, stop: &Stop) {
     };
     stop.set_current(Some(for_stop));
     tracing::info!(device = name, "a front end has connected");
+    let handler = match Handler::new(Arc::clone(device), Some(for_queues)) {
+        Ok(handler) => Arc::new(Mutex::new(handler)),
+        Err(error) => return tracing::warn!(device = name, %error, "a front end cannot be served"),
+    };
     let _connected = device.connected();
-    let handler = Arc::new(Mutex::new(Handler::new(Arc::clone(device), Some(for_queues))));
     let error = if stop.is_told() { VhostError::Disconnected } else { converse(socket, &handler) };
-    handler.lock().unwrap_or_else(PoisonError::into_inner).end();
+    lock(&handler).end();
     stop.set_current(None);
     match error {
         VhostError::Disconnected => tracing::info!(device = name, "the front end has gone"),
@@ -136,13 +145,59 @@ fn connected(socket: UnixStream, device: &Arc<Device>, stop: &Stop) {
     }
 }
 
-/// Answers messages until the connection ends; why it did.
+fn lock(handler: &Mutex<Handler>) -> MutexGuard<'_, Handler> {
+    handler.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Answers messages, and does what the gate says, until the connection ends; why it did.
 fn converse(socket: UnixStream, handler: &Arc<Mutex<Handler>>) -> VhostError {
+    let watched = match socket.try_clone() {
+        Ok(watched) => watched,
+        Err(error) => return VhostError::ReqHandlerError(error),
+    };
+    let changes = lock(handler).door().descriptor();
     let mut messages = BackendReqHandler::from_stream(socket, Arc::clone(handler));
     loop {
-        match messages.handle_request() {
+        let until = lock(handler).until();
+        let done = match wait(&watched, &changes, until) {
+            Ok(Happened::Message) => messages.handle_request(),
+            Ok(Happened::Change) => follow(handler).map_err(VhostError::from),
+            Err(error) => Err(VhostError::ReqHandlerError(error)),
+        };
+        match done {
             Ok(()) | Err(VhostError::SocketRetry(_)) => {}
             Err(error) => return error,
+        }
+    }
+}
+
+/// Does what the gate says now.
+fn follow(handler: &Mutex<Handler>) -> Result<(), Error> {
+    let mut handler = lock(handler);
+    handler.door().hear();
+    handler.advance()
+}
+
+/// Why a connection's thread goes on.
+enum Happened {
+    /// The front end says something, or is gone.
+    Message,
+    /// The gate may say something else.
+    Change,
+}
+
+fn wait(socket: &UnixStream, changes: &OwnedFd, until: Option<Instant>) -> io::Result<Happened> {
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        let mut polled = [PollFd::new(socket, PollFlags::IN), PollFd::new(changes, PollFlags::IN)];
+        match poll(&mut polled, timeout.as_ref()) {
+            Ok(_) if polled.first().is_some_and(|first| !first.revents().is_empty()) => {
+                return Ok(Happened::Message);
+            }
+            Ok(_) => return Ok(Happened::Change),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }

@@ -121,24 +121,30 @@ impl Vring {
         *self = Self::new(self.index);
     }
 
+    /// Whether it is started, enabled and described: its driver wants it processed.
+    pub(super) const fn is_wanted(&self) -> bool {
+        self.enabled && self.kick.is_some() && self.addresses.is_some() && self.size != 0
+    }
+
     /// Whether a thread serves it.
     pub(super) const fn is_running(&self) -> bool {
         self.running.is_some()
     }
 
-    /// Runs if it is started, enabled and described, and rests if not.
-    pub(super) fn advance(&mut self, ground: &Ground<'_>) -> Result<(), Error> {
+    /// Rests if it is not enabled.
+    pub(super) fn rest(&mut self) {
         if !self.enabled {
             self.pause();
         }
+    }
+
+    /// Runs if it is wanted.
+    pub(super) fn advance(&mut self, ground: &Ground<'_>) -> Result<(), Error> {
         let (true, None, Some(kick), Some(addresses)) =
-            (self.enabled, &self.running, &self.kick, &self.addresses)
+            (self.is_wanted(), &self.running, &self.kick, &self.addresses)
         else {
             return Ok(());
         };
-        if self.size == 0 {
-            return Ok(());
-        }
         let setup = Setup {
             size: self.size,
             addresses: addresses.clone(),

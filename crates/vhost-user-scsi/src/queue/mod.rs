@@ -17,6 +17,7 @@ mod transfer;
 pub(crate) use engine::{Engine, Event};
 
 use crate::device::Device;
+use crate::gate::Refusing;
 use crate::memory::Memory;
 use crate::statistics::Waits;
 use crate::unit::Ending;
@@ -104,6 +105,8 @@ pub(crate) struct Connection {
     pub(crate) device: Arc<Device>,
     /// Negotiated virtio features.
     pub(crate) features: AtomicU64,
+    /// What every command gets while the guest is not let in.
+    pub(crate) refusing: Refusing,
     format: Mutex<Format>,
     /// One for each request queue.
     pub(crate) tasks: Vec<Arc<Tasks>>,
@@ -122,6 +125,7 @@ impl Connection {
         device.remember(&tasks);
         Self {
             features: AtomicU64::new(0),
+            refusing: Refusing::default(),
             format: Mutex::new(format),
             tasks,
             inboxes: Mutex::new(vec![None; queues]),

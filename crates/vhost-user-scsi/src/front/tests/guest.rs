@@ -87,7 +87,7 @@ impl Guest {
     /// A new connection of the same guest.
     pub(super) fn on(device: Arc<Device>, unit: Arc<FakeUnit>, memory: File) -> Self {
         let (ours, peer) = UnixStream::pair().unwrap();
-        let handler = Handler::new(Arc::clone(&device), Some(ours));
+        let handler = Handler::new(Arc::clone(&device), Some(ours)).unwrap();
         let rings = (0..u64::from(device.queues())).map(Driver::new).collect();
         let mut guest = Self { handler, device, unit, memory, rings, peer };
         guest.share_memory();

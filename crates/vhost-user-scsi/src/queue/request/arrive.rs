@@ -52,6 +52,9 @@ impl Server {
 
     /// To its logical unit, or to the target itself.
     fn route(&mut self, place: u32, request: &wire::Request<'_>) -> Result<(), Broken> {
+        if let Some(refusing) = self.connection.refusing.get() {
+            return self.end(place, Ending::Status(refusing.completion()), 0);
+        }
         let Some(number) = address(&request.header.lun) else {
             return self.fail(place, wire::ResponseCode::BAD_TARGET);
         };
