@@ -59,7 +59,8 @@ impl Sequence {
     /// `UnknownHandover` or `OutOfOrder`, and nothing has changed.
     pub fn admit(&mut self, request: &Request) -> Result<(), Refusal> {
         match (request, self.open) {
-            (Request::Ping | Request::State(_), _) => Ok(()),
+            // The steps of devices may come in any order: each says what it needs, and is refused where that is not so.
+            (Request::Ping | Request::State(_) | Request::Device(_), _) => Ok(()),
             // It is led over a link of its own.
             (Request::Take(_), None) => Ok(()),
             (Request::Open(open), None) => {

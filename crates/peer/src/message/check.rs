@@ -16,6 +16,8 @@ pub const MOST_REPORTS: usize = 16_384;
 pub const MOST_DECISIONS: usize = 16;
 /// Unit attentions of one logical unit.
 pub const MOST_OWED: usize = 64;
+/// Bytes of a device's state.
+pub const MOST_DEVICE_STATE: usize = 2 << 20;
 /// Migration capabilities, and parameters.
 pub const MOST_PARAMETERS: usize = 256;
 
@@ -56,6 +58,7 @@ impl Request {
             Self::State(state) => check_guest(&state.guest),
             Self::Recover(recover) => check_recover(recover),
             Self::Take(take) => check_guest(&take.guest),
+            Self::Device(device) => name("guest", &device.guest),
             Self::Close(close) => at_most("verdict", close.verdict.len(), MOST_NAME),
             Self::Ping | Self::Freeze(_) | Self::Go(_) => Ok(()),
         }
@@ -73,6 +76,7 @@ impl Reply {
             Self::Outcomes(outcomes) => at_most("outcomes", outcomes.outcomes.len(), MOST_REPORTS),
             Self::Listening(listening) => name("uri", &listening.uri),
             Self::Ran(ran) => name("guest", &ran.guest),
+            Self::Device(device) => at_most("state", device.state.0.len(), MOST_DEVICE_STATE),
             Self::Taken(taken) => at_most("report", taken.report.len(), MOST_PARAMETERS),
             Self::State(records) => records.record.as_ref().map_or(Ok(()), check_record),
             Self::Done(_) | Self::Standing(_) | Self::Aborted(_) => Ok(()),

@@ -10,7 +10,8 @@ mod hex;
 mod parts;
 
 pub use check::{
-    CheckError, MOST_DECISIONS, MOST_LUNS, MOST_NAME, MOST_OWED, MOST_PARAMETERS, MOST_PORTS, MOST_REPORTS,
+    CheckError, MOST_DECISIONS, MOST_DEVICE_STATE, MOST_LUNS, MOST_NAME, MOST_OWED, MOST_PARAMETERS,
+    MOST_PORTS, MOST_REPORTS,
 };
 pub use hex::{Bytes, HexError, Id, Word};
 pub use parts::{
@@ -58,6 +59,8 @@ pub enum Request {
     Close(Close),
     /// From the host that a guest was frozen for to the one where it stands: lead its handover here. [`Reply::Taken`] at its end.
     Take(Take),
+    /// From the device of the host that a guest arrives at to the device of the host it left: [`Reply::Device`].
+    Device(Device),
 }
 
 /// What the follower answers. Which form it has depends on the request.
@@ -82,6 +85,8 @@ pub enum Reply {
     State(Records),
     /// To [`Request::Take`].
     Taken(Taken),
+    /// To [`Request::Device`].
+    Device(DeviceState),
 }
 
 /// The follower does not do what it was asked, and changed nothing for it.
@@ -260,6 +265,43 @@ pub struct Take {
     pub guest: Guest,
 }
 
+/// See [`Request::Device`]: of a handover between two devices (`tenure device`), which no agent leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// Which handover.
+    pub handover: Id,
+    /// The guest's name.
+    pub guest: String,
+    /// What is asked for.
+    pub step: DeviceStep,
+    /// The newest format of a device's state that the asking device reads.
+    pub format: u16,
+}
+
+/// A step of a handover between two devices; all of them may be asked for again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceStep {
+    /// Whether the guest could be given, while it runs, and with which state. Nothing changes.
+    Look,
+    /// Its rings run at the asking device: give its state, and serve it no more while this is under way.
+    Give,
+    /// Whether this handover is still under way. Nothing changes.
+    Check,
+    /// The state is in force at the asking device: never serve the guest again, unless it is given back.
+    Commit,
+}
+
+/// See [`Reply::Device`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceState {
+    /// To [`DeviceStep::Give`] and [`DeviceStep::Look`]: the device's state.
+    #[serde(default, skip_serializing_if = "Bytes::is_empty")]
+    pub state: Bytes,
+}
+
 /// See [`Reply::Taken`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -386,6 +428,7 @@ impl Request {
             Self::Recover(_) => "recover",
             Self::Close(_) => "close",
             Self::Take(_) => "take",
+            Self::Device(_) => "device",
         }
     }
 
@@ -398,11 +441,11 @@ impl Request {
         }
     }
 
-    /// Which handover it is about; [`Request::State`] may ask for any.
+    /// Which of the link's handovers it is about; [`Request::State`] may ask for any.
     #[must_use]
     pub const fn handover(&self) -> Option<Id> {
         match self {
-            Self::Ping | Self::Take(_) => None,
+            Self::Ping | Self::Take(_) | Self::Device(_) => None,
             Self::Open(open) => Some(open.handover),
             Self::Journal(advance) | Self::Round(advance) | Self::Settle(advance) => Some(advance.handover),
             Self::Back(back) => Some(back.handover),
@@ -438,6 +481,7 @@ impl Request {
             Self::Abort(_) => Reply::Aborted(serde_json::from_value(value)?),
             Self::State(_) => Reply::State(serde_json::from_value(value)?),
             Self::Take(_) => Reply::Taken(serde_json::from_value(value)?),
+            Self::Device(_) => Reply::Device(serde_json::from_value(value)?),
             Self::Ping
             | Self::Journal(_)
             | Self::Back(_)
@@ -448,7 +492,7 @@ impl Request {
     }
 }
 
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "ping",
     "open",
     "journal",
@@ -464,6 +508,7 @@ const NAMES: [&str; 15] = [
     "recover",
     "close",
     "take",
+    "device",
 ];
 
 /// Enough of a foreign text to recognize it.

@@ -170,7 +170,14 @@ fn any_exchange() -> impl Strategy<Value = (Request, Reply)> {
         (request, Reply::State(Records { record, guest: run }))
     });
     let done = any_advance().prop_map(|advance| (Request::Journal(advance), Reply::Done(Done {})));
-    prop_oneof![opened, outcomes, settled, ran, state, done]
+    let steps = vec![DeviceStep::Look, DeviceStep::Give, DeviceStep::Check, DeviceStep::Commit];
+    let device = (any_id(), any_name(), prop::sample::select(steps), any::<u16>(), any_bytes()).prop_map(
+        |(handover, guest, step, format, state)| {
+            let request = Request::Device(Device { handover, guest, step, format });
+            (request, Reply::Device(DeviceState { state }))
+        },
+    );
+    prop_oneof![opened, outcomes, settled, ran, state, done, device]
 }
 
 /// A request as the two members of a QMP command.
