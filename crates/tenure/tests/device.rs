@@ -306,6 +306,73 @@ fn a_guest_moves_to_another_device_and_every_page_that_was_written_was_logged() 
     keeper.check_all(driver.front.ring(REQUESTS).unwrap(), &dialect).unwrap();
 }
 
+/// Guest `a` at sockets 0 and 2, guest `b` at socket 1.
+fn serve_twice(directory: &TempDir, more: &[&str]) -> Device {
+    let file = format!("file={},size=16M", directory.path().join("disk").display());
+    let named = ["--num-queues", "2", "--name", "a", "--name", "b", "--name", "a"];
+    tenure().device(directory.path(), &["a1", "b", "a2"], &[&file], &[&named, more].concat()).unwrap()
+}
+
+#[test]
+fn a_fenced_guest_that_moves_to_another_socket_stays_fenced_and_hears_why_there() {
+    let directory = TempDir::new().unwrap();
+    let device = serve_twice(&directory, &[]);
+    let (mut a, mut b) = (connect(&device, 0, Shape { room: BLOCK, ..SMALL }), connect(&device, 1, SMALL));
+    let mut keeper = Keeper::new(BLOCKS, BLOCK, 8).unwrap();
+    good(&mut a, 0, &request::register(Key::NONE, Key(1), false));
+    good(&mut a, 0, &request::reserve(Key(1), KIND));
+    keep(&mut keeper, &mut a, 0, 50);
+    good(&mut b, 0, &request::register(Key::NONE, Key(2), false));
+    for (to, fenced) in [(2, false), (0, true)] {
+        let moved = a.front.migrate(&device.sockets[to], |_, round| {
+            if fenced && round == 2 {
+                good(&mut b, 0, &request::preempt(Key(2), Key(1), KIND));
+            }
+            Ok(())
+        });
+        moved.unwrap();
+        if !fenced {
+            // Nothing waits for it: for the target nothing has happened.
+            assert_eq!(send(&mut a, 0, &write()).status, Status::GOOD);
+            assert_eq!(send(&mut b, 0, &write()).status, Status::GOOD);
+        }
+    }
+    assert_eq!(sense(&send(&mut a, 0, &ready())), AdditionalSense::REGISTRATIONS_PREEMPTED);
+    assert_eq!(send(&mut a, 0, &write()).status, Status::RESERVATION_CONFLICT);
+    let register = request::register(Key(1), Key(1), false);
+    assert_eq!(send(&mut a, 0, &register).status, Status::RESERVATION_CONFLICT);
+    good(&mut a, 0, &request::register(Key::NONE, Key(1), false));
+    good(&mut a, 0, &write());
+    let dialect = a.dialect(0).unwrap();
+    keeper.check_all(a.front.ring(REQUESTS).unwrap(), &dialect).unwrap();
+}
+
+#[test]
+fn of_two_front_ends_of_one_guest_one_is_served_and_the_other_busy() {
+    let directory = TempDir::new().unwrap();
+    let device = serve_twice(&directory, &["--wait", "0"]);
+    let mut source = connect(&device, 0, SMALL);
+    good(&mut source, 0, &write());
+    let mut destination = connect(&device, 2, SMALL);
+    assert_eq!(send(&mut destination, 0, &write()).status, Status::BUSY);
+    let bases = source.front.stop().unwrap();
+    // It has the turn as soon as it hears of it.
+    let end = Instant::now() + DEADLINE;
+    while send(&mut destination, 0, &write()).status == Status::BUSY {
+        assert!(
+            Instant::now() < end,
+            "the rings of the source have stopped, and the destination's are not served"
+        );
+    }
+    source.front.resume(&bases).unwrap();
+    assert_eq!(send(&mut source, 0, &write()).status, Status::BUSY);
+    drop(destination);
+    let end = Instant::now() + DEADLINE;
+    while send(&mut source, 0, &write()).status == Status::BUSY {
+        assert!(Instant::now() < end, "the destination has gone, and the source is not served");
+    }
+}
+
 #[test]
 fn a_front_end_that_lies_loses_its_connection_and_nobody_else_notices() {
     let directory = TempDir::new().unwrap();

@@ -275,6 +275,15 @@ impl Device {
         Some(lun)
     }
 
+    /// Puts a logical unit in place that the guest knows; it hears of nothing.
+    ///
+    /// # Errors
+    /// The number is taken.
+    pub fn resume(&self, number: u8, unit: Arc<dyn Unit>, changed: bool) -> Result<(), AttachError> {
+        unit.listen(Teller::new(Arc::clone(&self.events), number));
+        self.target.resume(number, unit, changed)
+    }
+
     /// Request queues, control queue and event queue.
     #[must_use]
     pub const fn queues(&self) -> u16 {

@@ -3,7 +3,8 @@
 //!
 //! Format, all numbers big-endian: magic `TENUREVS`, format version (2 bytes), length of the body (4 bytes), CRC32C of the body (4
 //! bytes), body. The body of version 1 is: length (1 byte) and name of the guest; number of request queues (2 bytes); number of
-//! logical units (2 bytes), for each: number (1 byte), kind (1 byte), length (2 bytes) and text of what page 83h calls it, length
+//! logical units (2 bytes), for each: number (1 byte), kind (1 byte), flags (1 byte: bit 0 REPORTED
+//! LUNS DATA HAS CHANGED waits), length (2 bytes) and text of what page 83h calls it, length
 //! (4 bytes) and bytes of its state. A reader takes older versions; whatever is damaged, newer or too long is refused.
 //!
 //! Used by `tenure device` when a guest moves to another process.
@@ -59,6 +60,8 @@ pub struct SavedLun {
     pub number: u8,
     /// What it is.
     pub kind: Kind,
+    /// REPORTED LUNS DATA HAS CHANGED waits for the guest.
+    pub changed: bool,
     /// What VPD page 83h calls it, as `naa.…`.
     pub name: String,
     /// Its own state.
@@ -98,7 +101,7 @@ impl Saved {
         out.extend(self.request_queues.to_be_bytes());
         out.extend(u16::try_from(self.luns.len()).map_err(long)?.to_be_bytes());
         for lun in &self.luns {
-            out.extend([lun.number, lun.kind as u8]);
+            out.extend([lun.number, lun.kind as u8, u8::from(lun.changed)]);
             out.extend(u16::try_from(lun.name.len()).map_err(long)?.to_be_bytes());
             out.extend(lun.name.as_bytes());
             out.extend(u32::try_from(lun.state.len()).map_err(long)?.to_be_bytes());
@@ -176,7 +179,10 @@ impl<'a> Reader<'a> {
     }
 
     fn lun(&mut self) -> Result<SavedLun, SavedError> {
-        let [number, kind] = self.array()?;
+        let [number, kind, flags] = self.array()?;
+        if flags > 1 {
+            return Err(SavedError::Content("an unknown flag is set"));
+        }
         let kind = match kind {
             1 => Kind::Emulated,
             2 => Kind::Iscsi,
@@ -187,7 +193,7 @@ impl<'a> Reader<'a> {
         let name = self.text(length.into())?;
         let length = u32::from_be_bytes(self.array()?);
         let state = self.take(usize::try_from(length).map_err(|_| SavedError::Length)?)?.to_vec();
-        Ok(SavedLun { number, kind, name, state })
+        Ok(SavedLun { number, kind, changed: flags == 1, name, state })
     }
 }
 
@@ -200,6 +206,7 @@ mod tests {
         let lun = |number, kind, name: &str, state: &[u8]| SavedLun {
             number,
             kind,
+            changed: number == 7,
             name: name.into(),
             state: state.to_vec(),
         };
@@ -255,7 +262,7 @@ mod tests {
             request_queues in any::<u16>(),
             luns in prop::collection::btree_map(any::<u8>(), ("[a-z.0-9]{0,30}", prop::collection::vec(any::<u8>(), 0..50)), 0..8),
         ) {
-            let lun = |(number, (name, state))| SavedLun { number, kind: Kind::Passthrough, name, state };
+            let lun = |(number, (name, state))| SavedLun { number, kind: Kind::Passthrough, changed: false, name, state };
             let saved = Saved { guest, request_queues, luns: luns.into_iter().map(lun).collect() };
             prop_assert_eq!(Saved::parse(&saved.to_bytes().unwrap()), Ok(saved));
         }

@@ -70,6 +70,14 @@ impl Lun {
     }
 }
 
+impl Lun {
+    /// Whether REPORTED LUNS DATA HAS CHANGED waits for the guest.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        self.stale.load(Ordering::Acquire)
+    }
+}
+
 /// REPORTED LUNS DATA HAS CHANGED.
 const LUNS_CHANGED: Sense = Sense::unit_attention(AdditionalSense::new(0x3F, 0x0E));
 
@@ -170,12 +178,14 @@ impl Target {
         if table.get(number).is_some() {
             return Err(AttachError::InUse(number));
         }
+        self.replace(&mut table, number, Some(self.lun(number, unit, false)));
+        Ok(())
+    }
+
+    fn lun(&self, number: u8, unit: Arc<dyn Unit>, stale: bool) -> Arc<Lun> {
         let counters = std::iter::repeat_with(Counters::default).take(self.queues.into()).collect();
         let (since, in_memory) = (Instant::now(), OnceLock::new());
-        let lun = Lun { number, unit, counters, stale: AtomicBool::new(false), since, in_memory };
-        let lun = Arc::new(lun);
-        self.replace(&mut table, number, Some(lun));
-        Ok(())
+        Arc::new(Lun { number, unit, counters, stale: AtomicBool::new(stale), since, in_memory })
     }
 
     /// Takes a logical unit away: no new command reaches it. Those under way end as they do.
@@ -183,6 +193,28 @@ impl Target {
         let mut table = self.lock();
         let lun = table.get(number).cloned()?;
         self.replace(&mut table, number, None);
+        Some(lun)
+    }
+
+    /// Puts a logical unit in place that the guest knows: nothing has changed for it. `changed`: it has not heard yet that others came or
+    /// went before.
+    ///
+    /// # Errors
+    /// The place is taken.
+    pub fn resume(&self, number: u8, unit: Arc<dyn Unit>, changed: bool) -> Result<(), AttachError> {
+        let mut table = self.lock();
+        if table.get(number).is_some() {
+            return Err(AttachError::InUse(number));
+        }
+        self.put(&mut table, number, Some(self.lun(number, unit, changed)));
+        Ok(())
+    }
+
+    /// Takes a logical unit out of its place until it is resumed; no command may be under way.
+    pub fn suspend(&self, number: u8) -> Option<Arc<Lun>> {
+        let mut table = self.lock();
+        let lun = table.get(number).cloned()?;
+        self.put(&mut table, number, None);
         Some(lun)
     }
 
@@ -205,8 +237,12 @@ impl Target {
     }
 
     fn replace(&self, table: &mut Arc<Table>, number: u8, lun: Option<Arc<Lun>>) {
-        *table = Arc::new(table.with(number, lun));
+        self.put(table, number, lun);
         table.set_stale(true, Some(number));
+    }
+
+    fn put(&self, table: &mut Arc<Table>, number: u8, lun: Option<Arc<Lun>>) {
+        *table = Arc::new(table.with(number, lun));
         self.version.fetch_add(1, Ordering::Release);
     }
 
@@ -255,6 +291,17 @@ mod tests {
             assert_eq!(table.answer(lun, &report_luns(0)).unwrap().data, expected);
         }
         assert_eq!(table.answer(None, &report_luns(1)).unwrap().data, [0; 8]);
+    }
+
+    #[test]
+    fn a_logical_unit_that_is_resumed_changes_nothing_for_the_guest() {
+        let target = target(&[0, 7]);
+        target.forget();
+        assert!(target.suspend(7).is_some() && target.table().get(7).is_none());
+        target.resume(7, FakeUnit::new(), true).unwrap();
+        let changed: Vec<_> = target.table().luns().map(|lun| (lun.number, lun.is_changed())).collect();
+        assert_eq!(changed, [(0, false), (7, true)], "what waited still waits, and nothing else");
+        assert_eq!(target.resume(7, FakeUnit::new(), false), Err(AttachError::InUse(7)));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub use agent::AgentArgs;
 pub use audit::AuditArgs;
 pub use certs::{CertsArgs, CertsVerb, FilesArgs, HostArgs};
 pub use demo::DemoArgs;
-pub use device::{AioArg, DeviceArgs};
+pub use device::{AioArg, DeviceArgs, OnErrorArg, PeeringArgs};
 pub use device_verb::{DeviceControlArgs, DeviceStatusArgs, DeviceVerb, LunAddArgs, LunRemoveArgs};
 pub use doctor::DoctorArgs;
 pub use export::{ExportArgs, ImportArgs};

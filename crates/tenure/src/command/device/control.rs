@@ -1,7 +1,9 @@
 //! The control socket of `tenure device`, in QMP's form: what the guests do, and LUNs that come and go.
 //!
-//! `query-device`; `lun-add` with `spec` and perhaps `lun`; `lun-remove` with `lun`. For root and the device's own user.
+//! `query-device`; `lun-add` with `spec` and perhaps `lun`; `lun-remove` with `lun`; `guest-claim` with `guest`. For root and the device's
+//! own user.
 
+use super::custody::Custody;
 use super::host::{Host, Hosted};
 use crate::exit::Failure;
 use anyhow::Context;
@@ -27,11 +29,12 @@ pub(super) struct Control {
 }
 
 impl Control {
-    pub(super) fn open(path: &Path, host: &Arc<Host>) -> Result<Self, Failure> {
+    pub(super) fn open(path: &Path, host: &Arc<Host>, custodies: &[Arc<Custody>]) -> Result<Self, Failure> {
         let at = || format!("cannot listen at {}", path.display());
         let bound = bind(path, MODE).with_context(at)?;
         let (stop, stopped) = UnixStream::pair().with_context(at)?;
-        let server = Server::new(Arc::new(Commands(Arc::clone(host))), ServerLimits::default());
+        let server =
+            Server::new(Arc::new(Commands(Arc::clone(host), custodies.to_vec())), ServerLimits::default());
         let serve = move || run(&server, &bound, &stopped);
         let thread = thread::Builder::new().name("control".into()).spawn(serve).with_context(at)?;
         Ok(Self { stop, thread })
@@ -52,7 +55,7 @@ fn run(server: &Server, bound: &Bound, stop: &UnixStream) {
 }
 
 /// What can be asked for.
-struct Commands(Arc<Host>);
+struct Commands(Arc<Host>, Vec<Arc<Custody>>);
 
 impl Service for Commands {
     fn greeting(&self) -> Greeting {
@@ -74,6 +77,7 @@ impl Service for Commands {
             "query-device" => read(&arguments, &[]).map(|()| self.query()),
             "lun-add" => self.add(&arguments),
             "lun-remove" => self.remove(&arguments),
+            "guest-claim" => self.claim(&arguments),
             _ => Err(CommandError::not_found(command)),
         }
     }
@@ -83,8 +87,32 @@ impl Commands {
     fn query(&self) -> Value {
         let luns = self.0.luns();
         let luns = luns.iter().map(|(lun, spec)| json!({ "lun": lun, "spec": spec }));
-        let guests = self.0.guests().iter().map(guest);
+        let guests = self.0.guests().iter().map(|hosted| self.guest(hosted));
         json!({ "guests": guests.collect::<Vec<_>>(), "luns": luns.collect::<Vec<_>>() })
+    }
+
+    /// A guest, and who has it if that is not for ever this device.
+    fn guest(&self, hosted: &Hosted) -> Value {
+        let mut told = guest(hosted);
+        let custody = self.1.iter().find(|custody| custody.guest() == hosted.guest.name);
+        if let (Some(custody), Some(told)) = (custody, told.as_object_mut()) {
+            let (place, trouble) = custody.status();
+            told.insert("place".into(), place.word().into());
+            told.extend(place.other().map(|other| ("peer".into(), other.as_str().into())));
+            told.extend(trouble.map(|trouble| ("waits".into(), trouble.into())));
+        }
+        told
+    }
+
+    /// The operator says that a guest is this device's, because the other one is gone for good.
+    fn claim(&self, arguments: &Object) -> Result<Value, CommandError> {
+        read(arguments, &["guest"])?;
+        let name = arguments.get("guest").and_then(Value::as_str);
+        let custody = self.1.iter().find(|custody| name == Some(custody.guest()));
+        let custody = custody
+            .ok_or_else(|| CommandError::generic("argument guest names no guest that could be elsewhere"))?;
+        custody.claim().map_err(|refusal| CommandError::generic(refusal.desc))?;
+        Ok(json!({}))
     }
 
     fn add(&self, arguments: &Object) -> Result<Value, CommandError> {
@@ -130,7 +158,7 @@ fn guest(hosted: &Hosted) -> Value {
         Phase::Draining => "draining",
     };
     let aio = if device.aio() == Aio::Threads { "threads" } else { "io_uring" };
-    json!({ "name": hosted.guest.name, "socket": hosted.guest.socket, "initiator": hosted.initiator.to_string(),
+    json!({ "name": hosted.guest.name, "sockets": hosted.guest.sockets, "initiator": hosted.initiator.to_string(),
         "state": state, "aio": aio, "luns": luns.collect::<Vec<_>>() })
 }
 

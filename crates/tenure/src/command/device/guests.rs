@@ -10,17 +10,17 @@ use std::path::{Path, PathBuf};
 /// The longest name of a guest: a thread and log lines are called so as well.
 const LONGEST: usize = 128;
 
-/// A guest.
+/// A guest, and where its VMMs connect: more than one where it moves from one to the other on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Guest {
     pub(super) name: String,
-    pub(super) socket: PathBuf,
+    pub(super) sockets: Vec<PathBuf>,
 }
 
 /// Who is served where.
 ///
 /// # Errors
-/// Names that are none, that are missing or that are used twice; a socket that is.
+/// Names that are none or missing; a socket that is used twice, and a name that is without having been given.
 pub(super) fn guests(args: &DeviceArgs) -> Result<Vec<Guest>, Failure> {
     if !args.names.is_empty() && args.names.len() != args.sockets.len() {
         return Err(Failure::usage("--name is given as often as --socket, or not at all"));
@@ -32,10 +32,17 @@ pub(super) fn guests(args: &DeviceArgs) -> Result<Vec<Guest>, Failure> {
             let text = format!("{name:?} names no guest: 1 to {LONGEST} printable characters; see --name");
             return Err(Failure::usage(text));
         }
-        if guests.iter().any(|guest| guest.name == name || guest.socket == *socket) {
+        if guests.iter().any(|guest| guest.sockets.contains(socket)) {
             return Err(Failure::usage(format!("{name} at {}: given twice", socket.display())));
         }
-        guests.push(Guest { name, socket: socket.clone() });
+        match guests.iter_mut().find(|guest| guest.name == name) {
+            Some(guest) if !args.names.is_empty() => guest.sockets.push(socket.clone()),
+            Some(_) => {
+                let text = format!("two sockets are called {name}: --name says whether that is one guest");
+                return Err(Failure::usage(text));
+            }
+            None => guests.push(Guest { name, sockets: vec![socket.clone()] }),
+        }
     }
     Ok(guests)
 }
@@ -50,13 +57,12 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= LONGEST && !name.chars().any(|c| c.is_control() || c.is_whitespace())
 }
 
-/// Listens for a guest's VMM, with permissions and group from the first moment that somebody may connect.
+/// Listens for a VMM at a socket, with permissions and group from the first moment that somebody may connect.
 ///
 /// # Errors
 /// A group that nobody knows, a socket that is served already, whatever the system says.
-pub(super) fn listen(guest: &Guest, args: &DeviceArgs) -> Result<Bound, Failure> {
+pub(super) fn listen(path: &Path, args: &DeviceArgs) -> Result<Bound, Failure> {
     let group = args.socket_group.as_deref().map(find_group).transpose()?;
-    let path = &guest.socket;
     let bound = bind(path, args.socket_mode).with_context(|| format!("cannot listen at {}", path.display()));
     let bound = bound.map_err(|reason| Failure { exit: Exit::Failed, reason })?;
     if let Some(group) = group {
@@ -103,12 +109,25 @@ mod tests {
     }
 
     #[test]
+    fn a_name_given_twice_is_one_guest_at_two_sockets() {
+        let given = ["--socket", "/run/a", "--socket", "/run/b", "--socket", "/run/c"];
+        let named = [&given[..], &["--name", "x", "--name", "y", "--name", "x"]].concat();
+        let guests = guests(&parse(&named)).unwrap();
+        let sockets = |guest: &Guest| guest.sockets.iter().map(|at| at.display().to_string()).collect();
+        let sockets: Vec<Vec<String>> = guests.iter().map(sockets).collect();
+        assert_eq!(sockets, [vec!["/run/a", "/run/c"], vec!["/run/b"]]);
+        assert_eq!(
+            names(&["--socket", "/run/a", "--socket", "/run/a", "--name", "x", "--name", "x"]),
+            Err(Exit::Usage)
+        );
+    }
+
+    #[test]
     fn two_guests_are_never_one_nexus_and_no_name_is_guessed() {
         let two = ["--socket", "/run/a", "--socket", "/run/b"];
         let long = "a".repeat(LONGEST + 1);
         for bad in [
             &["--name", "x"][..],
-            &["--name", "x", "--name", "x"],
             &["--name", "a b", "--name", "y"],
             &["--name", "a\n", "--name", "y"],
             &["--name", "", "--name", "y"],
@@ -126,10 +145,9 @@ mod tests {
         let directory = tempfile::TempDir::new().unwrap();
         let socket = directory.path().join("a.sock");
         let args = parse(&["--socket", socket.to_str().unwrap(), "--socket-mode", "640"]);
-        let guest = guests(&args).unwrap().remove(0);
-        let bound = listen(&guest, &args).unwrap();
+        let bound = listen(&socket, &args).unwrap();
         assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o640);
-        assert_eq!(listen(&guest, &args).unwrap_err().exit, Exit::Failed, "somebody listens there already");
+        assert_eq!(listen(&socket, &args).unwrap_err().exit, Exit::Failed, "somebody listens there already");
         drop(bound);
         assert!(!socket.exists());
     }

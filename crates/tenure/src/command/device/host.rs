@@ -1,12 +1,16 @@
 //! The logical units of a device process and the guests that share them; both can change while it runs.
 //!
 //! A logical unit is opened once, and each guest gets a nexus of its own to it. Used by `tenure device`, at its start and by its control
-//! socket.
+//! socket. Those of a guest that moves to another process are closed here and go on there (`moving`).
+
+mod moving;
+
+pub(super) use moving::MoveError;
 
 use super::guests::Guest;
 use super::lun::{Kind, Lun};
 use super::real::Real;
-use crate::cli::{AioArg, DeviceArgs};
+use crate::cli::{AioArg, DeviceArgs, OnErrorArg};
 use crate::exit::{Exit, Failure};
 use anyhow::Context;
 use logical_unit::aptpl::FileError;
@@ -18,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use vhost_user_scsi::device::{Aio, Device, Settings};
+use vhost_user_scsi::gate::{OnError, Patience};
 use vhost_user_scsi::unit::emulated::{Emulated, initiator_port};
 
 /// How long the file of a killed device may stay in use, and how often that is looked at.
@@ -34,23 +39,37 @@ pub(super) struct Hosted {
     pub(super) real: Real,
 }
 
+/// A logical unit's slot: what it was said to be, and the logical unit where Tenure is it and it is served here.
+#[derive(Debug)]
+struct Slot {
+    lun: Lun,
+    unit: Option<Arc<LogicalUnit>>,
+}
+
+/// The logical units by their numbers.
+#[derive(Debug, Default)]
+struct Luns {
+    /// The guest is elsewhere: nothing is open.
+    closed: bool,
+    slots: BTreeMap<u8, Slot>,
+}
+
 /// All of it.
 #[derive(Debug)]
 pub(super) struct Host {
     guests: Vec<Hosted>,
-    /// What each logical unit was said to be, by its number.
-    luns: Mutex<BTreeMap<u8, String>>,
+    luns: Mutex<Luns>,
 }
 
 impl Host {
-    /// Opens every LUN and makes every guest's device of them. Nobody is served yet.
+    /// Opens every LUN, unless the guest is elsewhere (`closed`), and makes every guest's device of them. Nobody is served yet.
     ///
     /// # Errors
     /// A LUN that cannot be served, more than a device can have, a name that names no guest.
-    pub(super) fn open(args: &DeviceArgs, guests: &[Guest]) -> Result<Self, Failure> {
+    pub(super) fn open(args: &DeviceArgs, guests: &[Guest], closed: bool) -> Result<Self, Failure> {
         let luns = args.luns.iter().map(|text| Lun::parse(text)).collect::<Result<Vec<_>, _>>()?;
         let hosted = guests.iter().map(|guest| Hosted::new(guest, args)).collect::<Result<_, _>>()?;
-        let host = Self { guests: hosted, luns: Mutex::default() };
+        let host = Self { guests: hosted, luns: Mutex::new(Luns { closed, ..Luns::default() }) };
         for (number, lun) in luns.iter().enumerate() {
             let number = u8::try_from(number)
                 .map_err(|_| Failure::usage(format!("{} LUNs; a device has 256 at most", luns.len())))?;
@@ -65,7 +84,7 @@ impl Host {
 
     /// The logical units' numbers, and what they were said to be.
     pub(super) fn luns(&self) -> BTreeMap<u8, String> {
-        self.lock().clone()
+        self.lock().slots.iter().map(|(number, slot)| (*number, slot.lun.text.clone())).collect()
     }
 
     /// Adds a logical unit: at this number, or at the first that is free. Running guests hear of it.
@@ -74,7 +93,7 @@ impl Host {
     /// A usage error, or it cannot be served.
     pub(super) fn add(&self, number: Option<u8>, text: &str) -> Result<u8, Failure> {
         let lun = Lun::parse(text)?;
-        let free = || (0..=u8::MAX).find(|number| !self.lock().contains_key(number));
+        let free = || (0..=u8::MAX).find(|number| !self.lock().slots.contains_key(number));
         let number = number.or_else(free).ok_or_else(|| Failure::usage("a device has 256 LUNs at most"))?;
         self.attach(number, &lun)?;
         Ok(number)
@@ -86,7 +105,7 @@ impl Host {
     /// There is none of this number.
     pub(super) fn remove(&self, number: u8) -> Result<(), Failure> {
         let mut luns = self.lock();
-        if luns.remove(&number).is_none() {
+        if luns.slots.remove(&number).is_none() {
             return Err(Failure::usage(format!("there is no LUN {number}")));
         }
         // Before anybody can add another of this number; what waits for transfers under way comes after that.
@@ -108,27 +127,31 @@ impl Host {
 
     fn attach(&self, number: u8, lun: &Lun) -> Result<(), Failure> {
         let mut luns = self.lock();
-        if luns.contains_key(&number) {
+        if luns.slots.contains_key(&number) {
             return Err(Failure::usage(format!("there is a LUN {number} already")));
         }
-        match &lun.kind {
-            Kind::Emulated(spec) => self.attach_emulated(number, spec)?,
-            Kind::Disk(_) | Kind::Iscsi(_) => self.attach_real(number, lun)?,
-        }
-        luns.insert(number, lun.text.clone());
+        let unit = match &lun.kind {
+            _ if luns.closed => None,
+            Kind::Emulated(spec) => Some(self.attach_emulated(number, spec)?),
+            Kind::Disk(_) | Kind::Iscsi(_) => {
+                self.attach_real(number, lun)?;
+                None
+            }
+        };
+        luns.slots.insert(number, Slot { lun: lun.clone(), unit });
         Ok(())
     }
 
-    fn attach_emulated(&self, number: u8, spec: &LunSpec) -> Result<(), Failure> {
+    fn attach_emulated(&self, number: u8, spec: &LunSpec) -> Result<Arc<LogicalUnit>, Failure> {
         let unit = open(spec).map_err(|error| refuse_lun(number, error))?;
         let attached = self.guests.iter().try_for_each(|hosted| {
-            let nexus = Arc::new(Emulated::attach(&unit, hosted.initiator.clone()));
-            hosted.device.attach(number, nexus).with_context(|| format!("LUN {number}"))
+            hosted.device.attach(number, hosted.nexus_to(&unit)).with_context(|| format!("LUN {number}"))
         });
         if attached.is_err() {
             drop(self.detach(number));
         }
-        Ok(attached?)
+        attached?;
+        Ok(unit)
     }
 
     /// For all guests or for none.
@@ -145,7 +168,7 @@ impl Host {
     }
 
     /// A thread that died with it cannot have left half a change.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u8, String>> {
+    fn lock(&self) -> MutexGuard<'_, Luns> {
         self.luns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -170,6 +193,11 @@ fn warn_of_forgetting(unit: &LogicalUnit, spec: &LunSpec) {
 }
 
 impl Hosted {
+    /// Its I_T nexus to a logical unit.
+    fn nexus_to(&self, unit: &Arc<LogicalUnit>) -> Arc<Emulated> {
+        Arc::new(Emulated::attach(unit, self.initiator.clone()))
+    }
+
     fn new(guest: &Guest, args: &DeviceArgs) -> Result<Self, Failure> {
         let name = &guest.name;
         if args.aio == AioArg::IoUring {
@@ -183,7 +211,9 @@ impl Hosted {
             workers: args.workers.into(),
             aio: args.aio.into(),
             poll: Duration::from_micros(args.poll),
-            ..Settings::one_of(args.sockets.len())
+            patience: patience(args),
+            // Each socket is a VMM's, with a memory of its own.
+            ..Settings::one_of(args.sockets.len().div_ceil(guest.sockets.len().max(1)))
         };
         let (device, real) = (Arc::new(Device::new(name, settings, None)), Real::new(name, &args.state));
         Ok(Self { guest: guest.clone(), initiator, device, real })
@@ -197,6 +227,15 @@ fn refuse_aio(error: &io::Error) -> Failure {
          of it; --aio threads does without"
     );
     Failure::new(Exit::Failed, text)
+}
+
+/// What holds for a guest that runs before it may be served.
+fn patience(args: &DeviceArgs) -> Patience {
+    let on_error = match args.on_error {
+        OnErrorArg::Busy => OnError::Busy,
+        OnErrorArg::Sense => OnError::Sense,
+    };
+    Patience { wait: Duration::from_secs(args.wait), on_error }
 }
 
 /// Where serving would break a promise to registrants it is refused, as elsewhere; everything else has failed.
@@ -221,9 +260,20 @@ mod tests {
         assert_eq!(exit(OpenError::NotABlockDevice("/a".into())), Exit::Failed);
     }
 
+    fn host(closed: bool) -> Host {
+        Host { guests: Vec::new(), luns: Mutex::new(Luns { closed, ..Luns::default() }) }
+    }
+
+    #[test]
+    fn nothing_is_opened_for_a_guest_that_is_elsewhere() {
+        let host = host(true);
+        host.add(None, "file=/nowhere/at/all").unwrap();
+        assert_eq!(host.luns().len(), 1);
+    }
+
     #[test]
     fn logical_units_come_and_go_for_all_guests_at_once() {
-        let host = Host { guests: Vec::new(), luns: Mutex::default() };
+        let host = host(false);
         assert_eq!(host.add(None, "memory=1M").unwrap(), 0);
         assert_eq!(host.add(Some(7), "memory=2M").unwrap(), 7);
         assert_eq!(host.add(None, "memory=3M").unwrap(), 1);

@@ -2,9 +2,11 @@
 
 mod client;
 mod control;
+mod custody;
 mod guests;
 mod host;
 mod lun;
+mod parted;
 mod real;
 
 use crate::cli::DeviceArgs;
@@ -16,6 +18,7 @@ use anyhow::Context;
 use control::Control;
 use guests::{guests, listen};
 use host::{Host, Hosted};
+use parted::{Keeping, Parted};
 use qmp::server::Bound;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
@@ -37,6 +40,9 @@ struct Ready<'a> {
     ready: bool,
     guests: Vec<ReadyGuest<'a>>,
     luns: usize,
+    /// Where its peers connect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peers: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -75,12 +81,17 @@ pub fn run(args: &DeviceArgs, console: &mut Console) -> Result<Exit, Failure> {
         Manager::default()
     });
     let guests = guests(args)?;
-    let host = Arc::new(Host::open(args, &guests)?);
+    let parted = Parted::open(args, &guests)?;
+    let host = Arc::new(Host::open(args, &guests, parted.is_elsewhere())?);
+    let peering = parted.peering();
+    let custodies = parted.custodies(&host)?;
     // All of them before the first guest is served: what cannot be served must be heard of while nothing depends on it.
-    let bound = guests.iter().map(|guest| listen(guest, args)).collect::<Result<Vec<_>, _>>()?;
-    let control = args.control.as_deref().map(|path| Control::open(path, &host)).transpose()?;
-    let served = host.guests().iter().zip(bound).map(start).collect::<Result<Vec<_>, _>>()?;
-    tell_ready(&host, console)?;
+    let sockets = guests.iter().flat_map(|guest| &guest.sockets);
+    let bound = sockets.map(|socket| listen(socket, args)).collect::<Result<Vec<_>, _>>()?;
+    let control = args.control.as_deref().map(|path| Control::open(path, &host, &custodies)).transpose()?;
+    let keeping = Keeping::start(args, peering.as_deref(), &custodies)?;
+    let served = places(&host).zip(bound).map(start).collect::<Result<Vec<_>, _>>()?;
+    tell_ready(&host, keeping.address(), console)?;
     told(manager.ready(), console);
     if let Some(signal) = signals.forever().next() {
         console.note(format!("signal {signal}: ending"));
@@ -91,6 +102,7 @@ pub fn run(args: &DeviceArgs, console: &mut Console) -> Result<Exit, Failure> {
     served.iter().for_each(|one| one.stop.stop());
     let ended = served.into_iter().map(Served::end);
     ended.fold(Ok(()), Result::and)?;
+    keeping.end();
     Ok(Exit::Done)
 }
 
@@ -107,17 +119,17 @@ fn told(result: io::Result<()>, console: &mut Console) {
     }
 }
 
-fn tell_ready(host: &Host, console: &mut Console) -> Result<(), Failure> {
+fn tell_ready(host: &Host, peers: Option<String>, console: &mut Console) -> Result<(), Failure> {
     let luns = host.luns().len();
-    for Hosted { guest, .. } in host.guests() {
-        console.note(format!("serving {luns} LUN(s) to {} at {}", guest.name, guest.socket.display()));
+    for (Hosted { guest, .. }, socket) in places(host) {
+        console.note(format!("serving {luns} LUN(s) to {} at {}", guest.name, socket.display()));
     }
-    let guests = host.guests().iter().map(|Hosted { guest, initiator, .. }| ReadyGuest {
+    let guests = places(host).map(|(Hosted { guest, initiator, .. }, socket)| ReadyGuest {
         name: &guest.name,
-        socket: &guest.socket,
+        socket,
         initiator: initiator.to_string(),
     });
-    console.json(&Ready { schema: 1, ready: true, guests: guests.collect(), luns })
+    console.json(&Ready { schema: 1, ready: true, guests: guests.collect(), luns, peers })
 }
 
 /// The thread that serves a guest's front ends.
@@ -127,7 +139,12 @@ struct Served {
     thread: JoinHandle<io::Result<()>>,
 }
 
-fn start((hosted, bound): (&Hosted, Bound)) -> Result<Served, Failure> {
+/// Every guest at every socket of its own.
+fn places(host: &Host) -> impl Iterator<Item = (&Hosted, &Path)> {
+    host.guests().iter().flat_map(|one| one.guest.sockets.iter().map(move |socket| (one, socket.as_path())))
+}
+
+fn start(((hosted, _), bound): ((&Hosted, &Path), Bound)) -> Result<Served, Failure> {
     let name = hosted.guest.name.clone();
     let (device, stop) = (Arc::clone(&hosted.device), Arc::new(Stop::new().context("no eventfd")?));
     let told = Arc::clone(&stop);

@@ -1,0 +1,161 @@
+//! The other devices: who they are, what they ask, and what they are asked.
+
+use super::Custody;
+use crate::cli::DeviceArgs;
+use crate::exit::Failure;
+use anyhow::Context;
+use handover::ENGINE_REVISION;
+use peer::listener::{LinkEnd, TurnedAway};
+use peer::message::Device as Question;
+use peer::{
+    Address, Agreed, CallError, Credentials, Files, HostName, Link, Listener, Local, Patience, Refusal,
+    Reply, Request, Service, Session, SharedTerms, Terms,
+};
+use qmp::CodecError;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+
+/// How long a host may need for one step.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Why a question has no answer.
+#[derive(Debug, Error)]
+pub(in crate::command::device) enum Asked {
+    /// The other host says no.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// It did not say anything; it may have done what it was asked for.
+    #[error("{0}")]
+    Lost(String),
+}
+
+/// This host among its peers.
+#[derive(Debug)]
+pub(in crate::command::device) struct Peering {
+    terms: Arc<SharedTerms>,
+}
+
+impl Peering {
+    /// What the command line says; none if it names no peer.
+    ///
+    /// # Errors
+    /// Names without addresses, addresses without certificates, certificates of another name.
+    pub(in crate::command::device) fn new(args: &DeviceArgs) -> Result<Option<Self>, Failure> {
+        let given = &args.peering;
+        let Some(host) = &given.host else { return Ok(None) };
+        if let Some(from) = &given.incoming
+            && given.peers.iter().all(|peer| peer.name != *from)
+        {
+            return Err(Failure::usage(format!("--incoming {from}: there is no --peer {from}=ADDRESS")));
+        }
+        let is_tcp = |address: &Address| matches!(address, Address::Tcp(_));
+        let needed =
+            given.peers.iter().any(|peer| is_tcp(&peer.address)) || given.listen.as_ref().is_some_and(is_tcp);
+        let credentials = needed.then(|| credentials(args, host)).transpose()?;
+        let local = Local {
+            host: host.clone(),
+            program: env!("CARGO_PKG_VERSION").into(),
+            engine: ENGINE_REVISION,
+            capabilities: Vec::new(),
+        };
+        let terms = Terms { local, credentials, peers: given.peers.clone(), patience: Patience::default() };
+        Ok(Some(Self { terms: Arc::new(SharedTerms::new(terms)) }))
+    }
+
+    /// Whether there is a peer of that name.
+    pub(in crate::command::device) fn knows(&self, name: &HostName) -> bool {
+        self.terms.get().peer(name).is_some()
+    }
+
+    /// Asks a peer.
+    pub(super) fn ask(&self, host: &HostName, question: Question) -> Result<Vec<u8>, Asked> {
+        let link = Link::connect(&self.terms.get(), host).map_err(|error| Asked::Lost(chain(&error)))?;
+        match link.call(&Request::Device(question), ANSWER) {
+            Ok(Reply::Device(answer)) => Ok(answer.state.0),
+            Ok(_) => Err(Asked::Lost("an answer to something else".into())),
+            Err(CallError::Refused(refusal)) => Err(Asked::Refused(refusal)),
+            Err(error) => Err(Asked::Lost(chain(&error))),
+        }
+    }
+
+    /// Answers peers, until the listener is dropped.
+    ///
+    /// # Errors
+    /// Nobody can listen there.
+    pub(in crate::command::device) fn listen(
+        &self,
+        address: &Address,
+        guests: &[Arc<Custody>],
+    ) -> Result<Listener, Failure> {
+        let service = Arc::new(Answering(guests.to_vec()));
+        Ok(Listener::bind(address, Arc::clone(&self.terms), service).context("--peer-listen")?)
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+fn credentials(args: &DeviceArgs, host: &HostName) -> Result<Credentials, Failure> {
+    let file = |name: &str| args.peering.certificates.join(name);
+    let files = Files { authority: file("ca.pem"), certificate: file("host.pem"), key: file("host-key.pem") };
+    let credentials = Credentials::load(&files).context("--certificates")?;
+    if credentials.names().iter().any(|name| name == host.as_str()) {
+        return Ok(credentials);
+    }
+    let path = files.certificate.display();
+    Err(Failure::usage(format!(
+        "--host {host}: {path} is the certificate of {}",
+        credentials.names().join(", ")
+    )))
+}
+
+/// Answers for the guests of this process.
+struct Answering(Vec<Arc<Custody>>);
+
+impl Service for Answering {
+    fn session(&self, peer: &Agreed, _: LinkEnd) -> Box<dyn Session> {
+        Box::new(Answers { guests: self.0.clone(), peer: peer.host.clone() })
+    }
+
+    fn turned_away(&self, from: &str, why: &TurnedAway) {
+        tracing::warn!(from, %why, "turned away");
+    }
+}
+
+struct Answers {
+    guests: Vec<Arc<Custody>>,
+    peer: HostName,
+}
+
+impl Session for Answers {
+    fn handle(&mut self, request: Request) -> Result<Reply, Refusal> {
+        let Request::Device(question) = request else {
+            let why = format!("{}: this is a device, and no agent", request.name());
+            return Err(Refusal::new("CommandNotFound", why));
+        };
+        let guest = self.guests.iter().find(|custody| custody.guest() == question.guest);
+        let answer = match guest {
+            Some(custody) => custody.answer(&self.peer, &question),
+            None => Err(Refusal::new("UnknownGuest", format!("there is no guest {}", question.guest))),
+        };
+        if let Err(refusal) = &answer {
+            tracing::warn!(peer = %self.peer, step = ?question.step, why = refusal.desc, "refused");
+        }
+        answer.map(Reply::Device)
+    }
+
+    fn ended(&mut self, why: Option<&CodecError>) {
+        if let Some(why) = why {
+            tracing::warn!(peer = %self.peer, %why, "link lost");
+        }
+    }
+}

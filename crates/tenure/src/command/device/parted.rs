@@ -1,0 +1,156 @@
+//! What a device process needs where other processes may have its guest: its records, its peers, and the threads that fetch and give.
+
+use super::custody::{Custody, Peering, Place, RecordFile};
+use super::guests::Guest;
+use super::host::Host;
+use crate::cli::DeviceArgs;
+use crate::exit::Failure;
+use anyhow::Context;
+use peer::Listener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// The guests of a process with peers, and where they are; empty for one without.
+#[derive(Debug)]
+pub(super) struct Parted {
+    peering: Option<Arc<Peering>>,
+    records: Vec<(String, RecordFile, Place)>,
+}
+
+impl Parted {
+    /// Reads where the guests are.
+    ///
+    /// # Errors
+    /// A usage error, a record that cannot be used, or a guest that is elsewhere where nobody could fetch it.
+    pub(super) fn open(args: &DeviceArgs, guests: &[Guest]) -> Result<Self, Failure> {
+        let peering = Peering::new(args)?.map(Arc::new);
+        if args.peering.incoming.is_some() && guests.len() != 1 {
+            return Err(Failure::usage("--incoming is for the device of one guest"));
+        }
+        let mut records = Vec::new();
+        for guest in guests {
+            match &peering {
+                Some(peering) => records.push(recorded(args, peering, guest)?),
+                None => must_be_here(args, guest)?,
+            }
+        }
+        if guests.len() > 1
+            && let Some((name, _, place)) = records.iter().find(|(_, _, place)| *place != Place::HERE)
+        {
+            let text =
+                format!("guest {name} is {}: it needs a device of its own until it is here", place.word());
+            return Err(Failure::refused(text));
+        }
+        Ok(Self { peering, records })
+    }
+
+    /// This host among its peers, if it has any.
+    pub(super) fn peering(&self) -> Option<Arc<Peering>> {
+        self.peering.clone()
+    }
+
+    /// Whether no LUN is to be opened yet.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.records.iter().any(|(_, _, place)| *place != Place::HERE)
+    }
+
+    /// Who looks after the guests; their gates are shut where they are elsewhere.
+    ///
+    /// # Errors
+    /// None that is expected: a gate in front of rings that nobody can have started.
+    pub(super) fn custodies(self, host: &Arc<Host>) -> Result<Vec<Arc<Custody>>, Failure> {
+        let Some(peering) = self.peering else { return Ok(Vec::new()) };
+        let mut custodies = Vec::new();
+        for (name, record, place) in self.records {
+            let Some(hosted) = host.guests().iter().find(|hosted| hosted.guest.name == name) else {
+                continue;
+            };
+            let gate = hosted.device.gate();
+            if place != Place::HERE {
+                gate.shut().context("its rings run already")?;
+            }
+            let custody = Custody::new(&name, &hosted.device, host, &peering, (record, place));
+            gate.set_keeper(custody.clone());
+            custodies.push(custody);
+        }
+        Ok(custodies)
+    }
+}
+
+fn recorded(
+    args: &DeviceArgs,
+    peering: &Peering,
+    guest: &Guest,
+) -> Result<(String, RecordFile, Place), Failure> {
+    let (record, place) = RecordFile::open(&args.state, &guest.name)?;
+    let place = match (place, &args.peering.incoming) {
+        (Some(place), _) => place,
+        (None, Some(from)) => Place::Expected { from: from.clone() },
+        (None, None) => Place::HERE,
+    };
+    if let Some(other) = place.other().filter(|other| !peering.knows(other)) {
+        return Err(unknown(&guest.name, &place, other.as_str()));
+    }
+    tracing::info!(guest = guest.name, place = place.word(), "custody");
+    Ok((guest.name.clone(), record, place))
+}
+
+/// Without peers a guest is served only if no record says that it is elsewhere.
+fn must_be_here(args: &DeviceArgs, guest: &Guest) -> Result<(), Failure> {
+    match RecordFile::peek(&args.state, &guest.name)? {
+        Some(place) if place != Place::HERE => {
+            let other = place.other().map_or("here, with a state that waits", |other| other.as_str());
+            Err(unknown(&guest.name, &place, other))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn unknown(guest: &str, place: &Place, other: &str) -> Failure {
+    Failure::refused(format!(
+        "guest {guest} is {} ({other}) by its record: serving it here as well could destroy its disks; give --host, --peer and \
+         --peer-listen, so that it can be fetched, or have it claimed here (guest-claim) if that host is gone for good",
+        place.word()
+    ))
+}
+
+/// The threads.
+pub(super) struct Keeping {
+    custodies: Vec<Arc<Custody>>,
+    threads: Vec<JoinHandle<()>>,
+    listener: Option<Listener>,
+}
+
+impl Keeping {
+    /// Starts them.
+    ///
+    /// # Errors
+    /// Nobody can listen there, or no thread is to be had.
+    pub(super) fn start(
+        args: &DeviceArgs,
+        peering: Option<&Peering>,
+        custodies: &[Arc<Custody>],
+    ) -> Result<Self, Failure> {
+        let listener = match (peering, &args.peering.listen) {
+            (Some(peering), Some(address)) => Some(peering.listen(address, custodies)?),
+            _ => None,
+        };
+        let threads = custodies.iter().map(Custody::start).collect::<Result<_, _>>().context("no thread")?;
+        Ok(Self { custodies: custodies.to_vec(), threads, listener })
+    }
+
+    /// Where peers connect.
+    pub(super) fn address(&self) -> Option<String> {
+        self.listener.as_ref().map(|listener| listener.address().to_string())
+    }
+
+    /// Lets what is under way end.
+    pub(super) fn end(self) {
+        self.custodies.iter().for_each(|custody| custody.end());
+        for thread in self.threads {
+            // What it had to tell, it has logged.
+            let _ = thread.join();
+        }
+        drop(self.listener);
+    }
+}
