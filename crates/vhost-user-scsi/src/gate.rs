@@ -15,7 +15,7 @@ use scsi::{AdditionalSense, Completion, Sense, SenseKey, Status};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -80,7 +80,7 @@ pub struct Running;
 pub struct Gate {
     patience: Patience,
     state: Mutex<State>,
-    keeper: OnceLock<Arc<dyn Keeper>>,
+    keeper: OnceLock<Weak<dyn Keeper>>,
 }
 
 #[derive(Debug, Default)]
@@ -118,8 +118,8 @@ impl Gate {
         Self { patience, state: Mutex::default(), keeper: OnceLock::new() }
     }
 
-    /// Who is asked and told from now on; the first one stays.
-    pub fn set_keeper(&self, keeper: Arc<dyn Keeper>) {
+    /// Who is asked and told from now on, as long as there is somebody; the first one stays.
+    pub fn set_keeper(&self, keeper: Weak<dyn Keeper>) {
         let _ = self.keeper.set(keeper);
     }
 
@@ -171,7 +171,11 @@ impl Gate {
 
     /// Why a front end is not served, if it is not.
     pub(crate) fn turns_away(&self) -> Option<String> {
-        self.keeper.get().and_then(|keeper| keeper.turns_away())
+        self.keeper().and_then(|keeper| keeper.turns_away())
+    }
+
+    fn keeper(&self) -> Option<Arc<dyn Keeper>> {
+        self.keeper.get().and_then(Weak::upgrade)
     }
 
     /// A front end has connected.
@@ -245,7 +249,7 @@ impl Door {
         }
         let arrived = first && state.shut;
         drop(state);
-        if let Some(keeper) = self.gate.keeper.get().filter(|_| arrived) {
+        if let Some(keeper) = self.gate.keeper().filter(|_| arrived) {
             keeper.arrived();
         }
         let Patience { wait, on_error } = self.gate.patience;
@@ -258,7 +262,7 @@ impl Door {
     /// It has no ring any more.
     pub(crate) fn leave(&self) {
         let waited = self.gate.lock().leave(self.id);
-        if let Some(keeper) = self.gate.keeper.get().filter(|_| waited) {
+        if let Some(keeper) = self.gate.keeper().filter(|_| waited) {
             keeper.left();
         }
     }

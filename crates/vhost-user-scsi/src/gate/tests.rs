@@ -108,7 +108,8 @@ impl Keeper for Counting {
 #[test]
 fn the_keeper_hears_once_of_a_guest_that_waits_at_a_shut_gate() {
     let (gate, keeper) = (long(), Arc::new(Counting::default()));
-    gate.set_keeper(keeper.clone());
+    let weak: Weak<Counting> = Arc::downgrade(&keeper);
+    gate.set_keeper(weak);
     let a = gate.door().unwrap();
     a.enter();
     a.leave();

@@ -7,7 +7,7 @@ use crate::cli::DeviceArgs;
 use crate::exit::Failure;
 use anyhow::Context;
 use peer::Listener;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 /// The guests of a process with peers, and where they are; empty for one without.
@@ -70,7 +70,8 @@ impl Parted {
                 gate.shut().context("its rings run already")?;
             }
             let custody = Custody::new(&name, &hosted.device, host, &peering, (record, place));
-            gate.set_keeper(custody.clone());
+            let keeper: Weak<Custody> = Arc::downgrade(&custody);
+            gate.set_keeper(keeper);
             custodies.push(custody);
         }
         Ok(custodies)

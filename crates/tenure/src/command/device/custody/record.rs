@@ -168,7 +168,7 @@ impl<'a> Reader<'a> {
 #[derive(Debug)]
 pub(in crate::command::device) struct RecordFile {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl RecordFile {
@@ -185,7 +185,7 @@ impl RecordFile {
         let path = folder.join(ledger::file_name(guest));
         let lock = lock(&path)?;
         let place = Self::read(&path)?;
-        Ok((Self { path, _lock: lock }, place))
+        Ok((Self { path, lock }, place))
     }
 
     /// What the record of `guest` in `state` says, for who only wants to know whether the guest is here. None where there is none, or it
@@ -228,6 +228,13 @@ impl RecordFile {
         file.sync_all()?;
         fs::rename(&beside, &self.path)?;
         File::open(self.path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    }
+}
+
+impl Drop for RecordFile {
+    /// Closing the file would not do: a process that another thread has just forked holds a copy of it until it calls exec.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
     }
 }
 
