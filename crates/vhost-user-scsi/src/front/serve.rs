@@ -159,7 +159,7 @@ fn converse(socket: UnixStream, handler: &Arc<Mutex<Handler>>) -> VhostError {
     let mut messages = BackendReqHandler::from_stream(socket, Arc::clone(handler));
     loop {
         let until = lock(handler).until();
-        let done = match wait(&watched, &changes, until) {
+        let done = match happened(&watched, &changes, until) {
             Ok(Happened::Message) => messages.handle_request(),
             Ok(Happened::Change) => follow(handler).map_err(VhostError::from),
             Err(error) => Err(VhostError::ReqHandlerError(error)),
@@ -186,7 +186,7 @@ enum Happened {
     Change,
 }
 
-fn wait(socket: &UnixStream, changes: &OwnedFd, until: Option<Instant>) -> io::Result<Happened> {
+fn happened(socket: &UnixStream, changes: &OwnedFd, until: Option<Instant>) -> io::Result<Happened> {
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
