@@ -253,7 +253,7 @@ fn a_device_is_asked_what_it_does_and_told_to_change() {
     let control = directory.path().join("control");
     let control = control.to_str().unwrap();
     let more = ["--num-queues", "2", "--control", control, "--aio", "threads"];
-    let device = tenure().device(directory.path(), &["a"], &["memory=1M"], &more).unwrap();
+    let device = tenure().device(directory.path(), &["a"], &["memory=2M"], &more).unwrap();
     let ask = |words: &[&str]| tenure().run(&[&["device"], words, &["--control", control]].concat()).unwrap();
     let told = ask(&["status", "--interval", "0", "--json"]).json().unwrap();
     assert_eq!(
@@ -261,6 +261,7 @@ fn a_device_is_asked_what_it_does_and_told_to_change() {
         (&json!(1), &json!("idle"), &json!("threads"))
     );
     let mut driver = connect(&device, 0, SMALL);
+    good(&mut driver, 0, &ready());
     good(&mut driver, 0, &write());
     let told = ask(&["status", "--interval", "0", "--json", "--guest", "a"]).json().unwrap();
     let (guest, written) = (&told["guests"][0], &told["guests"][0]["luns"][0]["write"]);

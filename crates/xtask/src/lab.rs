@@ -89,6 +89,9 @@ pub(crate) enum Trial {
         /// `--aio` of the device
         #[arg(long, default_value = "auto")]
         aio: String,
+        /// Where the program was built, instead of building it
+        #[arg(long, value_name = "DIRECTORY")]
+        programs: Option<PathBuf>,
     },
     /// Compare our helper with QEMU's own over the whole table, through scsi-block and scsi-generic, under both policies
     Compare,
@@ -123,8 +126,8 @@ pub(crate) fn run(trial: Option<&Trial>, full: bool) -> Result<()> {
             Ok(())
         }
         Some(Trial::Keeps) => alone(Lab::keeps),
-        Some(Trial::DeviceKills { kills, seed, aio }) => {
-            let tenure = Tenure::at(&programs::build(None)?.join("tenure"));
+        Some(Trial::DeviceKills { kills, seed, aio, programs }) => {
+            let tenure = Tenure::at(&programs::build(programs.as_deref())?.join("tenure"));
             let directory = tempfile::TempDir::new_in(programs::target())?;
             let kills =
                 Kills { tenure: &tenure, directory: directory.path(), kills: *kills, seed: *seed, aio };

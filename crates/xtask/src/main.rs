@@ -92,7 +92,7 @@ fn main() -> ExitCode {
         Task::Lab { trial, full } => lab::run(trial.as_ref(), full),
         Task::Crash(args) => crash::run(&args),
         Task::Product(args) => product::run(&args),
-        Task::Bench { part, effort } => bench::run(part, effort),
+        Task::Bench { part, effort } => bench::run(part, &effort),
         Task::Man { out } => manual::write(&out),
     };
     match result {

@@ -39,7 +39,7 @@ pub(crate) enum Part {
 ///
 /// # Errors
 /// If a program is missing or a run fails.
-pub(crate) fn run(part: Option<Part>, effort: Effort) -> Result<()> {
+pub(crate) fn run(part: Option<Part>, effort: &Effort) -> Result<()> {
     let is_wanted = |one| part.is_none_or(|part| part == one);
     if is_wanted(Part::Target) {
         target()?;

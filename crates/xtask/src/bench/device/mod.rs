@@ -13,7 +13,7 @@ use lab::front_end::load::Kind;
 use side::{Load, Measured, Programs, Side};
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -30,7 +30,7 @@ const LOADS: [Load; 4] = [
 ];
 
 /// How much is measured.
-#[derive(Clone, Copy, clap::Args)]
+#[derive(Clone, clap::Args)]
 pub(crate) struct Effort {
     /// How often each is measured (`device` only)
     #[arg(long, default_value_t = 5)]
@@ -38,6 +38,9 @@ pub(crate) struct Effort {
     /// Milliseconds of each measurement (`device` only)
     #[arg(long, default_value_t = 500)]
     milliseconds: u64,
+    /// Where `tenure` was built, instead of building it (`device` only)
+    #[arg(long, value_name = "DIRECTORY")]
+    programs: Option<PathBuf>,
 }
 
 /// One load at one depth, and what was measured on each side, round by round.
@@ -48,9 +51,9 @@ struct Cell {
 }
 
 /// Prints a table for each place that the file can have.
-pub(super) fn print(effort: Effort) -> Result<()> {
+pub(super) fn print(effort: &Effort) -> Result<()> {
     tools::ensure(INCUMBENT)?;
-    let programs = Programs::build()?;
+    let programs = Programs::build(effort.programs.as_deref())?;
     for (place, directory) in [
         ("a tmpfs", TempDir::new_in("/dev/shm")?),
         ("this tree's disk", TempDir::new_in(crate::programs::target())?),
@@ -79,7 +82,7 @@ fn fill(path: &Path) -> Result<()> {
     file.sync_all().context("the benchmark's file")
 }
 
-fn table(programs: &Programs, file: &Path, effort: Effort) -> Result<Vec<Cell>> {
+fn table(programs: &Programs, file: &Path, effort: &Effort) -> Result<Vec<Cell>> {
     let cell = |load, depth| Cell { load, depth, measured: Default::default() };
     let mut cells: Vec<Cell> = LOADS.iter().flat_map(|load| DEPTHS.map(|depth| cell(*load, depth))).collect();
     let time = Duration::from_millis(effort.milliseconds);

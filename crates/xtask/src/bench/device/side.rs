@@ -59,8 +59,8 @@ pub(super) struct Programs {
 
 impl Programs {
     /// Builds ours and, once, rust-vmm's.
-    pub(super) fn build() -> Result<Self> {
-        crate::programs::build(None)?;
+    pub(super) fn build(built: Option<&Path>) -> Result<Self> {
+        let tenure = crate::programs::build(built)?.join("tenure");
         let root = crate::programs::target().join("bench/vhost-device-scsi");
         let rust_vmm = root.join("bin/vhost-device-scsi");
         if !rust_vmm.exists() {
@@ -68,7 +68,7 @@ impl Programs {
             cargo.args(["install", "-q", "--locked", "vhost-device-scsi", "--root"]).arg(&root);
             shell::run(&mut cargo)?;
         }
-        Ok(Self { tenure: crate::programs::tenure(), rust_vmm })
+        Ok(Self { tenure, rust_vmm })
     }
 
     /// Starts one on the file, and connects to it.
