@@ -87,7 +87,7 @@ impl Programs {
                 (process, Driver::connect(&socket)?)
             }
             Side::Tenure | Side::Reserved | Side::Threads => {
-                let lun = format!("file={},reservations={}", file.display(), directory.path().display());
+                let lun = format!("file={}", file.display());
                 let aio = if side == Side::Threads { "threads" } else { "io_uring" };
                 let more = ["--num-queues", "1", "--aio", aio];
                 let served = Tenure::at(&self.tenure).device(directory.path(), &["bench"], &[&lun], &more)?;
