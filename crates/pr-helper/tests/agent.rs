@@ -275,7 +275,7 @@ fn an_agent_that_stalls_at_any_byte_is_closed_and_nothing_of_its_request_is_sent
 }
 
 #[test]
-fn an_agent_that_disconnects_does_not_stop_its_command_which_is_audited_and_over_before_the_next() {
+fn an_agent_that_disconnects_does_not_stop_its_command_which_is_over_before_the_next_and_audited() {
     let bench = Bench::holder();
     bench.state(State::Handover, ID);
     let (begun, end) = gate(&bench);
@@ -292,6 +292,8 @@ fn an_agent_that_disconnects_does_not_stop_its_command_which_is_audited_and_over
     end.send(()).unwrap();
     let keys = next.join().unwrap().unwrap();
     assert_eq!(keys.data[8..16], NONCE.0.to_be_bytes());
+    // Its own thread tells it, when the next one may be under way.
+    wait_until("it is audited", || !bench.told.0.lock().unwrap().is_empty());
     assert_eq!(bench.told(), ["REGISTER Some(7) GOOD None"]);
 }
 
