@@ -6,6 +6,7 @@
 //! [`State::Unverified`]); it never claims more. Keys are personal to a cluster, so the directory is readable by root alone.
 #![forbid(unsafe_code)]
 
+mod carried;
 mod change;
 mod directory;
 mod error;
@@ -17,6 +18,7 @@ pub mod log;
 mod names;
 mod record;
 
+pub use carried::{CarriedError, carried, changes_to, read_carried};
 pub use change::{Change, Intended};
 pub use directory::Ledger;
 pub use error::Error;
