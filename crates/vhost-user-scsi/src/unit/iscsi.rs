@@ -5,6 +5,10 @@
 //! same name and ISID, which ends the old session at the target (RFC 7143 6.3.5). Nobody logs in after the identity was given
 //! away ([`Target::give_away`]). Used by `tenure device`.
 
+mod moving;
+
+pub use moving::is_of_a_login;
+
 use super::keep::Keeper;
 use super::remote::{self, Names, Order};
 use super::{Admission, Arrival, Ending, Function, Managed, Unit, Work};
@@ -15,7 +19,7 @@ use logical_unit::{Aborted, Executing, Task, TaskSet};
 use nexus::{Nexus, TransportError};
 use scsi::{Completion, Request, TransportId};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -213,6 +217,8 @@ struct Inner {
     /// The last session in which the logical unit said its names.
     verified: AtomicU64,
     tasks: Arc<TaskSet>,
+    /// The guest has an SPC-2 reservation (RESERVE), which ends with the session.
+    reserved: AtomicBool,
     /// Count task management functions that end commands at the target.
     resets: AtomicU64,
     clears: AtomicU64,
@@ -242,6 +248,7 @@ impl IscsiUnit {
             teller: OnceLock::new(),
             verified: AtomicU64::new(0),
             tasks: Arc::default(),
+            reserved: AtomicBool::new(false),
             resets: AtomicU64::new(0),
             clears: AtomicU64::new(0),
         }))
@@ -359,6 +366,9 @@ impl Inner {
         counter.fetch_add(1, Ordering::AcqRel);
         match function(&session, self.lun) {
             Ok(TaskResponse::FUNCTION_COMPLETE) => {
+                if how == Aborted::Reset {
+                    self.reserved.store(false, Ordering::Release);
+                }
                 self.tasks.abort_all(how, None);
                 Managed::Complete
             }
@@ -376,6 +386,7 @@ impl Inner {
             .is_some_and(|names| *self.names.get_or_init(|| names.clone()) == names);
         if same {
             if self.verified.swap(number, Ordering::AcqRel) > 0 {
+                self.reserved.store(false, Ordering::Release);
                 // Nobody heard what the target said meanwhile.
                 self.keeper.get().into_iter().for_each(Keeper::doubt);
             }
@@ -456,6 +467,7 @@ impl Nexus for Line<'_> {
         let given_up = || self.executing.is_some_and(Executing::is_interrupted);
         let result = self.unit.send(request, &given_up);
         if let Ok(completion) = &result {
+            self.unit.note_reserve(request, completion);
             let changed = remote::parameters_changed(completion);
             changed.zip(self.unit.teller.get()).into_iter().for_each(|(code, to)| to.changed(code));
         }

@@ -4,7 +4,7 @@
 //!
 //! Used by `passthrough` and `iscsi`, whose [`Line`] is the nexus; made by `tenure device`.
 
-use guard::{Guard, Identity, Order, Way, failure, is_same, masked};
+use guard::{Guard, Identity, Order, Refused, Way, failure, is_same, masked};
 use nexus::{Nexus, unit_attention};
 use scsi::pr::{PrInCdb, PrOutCdb};
 use scsi::{Completion, DataPhase, Request, Status};
@@ -59,9 +59,17 @@ impl Keeper {
         act(&self.guard, &mut Way { identity: &self.identity, nexus, confirm: &is_same })
     }
 
+    /// Makes record and device agree.
+    ///
+    /// # Errors
+    /// The device could not be asked, a handover is under way, or the record cannot be used.
+    pub fn agree(&self, nexus: &mut dyn Nexus) -> Result<(), Refused> {
+        self.on(nexus, |guard, way| guard.settle(way))
+    }
+
     /// Makes record and device agree, as after a restart. What fails is made up for before the guest's next PERSISTENT RESERVE OUT.
     pub fn settle(&self, nexus: &mut dyn Nexus) {
-        if let Err(refused) = self.on(nexus, |guard, way| guard.settle(way)) {
+        if let Err(refused) = self.agree(nexus) {
             let (lun, why) = (&self.identity.lun.0, &refused.why);
             tracing::info!(%lun, why, "the record is compared with the device later");
         }

@@ -219,3 +219,53 @@ fn logins_that_fail_become_rarer_until_one_succeeds() {
     target.enter().unwrap();
     assert_eq!(target.lock().pause, PAUSE);
 }
+
+#[test]
+fn what_ends_with_the_session_is_known_before_it_ends() {
+    let [reserve, release] = [0x16, 0x17].map(|code: u8| [code, 0, 0, 0, 0, 0]);
+    let device = device(&["memory=1M"]);
+    let server = serve("127.0.0.1:0", &device);
+    let address = server.local_addr().to_string();
+    let target = login(&server, "iqn.a", PATIENCE);
+    let unit = IscsiUnit::open(&target, 0).unwrap();
+    ready(&unit);
+    let reserves = || assert!(status(run(&unit, &reserve, &[], 0)).status.is_good());
+    assert!(!unit.is_reserved());
+    reserves();
+    assert!(unit.is_reserved());
+    assert!(status(run(&unit, &release, &[], 0)).status.is_good());
+    assert!(!unit.is_reserved());
+    reserves();
+    assert_eq!(unit.manage(Function::LogicalUnitReset), Managed::Complete);
+    assert!(!unit.is_reserved());
+    ready(&unit);
+    reserves();
+    server.shutdown();
+    until(|| target.present().is_none());
+    let _server = serve(&address, &device);
+    ready(&unit);
+    assert!(!unit.is_reserved());
+}
+
+#[test]
+fn the_unit_attentions_that_wait_are_taken_and_those_of_a_login_are_told_from_others() {
+    let device = device(&["memory=1M"]);
+    let server = serve("127.0.0.1:0", &device);
+    let target = login(&server, "iqn.a", PATIENCE);
+    let unit = IscsiUnit::open(&target, 0).unwrap();
+    ready(&unit);
+    assert!(matches!(unit.take_attentions(), (none, Ok(())) if none.is_empty()));
+    assert_eq!(unit.manage(Function::LogicalUnitReset), Managed::Complete);
+    let (taken, ended) = unit.take_attentions();
+    ended.unwrap();
+    let codes: Vec<_> = taken.iter().map(|sense| scsi::Sense::parse(sense).unwrap().code).collect();
+    assert_eq!(codes, [AdditionalSense::TARGET_RESET]);
+    assert!(!is_of_a_login(&taken[0]));
+    let told = |code| is_of_a_login(&Completion::check(&scsi::Sense::unit_attention(code)).sense);
+    assert!(told(AdditionalSense::NEXUS_LOSS) && told(AdditionalSense::POWER_ON_OR_RESET));
+    assert!(!told(AdditionalSense::REGISTRATIONS_PREEMPTED) && !told(AdditionalSense::POWER_ON));
+    assert!(matches!(unit.take_attentions(), (none, Ok(())) if none.is_empty()));
+    server.shutdown();
+    target.give_away().unwrap_or(());
+    assert!(unit.take_attentions().1.is_err());
+}
