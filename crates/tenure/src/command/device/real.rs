@@ -3,6 +3,10 @@
 //! One ledger for each guest (`--state`), opened with its first real LUN; `tenure status` reads it. One session for each target and
 //! initiator port, which all the guest's LUNs there share.
 
+mod moving;
+
+pub(super) use moving::Hindrance;
+
 use super::host::{Hosted, LETTING_GO, LOOK};
 use super::lun::{Kind, Lun};
 use crate::command::status;
@@ -10,14 +14,14 @@ use crate::exit::Failure;
 use anyhow::{Context, anyhow};
 use guard::{Guard, Identity};
 use iscsi::initiator::{IscsiUrl, SessionConfig};
-use ledger::{Ledger, Owner};
+use ledger::{Change, Ledger, LunId, Owner, State};
 use nexus::Nexus;
 use scsi::{Completion, TransportId};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Instant;
 use vhost_user_scsi::unit::Unit;
@@ -31,7 +35,8 @@ pub(super) struct Real {
     /// Whose records they are.
     owner: Owner,
     state: PathBuf,
-    records: OnceLock<Records>,
+    /// While one of them is open.
+    records: Mutex<Option<Records>>,
     units: Mutex<BTreeMap<u8, RealUnit>>,
     targets: Mutex<Vec<(SessionConfig, Weak<Target>)>>,
 }
@@ -48,6 +53,19 @@ pub(super) struct Records {
 pub(super) enum RealUnit {
     Disk(Arc<Passthrough>),
     Iscsi(Arc<IscsiUnit>),
+}
+
+impl Records {
+    /// The guest is here after all: what it has is for the device to say.
+    fn bring_back(&self, lun: &LunId) -> Result<(), ledger::Error> {
+        self.book.refresh()?;
+        let Some(record) = self.book.record(lun).filter(|record| record.state.is_away()) else {
+            return Ok(());
+        };
+        let why = Some("the operator claimed the guest for this host".to_owned());
+        let change = Change::State { state: State::Unverified, handover: record.handover, why };
+        self.book.append(&[(lun.clone(), change)])
+    }
 }
 
 impl RealUnit {
@@ -101,7 +119,7 @@ impl Real {
         Self {
             owner: Owner(guest.to_owned()),
             state: state.to_owned(),
-            records: OnceLock::new(),
+            records: Mutex::default(),
             units: Mutex::default(),
             targets: Mutex::default(),
         }
@@ -118,6 +136,24 @@ impl Real {
         number: u8,
         lun: &Lun,
     ) -> Result<RealUnit, Failure> {
+        self.open_as(hosted, guests, (number, lun), false)
+    }
+
+    /// The same for the one guest of this process, whose record may say that it is elsewhere: the operator says that it is not.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) fn claim(&self, hosted: &Hosted, number: u8, lun: &Lun) -> Result<RealUnit, Failure> {
+        self.open_as(hosted, 1, (number, lun), true)
+    }
+
+    fn open_as(
+        &self,
+        hosted: &Hosted,
+        guests: usize,
+        (number, lun): (u8, &Lun),
+        claimed: bool,
+    ) -> Result<RealUnit, Failure> {
         let at = || format!("LUN {number}");
         let unit = match &lun.kind {
             Kind::Disk(path) => {
@@ -131,13 +167,17 @@ impl Real {
             }
             Kind::Emulated(_) => return Err(Failure::usage(format!("LUN {number} is no real one"))),
         };
-        self.keep(&unit, lun.migrate_pr).map_err(|failure| within(failure, at()))?;
+        self.keep(&unit, lun.migrate_pr, claimed).map_err(|failure| within(failure, at()))?;
         lock(&self.units).insert(number, unit.clone());
         Ok(unit)
     }
 
     pub(super) fn close(&self, number: u8) {
         lock(&self.units).remove(&number);
+    }
+
+    pub(super) fn has(&self, number: u8) -> bool {
+        lock(&self.units).contains_key(&number)
     }
 
     pub(super) fn unit(&self, number: u8) -> Option<RealUnit> {
@@ -148,21 +188,26 @@ impl Real {
     ///
     /// # Errors
     /// It cannot be used.
-    pub(super) fn records(&self) -> Result<&Records, Failure> {
-        if let Some(records) = self.records.get() {
-            return Ok(records);
+    pub(super) fn records(&self) -> Result<Records, Failure> {
+        let mut records = lock(&self.records);
+        if let Some(records) = &*records {
+            return Ok(records.clone());
         }
         let open = || Ledger::open(&self.state)?.guest(&self.owner);
         let advice = "no record could be kept of what the guest registers (--state says where)";
         let book = Arc::new(open().map_err(|error| anyhow!("{}", status::advise(&error)).context(advice))?);
         let guard = Arc::new(Guard::new(Box::new(Arc::clone(&book))));
-        Ok(self.records.get_or_init(|| Records { book, guard }))
+        Ok(records.insert(Records { book, guard }).clone())
+    }
+
+    fn present_records(&self) -> Option<Records> {
+        lock(&self.records).clone()
     }
 
     /// What the record says of a LUN, as `tenure status --json` does, and whether it is there.
     pub(super) fn shown(&self, number: u8) -> Option<(bool, Value)> {
         let unit = self.unit(number)?;
-        let record = self.records.get().zip(unit.keeper()).and_then(|(records, keeper)| {
+        let record = self.present_records().zip(unit.keeper()).and_then(|(records, keeper)| {
             // What other processes appended; as it was, if that cannot be read.
             let _ = records.book.refresh();
             let identity = keeper.identity();
@@ -173,7 +218,22 @@ impl Real {
     }
 
     /// From before its first command on account is kept of the unit, and what a killed device left open is settled.
-    fn keep(&self, unit: &RealUnit, migrate_pr: bool) -> Result<(), Failure> {
+    fn keep(&self, unit: &RealUnit, migrate_pr: bool, claimed: bool) -> Result<(), Failure> {
+        let identity = self.identity(unit)?;
+        let records = self.records()?;
+        if claimed {
+            records.bring_back(&identity.lun).context("the record that says that it moved")?;
+        }
+        let keeper = Keeper::new(records.guard, identity, migrate_pr);
+        if let Some(mut nexus) = unit.nexus() {
+            keeper.settle(&mut *nexus);
+        }
+        unit.keep(keeper);
+        Ok(())
+    }
+
+    /// Which logical unit it is, by which nexus; no other one of the guest's is both.
+    fn identity(&self, unit: &RealUnit) -> Result<Identity, Failure> {
         let asked = unit
             .identify()
             .map_err(|ended| anyhow!("it does not say which logical unit it is: {}", told(&ended)))?;
@@ -188,12 +248,7 @@ impl Real {
         if let Some(number) = twice {
             return Err(Failure::usage(format!("it is the logical unit of LUN {number}, by the same nexus")));
         }
-        let keeper = Keeper::new(Arc::clone(&self.records()?.guard), identity, migrate_pr);
-        if let Some(mut nexus) = unit.nexus() {
-            keeper.settle(&mut *nexus);
-        }
-        unit.keep(keeper);
-        Ok(())
+        Ok(identity)
     }
 
     /// The session that serves this target already, or a new one.

@@ -239,15 +239,12 @@ impl Custody {
 
     /// The state is here: the LUNs are opened and compared, then the other host gives the guest up.
     fn take(&self, place: &Place, id: Id, from: &HostName, state: &[u8]) -> Step {
+        if let Some(step) = self.may_not_open(place, id, from) {
+            return step;
+        }
         match self.open_for(place, state) {
             Step::Rest => {}
-            Step::Next => return Step::Next,
-            stuck @ Step::Stuck(_) => {
-                return match self.ask(from, DeviceStep::Check, id) {
-                    Err(Asked::Refused(_)) => self.change(place, Place::Expected { from: from.clone() }),
-                    _ => stuck,
-                };
-            }
+            other => return other,
         }
         match self.ask(from, DeviceStep::Commit, id) {
             Ok(_) => self.arrive(place),
@@ -261,6 +258,19 @@ impl Custody {
                 self.let_go();
                 Step::Stuck(format!("whether {from} has given it up is not known: {asked}"))
             }
+        }
+    }
+
+    /// Before LUNs are opened: with those at a target that would take the session from the other host, which may have kept the guest
+    /// since it gave the state.
+    fn may_not_open(&self, place: &Place, id: Id, from: &HostName) -> Option<Step> {
+        if self.host.is_open() {
+            return None;
+        }
+        match self.ask(from, DeviceStep::Check, id) {
+            Ok(_) => None,
+            Err(Asked::Refused(_)) => Some(self.change(place, Place::Expected { from: from.clone() })),
+            Err(asked) => Some(Step::Stuck(format!("whether {from} still gives it is not known: {asked}"))),
         }
     }
 

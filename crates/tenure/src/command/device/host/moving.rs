@@ -1,7 +1,11 @@
 //! A guest's logical units leave this process and come into it, all of them or none.
+//!
+//! Those that Tenure is itself are closed here and opened there with their state; with one at a target the guest's initiator port goes
+//! (`real::moving`). Before anything has changed both sides say what would keep the guest from moving ([`Host::save`], [`Host::check`]).
 
 use super::{Host, Hosted, Luns, Slot};
 use crate::command::device::lun::Kind as Source;
+use crate::command::device::real::{Hindrance, RealUnit};
 use logical_unit::snapshot::{self, ResumeError, Snapshot};
 use logical_unit::{LogicalUnit, LunSpec, Medium};
 use std::collections::BTreeMap;
@@ -11,7 +15,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use vhost_user_scsi::saved::{Kind, Saved, SavedError, SavedLun};
 use vhost_user_scsi::target::Lun;
-use vhost_user_scsi::unit::Unit;
+use vhost_user_scsi::unit;
 
 /// How long the last user of a logical unit may need to let it go: a queue or a command that is just ending.
 const LETTING_GO: Duration = Duration::from_secs(2);
@@ -32,11 +36,15 @@ pub(in crate::command::device) enum MoveError {
     /// One that only this process has.
     #[error("LUN {0} is memory of one process, and cannot be reached from another one")]
     Memory(u8),
-    /// One of an array.
-    #[error(
-        "LUN {0} is none of Tenure's own: one of a target or of this host does not move between two devices yet"
-    )]
-    Real(u8),
+    /// One of an array or of this host.
+    #[error("LUN {0}: {1}")]
+    Real(u8, Hindrance),
+    /// Those at targets could not be let go.
+    #[error(transparent)]
+    Leave(#[from] Hindrance),
+    /// What is registered there is not wanted here.
+    #[error("LUN {0} has migrate-pr=off here")]
+    Off(u8),
     /// One that cannot be put down.
     #[error("LUN {0}: {1}")]
     Snapshot(u8, snapshot::SnapshotError),
@@ -121,11 +129,15 @@ impl Host {
         }
         let taken = self.suspend_all(&luns);
         let end = Instant::now() + LETTING_GO;
-        if let Some(number) = self.in_use(&luns, &taken, end) {
+        let freed = match self.in_use(&luns, &taken, end) {
+            Some(number) => Err(MoveError::InUse(number)),
+            None => self.guests.iter().try_for_each(|hosted| Ok(hosted.real.let_go()?)),
+        };
+        if freed.is_err() {
             for (hosted, lun) in taken {
                 resume(hosted, lun.number, Arc::clone(&lun.unit), lun.is_changed());
             }
-            return Err(MoveError::InUse(number));
+            return freed;
         }
         drop(taken);
         for slot in luns.slots.values_mut() {
@@ -144,16 +156,18 @@ impl Host {
         self.guests.iter().flat_map(of).collect()
     }
 
-    /// A logical unit that somebody still has at `end`, beside its slot and the guests' nexuses to it.
+    /// A logical unit that somebody still has at `end`, beside its slot, the guest that is its host to a target, and the guests'
+    /// nexuses to it.
     fn in_use(&self, luns: &Luns, taken: &[(&Hosted, Arc<Lun>)], end: Instant) -> Option<u8> {
-        let is_free = |lun: &Arc<Lun>| {
+        let is_free = |hosted: &Hosted, lun: &Arc<Lun>| {
             let own = 1 + self.guests.len();
             let unit = luns.slots.get(&lun.number).and_then(|slot| slot.unit.as_ref());
             let counts = (Arc::strong_count(lun), Arc::strong_count(&lun.unit));
-            counts == (1, 1) && unit.is_none_or(|unit| Arc::strong_count(unit) == own)
+            counts == (1, 1 + usize::from(hosted.real.has(lun.number)))
+                && unit.is_none_or(|unit| Arc::strong_count(unit) == own)
         };
         loop {
-            let used = taken.iter().find(|(_, lun)| !is_free(lun)).map(|(_, lun)| lun.number)?;
+            let used = taken.iter().find(|(hosted, lun)| !is_free(hosted, lun)).map(|(_, lun)| lun.number)?;
             if Instant::now() >= end {
                 return Some(used);
             }
@@ -168,15 +182,26 @@ impl Host {
             return Ok(());
         }
         let saved = self.read(&luns, bytes)?;
-        let mut units = BTreeMap::new();
-        for taken in saved {
-            let number = taken.number;
-            let unit = LogicalUnit::resume(&taken.spec, &taken.snapshot);
-            let unit = unit.map_err(|error| MoveError::Resume(number, error))?;
-            units.insert(number, (unit, taken.changed));
-        }
-        self.put(&mut luns, units);
-        Ok(())
+        let units = saved.into_iter().map(|taken| self.take(&luns, taken)).collect::<Result<_, _>>();
+        self.put_all(&mut luns, units)
+    }
+
+    fn take(&self, luns: &Luns, taken: Taken) -> Result<(u8, Opened), MoveError> {
+        let (number, changed) = (taken.saved.number, taken.saved.changed);
+        let unit = match taken.own {
+            Some((spec, snapshot)) => {
+                let unit = LogicalUnit::resume(&spec, &snapshot);
+                Unit::Own(unit.map_err(|error| MoveError::Resume(number, error))?)
+            }
+            None => {
+                let ([hosted], Some(slot)) = (self.guests(), luns.slots.get(&number)) else {
+                    return Err(MoveError::Shared);
+                };
+                let unit = hosted.real.take(hosted, number, &slot.lun, &taken.saved);
+                Unit::Real(unit.map_err(|why| MoveError::Real(number, why))?)
+            }
+        };
+        Ok((number, Opened { unit, changed }))
     }
 
     /// Opens every logical unit without a state, as after a power cycle.
@@ -185,22 +210,47 @@ impl Host {
         if !luns.closed {
             return Ok(());
         }
-        let mut units = BTreeMap::new();
-        for (number, slot) in &luns.slots {
-            let unit = super::open(spec(*number, slot)?).map_err(|error| MoveError::Open(*number, error))?;
-            units.insert(*number, (unit, false));
+        let units = luns.slots.iter().map(|(number, slot)| self.open_again(*number, slot)).collect();
+        self.put_all(&mut luns, units)
+    }
+
+    fn open_again(&self, number: u8, slot: &Slot) -> Result<(u8, Opened), MoveError> {
+        let unit = if let Source::Emulated(_) = &slot.lun.kind {
+            let unit = super::open(spec(number, slot)?).map_err(|error| MoveError::Open(number, error))?;
+            Unit::Own(unit)
+        } else {
+            let [hosted] = self.guests() else { return Err(MoveError::Shared) };
+            let unit = hosted.real.claim(hosted, number, &slot.lun);
+            let opened = |failure: crate::exit::Failure| Hindrance::Open(failure.to_string());
+            Unit::Real(unit.map_err(|failure| MoveError::Real(number, opened(failure)))?)
+        };
+        Ok((number, Opened { unit, changed: false }))
+    }
+
+    fn put_all(
+        &self,
+        luns: &mut Luns,
+        units: Result<BTreeMap<u8, Opened>, MoveError>,
+    ) -> Result<(), MoveError> {
+        if units.is_err() {
+            // Those that came before the one that could not be opened: the guest may go on elsewhere.
+            self.guests.iter().for_each(|hosted| hosted.real.drop_all());
         }
-        self.put(&mut luns, units);
+        self.put(luns, units?);
         Ok(())
     }
 
     /// Silently: for the guest nothing has changed.
-    fn put(&self, luns: &mut Luns, units: BTreeMap<u8, (Arc<LogicalUnit>, bool)>) {
-        for (number, (unit, changed)) in units {
+    fn put(&self, luns: &mut Luns, units: BTreeMap<u8, Opened>) {
+        for (number, Opened { unit, changed }) in units {
             for hosted in &self.guests {
-                resume(hosted, number, hosted.nexus_to(&unit), changed);
+                let nexus = match &unit {
+                    Unit::Own(unit) => hosted.nexus_to(unit),
+                    Unit::Real(unit) => unit.unit(),
+                };
+                resume(hosted, number, nexus, changed);
             }
-            if let Some(slot) = luns.slots.get_mut(&number) {
+            if let (Unit::Own(unit), Some(slot)) = (unit, luns.slots.get_mut(&number)) {
                 slot.unit = Some(unit);
             }
         }
@@ -222,23 +272,33 @@ impl Host {
         if let Some(number) = luns.slots.keys().find(|number| !is_there(number)) {
             return Err(MoveError::Luns { number: *number, here: true });
         }
-        saved.luns.iter().map(|lun| read(luns, lun)).collect()
+        saved.luns.into_iter().map(|lun| read(hosted, luns, lun)).collect()
     }
 }
 
-/// A logical unit of a state, and what is to be opened for it here.
+/// A logical unit of a state, and what is to be opened for it here if Tenure is it.
 struct Taken {
-    number: u8,
+    saved: SavedLun,
+    own: Option<(LunSpec, Snapshot)>,
+}
+
+/// A logical unit that is open and not in its place yet.
+struct Opened {
+    unit: Unit,
+    /// REPORTED LUNS DATA HAS CHANGED waits.
     changed: bool,
-    spec: LunSpec,
-    snapshot: Snapshot,
+}
+
+enum Unit {
+    Own(Arc<LogicalUnit>),
+    Real(RealUnit),
 }
 
 fn suspend(hosted: &Hosted, number: u8) -> Option<(&Hosted, Arc<Lun>)> {
     Some((hosted, hosted.device.target().suspend(number)?))
 }
 
-fn resume(hosted: &Hosted, number: u8, unit: Arc<dyn Unit>, changed: bool) {
+fn resume(hosted: &Hosted, number: u8, unit: Arc<dyn unit::Unit>, changed: bool) {
     if let Err(error) = hosted.device.resume(number, unit, changed) {
         tracing::error!(lun = number, %error, "not attached");
     }
@@ -250,32 +310,52 @@ fn spec(number: u8, slot: &Slot) -> Result<&LunSpec, MoveError> {
             Err(MoveError::Memory(number))
         }
         Source::Emulated(spec) => Ok(spec),
-        Source::Disk(_) | Source::Iscsi(_) => Err(MoveError::Real(number)),
+        Source::Disk(_) => Err(MoveError::Real(number, Hindrance::Disk)),
+        Source::Iscsi(_) => Err(MoveError::Kind(number)),
     }
 }
 
 fn save(hosted: &Hosted, number: u8, slot: &Slot) -> Result<SavedLun, MoveError> {
+    let changed = hosted.device.target().table().get(number).is_some_and(|lun| lun.is_changed());
+    if let Source::Iscsi(_) = &slot.lun.kind {
+        // Shut, it lets no ring run.
+        let saved = hosted.real.save(number, &slot.lun, hosted.device.gate().is_shut());
+        let (name, state) = saved.map_err(|why| MoveError::Real(number, why))?;
+        return Ok(SavedLun { number, kind: Kind::Iscsi, changed, name, state });
+    }
     spec(number, slot)?;
     let unit = slot.unit.as_ref().ok_or(MoveError::Closed)?;
     let snapshot = unit.snapshot().map_err(|error| MoveError::Snapshot(number, error))?;
     let name = format!("naa.{:016x}", snapshot.naa);
-    let changed = hosted.device.target().table().get(number).is_some_and(|lun| lun.is_changed());
     Ok(SavedLun { number, kind: Kind::Emulated, changed, name, state: snapshot.to_bytes() })
 }
 
-fn read(luns: &Luns, lun: &SavedLun) -> Result<Taken, MoveError> {
-    let number = lun.number;
+fn read(hosted: &Hosted, luns: &Luns, saved: SavedLun) -> Result<Taken, MoveError> {
+    let number = saved.number;
     let slot = luns.slots.get(&number).ok_or(MoveError::Luns { number, here: false })?;
-    let spec = spec(number, slot)?;
-    if lun.kind != Kind::Emulated {
-        return Err(MoveError::Kind(number));
+    if !slot.lun.migrate_pr {
+        return Err(MoveError::Off(number));
     }
-    let snapshot = Snapshot::parse(&lun.state).map_err(|error| MoveError::Parse(number, error))?;
+    match (&slot.lun.kind, saved.kind) {
+        (Source::Iscsi(_), Kind::Iscsi) => {
+            hosted.real.fits(hosted, &slot.lun, &saved).map_err(|why| MoveError::Real(number, why))?;
+            Ok(Taken { saved, own: None })
+        }
+        (Source::Emulated(_), Kind::Emulated) => {
+            let own = read_own(number, spec(number, slot)?, &saved)?;
+            Ok(Taken { saved, own: Some(own) })
+        }
+        _ => Err(MoveError::Kind(number)),
+    }
+}
+
+fn read_own(number: u8, spec: &LunSpec, saved: &SavedLun) -> Result<(LunSpec, Snapshot), MoveError> {
+    let snapshot = Snapshot::parse(&saved.state).map_err(|error| MoveError::Parse(number, error))?;
     let wanted = snapshot.naa;
     let found = snapshot::naa_of(spec).map_err(|error| MoveError::Missing(number, error))?;
     match found.ok_or(MoveError::Memory(number))? {
         found if found != wanted => Err(MoveError::Resume(number, ResumeError::Other { found, wanted })),
-        _ => Ok(Taken { number, changed: lun.changed, spec: spec.clone(), snapshot }),
+        _ => Ok((spec.clone(), snapshot)),
     }
 }
 

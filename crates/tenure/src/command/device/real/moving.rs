@@ -1,0 +1,348 @@
+//! A guest's LUNs at targets go with the guest to another process: the same initiator port logs out here and logs in there, so that
+//! to the target nothing has changed (method *identity*), and the record of what the guest registered goes on there.
+//!
+//! What must hold, and is looked at: both sides are the same initiator port of the same target; the target keeps registrations without
+//! a session; nothing else of the guest's ends with it; the target confirmed the logout, and nobody here logs in again before
+//! the guest is back. There, before anybody is served, page 83h must name the same logical unit, and what is registered is proved
+//! by the device (REGISTER of the key to itself). Used by `host::moving`.
+
+use super::{Hosted, Kind, Lun, Real, RealUnit, Records, lock, session};
+use crate::command::export::id;
+use guard::Identity;
+use handover::known_targets::{KnownTargets, TargetIdentity};
+use iscsi::initiator::{IscsiUrl, SessionConfig, SessionError};
+use ledger::{
+    CarriedError, Change, LunId, MOST_OWED, PathId, Record, State, carried, changes_to, read_carried,
+};
+use nexus::Nexus;
+use scsi::{DataPhase, Request, TransportId, opcode};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use thiserror::Error;
+use vhost_user_scsi::saved::SavedLun;
+use vhost_user_scsi::unit::iscsi::{IscsiUnit, is_of_a_login};
+use vhost_user_scsi::unit::keep::Keeper;
+
+/// Why a real logical unit does not move.
+#[derive(Debug, Error)]
+pub(in crate::command::device) enum Hindrance {
+    /// Its nexus is the host's, which stays.
+    #[error(
+        "it is a disk of this host, and to the disk the guest is this host: it moves between two sockets of one device \
+         (--name given twice); between two devices use a LUN over iscsi://, with which the guest is a host of its own"
+    )]
+    Disk,
+    /// It is not served.
+    #[error("it is not open here")]
+    Closed,
+    /// Nobody could ask the target, or log out.
+    #[error("there is no session with its target now")]
+    NoSession,
+    /// The registration would be gone.
+    #[error(
+        "its target ({0}) ends registrations with the session, and the guest has registered a key there: it moves between two \
+         sockets of one device (--name given twice), or after the guest has unregistered"
+    )]
+    Forgets(TargetIdentity),
+    /// The reservation would be gone.
+    #[error(
+        "the guest has reserved it by RESERVE, which a target forgets with the session: it moves when the guest has released it"
+    )]
+    Reserved,
+    /// The user does not want it carried along.
+    #[error("migrate-pr=off, and the guest has registered a key there")]
+    Off,
+    /// It does not say what is to be known.
+    #[error("its device cannot be asked: {0}")]
+    Silent(String),
+    /// What is recorded is in doubt, or was not read.
+    #[error(transparent)]
+    Record(#[from] CarriedError),
+    /// Nothing could be recorded, or read.
+    #[error("the ledger cannot be used: {0}")]
+    Ledger(#[from] ledger::Error),
+    /// Another host to the target.
+    #[error(
+        "the guest is initiator port {there} there and {here} here: both devices need the same name for the guest, and the same \
+         initiator= and isid= where they are given"
+    )]
+    Port {
+        /// Here.
+        here: String,
+        /// Where it comes from.
+        there: String,
+    },
+    /// Another target, where the key is not registered.
+    #[error("its target is {there} there and {here} here: both devices need the same one")]
+    Target {
+        /// Here.
+        here: String,
+        /// Where it comes from.
+        there: String,
+    },
+    /// Something else stands there.
+    #[error("another logical unit, {found}, stands there: the guest had {wanted}")]
+    Other {
+        /// What page 83h says.
+        found: String,
+        /// What it said there.
+        wanted: String,
+    },
+    /// Whether the session has ended is not known.
+    #[error("its target did not confirm the logout: {0}")]
+    Logout(SessionError),
+    /// There is no way to it.
+    #[error("{0}")]
+    Open(String),
+}
+
+impl Real {
+    /// What a logical unit is called, and what is to be known of it where its guest goes. `stopped`: the guest runs no command any more,
+    /// so that unit attentions that wait for it can be taken along.
+    ///
+    /// # Errors
+    /// What keeps it from moving.
+    pub(in crate::command::device) fn save(
+        &self,
+        number: u8,
+        lun: &Lun,
+        stopped: bool,
+    ) -> Result<(String, Vec<u8>), Hindrance> {
+        let unit = match self.unit(number) {
+            Some(RealUnit::Iscsi(unit)) => unit,
+            Some(RealUnit::Disk(_)) => return Err(Hindrance::Disk),
+            None => return Err(Hindrance::Closed),
+        };
+        let (Some(keeper), Some(records)) = (unit.keeper(), self.present_records()) else {
+            return Err(Hindrance::Closed);
+        };
+        // While the guest runs its commands see to that.
+        if !(unit.target().is_connected() || stopped && unit.target().reach()) {
+            return Err(Hindrance::NoSession);
+        }
+        if stopped {
+            settle(&records, keeper, &unit)?;
+        }
+        if unit.is_reserved() {
+            return Err(Hindrance::Reserved);
+        }
+        let Identity { lun: name, path, .. } = keeper.identity();
+        let mut record = recorded(&records, name)?;
+        if !stopped {
+            // A command that is under way will have ended by then.
+            record.paths.iter_mut().for_each(|path| path.intent = None);
+        }
+        if record.path(path).is_some_and(|path| path.tracked.key.is_some()) {
+            may_carry(lun, &mut *unit.nexus())?;
+        }
+        Ok((name.0.clone(), carried(&record, path)?))
+    }
+
+    /// Whether what was saved elsewhere is of the same initiator port and target as this LUN, as far as that can be said without a login.
+    ///
+    /// # Errors
+    /// What keeps it from coming.
+    pub(in crate::command::device) fn fits(
+        &self,
+        hosted: &Hosted,
+        lun: &Lun,
+        saved: &SavedLun,
+    ) -> Result<(), Hindrance> {
+        let (_, config) = at(lun, hosted)?;
+        let (record, path) = read(saved)?;
+        let here = TransportId::iscsi(config.initiator.clone(), config.isid).to_string();
+        let there = path.0.split(' ').next().unwrap_or_default().to_owned();
+        if here != there {
+            return Err(Hindrance::Port { here, there });
+        }
+        let node = record.path(&path).map(|known| known.node.as_str()).unwrap_or_default();
+        match node.parse::<IscsiUrl>() {
+            Ok(there) if there.target != config.target => {
+                Err(Hindrance::Target { here: config.target.to_string(), there: there.target.to_string() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Logs in as the guest, which is nowhere else any more, and goes on with what was saved. Whoever gets an error lets
+    /// go ([`Self::let_go`]).
+    ///
+    /// # Errors
+    /// What keeps it from coming.
+    pub(in crate::command::device) fn take(
+        &self,
+        hosted: &Hosted,
+        number: u8,
+        lun: &Lun,
+        saved: &SavedLun,
+    ) -> Result<RealUnit, Hindrance> {
+        let (url, config) = at(lun, hosted)?;
+        let (mut record, path) = read(saved)?;
+        let opened = |error: anyhow::Error| Hindrance::Open(format!("{error:#}"));
+        let target = self.target(config).map_err(opened)?;
+        let unit = IscsiUnit::open(&target, url.lun).map_err(|error| opened(error.into()))?;
+        let unit = RealUnit::Iscsi(Arc::new(unit));
+        let identity = self.identity(&unit).map_err(|failure| Hindrance::Open(failure.to_string()))?;
+        if identity.lun != record.lun {
+            return Err(Hindrance::Other { found: identity.lun.0, wanted: record.lun.0 });
+        }
+        if identity.path != path {
+            return Err(Hindrance::Target { here: identity.path.0, there: path.0 });
+        }
+        self.go_on(&unit, identity, &mut record, lun.migrate_pr)?;
+        lock(&self.units).insert(number, unit.clone());
+        Ok(unit)
+    }
+
+    /// The record goes on here, and the device proves it.
+    fn go_on(
+        &self,
+        unit: &RealUnit,
+        identity: Identity,
+        record: &mut Record,
+        migrate_pr: bool,
+    ) -> Result<(), Hindrance> {
+        let RealUnit::Iscsi(iscsi) = unit else { return Err(Hindrance::Disk) };
+        let silent = |why: String| Hindrance::Silent(why);
+        let records = self.records().map_err(|failure| silent(failure.to_string()))?;
+        let (waiting, ended) = iscsi.take_attentions();
+        ended.map_err(|error| silent(error.to_string()))?;
+        let path = identity.path.clone();
+        let waiting = waiting.into_iter().filter(|sense| !is_of_a_login(sense)).collect();
+        if let Some(known) = record.paths.iter_mut().find(|known| known.path == path) {
+            let news = news(&known.owed, waiting);
+            known.owed.extend(news);
+        }
+        let had = record.path(&path).and_then(|path| path.tracked.key);
+        records.book.refresh()?;
+        let before = records.book.record(&record.lun);
+        records.book.append(&changes_to(record, &path, before.as_deref()))?;
+        let keeper = Keeper::new(Arc::clone(&records.guard), identity, migrate_pr);
+        prove(&recorded(&records, &record.lun)?, &keeper, iscsi)?;
+        let has = recorded(&records, &record.lun)?.path(&path).and_then(|path| path.tracked.key);
+        if had.is_some() && has.is_none() {
+            tracing::warn!(
+                lun = record.lun.0,
+                "the guest's registration was removed on its way; it is fenced"
+            );
+        }
+        unit.keep(keeper);
+        Ok(())
+    }
+
+    /// Logs out of every target and forgets the logical units, of which the record says then that the guest moved. Nothing has changed after
+    /// an error, but that there are new sessions.
+    ///
+    /// # Errors
+    /// [`Hindrance::Logout`].
+    pub(in crate::command::device) fn let_go(&self) -> Result<(), Hindrance> {
+        let mut targets = lock(&self.targets);
+        let sessions: Vec<_> = targets.iter().filter_map(|(_, target)| target.upgrade()).collect();
+        if let Some(error) = sessions.iter().find_map(|target| target.give_away().err()) {
+            sessions.iter().for_each(|target| target.take_back());
+            return Err(Hindrance::Logout(error));
+        }
+        targets.clear();
+        let units = std::mem::take(&mut *lock(&self.units));
+        if let Some(records) = lock(&self.records).take() {
+            note_moved(&records, units.values());
+        }
+        Ok(())
+    }
+
+    /// As [`Self::let_go`], where nobody can do anything about a logout that was not confirmed: the connection is closed.
+    pub(in crate::command::device) fn drop_all(&self) {
+        if let Err(error) = self.let_go() {
+            tracing::warn!(%error, "let go");
+            lock(&self.targets).iter().filter_map(|(_, target)| target.upgrade()).for_each(|target| {
+                let _ = target.give_away();
+            });
+            lock(&self.targets).clear();
+            lock(&self.units).clear();
+        }
+    }
+}
+
+fn at<'a>(lun: &'a Lun, hosted: &Hosted) -> Result<(&'a IscsiUrl, SessionConfig), Hindrance> {
+    let Kind::Iscsi(url) = &lun.kind else { return Err(Hindrance::Disk) };
+    let config =
+        session(url, &hosted.initiator, 1).map_err(|failure| Hindrance::Open(failure.to_string()))?;
+    Ok((url, config))
+}
+
+fn read(saved: &SavedLun) -> Result<(Record, PathId), Hindrance> {
+    let (record, path) = read_carried(&saved.state)?;
+    if record.lun.0 != saved.name {
+        return Err(CarriedError::Damaged("it is of another logical unit".to_owned()).into());
+    }
+    Ok((record, path))
+}
+
+fn recorded(records: &Records, lun: &LunId) -> Result<Record, Hindrance> {
+    records.book.refresh()?;
+    let record = records.book.record(lun);
+    Ok(record.as_deref().cloned().unwrap_or_else(|| Record::new(lun.clone())))
+}
+
+/// Takes what waits for the guest, which would get lost with the session, and asks what it has.
+fn settle(records: &Records, keeper: &Keeper, unit: &IscsiUnit) -> Result<(), Hindrance> {
+    let Identity { lun, path, .. } = keeper.identity();
+    let (waiting, ended) = unit.take_attentions();
+    let record = recorded(records, lun)?;
+    let known = record.path(path).map(|known| known.owed.clone()).unwrap_or_default();
+    let owed = |sense| Change::Owed { path: path.clone(), sense: Some(sense) };
+    let news: Vec<_> = news(&known, waiting).into_iter().map(|sense| (lun.clone(), owed(sense))).collect();
+    records.book.append(&news)?;
+    ended.map_err(|error| Hindrance::Silent(error.to_string()))?;
+    prove(&record, keeper, unit)
+}
+
+/// Asks the device what the guest has, if it has anything: many do not even know the commands.
+fn prove(record: &Record, keeper: &Keeper, unit: &IscsiUnit) -> Result<(), Hindrance> {
+    let known = record.path(&keeper.identity().path);
+    let has = known.is_some_and(|path| path.tracked.key.is_some() || path.intent.is_some());
+    if !has && record.found != State::Unverified {
+        return Ok(());
+    }
+    keeper.agree(&mut *unit.nexus()).map_err(|refused| Hindrance::Silent(refused.why))
+}
+
+/// Each is owed once.
+fn news(known: &VecDeque<Vec<u8>>, waiting: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let mut news: Vec<Vec<u8>> = Vec::new();
+    for sense in waiting {
+        if known.len() + news.len() < MOST_OWED && !known.contains(&sense) && !news.contains(&sense) {
+            news.push(sense);
+        }
+    }
+    news
+}
+
+/// What is registered must be there after the logout.
+fn may_carry(lun: &Lun, nexus: &mut dyn Nexus) -> Result<(), Hindrance> {
+    if !lun.migrate_pr {
+        return Err(Hindrance::Off);
+    }
+    let inquiry = Request { cdb: vec![opcode::INQUIRY, 0, 0, 0, 96, 0], data: DataPhase::In(96) };
+    let told = nexus.execute(&inquiry).map_err(|error| Hindrance::Silent(error.to_string()))?;
+    let target = TargetIdentity::from_inquiry(&told.data).unwrap_or_default();
+    if KnownTargets::default().traits(&target).keeps_identity.is_no() {
+        return Err(Hindrance::Forgets(target));
+    }
+    Ok(())
+}
+
+/// For people, and against PERSISTENT RESERVE OUT by whoever else has the guest's records. What decides is the record of where the guest is.
+fn note_moved<'a>(records: &Records, units: impl Iterator<Item = &'a RealUnit>) {
+    let keepers = units.filter_map(RealUnit::keeper);
+    let known: Vec<_> = keepers.filter_map(|keeper| records.book.record(&keeper.identity().lun)).collect();
+    let noted = id().and_then(|handover| {
+        let why = Some("it went to another host with its initiator port".to_owned());
+        let moved = Change::State { state: State::Moved, handover: Some(handover), why };
+        let changes: Vec<_> = known.iter().map(|record| (record.lun.clone(), moved.clone())).collect();
+        Ok(records.book.append(&changes)?)
+    });
+    if let Err(error) = noted {
+        tracing::warn!(%error, "the record does not say that the guest moved");
+    }
+}
