@@ -1,17 +1,21 @@
 //! A guest that moves between two processes of `tenure device`, as between two hosts with a file system in common: the disk in a file goes to the
-//! other process with its reservation, and nobody orchestrates that.
+//! other process with its reservation, with those at targets its initiator port goes, and nobody orchestrates that.
 
 use crate::linux_guest::moves::{Writer, clear, reserve, still_holds, summary};
 use crate::linux_guest::node::{self, Node};
-use crate::linux_guest::{FILE, FIRST};
-use crate::served::Device;
+use crate::linux_guest::{FILE, FIRST, ISCSI};
+use crate::served::{Device, Served};
 use crate::tenure::Tenure;
+use crate::tgt::Tgt;
 use crate::vm::Media;
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use tempfile::TempDir;
 
-const DISKS: [&str; 1] = ["/dev/sda"];
+/// A file, `tenure target`'s, and tgt's.
+const DISKS: [&str; 3] = ["/dev/sda", "/dev/sdb", "/dev/sdc"];
+/// Those that keep a registration on such a move: tgt ends it with the session, so a guest that has one there would not move.
+const RESERVED: [&str; 2] = ["/dev/sda", "/dev/sdb"];
 const HOSTS: [&str; 2] = ["here", "there"];
 
 /// A guest, and the two devices.
@@ -21,6 +25,7 @@ pub struct TwoDevices {
     guest: Node,
     devices: [Device; 2],
     media: Media,
+    _targets: (Served, Tgt),
     _directory: TempDir,
 }
 
@@ -33,12 +38,16 @@ impl TwoDevices {
         let directory = TempDir::new()?;
         let media = node::media(cache, programs)?;
         let tenure = Tenure::at(&programs.join("tenure"));
-        let serve = |at: usize| serve(&tenure, directory.path(), at).with_context(|| format!("device {at}"));
+        let targets = (tenure.target(&[&format!("memory={ISCSI}")])?, Tgt::start(1, ISCSI >> 20)?);
+        let file = format!("file={},size={FILE}", directory.path().join("disk").display());
+        let luns = [file, targets.0.url(0), targets.1.served.url(0)];
+        let serve =
+            |at: usize| serve(&tenure, directory.path(), &luns, at).with_context(|| format!("device {at}"));
         let devices = [serve(0)?, serve(1)?];
         let sockets = devices.iter().flat_map(|device| device.sockets.iter().cloned()).collect();
         let mut guest = Node::power_on(&media, sockets)?;
         guest.ready(DISKS.len())?;
-        Ok(Self { guest, devices, media, _directory: directory })
+        Ok(Self { guest, devices, media, _targets: targets, _directory: directory })
     }
 
     /// The guest moves so many times, to and fro, while fio verifies in it and it holds a reservation; tells a summary.
@@ -46,16 +55,16 @@ impl TwoDevices {
     /// # Errors
     /// What did not hold.
     pub fn moves(&mut self, count: u32) -> Result<String> {
-        reserve(&mut self.guest, &DISKS)?;
+        reserve(&mut self.guest, &RESERVED)?;
         let writer = Writer::start(&mut self.guest, &DISKS)?;
         let mut moved = Vec::new();
         for number in 1..=count {
             writer.get_on(&mut self.guest)?;
             moved.push(self.guest.move_on(&self.media).with_context(|| format!("move {number}"))?);
-            still_holds(&mut self.guest, &DISKS).with_context(|| format!("after move {number}"))?;
+            still_holds(&mut self.guest, &RESERVED).with_context(|| format!("after move {number}"))?;
         }
         let rounds = writer.finish(&mut self.guest)?;
-        clear(&mut self.guest, &DISKS)?;
+        clear(&mut self.guest, &RESERVED)?;
         for device in &mut self.devices {
             ensure!(device.process.is_running(), "a device is gone");
         }
@@ -64,18 +73,18 @@ impl TwoDevices {
 }
 
 /// The second of them expects the guest from the first.
-fn serve(tenure: &Tenure, directory: &Path, at: usize) -> Result<Device> {
+fn serve(tenure: &Tenure, directory: &Path, luns: &[String], at: usize) -> Result<Device> {
     let [host, other] = if at == 0 { HOSTS } else { [HOSTS[1], HOSTS[0]] };
     let own = directory.join(host);
     std::fs::create_dir(&own)?;
     let address = |host: &str| format!("unix:{}", directory.join(host).join("peer").display());
     let (listen, peer) = (address(host), format!("{other}={}", address(other)));
     let state = own.join("state").display().to_string();
-    let lun = format!("file={},size={FILE}", directory.join("disk").display());
+    let luns: Vec<&str> = luns.iter().map(String::as_str).collect();
     let mut more = vec!["--num-queues", "2", "--name", FIRST, "--host", host, "--peer", &peer];
     more.extend(["--peer-listen", &listen, "--state", &state]);
     if at == 1 {
         more.extend(["--incoming", other]);
     }
-    tenure.device(&own, &[FIRST], &[&lun], &more)
+    tenure.device(&own, &[FIRST], &luns, &more)
 }
