@@ -47,9 +47,11 @@ fn build() -> Result<Done> {
 }
 
 /// All tests. They say what this machine lacks, which nobody sees of a test that passed; with `no_skip` they fail.
+///
+/// There are none in documentation; to look for them takes every crate's compilation once more.
 fn tests(no_skip: bool) -> Result<Done> {
     let mut command = shell::cargo_command();
-    command.args(["test", "--workspace", "--quiet", "--no-fail-fast"]);
+    command.args(["test", "--workspace", "--lib", "--bins", "--tests", "--quiet", "--no-fail-fast"]);
     if no_skip {
         command.env("TENURE_NO_SKIP", "1");
     }
@@ -94,4 +96,58 @@ fn demo(kind: &str) -> Result<Done> {
     let word = |name: &str| document.get(name).and_then(Value::as_str);
     ensure!(word("verdict") == Some("pass"), "{document}");
     Ok(Done::Passed(format!("method {}", word("method").unwrap_or("?"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// The lines below a directory of Rust's that begin an example which would be run.
+    fn examples(directory: &Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                examples(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.extend(begun(&text).map(|line| format!("{}: {line}", path.display())));
+            }
+        }
+    }
+
+    /// Every other fence begins something; what is named there as text is none.
+    fn begun(text: &str) -> impl Iterator<Item = &str> {
+        let is_fence = |line: &&str| line.starts_with("//! ```") || line.starts_with("/// ```");
+        let begins = text.lines().map(str::trim).filter(is_fence).step_by(2);
+        begins.filter(|line| !line.ends_with("```text"))
+    }
+
+    #[test]
+    fn no_test_is_in_documentation_where_it_would_not_be_run() {
+        assert_eq!(
+            begun("/// ```\n/// run();\n/// ```\n//! ```text\n//! x\n//! ```").collect::<Vec<_>>(),
+            ["/// ```"]
+        );
+        let mut found = Vec::new();
+        examples(&shell::root().join("crates"), &mut found);
+        assert!(found.is_empty(), "{found:?}");
+    }
+
+    #[test]
+    fn no_program_whose_tests_are_not_run_has_one() {
+        let programs = [
+            "explorer/src/main.rs",
+            "lab/src/main.rs",
+            "lab/src/bin/agent-on-a-leash.rs",
+            "lab/src/bin/helper-of-files.rs",
+            "lab/src/bin/scripted-qemu.rs",
+            "pr-helper/src/main.rs",
+            "tenure/src/main.rs",
+        ];
+        for program in programs {
+            let text = std::fs::read_to_string(shell::root().join("crates").join(program)).unwrap();
+            assert!(!text.contains("#[test]") && !text.contains("\nmod "), "{program}");
+        }
+    }
 }
