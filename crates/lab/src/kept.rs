@@ -4,6 +4,8 @@
 //! The guest is the synthetic front end. Used by tests with `tenure target`, by `cargo xtask interop` with tgt, and in the lab's VM with a
 //! disk of the kernel's own target.
 
+pub mod moves;
+
 use crate::front_end::Shape;
 use crate::front_end::scsi::{VirtioScsi, setting};
 use crate::process::{DEADLINE, wait_for};
@@ -243,13 +245,7 @@ impl Story {
     /// # Errors
     /// If it goes on saying something else.
     pub fn expect_record(&self, state: &str, role: &str, key: Option<Key>) -> Result<()> {
-        let key = key.map(|key| key.to_string());
-        let is = |row: &Value| {
-            row["state"] == state && row["role"] == role && row["key"].as_str() == key.as_deref()
-        };
-        let seen = wait_for(DEADLINE, || self.record().ok().filter(is));
-        seen.map(drop)
-            .with_context(|| format!("the record is {:?}, not {state}, {role}, {key:?}", self.record()))
+        expect(&self.tenure, &self.state(), state, role, key)
     }
 
     /// The record says of the registered guest what the other node sees: whether the target carried a command out before its session was
@@ -262,18 +258,6 @@ impl Story {
         let held = ReadReservation::parse(&read.data).context("no READ RESERVATION data")?.reservation;
         let role = if held.is_some() { "holder" } else { "registrant-only" };
         self.expect_record("active", role, Some(OWN))
-    }
-
-    fn record(&self) -> Result<Value> {
-        let state = self.state();
-        let state = state.to_str().context("path")?;
-        let ran = self.tenure.run(&["status", "--state", state, "--vm", GUEST, "--json"])?;
-        let rows = ran.json()?;
-        rows.get("records")
-            .and_then(Value::as_array)
-            .and_then(|rows| rows.first())
-            .cloned()
-            .context("no record")
     }
 
     /// The guest's command, past unit attentions.
@@ -309,6 +293,22 @@ impl Story {
         ensure!(ended.status.is_good(), "the other node's {:02x?} ended {}", request.cdb, told(&ended));
         Ok(ended)
     }
+}
+
+/// What `tenure status` says of the guest's nexus, by the records in the directory `at`, which may take a moment.
+fn expect(tenure: &Tenure, at: &Path, state: &str, role: &str, key: Option<Key>) -> Result<()> {
+    let key = key.map(|key| key.to_string());
+    let is =
+        |row: &Value| row["state"] == state && row["role"] == role && row["key"].as_str() == key.as_deref();
+    let seen = wait_for(DEADLINE, || record(tenure, at).ok().filter(is));
+    seen.map(drop)
+        .with_context(|| format!("the record is {:?}, not {state}, {role}, {key:?}", record(tenure, at)))
+}
+
+fn record(tenure: &Tenure, at: &Path) -> Result<Value> {
+    let at = at.to_str().context("path")?;
+    let rows = tenure.run(&["status", "--state", at, "--vm", GUEST, "--json"])?.json()?;
+    rows.get("records").and_then(Value::as_array).and_then(|rows| rows.first()).cloned().context("no record")
 }
 
 /// Status and sense data.

@@ -147,6 +147,9 @@ enum Task {
         /// Take the disk away, and give it back
         #[arg(long)]
         gone: bool,
+        /// Move it so many times from QEMU to QEMU instead
+        #[arg(long, conflicts_with = "gone")]
+        moves: Option<u32>,
     },
     /// Send commands until the VM is reset
     Stream {
@@ -207,9 +210,13 @@ fn run(task: Task) -> Result<()> {
             Ok(())
         }
         Task::Kills { setting, kills, of_qemu } => tell(crash::kills(&setting, kills, of_qemu)),
-        Task::Kept { tenure, lun, other, gone: false } => tell(kept::run(&Tenure::at(&tenure), &lun, &other)),
-        Task::Kept { tenure, lun, other, gone: true } => {
-            tell(kept::come_and_go(&Tenure::at(&tenure), lun.as_ref(), &other))
+        Task::Kept { tenure, lun, other, gone, moves } => {
+            let tenure = Tenure::at(&tenure);
+            tell(match moves {
+                Some(moves) => kept::moves::run(&tenure, &lun, &other, moves),
+                None if gone => kept::come_and_go(&tenure, lun.as_ref(), &other),
+                None => kept::run(&tenure, &lun, &other),
+            })
         }
         Task::Stream { setting, marker } => tell(crash::stream(&setting, &marker)),
         Task::Recover { setting } => tell(crash::recover(&setting)),

@@ -92,15 +92,18 @@ impl Lab {
     }
 
     /// A guest of `tenure device` with a disk of the kernel's target, by its block and by its generic node; then the disk goes and
-    /// comes back.
+    /// comes back; then the guest moves from QEMU to QEMU.
     ///
     /// # Errors
     /// What did not hold.
-    pub fn keeps(&mut self) -> Result<String> {
+    pub fn keeps(&mut self, moves: u32) -> Result<String> {
         let [[block, generic], [peer, _]] =
             self.disks.first_chunk().cloned().context("the lab has fewer than two disks")?;
         let mut told = Vec::new();
-        for (lun, more) in [(&block, &[][..]), (&generic, &[]), (&block, &["--gone"])] {
+        let moves = moves.to_string();
+        for (lun, more) in
+            [(&block, &[][..]), (&generic, &[]), (&block, &["--gone"]), (&block, &["--moves", &moves])]
+        {
             let words = [PROGRAM, "kept", "--tenure", TENURE, "--lun", lun, "--other", &peer];
             let argv: Vec<String> = words.iter().chain(more).map(ToString::to_string).collect();
             told.push(self.told(&argv, RECORDING)?);

@@ -3,7 +3,7 @@
 use crate::report::{Done, Report};
 use crate::{programs, tools, two_hosts};
 use ::lab::front_end::kills::Kills;
-use ::lab::linux_guest::{LinuxGuests, TwoDevices, hands_over};
+use ::lab::linux_guest::{LinuxGuests, Reconnects, TwoDevices};
 use ::lab::qemu::Front;
 use ::lab::table::Policy;
 use ::lab::tenure::Tenure;
@@ -20,6 +20,9 @@ const KILLS_OF_QEMU: u32 = 3;
 /// Moves of a guest of the vhost-user device, and in a run of everything that takes its time.
 const MOVES: u32 = 2;
 const ALL_MOVES: u32 = 10;
+/// Kills of the vhost-user device without a guest, and with one.
+const DEVICE_KILLS: u32 = 100;
+const GUEST_KILLS: u32 = 10;
 /// Decides what is chosen at random where nobody says.
 const SEED: u64 = 1;
 
@@ -76,12 +79,16 @@ pub(crate) enum Trial {
         #[arg(long, value_name = "DIR")]
         programs: Option<PathBuf>,
     },
-    /// A guest of `tenure device` with a disk of the kernel's target: recorded, killed, fenced, and the disk gone and back
-    Keeps,
+    /// A guest of `tenure device` with a disk of the kernel's target: recorded, killed, fenced, the disk gone and back, and moved from QEMU to QEMU
+    Keeps {
+        /// Moves while it holds a reservation; in one more it is fenced
+        #[arg(long, default_value_t = ALL_MOVES)]
+        moves: u32,
+    },
     /// Kill `tenure device` under load, without a VM: no acknowledged write is lost or torn, and the reservation stays
     DeviceKills {
         /// How often
-        #[arg(long, default_value_t = 100)]
+        #[arg(long, default_value_t = DEVICE_KILLS)]
         kills: u32,
         /// Decides when
         #[arg(long, default_value_t = SEED)]
@@ -90,6 +97,18 @@ pub(crate) enum Trial {
         #[arg(long, default_value = "auto")]
         aio: String,
         /// Where the program was built, instead of building it
+        #[arg(long, value_name = "DIRECTORY")]
+        programs: Option<PathBuf>,
+    },
+    /// Kill `tenure device` under fio in a Linux guest, which is in QEMU 11.1: that one connects again
+    GuestKills {
+        /// How often
+        #[arg(long, default_value_t = GUEST_KILLS)]
+        kills: u32,
+        /// Decides when
+        #[arg(long, default_value_t = SEED)]
+        seed: u64,
+        /// Where programs are that were built already
         #[arg(long, value_name = "DIRECTORY")]
         programs: Option<PathBuf>,
     },
@@ -125,16 +144,17 @@ pub(crate) fn run(trial: Option<&Trial>, full: bool) -> Result<()> {
             println!("{}", between_devices(&programs, *moves)?);
             Ok(())
         }
-        Some(Trial::Keeps) => alone(Lab::keeps),
+        Some(Trial::Keeps { moves }) => alone(|lab| lab.keeps(*moves)),
         Some(Trial::DeviceKills { kills, seed, aio, programs }) => {
-            let tenure = Tenure::at(&programs::build(programs.as_deref())?.join("tenure"));
-            let directory = tempfile::TempDir::new_in(programs::target())?;
-            let kills =
-                Kills { tenure: &tenure, directory: directory.path(), kills: *kills, seed: *seed, aio };
-            println!("{}", kills.play()?);
+            println!("{}", device_kills(&programs::build(programs.as_deref())?, *kills, *seed, aio)?);
             Ok(())
         }
-        Some(Trial::Compare) => alone(compare),
+        Some(Trial::GuestKills { kills, seed, programs }) => {
+            let programs = programs::build(programs.as_deref())?;
+            println!("{}", guest_kills(&programs, *kills, *seed)?);
+            Ok(())
+        }
+        Some(Trial::Compare) => alone(|lab| compare(lab, true)),
     }
 }
 
@@ -148,14 +168,22 @@ fn alone(trial: impl FnOnce(&mut Lab) -> Result<String>) -> Result<()> {
 /// All trials: in one VM, and of two hosts.
 pub(crate) fn steps(report: &mut Report, full: bool) {
     let mut lab = None;
-    report.step("lab: compare", || within(&mut lab, compare));
-    report.step("lab: keeps", || within(&mut lab, Lab::keeps));
+    report.step("lab: compare", || within(&mut lab, |lab| compare(lab, full)));
+    report.step("lab: keeps", || within(&mut lab, |lab| lab.keeps(ALL_MOVES)));
     report.step("lab: kills", || within(&mut lab, |lab| lab.kills(KILLS, KILLS_OF_QEMU, SEED)));
     report.step("lab: resets", || within(&mut lab, |lab| lab.resets(SEED)));
     drop(lab);
     let moves = if full { ALL_MOVES } else { MOVES };
     report.step("lab: device", || with_disks(|| device(&programs::build(None)?, moves, false)));
     report.step("lab: between devices", || with_disks(|| between_devices(&programs::build(None)?, moves)));
+    report.step("lab: device kills", || {
+        device_kills(&programs::build(None)?, DEVICE_KILLS, SEED, "auto").map(Done::Passed)
+    });
+    if full {
+        report.step("lab: guest kills", || {
+            with_disks(|| guest_kills(&programs::build(None)?, GUEST_KILLS, SEED))
+        });
+    }
     two_hosts::steps(report, full);
 }
 
@@ -169,12 +197,15 @@ fn within(lab: &mut Option<Lab>, trial: impl FnOnce(&mut Lab) -> Result<String>)
     Ok(Done::Passed(told))
 }
 
-fn compare(lab: &mut Lab) -> Result<String> {
+/// A helper does not see which of QEMU's devices a command came through: only with `full` each policy through both.
+fn compare(lab: &mut Lab, full: bool) -> Result<String> {
+    let both = &[Policy::Open, Policy::Migrate][..];
+    let some = if full { both } else { &[Policy::Migrate] };
     let mut told = Vec::new();
-    for front in [Front::Block, Front::Generic] {
+    for (front, policies) in [(Front::Block, both), (Front::Generic, some)] {
         let incumbent = lab.record(INCUMBENT, front)?;
-        for policy in [Policy::Open, Policy::Migrate] {
-            told.push(lab.compare(&incumbent, front, policy)?);
+        for policy in policies {
+            told.push(lab.compare(&incumbent, front, *policy)?);
         }
     }
     Ok(told.join("; "))
@@ -207,10 +238,20 @@ fn device(programs: &Path, moves: u32, only_moves: bool) -> Result<String> {
 /// A guest that moves between two devices.
 fn between_devices(programs: &Path, moves: u32) -> Result<String> {
     guests_tools()?;
-    if !hands_over(&Tenure::at(&programs.join("tenure")))? {
-        return Ok("none: this program's devices do not hand guests over".to_owned());
-    }
     TwoDevices::boot(&cache()?, programs)?.moves(moves)
+}
+
+/// The device dies under a front end that has no guest.
+fn device_kills(programs: &Path, kills: u32, seed: u64, aio: &str) -> Result<String> {
+    let tenure = Tenure::at(&programs.join("tenure"));
+    let directory = tempfile::TempDir::new_in(programs::target())?;
+    Kills { tenure: &tenure, directory: directory.path(), kills, seed, aio }.play()
+}
+
+/// And under one that has.
+fn guest_kills(programs: &Path, kills: u32, seed: u64) -> Result<String> {
+    guests_tools()?;
+    Reconnects::boot(&cache()?, programs)?.kills(kills, seed)
 }
 
 /// Boots the VM with this workspace's release programs in it.

@@ -8,6 +8,7 @@ mod cluster;
 mod hotplug;
 mod moves;
 mod node;
+mod reconnects;
 mod reservations;
 mod steps;
 mod two_devices;
@@ -22,6 +23,7 @@ use crate::vm::Media;
 use anyhow::{Context, Result, ensure};
 use node::Node;
 use qmp::{Client, Opening};
+pub use reconnects::Reconnects;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -51,8 +53,6 @@ pub struct LinuxGuests {
     control: Client,
     device: Device,
     media: Media,
-    /// The first guest is one nexus at both of its sockets.
-    is_one: bool,
     _targets: (Tgt, Served),
     _directory: TempDir,
 }
@@ -68,8 +68,7 @@ impl LinuxGuests {
         let tenure = Tenure::at(&programs.join("tenure"));
         let targets = (Tgt::start(1, ISCSI >> 20)?, tenure.target(&[&format!("memory={ISCSI}")])?);
         let urls = [targets.0.served.url(0), targets.1.url(0)];
-        let is_one = hands_over(&tenure)?;
-        let device = serve(&tenure, directory.path(), is_one, &urls)?;
+        let device = serve(&tenure, directory.path(), &urls)?;
         let doors = |name: &str| -> Vec<PathBuf> {
             let is_its = |socket: &&PathBuf| socket.file_stem().is_some_and(|stem| stem == name);
             let is_other =
@@ -84,17 +83,7 @@ impl LinuxGuests {
         let control = Client::connect(&at, &Opening::default(), Instant::now() + DEADLINE)?;
         first.ready(DISKS.len())?;
         second.ready(DISKS.len())?;
-        Ok(Self {
-            first,
-            second,
-            peer,
-            control,
-            device,
-            media,
-            is_one,
-            _targets: targets,
-            _directory: directory,
-        })
+        Ok(Self { first, second, peer, control, device, media, _targets: targets, _directory: directory })
     }
 
     /// What is done without moving; tells a summary.
@@ -119,12 +108,6 @@ impl LinuxGuests {
     /// What did not hold.
     pub fn moves(&mut self, count: u32) -> Result<String> {
         let told = self.move_while_verifying(count).context("moves")?;
-        if !self.is_one {
-            self.is_well()?;
-            return Ok(format!(
-                "{told}; without a reservation, of which this program takes no care in a move"
-            ));
-        }
         self.fence(1).context("fence_scsi and a move")?;
         self.is_well()?;
         Ok(format!("{told}; a guest that was fenced stayed so in its move"))
@@ -132,15 +115,8 @@ impl LinuxGuests {
 
     fn is_well(&mut self) -> Result<()> {
         ensure!(self.device.process.is_running(), "the device is gone");
-        for guest in [&mut self.first, &mut self.second] {
-            guest.shell(
-                "dmesg | grep -E 'I/O error|hung task|offline device|blocked for more than' | grep -v 'reservation conflict' \
-                 | grep -v 'Power-on or device reset' ; test $? = 1",
-                0,
-                &[],
-            )?;
-        }
-        Ok(())
+        is_well(&mut self.first)?;
+        is_well(&mut self.second)
     }
 
     /// A line of shell in the first guest; its exit status and these words are wanted.
@@ -162,25 +138,27 @@ impl LinuxGuests {
     }
 }
 
-fn serve(tenure: &Tenure, directory: &Path, is_one: bool, urls: &[String]) -> Result<Device> {
+/// The guest's kernel complains about nothing but reservations.
+fn is_well(guest: &mut Node) -> Result<()> {
+    guest.shell(
+        "dmesg | grep -E 'I/O error|hung task|offline device|blocked for more than' | grep -v 'reservation conflict' \
+         | grep -v 'Power-on or device reset' ; test $? = 1",
+        0,
+        &[],
+    )?;
+    Ok(())
+}
+
+fn serve(tenure: &Tenure, directory: &Path, urls: &[String]) -> Result<Device> {
     let mut luns =
         vec![format!("file={},size={FILE}", directory.join("disk").display()), format!("memory={MEMORY}")];
     luns.extend(urls.iter().cloned());
     let luns: Vec<&str> = luns.iter().map(String::as_str).collect();
     let [control, state] = ["control", "state"].map(|name| directory.join(name).display().to_string());
     // A name given twice is one guest at two sockets.
-    let elsewhere = if is_one { FIRST } else { ELSEWHERE };
-    let guests = [(FIRST, FIRST), (SECOND, SECOND), (PEER, PEER), (ELSEWHERE, elsewhere)];
+    let guests = [(FIRST, FIRST), (SECOND, SECOND), (PEER, PEER), (ELSEWHERE, FIRST)];
     let (sockets, names): (Vec<&str>, Vec<&str>) = guests.into_iter().unzip();
     let mut more = vec!["--num-queues", "2", "--control", &control, "--state", &state];
     more.extend(names.iter().flat_map(|name| ["--name", name]));
     tenure.device(directory, &sockets, &luns, &more)
-}
-
-/// Whether a guest of this program's can move with what it has registered: to another socket, or to another device.
-///
-/// # Errors
-/// If the program does not run.
-pub fn hands_over(tenure: &Tenure) -> Result<bool> {
-    Ok(tenure.run(&["device", "--help"])?.out.contains("--incoming"))
 }

@@ -1,6 +1,7 @@
 //! The first guest moves from QEMU to QEMU while fio writes and verifies in it without end, and while it holds a reservation: nothing is lost,
 //! nothing of the reservation changes, and it is told of nothing.
 
+use crate::front_end::scsi::VirtioScsi;
 use crate::linux_guest::node::Node;
 use crate::linux_guest::{DISKS, FIRST, LinuxGuests};
 use crate::process::wait_for;
@@ -14,23 +15,17 @@ const ROUND: Duration = Duration::from_secs(600);
 impl LinuxGuests {
     /// So many moves.
     pub(super) fn move_while_verifying(&mut self, count: u32) -> Result<String> {
-        if self.is_one {
-            reserve(&mut self.first, &DISKS)?;
-            self.refuses_others()?;
-        }
+        reserve(&mut self.first, &DISKS)?;
+        self.refuses_others()?;
         let writer = Writer::start(&mut self.first, &DISKS)?;
         let mut moved = Vec::new();
         for number in 1..=count {
             writer.get_on(&mut self.first)?;
             moved.push(self.first.move_on(&self.media).with_context(|| format!("move {number}"))?);
-            if self.is_one {
-                self.holds().with_context(|| format!("after move {number}"))?;
-            }
+            self.holds().with_context(|| format!("after move {number}"))?;
         }
         let rounds = writer.finish(&mut self.first)?;
-        if self.is_one {
-            clear(&mut self.first, &DISKS)?;
-        }
+        clear(&mut self.first, &DISKS)?;
         Ok(summary(&moved, &rounds))
     }
 
@@ -52,17 +47,19 @@ impl LinuxGuests {
 
     /// Another guest, which is not registered, cannot write.
     fn refuses_others(&mut self) -> Result<()> {
-        let cdb = vec![opcode::WRITE_10, 0, 0, 0, 8, 0, 0, 0, 1, 0];
-        let write = Request { cdb, data: DataPhase::Out(vec![0; 512]) };
-        for (lun, disk) in (0..).zip(DISKS) {
-            let ended = nexus::retry_unit_attention(&mut self.peer.disk(lun), &write, 8)?.completion;
-            ensure!(
-                ended.status == Status::RESERVATION_CONFLICT,
-                "another guest's write to {disk}: {ended:?}"
-            );
-        }
-        Ok(())
+        refuses(&mut self.peer, &DISKS)
     }
+}
+
+/// This guest, which is not registered, cannot write to its first disks.
+pub(super) fn refuses(guest: &mut VirtioScsi, disks: &[&str]) -> Result<()> {
+    let cdb = vec![opcode::WRITE_10, 0, 0, 0, 8, 0, 0, 0, 1, 0];
+    let write = Request { cdb, data: DataPhase::Out(vec![0; 512]) };
+    for (lun, disk) in (0..).zip(disks) {
+        let ended = nexus::retry_unit_attention(&mut guest.disk(lun), &write, 8)?.completion;
+        ensure!(ended.status == Status::RESERVATION_CONFLICT, "another guest's write to {disk}: {ended:?}");
+    }
+    Ok(())
 }
 
 /// Registers with every disk and reserves it.

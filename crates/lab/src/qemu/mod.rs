@@ -1,16 +1,18 @@
-//! Real QEMU with one disk behind a pr-manager, and a guest that consists of our driver alone; and a [`Pair`] of newer ones,
-//! between which QEMU itself moves a guest with many disks.
+//! Real QEMU with one disk behind a pr-manager, and a guest that consists of our driver alone; such a guest [on a vhost-user
+//! device](Seated); and a [`Pair`] of newer ones, between which QEMU itself moves a guest with many disks.
 
 mod backports;
 pub mod migration;
 mod pair;
 mod qmp;
 pub mod qtest;
+mod seats;
 mod virtio_scsi;
 
 pub use backports::Backports;
 pub use pair::{Moved, Pair, Setting};
 pub use qmp::{Gate, Qmp};
+pub use seats::Seated;
 pub use virtio_scsi::{Disk, Rings, VirtioScsi};
 
 use crate::process::Background;

@@ -93,12 +93,17 @@ impl Card {
     }
 }
 
-/// QEMU's arguments for memory of so many MiB and the disks of a vhost-user device, all of its properties as they are by default.
-pub(crate) fn shared(memory: u32, socket: &Path) -> Vec<String> {
+/// Between two attempts to reach a device that died, in ms.
+const RECONNECT: &str = ",reconnect-ms=100";
+
+/// QEMU's arguments for memory of so many MiB and the disks of a vhost-user device, all of its properties as they are by default; the
+/// socket's too, unless this QEMU can connect again.
+pub(crate) fn shared(memory: u32, socket: &Path, reconnects: bool) -> Vec<String> {
+    let again = if reconnects { RECONNECT } else { "" };
     [
         ("-object", format!("memory-backend-memfd,id=ram,size={memory}M,share=on")),
         ("-machine", "memory-backend=ram".to_owned()),
-        ("-chardev", format!("socket,id=disks,path={}", socket.display())),
+        ("-chardev", format!("socket,id=disks,path={}{again}", socket.display())),
         ("-device", "vhost-user-scsi-pci,chardev=disks,num_queues=2".to_owned()),
     ]
     .into_iter()

@@ -1,7 +1,7 @@
 //! The VM itself: QEMU without KVM, three 9p shares, no disk, perhaps a network card; commands go to the agent in it.
 
 use crate::process::{Background, wait_for};
-use crate::qemu::Qmp;
+use crate::qemu::{Backports, Qmp};
 use crate::vm::agent::{Answer, Ask, Ended, READY};
 use crate::vm::hardware::{Card, Hardware, forwarded, shared};
 use crate::vm::initramfs;
@@ -43,6 +43,8 @@ pub struct Media {
     initramfs: Vec<u8>,
     /// The rest of the root is this machine's own, over 9p.
     is_shared: bool,
+    /// Instead of this machine's own QEMU.
+    newer: Option<Backports>,
 }
 
 impl Media {
@@ -52,7 +54,7 @@ impl Media {
     /// If something is not installed or cannot be fetched.
     pub fn fetch(cache: &Path) -> Result<Self> {
         let kernel = Kernel::fetch(cache)?;
-        Ok(Self { initramfs: initramfs::build(&kernel)?, kernel, is_shared: true })
+        Ok(Self { initramfs: initramfs::build(&kernel)?, kernel, is_shared: true, newer: None })
     }
 
     /// The same with a root that has all that is needed, the agent from the directory `programs`: what boots from it can move.
@@ -61,7 +63,25 @@ impl Media {
     /// If something is not installed or cannot be fetched.
     pub fn own(cache: &Path, programs: &Path, own: &Own) -> Result<Self> {
         let kernel = Kernel::fetch(cache)?;
-        Ok(Self { initramfs: root::build(&kernel, own, programs)?, kernel, is_shared: false })
+        Ok(Self { initramfs: root::build(&kernel, own, programs)?, kernel, is_shared: false, newer: None })
+    }
+
+    /// The same in another QEMU than this machine's, which connects again to a vhost-user device that died.
+    #[must_use]
+    pub fn newer(self, newer: Backports) -> Self {
+        Self { newer: Some(newer), ..self }
+    }
+
+    /// It ends with whoever started it, however that ended.
+    fn emulator(&self) -> Command {
+        self.newer.as_ref().map_or_else(
+            || {
+                let mut command = Command::new("setpriv");
+                command.args(["--pdeathsig", "KILL", "nice", "qemu-system-x86_64"]);
+                command
+            },
+            Backports::command,
+        )
     }
 }
 
@@ -317,9 +337,8 @@ pub(super) fn command(media: &Media, files: &Path, hardware: &Hardware) -> Resul
     // KVM is left alone: where the lab runs in a VM itself, nested guests may hang.
     let fixed = "-M pc -accel tcg,thread=multi -cpu max -nodefaults -no-user-config -display none \
                  -device virtio-serial-pci -device virtserialport,chardev=agent,nr=1 -device virtio-rng-pci";
-    // It ends with whoever started it, however that ended.
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "nice", "qemu-system-x86_64"]).args(fixed.split_whitespace());
+    let mut command = media.emulator();
+    command.args(fixed.split_whitespace());
     command.args(["-smp", &hardware.processors.to_string()]);
     command.args([
         "-kernel".into(),
@@ -331,7 +350,8 @@ pub(super) fn command(media: &Media, files: &Path, hardware: &Hardware) -> Resul
     let append = format!("console=ttyS0 quiet panic=-1 mitigations=off {HUNG}{addresses}");
     command.args(["-append", &append, "-m", &hardware.memory.to_string()]);
     command.args(hardware.card.iter().flat_map(Card::arguments));
-    command.args(hardware.disks.iter().flat_map(|socket| shared(hardware.memory, socket)));
+    let reconnects = media.newer.is_some();
+    command.args(hardware.disks.iter().flat_map(|socket| shared(hardware.memory, socket, reconnects)));
     command.args(["-serial".into(), format!("file:{}", path("console"))]);
     command.args(["-qmp".into(), format!("unix:{},server=on,wait=off", path("qmp"))]);
     let agent = format!("socket,id=agent,path={},server=on,wait=off", path("agent"));
