@@ -68,14 +68,14 @@ impl FileStore {
         if !file.metadata()?.is_file() {
             return Err(FileStoreError::NotAFile);
         }
-        lock(&file)?;
-        let present = seek(&file, SeekFrom::End(0)).map_err(io::Error::from)?;
+        let store = Self::locked(file)?;
+        let present = seek(&store.file, SeekFrom::End(0)).map_err(io::Error::from)?;
         match size {
             Some(size) if size < present => return Err(FileStoreError::Larger(present)),
-            Some(size) if size > present => file.set_len(size)?,
+            Some(size) if size > present => store.file.set_len(size)?,
             _ => {}
         }
-        Self::over(file, size.unwrap_or(present), direct)
+        Ok(store.ready(size.unwrap_or(present), direct))
     }
 
     /// Opens a block device that nobody has mounted or made a part of something, and locks it; it stays so while it is
@@ -90,9 +90,9 @@ impl FileStore {
             io::ErrorKind::ResourceBusy => FileStoreError::Held,
             _ => error.into(),
         })?;
-        lock(&file)?;
-        let size = seek(&file, SeekFrom::End(0)).map_err(io::Error::from)?;
-        Self::over(file, size, direct)
+        let store = Self::locked(file)?;
+        let size = seek(&store.file, SeekFrom::End(0)).map_err(io::Error::from)?;
+        Ok(store.ready(size, direct))
     }
 
     /// Locks `path` as well, which is made for that, as long as the medium.
@@ -103,11 +103,22 @@ impl FileStore {
         Ok(self)
     }
 
-    fn over(file: File, size: u64, direct: bool) -> Result<Self, FileStoreError> {
-        let caching = if direct { turned_on(&file) } else { Caching::Buffered("it was not asked for") };
-        let volatile = !(matches!(caching, Caching::Direct { .. }) && writes_through(&file));
+    /// From here on whatever fails unlocks it, as the end of a store does.
+    fn locked(file: File) -> Result<Self, FileStoreError> {
         let shared = Arc::new(OwnedFd::from(file.try_clone()?));
-        Ok(Self { file, shared, size: AtomicU64::new(size), caching, volatile, claim: None })
+        lock(&file)?;
+        let caching = Caching::Buffered("it was not asked for");
+        Ok(Self { file, shared, size: AtomicU64::new(0), caching, volatile: true, claim: None })
+    }
+
+    /// Not before the file has its size: where nobody says what direct I/O wants, a block is read.
+    fn ready(mut self, size: u64, direct: bool) -> Self {
+        if direct {
+            self.caching = turned_on(&self.file);
+        }
+        self.volatile = !(matches!(self.caching, Caching::Direct { .. }) && writes_through(&self.file));
+        self.size = AtomicU64::new(size);
+        self
     }
 
     /// What memory must be aligned to; 1 where the kernel copies.
