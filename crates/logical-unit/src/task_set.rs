@@ -42,13 +42,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Entry {
-    /// Aborts the command, or waits until it has left the medium. `true` if it never executed.
-    fn abort(&self, how: Aborted) -> bool {
-        let (mut state, is_first) = self.give_up(how);
+    /// Waits until the command has left the medium.
+    fn wait(&self) {
+        let mut state = lock(&self.state);
         while *state == State::Executing {
             state = self.left.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        is_first
     }
 
     /// The same, no longer than until `deadline`. `false` if it is still on the medium.
@@ -74,6 +73,23 @@ impl Entry {
             self.interrupted.store(true, Ordering::Relaxed);
         }
         (state, waited)
+    }
+}
+
+/// Commands that were asked to give up, and that may be on the medium still.
+#[derive(Debug, Default)]
+#[must_use = "an abort is over when they have left"]
+pub(crate) struct Leaving(Vec<Arc<Entry>>);
+
+impl Leaving {
+    /// Waits until all of them have left the medium.
+    pub(crate) fn wait(self) {
+        self.0.iter().for_each(|entry| entry.wait());
+    }
+
+    /// Together with those of `others`.
+    pub(crate) fn add(&mut self, mut others: Self) {
+        self.0.append(&mut others.0);
     }
 }
 
@@ -123,10 +139,17 @@ impl TaskSet {
 
     /// Aborts every command but the one that asks for it, and waits for those that are being executed. `true` if any was aborted.
     pub fn abort_all(&self, how: Aborted, except: Option<&Task>) -> bool {
-        let entries = lock(&self.0).entries.clone();
-        let others =
-            entries.iter().filter(|entry| except.is_none_or(|task| !Arc::ptr_eq(entry, &task.entry)));
-        others.filter(|entry| entry.abort(how)).count() > 0
+        let (aborted, leaving) = self.give_up_all(how, except);
+        leaving.wait();
+        aborted
+    }
+
+    /// The same without waiting: whether any was aborted, and whom to wait for, which nobody should while others wait for a lock.
+    pub(crate) fn give_up_all(&self, how: Aborted, except: Option<&Task>) -> (bool, Leaving) {
+        let mut entries = lock(&self.0).entries.clone();
+        entries.retain(|entry| except.is_none_or(|task| !Arc::ptr_eq(entry, &task.entry)));
+        let aborted = entries.iter().filter(|entry| entry.give_up(how).1).count() > 0;
+        (aborted, Leaving(entries.into()))
     }
 
     /// Aborts the command with `tag`, or every command, and waits for those that are being executed until `deadline`. `false` if one of
@@ -143,7 +166,8 @@ impl TaskSet {
     pub fn abort(&self, tag: u64) -> bool {
         let entry = lock(&self.0).entries.iter().find(|entry| entry.tag == tag).cloned();
         entry.is_some_and(|entry| {
-            entry.abort(Aborted::Silently);
+            drop(entry.give_up(Aborted::Silently));
+            entry.wait();
             true
         })
     }

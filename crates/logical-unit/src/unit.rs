@@ -15,7 +15,7 @@ use crate::nexuses::{Nexuses, Session};
 use crate::open::{OpenError, Opened};
 use crate::snapshot::kept::{self, Kept};
 use crate::store::Caching;
-use crate::task_set::{Aborted, Executing, Task};
+use crate::task_set::{Aborted, Executing, Leaving, Task};
 use crate::{Directory, Effect, ItNexus, LunSpec, NexusId, Outcome, PrUnit, Profile};
 use scsi::{AdditionalSense, Completion, DataPhase, Request, Sense, SenseKey, Status, opcode};
 use std::io;
@@ -234,17 +234,18 @@ impl LogicalUnit {
         if !durable {
             return Completion::check(&INTERNAL_FAILURE);
         }
-        self.carry_out(guarded, &effects, nexus.0.id, task);
+        let leaving = self.carry_out(guarded, &effects, nexus.0.id, task);
         if changed {
             // With the unit attentions of those whose commands were aborted.
             self.keep(guarded);
         }
+        // Whoever is aborted may be on a slow medium: the others' reservations are not to wait for that. Nobody waits in a circle: each
+        // waits only for commands that had entered under the lock before it.
+        drop(guard);
+        leaving.wait();
         match outcome {
             Outcome::Complete(completion) => completion,
-            Outcome::Execute => {
-                drop(guard);
-                self.run(nexus, executing, cdb, data_out)
-            }
+            Outcome::Execute => self.run(nexus, executing, cdb, data_out),
         }
     }
 
@@ -260,8 +261,9 @@ impl LogicalUnit {
     }
 
     /// Gates first: a command of a preempted nexus that comes while its others are being aborted must
-    /// find the new reservation.
-    fn carry_out(&self, guarded: &mut Guarded, effects: &[Effect], sender: NexusId, task: &Task) {
+    /// find the new reservation. Whose end is to be waited for without the lock.
+    fn carry_out(&self, guarded: &mut Guarded, effects: &[Effect], sender: NexusId, task: &Task) -> Leaving {
+        let mut leaving = Leaving::default();
         for effect in effects {
             match effect {
                 Effect::Refresh(nexus) => guarded.refresh(*nexus),
@@ -271,25 +273,38 @@ impl LogicalUnit {
         }
         for effect in effects {
             if let Effect::Abort { nexuses } = effect {
-                self.abort_commands(guarded, nexuses, sender, task);
+                leaving.add(self.abort_commands(guarded, nexuses, sender, task));
             }
         }
         if effects.contains(&Effect::RefreshAll) {
             guarded.nexuses.forget_strangers(&guarded.unit);
         }
+        leaving
     }
 
-    /// Ends the commands of `nexuses` but for `task`, which asked for it (SPC-4 5.13.11.2.6, SAM-5 5.3.1).
-    fn abort_commands(&self, guarded: &mut Guarded, nexuses: &[NexusId], sender: NexusId, task: &Task) {
-        let how = self.abort_for_others();
+    /// Ends the commands of `nexuses` but for `task`, which asked for it (SPC-4 5.13.11.2.6, SAM-5 5.3.1). Those on the medium are
+    /// still to be waited for.
+    fn abort_commands(
+        &self,
+        guarded: &mut Guarded,
+        nexuses: &[NexusId],
+        sender: NexusId,
+        task: &Task,
+    ) -> Leaving {
+        let (how, mut all) = (self.abort_for_others(), Leaving::default());
         for nexus in nexuses {
-            let aborted =
-                guarded.nexuses.sessions_of(*nexus).iter().filter(|s| s.tasks.abort_all(how, Some(task)));
-            if aborted.count() > 0 && how == Aborted::Silently && *nexus != sender {
+            let mut any = false;
+            for session in guarded.nexuses.sessions_of(*nexus) {
+                let (aborted, leaving) = session.tasks.give_up_all(how, Some(task));
+                any |= aborted;
+                all.add(leaving);
+            }
+            if any && how == Aborted::Silently && *nexus != sender {
                 guarded.unit.establish(*nexus, Attention::CommandsCleared);
                 guarded.refresh(*nexus);
             }
         }
+        all
     }
 
     /// How a command ends that another nexus aborts.

@@ -10,6 +10,7 @@
 mod support;
 
 use logical_unit::{Admission, LogicalUnit, Move, Room};
+use scsi::pr::{Key, ReservationType, request};
 use scsi::{AdditionalSense, SenseKey};
 use std::fs::OpenOptions;
 use std::sync::Arc;
@@ -99,6 +100,32 @@ fn a_sanitize_waits_for_a_transfer_under_way_and_keeps_others_out() {
         assert!(std::time::Instant::now() < deadline);
         std::thread::yield_now();
     }
+}
+
+/// Host 1 is fenced while its WRITE is on a medium that does not answer: the others' reservations do not wait for that.
+#[test]
+fn a_preempt_that_waits_for_a_command_on_the_medium_holds_up_no_other_nexus() {
+    let (_folder, unit) = file();
+    let hosts = [Host::new(&unit, 1), Host::new(&unit, 2), Host::new(&unit, 3)];
+    for (host, key) in hosts.iter().zip(1..) {
+        good(host.send(&request::register(Key(0), Key(key), false)));
+    }
+    let Admission::Transfer(transfer) = admit(&hosts[0], &WRITE_BLOCK_8, 2 * BLOCK) else { panic!() };
+    let mut abort = request::preempt(Key(2), Key(1), ReservationType(5));
+    abort.cdb[1] = 5;
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| hosts[1].send(&abort));
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while good(hosts[2].raw(&[0x5E, 0, 0, 0, 0, 0, 0, 0, 64, 0], &[]))[7] != 16 {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        good(hosts[2].send(&request::register(Key(3), Key(33), false)));
+        assert!(!waiting.is_finished(), "what was admitted is on the medium still");
+        good(transfer.end(&Ok(())));
+        good(waiting.join().unwrap());
+    });
+    assert_eq!(refused(&hosts[0].raw(&[0; 6], &[])).0, SenseKey::UNIT_ATTENTION);
 }
 
 #[test]
