@@ -93,6 +93,11 @@ impl Events {
         state.missed = false;
     }
 
+    /// Whether some were lost since the last one that was told.
+    fn take_missed(&self) -> bool {
+        std::mem::take(&mut self.lock().missed)
+    }
+
     /// What could not be told yet is told next.
     fn give_back(&self, report: Report) {
         let mut state = self.lock();
@@ -113,6 +118,12 @@ impl Events {
         };
         let missed = std::mem::take(&mut state.missed);
         (event.is_some() || missed).then_some(Report { event, missed })
+    }
+
+    /// How many wait for the queue to take them.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().waiting.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -218,7 +229,10 @@ impl Server {
     fn tell(&mut self, taken: &Taken) -> Result<(), Broken> {
         let Taken { head, chain, walked, .. } = taken;
         let fits = walked.is_ok() && chain.in_length() >= wire::Event::LENGTH;
-        let Some(report) = self.report.filter(|_| fits) else { return self.ring.give_back(*head, 0) };
+        let Some(mut report) = self.report.filter(|_| fits) else { return self.ring.give_back(*head, 0) };
+        // It may have waited for a buffer for long, and others were lost meanwhile: the next one that is told says so.
+        report.missed |= self.connection.device.events().take_missed();
+        self.report = Some(report);
         let bytes = report.to_wire().to_bytes();
         chain.write(self.ring.memory(), 0, &bytes)?;
         self.report = None;
