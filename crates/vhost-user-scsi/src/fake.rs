@@ -1,5 +1,5 @@
 //! A logical unit for the tests of the queues: READ(10), WRITE(10) and SYNCHRONIZE CACHE on a file without name, and vendor specific
-//! commands that wait ([`HOLD`]), echo ([`ECHO`]) or panic ([`PANIC`]) on a thread that may wait.
+//! commands that wait ([`HOLD`]), echo ([`ECHO`]) or panic ([`PANIC`]) on a thread that may wait, or at once ([`BURST`]).
 
 use crate::unit::{
     Admission, Arrival, Ending, Finish, Finished, Function, Managed, Operation, Transfer, Unit, Work,
@@ -17,6 +17,8 @@ pub(crate) const HOLD: u8 = 0xC0;
 pub(crate) const ECHO: u8 = 0xC1;
 /// Panics.
 pub(crate) const PANIC: u8 = 0xC2;
+/// Panics where it is admitted.
+pub(crate) const BURST: u8 = 0xC3;
 
 #[derive(Debug, Default)]
 struct State {
@@ -113,6 +115,7 @@ impl Unit for FakeUnit {
             0x28 => self.transfer(Operation::Read, cdb),
             0x2A => self.transfer(Operation::Write { durable: cdb[1] & 8 != 0 }, cdb),
             0x35 => self.transfer(Operation::Flush, &[0; 16]),
+            BURST => panic!("a test's panic"),
             HOLD | ECHO | PANIC => Admission::Work(Box::new(FakeWork {
                 id: command.id,
                 code: cdb[0],

@@ -112,7 +112,7 @@ impl Handler {
     /// A ring that cannot be used.
     pub(super) fn advance(&mut self) -> Result<(), Error> {
         self.until = None;
-        self.vrings.iter_mut().for_each(Vring::rest);
+        self.vrings.iter_mut().try_for_each(Vring::rest)?;
         if !self.vrings.iter().any(Vring::is_wanted) {
             self.door.leave();
             return Ok(());
@@ -326,7 +326,7 @@ impl VhostUserBackendReqHandlerMut for Handler {
     }
 
     fn get_vring_base(&mut self, index: u32) -> VhostResult<VhostUserVringState> {
-        let base = self.vring(index)?.stop();
+        let base = self.vring(index)?.stop()?;
         // The last ring that stops lets another front end in.
         self.advance()?;
         Ok(VhostUserVringState::new(index, base.into()))
@@ -334,7 +334,7 @@ impl VhostUserBackendReqHandlerMut for Handler {
 
     fn set_vring_kick(&mut self, index: u8, file: Option<File>) -> VhostResult<()> {
         let kick = eventfd(file.ok_or(Error::NoKick)?)?;
-        self.vring(index.into())?.set_kick(kick);
+        self.vring(index.into())?.set_kick(kick)?;
         Ok(self.advance()?)
     }
 

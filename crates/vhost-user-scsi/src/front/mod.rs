@@ -14,6 +14,7 @@ mod tests;
 
 pub use serve::{Stop, serve};
 
+use crate::queue::Panicked;
 use crate::queue::ring::Broken;
 use crate::{inflight, memory, wire};
 use thiserror::Error;
@@ -48,6 +49,9 @@ pub enum Error {
     /// A ring that cannot be used.
     #[error("ring: {0}")]
     Ring(#[from] Broken),
+    /// A ring of which nobody knows where it stands.
+    #[error("{0}")]
+    Panicked(#[from] Panicked),
     /// The configuration space.
     #[error("configuration: {0}")]
     Config(#[from] wire::Error),

@@ -80,9 +80,10 @@ impl Vring {
     }
 
     /// SET_VRING_KICK: starts the ring, as far as that goes. A ring that runs gets the new kick by being stopped and started.
-    pub(super) fn set_kick(&mut self, kick: Arc<OwnedFd>) {
-        self.pause();
+    pub(super) fn set_kick(&mut self, kick: Arc<OwnedFd>) -> Result<(), Error> {
+        self.pause()?;
         self.kick = Some(kick);
+        Ok(())
     }
 
     /// SET_VRING_CALL.
@@ -102,22 +103,24 @@ impl Vring {
     }
 
     /// GET_VRING_BASE: stops the ring; everything that was taken is given back before this returns.
-    pub(super) fn stop(&mut self) -> u16 {
-        self.pause();
+    pub(super) fn stop(&mut self) -> Result<u16, Error> {
+        let paused = self.pause();
         self.kick = None;
-        self.base
+        paused.map(|()| self.base)
     }
 
     /// Stops the thread, and keeps the ring as it is.
-    pub(super) fn pause(&mut self) {
+    fn pause(&mut self) -> Result<(), Error> {
         if let Some(running) = self.running.take() {
-            self.base = running.stop();
+            self.base = running.stop()?;
         }
+        Ok(())
     }
 
     /// As at the beginning.
     pub(super) fn reset(&mut self) {
-        self.pause();
+        // Where it stood does not matter any more.
+        let _ = self.pause();
         *self = Self::new(self.index);
     }
 
@@ -132,10 +135,8 @@ impl Vring {
     }
 
     /// Rests if it is not enabled.
-    pub(super) fn rest(&mut self) {
-        if !self.enabled {
-            self.pause();
-        }
+    pub(super) fn rest(&mut self) -> Result<(), Error> {
+        if self.enabled { Ok(()) } else { self.pause() }
     }
 
     /// Runs if it is wanted.

@@ -29,8 +29,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tasks::Tasks;
+use thiserror::Error;
 
 /// The control queue's index.
 pub(crate) const CONTROL: u16 = 0;
@@ -208,12 +209,20 @@ pub(crate) struct Start {
     pub(crate) connection: Arc<Connection>,
 }
 
+/// A queue's thread ended in the middle: where its ring stands nobody knows.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("the thread of queue {0} panicked")]
+pub struct Panicked(u16);
+
 /// A ring that runs.
 #[derive(Debug)]
 pub(crate) struct Running {
     index: u16,
     inbox: Arc<Inbox<Order>>,
     thread: JoinHandle<u16>,
+    /// What the guest and the front end are told by. They are the front end's, which may make a write to them wait.
+    call: Mutex<Option<Arc<OwnedFd>>>,
+    error: Option<Arc<OwnedFd>>,
     /// Its other end goes with the thread.
     ended: Receiver<()>,
     connection: Arc<Connection>,
@@ -222,6 +231,8 @@ pub(crate) struct Running {
 /// After how long it is said what a ring that has to stop waits for; then after twice as long, and so on, up to the other.
 const SILENCE: Duration = Duration::from_secs(5);
 const LONGEST_SILENCE: Duration = Duration::from_secs(300);
+/// After how long a thread that does not answer may be one that the front end holds up.
+const BLINK: Duration = Duration::from_millis(500);
 
 impl Running {
     /// Starts a queue's thread.
@@ -238,6 +249,7 @@ impl Running {
         let (index, connection) = (start.index, Arc::clone(&start.connection));
         connection.register(index, Some(Arc::clone(&inbox)));
         let inside = Arc::clone(&inbox);
+        let (call, error) = (Mutex::new(start.ring.call()), start.error.clone());
         let (end, ended) = sync_channel(0);
         let spawned = std::thread::Builder::new().name(format!("queue-{index}")).spawn(move || {
             let _end: SyncSender<()> = end;
@@ -245,7 +257,7 @@ impl Running {
             live(start, &inside)
         });
         match spawned {
-            Ok(thread) => Ok(Self { index, inbox, thread, ended, connection }),
+            Ok(thread) => Ok(Self { index, inbox, thread, call, error, ended, connection }),
             Err(error) => {
                 connection.register(index, None);
                 // Whoever found it there is not to wait for an answer.
@@ -260,39 +272,67 @@ impl Running {
     /// # Errors
     /// The ring cannot be used with it. A ring that is broken already is no error here.
     pub(crate) fn change(&self, change: Change) -> Result<(), Broken> {
+        let call = if let Change::Call(call) = &change { Some(call.clone()) } else { None };
         let (sender, receiver) = sync_channel(1);
         self.inbox.post(Order::Change(change, sender));
-        receiver.recv().unwrap_or(Ok(()))
+        let answer = loop {
+            match receiver.recv_timeout(BLINK) {
+                Err(RecvTimeoutError::Timeout) => self.let_write(call.as_ref().and_then(Option::as_deref)),
+                answer => break answer,
+            }
+        };
+        if let Some(call) = call {
+            *self.lock_call() = call;
+        }
+        answer.unwrap_or(Ok(()))
+    }
+
+    /// A front end that has made an eventfd wait for its reader, and filled it, holds the thread up and nobody else.
+    fn let_write(&self, next: Option<&OwnedFd>) {
+        let call = self.lock_call().clone();
+        [self.error.as_deref(), call.as_deref(), next].into_iter().flatten().for_each(ring::let_write);
+    }
+
+    fn lock_call(&self) -> MutexGuard<'_, Option<Arc<OwnedFd>>> {
+        self.call.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stops it: waits until everything that was taken is given back, however long that takes, and says what it waits for. The next
     /// entry of the available ring.
-    pub(crate) fn stop(self) -> u16 {
+    ///
+    /// # Errors
+    /// Where the ring stands is not known: its thread panicked. The connection is ended already.
+    pub(crate) fn stop(self) -> Result<u16, Panicked> {
         self.inbox.post(Order::Stop);
         let draining = self.connection.device.draining();
-        let mut silence = SILENCE;
-        while self.ended.recv_timeout(silence) == Err(RecvTimeoutError::Timeout) {
-            silence = silence.saturating_mul(2).min(LONGEST_SILENCE);
-            let waits = self.connection.under_way_on(self.index);
-            let device = self.connection.device.name();
-            tracing::warn!(device, queue = self.index, %waits, "a ring has to stop, and cannot yet");
+        let (begun, mut silence) = (Instant::now(), SILENCE);
+        while self.ended.recv_timeout(BLINK) == Err(RecvTimeoutError::Timeout) {
+            self.let_write(None);
+            if begun.elapsed() >= silence {
+                silence = silence.saturating_add(silence.min(LONGEST_SILENCE));
+                let waits = self.connection.under_way_on(self.index);
+                let device = self.connection.device.name();
+                tracing::warn!(device, queue = self.index, %waits, "a ring has to stop, and cannot yet");
+            }
         }
         drop(draining);
-        let base = self.thread.join().unwrap_or_else(|_| {
-            tracing::error!(queue = self.index, "the queue's thread panicked");
-            0
-        });
+        let base = self.thread.join().map_err(|_| Panicked(self.index));
         self.connection.register(self.index, None);
         base
     }
 }
 
-/// Closes the inbox when the thread ends, however that is.
-struct Closing<'a>(&'a Inbox<Order>);
+/// Closes the inbox when the thread ends, however that is; if that is by a panic, the connection ends too: nobody knows where the ring
+/// stands, and whoever went on with it elsewhere would write old data.
+struct Closing<'a>(&'a Inbox<Order>, &'a Connection);
 
 impl Drop for Closing<'_> {
     fn drop(&mut self) {
         self.0.close();
+        if std::thread::panicking() {
+            tracing::error!(device = self.1.device.name(), "a queue's thread panicked; the connection ends");
+            self.1.hang_up();
+        }
     }
 }
 
@@ -300,7 +340,7 @@ impl Drop for Closing<'_> {
 fn live(start: Start, inbox: &Arc<Inbox<Order>>) -> u16 {
     let (index, error, connection) = (start.index, start.error.clone(), Arc::clone(&start.connection));
     // Also if this thread panicked: nobody is to wait for it.
-    let closing = Closing(inbox);
+    let closing = Closing(inbox, &connection);
     let (base, result) = match index {
         CONTROL => crate::control::serve(start, inbox),
         EVENT => crate::event::serve(start, inbox),

@@ -9,6 +9,8 @@
 use crate::chain::{Chain, Table};
 use crate::inflight::{self, Queue as Inflight, Region};
 use crate::memory::{self, Memory};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -337,6 +339,11 @@ impl Ring {
         signal(self.call.as_deref());
     }
 
+    /// What interrupts the guest.
+    pub(crate) fn call(&self) -> Option<Arc<OwnedFd>> {
+        self.call.clone()
+    }
+
     /// Another address for the dirty log.
     pub(crate) fn set_log(&mut self, log: Option<u64>) {
         self.addresses.log = log;
@@ -377,6 +384,21 @@ fn put(queue: &mut Queue, (descriptors, available, used): (u64, u64, u64)) -> Re
     queue.try_set_avail_ring_address(GuestAddress(available))?;
     queue.try_set_used_ring_address(GuestAddress(used))?;
     Ok(())
+}
+
+/// Has a write to an eventfd that waits for a reader go on, if one does: only a full one can make it wait, and what that says is
+/// still said afterwards. We never wait on such writes by ourselves, but the front end can take back that they do not wait.
+pub(crate) fn let_write(eventfd: &OwnedFd) {
+    let mut polled = [PollFd::new(eventfd, PollFlags::OUT)];
+    if poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0) {
+        return;
+    }
+    tracing::warn!("a front end has an eventfd that is full and waits for its reader");
+    let quick = fcntl_getfl(eventfd).and_then(|flags| fcntl_setfl(eventfd, flags | OFlags::NONBLOCK));
+    if quick.is_ok() {
+        let _ = rustix::io::read(eventfd, &mut [0; 8]);
+        signal(Some(eventfd));
+    }
 }
 
 /// Counts an eventfd up. A full one (nobody reads it) needs no more.

@@ -235,6 +235,10 @@ impl Guest {
         matches!(self.peer.read(&mut [0]), Ok(0))
     }
 
+    pub(super) fn call_fd(&self, ring: usize) -> &OwnedFd {
+        &self.rings[ring].call
+    }
+
     pub(super) fn error_fd(&self, ring: usize) -> &OwnedFd {
         &self.rings[ring].error
     }

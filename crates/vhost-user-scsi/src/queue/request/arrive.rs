@@ -41,7 +41,7 @@ impl Server {
             state: State::Idle,
             chain,
         };
-        let Ok(place) = self.places.put(request) else { return self.ring.give_back(head, 0) };
+        let Some(place) = self.places.put(request) else { return self.ring.give_back(head, 0) };
         let done = match wire::Request::parse(&header, u32::try_from(cdb).unwrap_or(u32::MAX)) {
             Ok(request) if understood => self.route(place, &request),
             _ => self.fail(place, wire::ResponseCode::FAILURE),

@@ -83,16 +83,11 @@ impl Places {
         self.free.is_empty()
     }
 
-    /// Puts a command into a free place; where there is none it comes back.
-    pub(super) fn put(&mut self, request: Request) -> Result<u32, Request> {
-        let Some(place) = self.free.pop() else { return Err(request) };
-        match self.all.get_mut(place as usize) {
-            Some(free) => {
-                *free = Some(request);
-                Ok(place)
-            }
-            None => Err(request),
-        }
+    /// Puts a command into a free place, if there is one.
+    pub(super) fn put(&mut self, request: Request) -> Option<u32> {
+        let place = self.free.pop()?;
+        *self.all.get_mut(place as usize)? = Some(request);
+        Some(place)
     }
 
     /// The command leaves its place.
