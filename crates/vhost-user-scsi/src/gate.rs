@@ -88,6 +88,8 @@ struct State {
     shut: bool,
     /// The door that has it.
     turn: Option<u64>,
+    /// The door that had it last.
+    last: Option<u64>,
     doors: Vec<Entry>,
     next: u64,
 }
@@ -202,6 +204,7 @@ impl State {
         }
         let waiting = self.doors.iter().filter_map(|door| Some((door.wants?, door.id)));
         self.turn = waiting.min().map(|(_, id)| id);
+        self.last = self.turn.or(self.last);
     }
 
     fn wake_all(&self) {
@@ -267,10 +270,17 @@ impl Door {
         }
     }
 
-    /// Whether it may touch the guest's nexus: it has the turn, or nobody has it and the guest is here.
-    pub(crate) fn is_alone(&self) -> bool {
+    /// Whether the guest's nexus is this door's to reset: it has the turn; or nobody has it, the guest is here, and this door had it last or
+    /// is the only one. A guest that is paused runs nowhere, and the front end that it is to move to is not the one it is at.
+    pub(crate) fn has_nexus(&self) -> bool {
         let state = self.gate.lock();
-        state.turn.map_or(!state.shut, |turn| turn == self.id)
+        let had_it = || state.last == Some(self.id) || state.doors.len() == 1;
+        state.turn.map_or_else(|| !state.shut && had_it(), |turn| turn == self.id)
+    }
+
+    /// Whether the guest, stopped as it is, may be on its way to somebody else.
+    pub(crate) fn may_hand_over(&self) -> bool {
+        self.gate.keeper().is_some() || self.gate.lock().doors.len() > 1
     }
 
     /// Readable when [`Door::enter`] may say something else than before.

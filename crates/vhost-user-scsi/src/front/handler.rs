@@ -89,9 +89,14 @@ impl Handler {
         })
     }
 
-    /// The front end has gone: waits for everything under way.
-    pub(super) fn end(&mut self) {
+    /// The connection is over: waits for everything under way. That the front end has gone, and not this device, is the loss of its guest's
+    /// I_T nexus (SAM-5 6.3.4), unless the guest has stopped and may go on elsewhere.
+    pub(super) fn end(&mut self, has_gone: bool) {
+        let ran = self.vrings.iter().any(Vring::is_running);
         self.vrings.iter_mut().for_each(Vring::reset);
+        if has_gone && self.door.has_nexus() && (ran || !self.door.may_hand_over()) {
+            self.reset_nexus();
+        }
         self.door.leave();
         self.log.forget();
         if let Some(transit) = self.transit.take()
@@ -180,7 +185,7 @@ impl Handler {
     /// RESET_DEVICE: as a new device, for this nexus alone; memory and connection stay.
     fn reset(&mut self) {
         // QEMU resets a device also where a guest is only expected: it then runs at another front end.
-        let alone = self.door.is_alone();
+        let has_nexus = self.door.has_nexus();
         self.vrings.iter_mut().for_each(Vring::reset);
         self.features = 0;
         self.connection.features.store(0, Ordering::SeqCst);
@@ -188,10 +193,17 @@ impl Handler {
         self.inflight = None;
         self.config = config(&self.device);
         self.connection.set_format(format(&self.config));
-        for lun in self.device.target().table().luns().filter(|_| alone) {
-            let _ = lun.unit.manage(Function::NexusReset);
+        if has_nexus {
+            self.reset_nexus();
         }
         self.door.leave();
+    }
+
+    /// Its commands have ended; its SPC-2 reservations do, and it is told when it comes again.
+    fn reset_nexus(&self) {
+        for lun in self.device.target().table().luns() {
+            let _ = lun.unit.manage(Function::NexusReset);
+        }
     }
 
     fn write_config(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Error> {

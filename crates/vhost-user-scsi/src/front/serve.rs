@@ -137,7 +137,7 @@ fn connected(socket: UnixStream, device: &Arc<Device>, stop: &Stop) {
     };
     let _connected = device.connected();
     let error = if stop.is_told() { VhostError::Disconnected } else { converse(socket, &handler) };
-    lock(&handler).end();
+    lock(&handler).end(!stop.is_told());
     stop.set_current(None);
     match error {
         VhostError::Disconnected => tracing::info!(device = name, "the front end has gone"),

@@ -80,12 +80,16 @@ fn who_has_waited_too_long_is_refused_and_let_in_all_the_same_later() {
 fn a_door_without_the_turn_resets_nobodys_nexus() {
     let gate = long();
     let (a, b) = (gate.door().unwrap(), gate.door().unwrap());
-    assert!(a.is_alone() && b.is_alone(), "nobody runs");
+    assert!(!a.has_nexus() && !b.has_nexus(), "whose it is nobody knows yet");
     a.enter();
-    assert!(a.is_alone() && !b.is_alone());
+    assert!(a.has_nexus() && !b.has_nexus());
     a.leave();
+    assert!(a.has_nexus() && !b.has_nexus(), "it is paused where it was");
     gate.shut().unwrap();
-    assert!(!a.is_alone(), "the guest is elsewhere");
+    assert!(!a.has_nexus(), "the guest is elsewhere");
+    gate.open();
+    drop(a);
+    assert!(b.has_nexus(), "there is nobody else");
 }
 
 #[derive(Debug, Default)]

@@ -5,6 +5,7 @@ use super::request::{QUEUE, RESPONSE, ask, blocks, request};
 use crate::device::{Device, Settings};
 use crate::fake::{FakeUnit, HOLD};
 use crate::gate::{OnError, Patience};
+use crate::unit::Function;
 use crate::wire::{Control, ResponseCode, Subtype};
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,6 +95,37 @@ fn who_waits_for_too_long_gets_busy_and_touches_nothing_until_it_is_let_in() {
     destination.handler.advance().unwrap();
     let (response, _, _) = ask(&mut destination, &request(1, &write), &[7; 512], 0);
     assert_eq!((response.response, response.status), (ResponseCode::OK, 0));
+}
+
+#[test]
+fn a_front_end_that_goes_away_is_the_loss_of_the_nexus_and_a_device_that_ends_is_not() {
+    for (has_gone, stops, lost) in [(true, false, 1), (true, true, 1), (false, false, 0), (false, true, 0)] {
+        let mut guest = guest(HOUR);
+        guest.run(0);
+        if stops {
+            stop_all(&mut guest);
+        }
+        guest.handler.end(has_gone);
+        assert_eq!(guest.unit.managed(), vec![Function::NexusReset; lost], "{has_gone} {stops}");
+    }
+}
+
+#[test]
+fn who_goes_after_a_guest_has_moved_or_before_it_came_leaves_its_nexus_alone() {
+    let mut source = guest(HOUR);
+    source.run(0);
+    let mut other = beside(&source);
+    other.handler.end(true);
+    drop(other);
+    let mut destination = beside(&source);
+    stop_all(&mut source);
+    // The guest is paused, at the source as far as anybody knows.
+    destination.handler.reset_device().unwrap();
+    source.handler.end(true);
+    assert_eq!(source.unit.managed(), []);
+    destination.run(0);
+    destination.handler.end(true);
+    assert_eq!(source.unit.managed(), [Function::NexusReset], "there it ended while it ran");
 }
 
 #[test]

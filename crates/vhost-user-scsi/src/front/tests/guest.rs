@@ -252,7 +252,7 @@ impl Guest {
 impl Drop for Guest {
     fn drop(&mut self) {
         self.unit.release();
-        self.handler.end();
+        self.handler.end(true);
     }
 }
 
