@@ -176,8 +176,10 @@ impl Disk {
         let mut modes_changed = false;
         let answer = self.admit(cdb).and_then(|command| match command {
             Command::ModeSelect(command) => {
+                let was_cached = !self.modes.write_through();
                 modes_changed = self.modes.select(&command, data_out)?;
-                Ok(Vec::new())
+                // Without WCE everything that was written is durable, also what was written before (SBC-4 6.5.6).
+                if was_cached && self.modes.write_through() { self.flush() } else { Ok(Vec::new()) }
             }
             other => self.run(sender, &other, data_out),
         });

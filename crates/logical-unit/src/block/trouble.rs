@@ -75,11 +75,12 @@ impl Disk {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Sender;
     use super::super::plan::Room;
     use super::*;
-    use crate::Profile;
     use crate::identity::Identity;
     use crate::store::{Descriptor, MemoryStore, Run, Store};
+    use crate::{ItNexus, Profile};
     use std::sync::Arc;
 
     /// Fails once, as the kernel does.
@@ -143,6 +144,25 @@ mod tests {
     const BUFFERED: Caching = Caching::Buffered("a test");
     const DIRECT: Caching = Caching::Direct { alignment: 512 };
     const SYNCHRONIZE: [u8; 10] = [0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    /// MODE SELECT(6) of the Caching page.
+    fn select_wce(disk: &Arc<Disk>, on: bool) -> Completion {
+        let nexus = ItNexus { initiator: "sas:5000000000000001".parse().unwrap(), target_port: 1 };
+        let sender = Sender { nexus: &nexus, target: None, interrupted: &AtomicBool::new(false) };
+        let mut list = [0; 24];
+        (list[4], list[5], list[6]) = (8, 18, u8::from(on) << 2);
+        disk.execute(sender, &[0x15, 0x10, 0, 0, 24, 0], &list).completion
+    }
+
+    #[test]
+    fn to_switch_the_write_cache_off_is_to_flush_it() {
+        let disk = Arc::new(disk(DIRECT, true));
+        let failed = select_wce(&disk, false);
+        assert_eq!(failed.decoded_sense().unwrap().key, SenseKey::MEDIUM_ERROR);
+        for on in [false, true, false] {
+            assert!(select_wce(&disk, on).status.is_good(), "{on}");
+        }
+    }
 
     fn disk(caching: Caching, fails: bool) -> Disk {
         let store = Once { inner: MemoryStore::new(1 << 20), fails: AtomicBool::new(fails), caching };
