@@ -421,5 +421,6 @@ fn its_descriptor_names_the_kind_of_device_that_it_says_it_is() {
     let descriptor: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(descriptor).unwrap()).unwrap();
     assert_eq!((&said["type"], &descriptor["type"]), (&json!("scsi"), &json!("scsi")));
+    assert_eq!(said["features"], descriptor["features"]);
     assert!(descriptor["binary"].as_str().unwrap().ends_with("/tenure-device"));
 }

@@ -5,6 +5,8 @@ use crate::exit::{Exit, Failure};
 use anyhow::{Context, anyhow};
 use nix::unistd::{Gid, Group};
 use qmp::server::{Bound, bind};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The longest name of a guest: a thread and log lines are called so as well.
@@ -63,10 +65,14 @@ fn is_name(name: &str) -> bool {
 /// A group that nobody knows, a socket that is served already, whatever the system says.
 pub(super) fn listen(path: &Path, args: &DeviceArgs) -> Result<Bound, Failure> {
     let group = args.socket_group.as_deref().map(find_group).transpose()?;
-    let bound = bind(path, args.socket_mode).with_context(|| format!("cannot listen at {}", path.display()));
+    // The group that it is made with is not the one that is meant, and may do nothing.
+    let mode = if group.is_some() { args.socket_mode & 0o707 } else { args.socket_mode };
+    let bound = bind(path, mode).with_context(|| format!("cannot listen at {}", path.display()));
     let bound = bound.map_err(|reason| Failure { exit: Exit::Failed, reason })?;
     if let Some(group) = group {
+        let all = Permissions::from_mode(args.socket_mode);
         std::os::unix::fs::lchown(path, None, Some(group))
+            .and_then(|()| std::fs::set_permissions(path, all))
             .with_context(|| format!("cannot give {} to the group", path.display()))?;
     }
     Ok(bound)
@@ -141,7 +147,6 @@ mod tests {
 
     #[test]
     fn the_socket_has_its_permissions_and_goes_with_its_listener() {
-        use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::TempDir::new().unwrap();
         let socket = directory.path().join("a.sock");
         let args = parse(&["--socket", socket.to_str().unwrap(), "--socket-mode", "640"]);
@@ -150,6 +155,10 @@ mod tests {
         assert_eq!(listen(&socket, &args).unwrap_err().exit, Exit::Failed, "somebody listens there already");
         drop(bound);
         assert!(!socket.exists());
+        let own = rustix::process::getegid().as_raw().to_string();
+        let group = ["--socket", socket.to_str().unwrap(), "--socket-mode", "660", "--socket-group", &own];
+        let _bound = listen(&socket, &parse(&group)).unwrap();
+        assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o660);
     }
 
     #[test]

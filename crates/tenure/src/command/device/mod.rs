@@ -56,7 +56,7 @@ struct ReadyGuest<'a> {
 #[derive(Debug, Serialize)]
 struct Capabilities {
     r#type: &'static str,
-    features: [&'static str; 0],
+    features: [&'static str; 1],
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -68,7 +68,7 @@ pub fn run(args: &DeviceArgs, console: &mut Console) -> Result<Exit, Failure> {
         return client::run(verb, console);
     }
     if args.print_capabilities {
-        console.json(&Capabilities { r#type: "scsi", features: [] })?;
+        console.json(&Capabilities { r#type: "scsi", features: ["migrate-precopy"] })?;
         return Ok(Exit::Done);
     }
     // Before anything else, so that no signal ends a half-started device the hard way.
@@ -96,6 +96,7 @@ pub fn run(args: &DeviceArgs, console: &mut Console) -> Result<Exit, Failure> {
     if let Some(signal) = signals.forever().next() {
         console.note(format!("signal {signal}: ending"));
     }
+    thread::spawn(move || end_at_once(signals));
     told(manager.stopping(), console);
     control.into_iter().for_each(Control::stop);
     // All at once: each of them waits for what its guest has under way.
@@ -104,6 +105,14 @@ pub fn run(args: &DeviceArgs, console: &mut Console) -> Result<Exit, Failure> {
     ended.fold(Ok(()), Result::and)?;
     keeping.end();
     Ok(Exit::Done)
+}
+
+/// Whoever does not wait for what guests have under way says so by a second signal. To the guests that is as if the device was killed.
+fn end_at_once(mut signals: Signals) {
+    if let Some(signal) = signals.forever().next() {
+        tracing::warn!(signal, "ending at once");
+        let _ = signal_hook::low_level::emulate_default_handler(signal);
+    }
 }
 
 /// Raises the limit on descriptors as far as it goes: a front end brings one for each piece of memory and three for each ring.
