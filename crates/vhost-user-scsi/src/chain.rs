@@ -6,7 +6,7 @@
 
 use crate::memory::{Error as MemoryError, Memory, Segment};
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::ByteValued;
 
 /// Descriptors of buffers that one chain may have; READV and WRITEV take as many.
 pub const DESCRIPTORS_MAX: usize = 1024;
@@ -177,7 +177,9 @@ impl Walk<'_> {
         self.left = self.left.checked_sub(1).ok_or(Error::Loop)?;
         let at =
             address.checked_add(u64::from(index) * u64::from(DESCRIPTOR)).ok_or(Error::Table(address))?;
-        self.memory.read_obj(GuestAddress(at)).map_err(|_| Error::Table(at))
+        let mut descriptor = Descriptor::default();
+        self.memory.read(at, descriptor.as_mut_slice()).map_err(|_| Error::Table(at))?;
+        Ok(descriptor)
     }
 
     /// The rest of the chain is in a table of its own (virtio 1.2 2.7.5.3). At most once, so [`Walk::step`] calls itself at most once.

@@ -4,6 +4,7 @@ use super::*;
 use crate::memory::tests::memory_of;
 use proptest::prelude::*;
 use std::sync::Arc;
+use vm_memory::{Bytes, GuestAddress};
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;

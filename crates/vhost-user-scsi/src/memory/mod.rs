@@ -31,7 +31,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use vm_memory::bitmap::BS;
 use vm_memory::{
-    Bytes, GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryRegion, Permissions, VolatileSlice,
+    Bytes, GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress,
+    Permissions, VolatileSlice,
 };
 
 /// Regions that one front end may share at a time (GET_MAX_MEM_SLOTS).
@@ -243,13 +244,21 @@ impl Memory {
     /// Copies from the guest.
     pub fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Error> {
         let length = bytes.len() as u64;
-        self.read_slice(bytes, GuestAddress(address)).map_err(|_| Error::Outside { address, length })
+        let read = match self.piece(address, bytes.len()) {
+            Some(piece) => piece.read_slice(bytes, 0).is_ok(),
+            None => self.read_slice(bytes, GuestAddress(address)).is_ok(),
+        };
+        if read { Ok(()) } else { Err(Error::Outside { address, length }) }
     }
 
     /// Copies to the guest, and marks that.
     pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Error> {
         let length = bytes.len() as u64;
-        self.write_slice(bytes, GuestAddress(address)).map_err(|_| Error::Outside { address, length })
+        let written = match self.piece(address, bytes.len()) {
+            Some(piece) => piece.write_slice(bytes, 0).is_ok(),
+            None => self.write_slice(bytes, GuestAddress(address)).is_ok(),
+        };
+        if written { Ok(()) } else { Err(Error::Outside { address, length }) }
     }
 
     /// Copies from the guest's pieces, in order, as much as both have room for; how much that was.
@@ -285,8 +294,9 @@ impl Memory {
     /// Whether these addresses are guest memory.
     #[must_use]
     pub fn has(&self, segment: Segment) -> bool {
-        let address = GuestAddress(segment.address);
-        GuestMemory::check_range(self, address, segment.length as usize, Permissions::ReadWrite)
+        let (address, length) = (GuestAddress(segment.address), segment.length as usize);
+        self.piece(segment.address, length).is_some()
+            || GuestMemory::check_range(self, address, length, Permissions::ReadWrite)
     }
 
     /// The kernel has written there (io_uring): marks it. Call it before the used ring tells the guest.
@@ -317,6 +327,15 @@ impl Memory {
         self.regions.iter().map(|region| region.layout())
     }
 
+    /// The mapped bytes from there on where one region has them all, as it nearly always does: nothing has to be put together.
+    fn piece(&self, address: u64, length: usize) -> Option<VolatileSlice<'_, BS<'_, Dirty>>> {
+        let region = self.find_region(GuestAddress(address))?;
+        let offset = address.checked_sub(region.layout().guest)?;
+        let left = region.layout().length.checked_sub(offset)?;
+        let fits = u64::try_from(length).is_ok_and(|length| length <= left);
+        if fits && length > 0 { region.get_slice(MemoryRegionAddress(offset), length).ok() } else { None }
+    }
+
     /// The mapped pieces of `segment`, several where it goes over the border of two regions.
     fn pieces(
         &self,
@@ -324,6 +343,10 @@ impl Memory {
         mut each: impl FnMut(VolatileSlice<'_, BS<'_, Dirty>>),
     ) -> Result<(), Error> {
         let Segment { address, length } = segment;
+        if let Some(piece) = self.piece(address, length as usize) {
+            each(piece);
+            return Ok(());
+        }
         let slices = GuestMemoryBackend::get_slices(self, GuestAddress(address), length as usize);
         for slice in slices {
             each(slice.map_err(|_| Error::Outside { address, length: u64::from(length) })?);
