@@ -10,6 +10,7 @@ mod moves;
 mod node;
 mod reconnects;
 mod reservations;
+mod speed;
 mod steps;
 mod two_devices;
 
@@ -25,6 +26,7 @@ use node::Node;
 use qmp::{Client, Opening};
 pub use reconnects::Reconnects;
 use serde_json::Value;
+pub use speed::{Speed, speeds};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tempfile::TempDir;

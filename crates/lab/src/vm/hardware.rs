@@ -23,7 +23,7 @@ pub struct Hardware {
     pub programs: &'static [&'static str],
     /// Its network card.
     pub card: Option<Card>,
-    /// Where a vhost-user device gives it SCSI disks; its memory is shared then.
+    /// Where a vhost-user device gives it SCSI disks; or a file, which QEMU's own SCSI disk is then. Its memory is shared.
     pub disks: Option<PathBuf>,
 }
 
@@ -97,18 +97,24 @@ impl Card {
 const RECONNECT: &str = ",reconnect-ms=100";
 
 /// QEMU's arguments for memory of so many MiB and the disks of a vhost-user device, all of its properties as they are by default; the
-/// socket's too, unless this QEMU can connect again.
-pub(crate) fn shared(memory: u32, socket: &Path, reconnects: bool) -> Vec<String> {
-    let again = if reconnects { RECONNECT } else { "" };
-    [
+/// socket's too, unless this QEMU can connect again. Where there is a file, for a disk of its own.
+pub(crate) fn shared(memory: u32, disks: &Path, reconnects: bool) -> Vec<String> {
+    let mut all = vec![
         ("-object", format!("memory-backend-memfd,id=ram,size={memory}M,share=on")),
         ("-machine", "memory-backend=ram".to_owned()),
-        ("-chardev", format!("socket,id=disks,path={}{again}", socket.display())),
-        ("-device", "vhost-user-scsi-pci,chardev=disks,num_queues=2".to_owned()),
-    ]
-    .into_iter()
-    .flat_map(|(kind, what)| [kind.to_owned(), what])
-    .collect()
+    ];
+    let path = disks.display();
+    if disks.is_file() {
+        let drive = format!("if=none,id=disk,file={path},format=raw,cache=none,aio=io_uring");
+        all.push(("-drive", drive));
+        all.push(("-device", "virtio-scsi-pci,id=scsi,num_queues=2".to_owned()));
+        all.push(("-device", "scsi-hd,drive=disk,bus=scsi.0".to_owned()));
+    } else {
+        let again = if reconnects { RECONNECT } else { "" };
+        all.push(("-chardev", format!("socket,id=disks,path={path}{again}")));
+        all.push(("-device", "vhost-user-scsi-pci,chardev=disks,num_queues=2".to_owned()));
+    }
+    all.into_iter().flat_map(|(kind, what)| [kind.to_owned(), what]).collect()
 }
 
 fn hub(places: &[PathBuf]) -> Vec<String> {

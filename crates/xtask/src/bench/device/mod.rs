@@ -4,6 +4,7 @@
 //! The file lies in memory (a tmpfs), so that the device is measured and not the disk, and then where this tree is. Guests that run under
 //! emulation would hide every difference. Also told: what it costs that a reservation is held, with the same guest holding it.
 
+mod guest;
 mod side;
 
 use super::spread;
@@ -29,15 +30,21 @@ const LOADS: [Load; 4] = [
     Load { name: "128 KiB sequential write", kind: Kind::Write, length: 128 << 10, is_random: false },
 ];
 
-/// How much is measured.
+/// How much is measured. As it is said here it takes some three minutes; nine rounds of a second each take twenty.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Effort {
     /// How often each is measured (`device` only)
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Milliseconds of each measurement (`device` only)
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 300)]
     milliseconds: u64,
+    /// Only places, sides, loads and depths ("32 deep") with one of these texts in their names (`device` only; again for more)
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+    /// fio in a guest instead, against QEMU's own disk (`device` only)
+    #[arg(long)]
+    guest: bool,
     /// Where `tenure` was built, instead of building it (`device` only)
     #[arg(long, value_name = "DIRECTORY")]
     programs: Option<PathBuf>,
@@ -52,19 +59,24 @@ struct Cell {
 
 /// Prints a table for each place that the file can have.
 pub(super) fn print(effort: &Effort) -> Result<()> {
+    if effort.guest {
+        return guest::print(effort.programs.as_deref());
+    }
     tools::ensure(INCUMBENT)?;
     let programs = Programs::build(effort.programs.as_deref())?;
-    for (place, directory) in [
-        ("a tmpfs", TempDir::new_in("/dev/shm")?),
-        ("this tree's disk", TempDir::new_in(crate::programs::target())?),
-    ] {
+    let places = [("a tmpfs", PathBuf::from("/dev/shm")), ("this tree's disk", crate::programs::target())];
+    let wanted = effort.wanted(places, |(name, _)| (*name).to_owned());
+    for (place, directory) in wanted {
+        let directory = TempDir::new_in(directory)?;
         println!(
-            "a file of {} MiB on {place}, direct I/O; medians of {} rounds (min to max);",
+            "a file of {} MiB on {place}; medians of {} rounds (min to max);",
             SIZE >> 20,
             effort.rounds
         );
+        println!("direct I/O, but for vhost-device-scsi, which has none, and where it is said otherwise;");
         println!(
-            "processor time of the back end for each request; ratios to qemu-storage-daemon and vhost-device-scsi"
+            "processor time of the back end, and how often the front end kicked and slept, for each request; ratios to \
+             qemu-storage-daemon and vhost-device-scsi"
         );
         let file = directory.path().join("disk");
         fill(&file)?;
@@ -82,45 +94,80 @@ fn fill(path: &Path) -> Result<()> {
     file.sync_all().context("the benchmark's file")
 }
 
+/// What one side has left behind: reservations beside the file, and pages in the cache, which the next one's direct I/O would have to write
+/// back and drop.
+fn forget(path: &Path) -> Result<()> {
+    for entry in path.parent().into_iter().flat_map(std::fs::read_dir).flatten() {
+        let beside = entry?.path();
+        if beside != path {
+            std::fs::remove_file(beside)?;
+        }
+    }
+    let file = File::open(path)?;
+    file.sync_all()?;
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).context("the benchmark's file")
+}
+
 fn table(programs: &Programs, file: &Path, effort: &Effort) -> Result<Vec<Cell>> {
-    let cell = |load, depth| Cell { load, depth, measured: Default::default() };
-    let mut cells: Vec<Cell> = LOADS.iter().flat_map(|load| DEPTHS.map(|depth| cell(*load, depth))).collect();
+    let mut cells = effort.cells();
     let time = Duration::from_millis(effort.milliseconds);
+    let sides = effort.wanted(Side::ALL, |side| side.name().to_owned());
     for round in 0..effort.rounds {
-        for turn in 0..Side::ALL.len() {
-            // In an order that is another in each round.
-            let index = (turn + round) % Side::ALL.len();
-            let Some(side) = Side::ALL.get(index) else { continue };
+        for turn in 0..sides.len() {
+            // In an order that is another in each round, and every other time backwards: each has other neighbours.
+            let turn = if round.is_multiple_of(2) { turn } else { sides.len() - 1 - turn };
+            let Some(side) = sides.get((turn + round) % sides.len()) else { continue };
             // One at a time: a file that has two users is refused by all of them, and rightly.
+            forget(file)?;
             let mut server = programs.start(*side, file).with_context(|| side.name())?;
             for cell in &mut cells {
                 let measured = server.run(cell.load, cell.depth, SIZE, time).with_context(|| side.name())?;
-                cell.measured.get_mut(index).into_iter().for_each(|all| all.push(measured));
+                cell.measured.get_mut(*side as usize).into_iter().for_each(|all| all.push(measured));
             }
         }
     }
     Ok(cells)
 }
 
+impl Effort {
+    fn cells(&self) -> Vec<Cell> {
+        let cell = |load, depth| Cell { load, depth, measured: Default::default() };
+        let depths = self.wanted(DEPTHS, |depth| format!("{depth} deep"));
+        let loads = self.wanted(LOADS, |load| load.name.to_owned()).into_iter();
+        loads.flat_map(|load| depths.iter().map(move |depth| cell(load, *depth))).collect()
+    }
+
+    /// Those whose names have one of the texts that are asked for; all where none has.
+    fn wanted<T>(&self, all: impl IntoIterator<Item = T>, name: impl Fn(&T) -> String) -> Vec<T> {
+        let named = |one: &T| self.only.iter().any(|text| name(one).contains(text));
+        let (wanted, others): (Vec<T>, Vec<T>) = all.into_iter().partition(named);
+        if wanted.is_empty() { others } else { wanted }
+    }
+}
+
 impl Cell {
     fn print(&self) {
         println!("{}, depth {}", self.load.name, self.depth);
         let [daemon, rust_vmm, plain, ..] = &self.measured;
-        for (side, ours) in Side::ALL.iter().zip(&self.measured) {
+        for (side, ours) in Side::ALL.iter().zip(&self.measured).filter(|(_, ours)| !ours.is_empty()) {
             let of = |figure: fn(&Measured) -> f64| spread(&mut ours.iter().map(figure).collect::<Vec<_>>());
             let (low, rate, high) = of(|one| one.rate);
             let row = format!(
-                "  {:<27} {rate:>7.0}/s ({low:.0} to {high:.0}) {:>6.1} MB/s  {:>6.2} µs CPU  p50 {:>6.0} µs",
+                "  {:<30} {rate:>7.0}/s ({low:.0} to {high:.0}) {:>6.1} MB/s  {:>6.2} µs CPU  p50 {:>6.0} µs  {:.2} kicks {:.2} waits",
                 side.name(),
                 rate * f64::from(self.load.length) / 1e6,
                 of(|one| one.processor).1 * 1e6,
                 of(|one| one.latency).1 * 1e6,
+                of(|one| one.kicks).1,
+                of(|one| one.waits).1,
             );
             let to = |theirs: &[Measured]| ratio(ours, theirs);
             match side {
                 Side::StorageDaemon | Side::RustVmm => println!("{row}"),
                 Side::Reserved => println!("{row}   {} of it without", to(plain)),
-                Side::Tenure | Side::Threads => println!("{row}   {}  {}", to(daemon), to(rust_vmm)),
+                Side::Tenure | Side::Threads | Side::Buffered => {
+                    println!("{row}   {}  {}", to(daemon), to(rust_vmm))
+                }
             }
         }
     }
@@ -128,6 +175,9 @@ impl Cell {
 
 /// Ours to theirs, round by round.
 fn ratio(ours: &[Measured], theirs: &[Measured]) -> String {
+    if theirs.is_empty() {
+        return String::new();
+    }
     let mut ratios: Vec<f64> = ours.iter().zip(theirs).map(|(a, b)| a.rate / b.rate).collect();
     let (low, middle, high) = spread(&mut ratios);
     format!("{middle:.2} ({low:.2} to {high:.2})")

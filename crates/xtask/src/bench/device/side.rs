@@ -33,11 +33,13 @@ pub(super) enum Side {
     Reserved,
     /// Ours without `io_uring`.
     Threads,
+    /// Ours by the page cache, as [`Side::RustVmm`] is.
+    Buffered,
 }
 
 impl Side {
-    pub(super) const ALL: [Self; 5] =
-        [Self::StorageDaemon, Self::RustVmm, Self::Tenure, Self::Reserved, Self::Threads];
+    pub(super) const ALL: [Self; 6] =
+        [Self::StorageDaemon, Self::RustVmm, Self::Tenure, Self::Reserved, Self::Threads, Self::Buffered];
 
     /// For the tables.
     pub(super) const fn name(self) -> &'static str {
@@ -46,7 +48,8 @@ impl Side {
             Self::RustVmm => "vhost-device-scsi",
             Self::Tenure => "tenure device",
             Self::Reserved => "tenure device, reserved",
-            Self::Threads => "tenure device, aio=threads",
+            Self::Threads => "tenure device, --aio threads",
+            Self::Buffered => "tenure device, direct=off",
         }
     }
 }
@@ -86,8 +89,9 @@ impl Programs {
                 let process = Background::start(command.arg("--socket-path").arg(&socket).arg(file))?;
                 (process, Driver::connect(&socket)?)
             }
-            Side::Tenure | Side::Reserved | Side::Threads => {
-                let lun = format!("file={}", file.display());
+            Side::Tenure | Side::Reserved | Side::Threads | Side::Buffered => {
+                let direct = if side == Side::Buffered { "off" } else { "on" };
+                let lun = format!("file={},direct={direct}", file.display());
                 let aio = if side == Side::Threads { "threads" } else { "io_uring" };
                 let more = ["--num-queues", "1", "--aio", aio];
                 let served = Tenure::at(&self.tenure).device(directory.path(), &["bench"], &[&lun], &more)?;
@@ -146,6 +150,10 @@ pub(super) struct Measured {
     pub(super) processor: f64,
     /// The median latency, in seconds.
     pub(super) latency: f64,
+    /// How often the back end was kicked, for each.
+    pub(super) kicks: f64,
+    /// How often the front end slept, for each.
+    pub(super) waits: f64,
 }
 
 /// What is done, always to the whole file.
@@ -169,10 +177,13 @@ impl Server {
             Driver::Block(front) => run(front.ring(0)?, &Block, &job)?,
         };
         let used = self.processor_time()?.saturating_sub(before);
+        let requests = rate.requests.max(1) as f64;
         Ok(Measured {
             rate: rate.per_second(),
-            processor: used.as_secs_f64() / rate.requests.max(1) as f64,
+            processor: used.as_secs_f64() / requests,
             latency: rate.latency(0.5).as_secs_f64(),
+            kicks: rate.kicks as f64 / requests,
+            waits: rate.waits as f64 / requests,
         })
     }
 
