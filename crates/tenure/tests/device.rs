@@ -223,7 +223,20 @@ fn logical_units_come_and_go_while_the_guest_runs_and_it_hears_of_them() {
     // VIRTIO_SCSI_EVT_RESET_REMOVED.
     assert_eq!((event.event & !MISSED, event.unit, event.reason), (1, seven, 2));
     assert_eq!(sense(&send(&mut driver, 7, &ready())), AdditionalSense::LOGICAL_UNIT_NOT_SUPPORTED);
+    let file = directory.path().join("grows");
+    let spec = format!("file={},size=1M", file.display());
+    ask("lun-add", &json!({ "spec": spec, "lun": 7 })).unwrap();
+    driver.event(Instant::now() + DEADLINE).unwrap().unwrap();
+    assert_eq!(ask("lun-resize", &json!({ "lun": 7 })).unwrap(), json!({ "grown": false }));
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(2 << 20).unwrap();
+    assert_eq!(ask("lun-resize", &json!({ "lun": 7 })).unwrap(), json!({ "grown": true }));
+    let event = driver.event(Instant::now() + DEADLINE).unwrap().unwrap();
+    // VIRTIO_SCSI_T_PARAM_CHANGE, and CAPACITY DATA HAS CHANGED (2Ah/09h).
+    assert_eq!((event.event & !MISSED, event.unit, event.reason), (3, seven, 0x092A));
+    assert_eq!(sense(&send(&mut driver, 7, &ready())), AdditionalSense::CAPACITY_CHANGED);
+    ask("lun-remove", &json!({ "lun": 7 })).unwrap();
     for (command, arguments) in [
+        ("lun-resize", json!({ "lun": 7 })),
         ("lun-add", json!({ "spec": "memory=nothing" })),
         ("lun-add", json!({ "spec": "memory=1M", "lun": 0 })),
         ("lun-add", json!({ "lun": 300, "spec": "memory=1M" })),

@@ -64,7 +64,8 @@ pub struct DeviceArgs {
     /// What its commands get after that
     #[arg(long, value_name = "ANSWER", default_value = "busy")]
     pub on_error: OnErrorArg,
-    /// A control socket, in QMP's form: query-device, lun-add, lun-remove, guest-claim
+    /// A control socket, in QMP's form: query-device, lun-add, lun-remove, lun-resize,
+    /// guest-claim
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
     /// The peers

@@ -1,4 +1,4 @@
-//! `tenure device status|lun-add|lun-remove`: a device that runs, asked over its control socket.
+//! `tenure device status|lun-add|lun-remove|lun-resize`: a device that runs, asked over its control socket.
 
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -11,7 +11,9 @@ pub enum DeviceVerb {
     /// Add a LUN; running guests hear of it
     LunAdd(LunAddArgs),
     /// Remove a LUN; running guests hear of it
-    LunRemove(LunRemoveArgs),
+    LunRemove(LunNumberArgs),
+    /// Look at a LUN's size anew, once its file or device has grown; running guests hear of it
+    LunResize(LunNumberArgs),
 }
 
 impl DeviceVerb {
@@ -20,7 +22,7 @@ impl DeviceVerb {
         match self {
             Self::Status(args) => args.control.json,
             Self::LunAdd(args) => args.control.json,
-            Self::LunRemove(args) => args.control.json,
+            Self::LunRemove(args) | Self::LunResize(args) => args.control.json,
         }
     }
 }
@@ -65,9 +67,9 @@ pub struct LunAddArgs {
     pub lun: Option<u8>,
 }
 
-/// Arguments of `tenure device lun-remove`.
+/// Arguments of `tenure device lun-remove` and `lun-resize`.
 #[derive(Debug, Args)]
-pub struct LunRemoveArgs {
+pub struct LunNumberArgs {
     /// Which device.
     #[command(flatten)]
     pub control: DeviceControlArgs,

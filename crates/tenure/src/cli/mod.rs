@@ -20,7 +20,7 @@ pub use audit::AuditArgs;
 pub use certs::{CertsArgs, CertsVerb, FilesArgs, HostArgs};
 pub use demo::DemoArgs;
 pub use device::{AioArg, DeviceArgs, OnErrorArg, PeeringArgs};
-pub use device_verb::{DeviceControlArgs, DeviceStatusArgs, DeviceVerb, LunAddArgs, LunRemoveArgs};
+pub use device_verb::{DeviceControlArgs, DeviceStatusArgs, DeviceVerb, LunAddArgs, LunNumberArgs};
 pub use doctor::DoctorArgs;
 pub use export::{ExportArgs, ImportArgs};
 pub use handover::{HandoverArgs, HandoverVerb, MoveArgs};

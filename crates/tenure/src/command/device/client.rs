@@ -1,8 +1,8 @@
-//! `tenure device status|lun-add|lun-remove`: asks a device over its control socket ([`super::control`]).
+//! `tenure device status|lun-add|lun-remove|lun-resize`: asks a device over its control socket ([`super::control`]).
 //!
 //! Rates are made here, of two answers: the device only counts.
 
-use crate::cli::{DeviceControlArgs, DeviceStatusArgs, DeviceVerb, LunAddArgs, LunRemoveArgs};
+use crate::cli::{DeviceControlArgs, DeviceStatusArgs, DeviceVerb, LunAddArgs, LunNumberArgs};
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use anyhow::Context;
@@ -26,6 +26,7 @@ pub(super) fn run(verb: &DeviceVerb, console: &mut Console) -> Result<Exit, Fail
         DeviceVerb::Status(args) => status(args, console),
         DeviceVerb::LunAdd(args) => add(args, console),
         DeviceVerb::LunRemove(args) => remove(args, console),
+        DeviceVerb::LunResize(args) => resize(args, console),
     }
 }
 
@@ -62,10 +63,21 @@ fn add(args: &LunAddArgs, console: &mut Console) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn remove(args: &LunRemoveArgs, console: &mut Console) -> Result<Exit, Failure> {
+fn remove(args: &LunNumberArgs, console: &mut Console) -> Result<Exit, Failure> {
     ask(&connect(&args.control)?, "lun-remove", json!({ "lun": args.lun }))?;
     if args.control.json {
         console.json(&json!({ "schema": 1, "lun": args.lun }))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn resize(args: &LunNumberArgs, console: &mut Console) -> Result<Exit, Failure> {
+    let told = ask(&connect(&args.control)?, "lun-resize", json!({ "lun": args.lun }))?;
+    let grown = told.get("grown").and_then(Value::as_bool).unwrap_or_default();
+    if args.control.json {
+        console.json(&json!({ "schema": 1, "lun": args.lun, "grown": grown }))?;
+    } else {
+        console.data(if grown { "it has grown\n" } else { "it has the size that it had\n" })?;
     }
     Ok(Exit::Done)
 }

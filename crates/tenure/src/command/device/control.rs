@@ -1,6 +1,6 @@
 //! The control socket of `tenure device`, in QMP's form: what the guests do, and LUNs that come and go.
 //!
-//! `query-device`; `lun-add` with `spec` and perhaps `lun`; `lun-remove` with `lun`; `guest-claim` with `guest`. For root and the device's
+//! `query-device`; `lun-add` with `spec` and perhaps `lun`; `lun-remove` and `lun-resize` with `lun`; `guest-claim` with `guest`. For root and the device's
 //! own user.
 
 use super::custody::Custody;
@@ -77,6 +77,7 @@ impl Service for Commands {
             "query-device" => read(&arguments, &[]).map(|()| self.query()),
             "lun-add" => self.add(&arguments),
             "lun-remove" => self.remove(&arguments),
+            "lun-resize" => self.resize(&arguments),
             "guest-claim" => self.claim(&arguments),
             _ => Err(CommandError::not_found(command)),
         }
@@ -131,6 +132,14 @@ impl Commands {
         self.0.remove(number).map_err(|error| failure(&error))?;
         tracing::info!(lun = number, "removed");
         Ok(json!({}))
+    }
+
+    fn resize(&self, arguments: &Object) -> Result<Value, CommandError> {
+        read(arguments, &["lun"])?;
+        let number = lun(arguments)?;
+        let grown = self.0.resize(number).map_err(|error| failure(&error))?;
+        tracing::info!(lun = number, grown, "measured");
+        Ok(json!({ "grown": grown }))
     }
 }
 

@@ -14,14 +14,15 @@ use crate::cli::{AioArg, DeviceArgs, OnErrorArg};
 use crate::exit::{Exit, Failure};
 use anyhow::Context;
 use logical_unit::aptpl::FileError;
-use logical_unit::{LogicalUnit, LunSpec, Medium, OpenError};
-use scsi::TransportId;
+use logical_unit::{Caching, LogicalUnit, LunSpec, Medium, OpenError};
+use scsi::{AdditionalSense, TransportId};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use vhost_user_scsi::device::{Aio, Device, Settings};
+use vhost_user_scsi::event::Event;
 use vhost_user_scsi::gate::{OnError, Patience};
 use vhost_user_scsi::unit::emulated::{Emulated, initiator_port};
 
@@ -115,6 +116,25 @@ impl Host {
         Ok(())
     }
 
+    /// Looks at the size of a logical unit anew; whether it has grown. Every guest hears of that: by a unit attention, and by an event.
+    ///
+    /// # Errors
+    /// There is none of this number here, or not one of Tenure's own; it is smaller than it was.
+    pub(super) fn resize(&self, number: u8) -> Result<bool, Failure> {
+        let luns = self.lock();
+        let slot =
+            luns.slots.get(&number).ok_or_else(|| Failure::usage(format!("there is no LUN {number}")))?;
+        let unit = slot.unit.as_ref().ok_or_else(|| {
+            let text = format!("LUN {number} is not served from here: whoever serves it tells of its size");
+            Failure::new(Exit::Failed, text)
+        })?;
+        let grown = unit.measure().with_context(|| format!("LUN {number}"))?;
+        for hosted in self.guests.iter().filter(|_| grown) {
+            hosted.device.events().push(Event::Changed(number, AdditionalSense::CAPACITY_CHANGED));
+        }
+        Ok(grown)
+    }
+
     /// Takes it from every guest that has it.
     fn detach(&self, number: u8) -> Vec<Arc<vhost_user_scsi::target::Lun>> {
         let each = self.guests.iter().filter_map(|hosted| {
@@ -181,12 +201,21 @@ fn open(spec: &LunSpec) -> Result<Arc<LogicalUnit>, OpenError> {
         match LogicalUnit::open_kept(spec) {
             // A block device is held as long as its requests are.
             Err(OpenError::InUse(_) | OpenError::Held(_)) if Instant::now() < end => thread::sleep(LOOK),
-            opened => return opened.inspect(|unit| warn_of_forgetting(unit, spec)),
+            opened => return opened.inspect(|unit| say_how(unit, spec)),
         }
     }
 }
 
-fn warn_of_forgetting(unit: &LogicalUnit, spec: &LunSpec) {
+/// The log has how a medium is reached, and what of it is less than what was asked for.
+fn say_how(unit: &LogicalUnit, spec: &LunSpec) {
+    let medium = &spec.medium;
+    match unit.caching() {
+        Caching::Direct { alignment } => tracing::info!(?medium, alignment, "direct I/O"),
+        Caching::Buffered(why) if spec.direct == Some(true) => {
+            tracing::warn!(?medium, why, "no direct I/O: by the page cache, as with direct=off");
+        }
+        Caching::Buffered(_) | Caching::Memory => {}
+    }
     if !unit.is_kept() && !matches!(spec.medium, Medium::Memory { .. }) {
         tracing::warn!(medium = ?spec.medium, "registrations without APTPL end with this process: nothing can be kept beside the reservations");
     }
@@ -269,6 +298,19 @@ mod tests {
         let host = host(true);
         host.add(None, "file=/nowhere/at/all").unwrap();
         assert_eq!(host.luns().len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_has_grown_is_looked_at_when_somebody_says_so() {
+        let (host, folder) = (host(false), tempfile::TempDir::new().unwrap());
+        let path = folder.path().join("lun");
+        host.add(None, &format!("file={},size=1M", path.display())).unwrap();
+        assert!(!host.resize(0).unwrap());
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(2 << 20).unwrap();
+        assert!(host.resize(0).unwrap());
+        assert_eq!(host.resize(1).unwrap_err().exit, Exit::Usage);
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 20).unwrap();
+        assert_eq!(host.resize(0).unwrap_err().exit, Exit::Failed, "a capacity never shrinks");
     }
 
     #[test]
