@@ -26,14 +26,14 @@ fn tenure() -> Tenure {
     Tenure::at(Path::new(env!("CARGO_BIN_EXE_tenure")))
 }
 
-/// Two hosts that share a file system, and their addresses among peers.
+/// Hosts that share a file system, and their addresses among peers.
 struct Hosts {
     directory: TempDir,
-    addresses: [String; 2],
+    addresses: [String; 3],
     more: Vec<String>,
 }
 
-const NAMES: [&str; 2] = ["alpha", "beta"];
+const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
 
 impl Hosts {
     /// On one machine.
@@ -61,13 +61,16 @@ impl Hosts {
 
     /// The arguments of a host's device.
     fn arguments(&self, host: usize, more: &[&str]) -> Vec<String> {
-        let (own, other) = (NAMES[host], NAMES[1 - host]);
+        let own = NAMES[host];
         let words = ["--num-queues", "2", "--host", own, "--peer-listen", &self.addresses[host]];
-        let peer = format!("{other}={}", self.addresses[1 - host]);
+        let others = (0..NAMES.len()).filter(|other| *other != host);
+        let peer =
+            |other: usize| ["--peer".to_owned(), format!("{}={}", NAMES[other], self.addresses[other])];
+        let peers: Vec<String> = others.flat_map(peer).collect();
         let (state, control) = (self.text(&format!("{own}/state")), self.control(host).display().to_string());
-        let named = ["--peer", &peer, "--state", &state, "--control", &control];
+        let named = ["--state", &state, "--control", &control];
         let all = words.iter().chain(&named).chain(more).map(|word| (*word).to_owned());
-        all.chain(self.more.iter().map(|word| word.replace("HOST", own))).collect()
+        all.chain(peers).chain(self.more.iter().map(|word| word.replace("HOST", own))).collect()
     }
 
     fn control(&self, host: usize) -> PathBuf {
@@ -372,11 +375,75 @@ fn the_operator_claims_a_guest_whose_other_host_is_gone_for_good() {
     let mut again = connect(&alpha);
     let why = wait_for(DEADLINE, || hosts.guest(0)["waits"].as_str().map(str::to_owned)).unwrap();
     assert!(why.contains("beta"), "{why}");
-    hosts.ask(0, "guest-claim", &json!({ "guest": "db1" }));
+    hosts.ask(0, "guest-claim", &json!({ "guest": "db1", "without-state": true }));
     assert_eq!(
         send(&mut again, &ready()).status,
         Status::GOOD,
         "without APTPL nothing is left of the registration"
     );
     hosts.wait_for(0, "here");
+}
+
+#[test]
+fn a_claim_while_the_other_host_does_not_answer_is_the_last_word() {
+    let mut hosts = Hosts::new();
+    hosts.more = vec!["--wait".into(), "0".into()];
+    let (alpha, beta) =
+        (hosts.alpha(), hosts.start_with(1, &[&hosts.lun(",profile=lio")], &["--incoming", "alpha"]));
+    let mut source = connect(&alpha);
+    reserve(&mut source);
+    source.front.stop().unwrap();
+    let mut destination = connect(&beta);
+    assert_eq!(send(&mut destination, &ready()).status, Status::BUSY);
+    hosts.wait_for(1, "taking");
+    drop((alpha, beta));
+    // It takes connections and says nothing.
+    let silent = std::os::unix::net::UnixListener::bind(hosts.at("alpha.peer")).unwrap();
+    let beta = hosts.start_with(1, &[&hosts.lun("")], &["--incoming", "alpha"]);
+    destination.front.reconnect(&beta.sockets[0]).unwrap();
+    let asked = silent.accept().unwrap();
+    hosts.ask(1, "guest-claim", &json!({ "guest": "db1" }));
+    assert_eq!(patiently(&mut destination, &ready()).status, Status::GOOD);
+    holds(&mut destination);
+    drop((asked, silent));
+    // The question that was under way ends now, and nothing comes of it.
+    let ended = || (hosts.guest(1)["waits"] == Value::Null).then_some(());
+    assert!(wait_for(DEADLINE, ended).is_some(), "{}", hosts.guest(1));
+    holds(&mut destination);
+    assert_eq!(hosts.guest(1)["place"], "here");
+}
+
+#[test]
+fn a_source_whose_record_cannot_be_written_gives_nothing_until_it_can() {
+    let hosts = Hosts::new();
+    let (alpha, beta) = (hosts.alpha(), hosts.beta(&["--wait", "0"]));
+    let mut source = connect(&alpha);
+    reserve(&mut source);
+    source.front.stop().unwrap();
+    let (records, aside) = (hosts.at("alpha/state/devices"), hosts.at("aside"));
+    std::fs::rename(&records, &aside).unwrap();
+    let mut destination = connect(&beta);
+    assert_eq!(send(&mut destination, &write()).status, Status::BUSY);
+    let waits = || hosts.guest(0)["waits"].as_str().map(str::to_owned);
+    assert!(wait_for(DEADLINE, waits).unwrap().contains("record"));
+    assert_eq!(send(&mut destination, &write()).status, Status::BUSY);
+    std::fs::rename(&aside, &records).unwrap();
+    assert_eq!(patiently(&mut destination, &ready()).status, Status::GOOD);
+    holds(&mut destination);
+}
+
+#[test]
+fn between_three_hosts_a_guest_is_found_where_it_went() {
+    let hosts = Hosts::new();
+    let gamma = hosts.start_with(2, &[&hosts.lun("")], &["--incoming", "alpha"]);
+    let devices = [hosts.alpha(), hosts.beta(&[]), gamma];
+    let mut driver = connect(&devices[0]);
+    reserve(&mut driver);
+    // The third is said that the first has it, and so does the first that the second has it, when it comes back to it.
+    for to in [1, 2, 0, 2] {
+        driver.front.migrate(&devices[to].sockets[0], |_, _| Ok(())).unwrap();
+        holds(&mut driver);
+        hosts.wait_for(to, "here");
+    }
+    assert_eq!(hosts.guest(1)["place"], "away");
 }

@@ -269,7 +269,7 @@ pub struct Take {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Device {
-    /// Which handover.
+    /// Which handover; with [`DeviceStep::Give`] the one in which the asking device gave the guest away, 0 where it expects it.
     pub handover: Id,
     /// The guest's name.
     pub guest: String,
@@ -300,6 +300,15 @@ pub struct DeviceState {
     /// To [`DeviceStep::Give`] and [`DeviceStep::Look`]: the device's state.
     #[serde(default, skip_serializing_if = "Bytes::is_empty")]
     pub state: Bytes,
+    /// To [`DeviceStep::Give`]: the handover in which it is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover: Option<Id>,
+    /// With a state: how often the guest has changed hands.
+    #[serde(default)]
+    pub epoch: u64,
+    /// To [`DeviceStep::Give`] and [`DeviceStep::Look`]: the guest is at another host, of this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<String>,
 }
 
 /// See [`Reply::Taken`].

@@ -171,13 +171,17 @@ fn any_exchange() -> impl Strategy<Value = (Request, Reply)> {
     });
     let done = any_advance().prop_map(|advance| (Request::Journal(advance), Reply::Done(Done {})));
     let steps = vec![DeviceStep::Look, DeviceStep::Give, DeviceStep::Check, DeviceStep::Commit];
-    let device = (any_id(), any_name(), prop::sample::select(steps), any::<u16>(), any_bytes()).prop_map(
-        |(handover, guest, step, format, state)| {
-            let request = Request::Device(Device { handover, guest, step, format });
-            (request, Reply::Device(DeviceState { state }))
+    let device = (any_id(), any_name(), prop::sample::select(steps), any::<u16>(), any_given()).prop_map(
+        |(handover, guest, step, format, given)| {
+            (Request::Device(Device { handover, guest, step, format }), Reply::Device(given))
         },
     );
     prop_oneof![opened, outcomes, settled, ran, state, done, device]
+}
+
+fn any_given() -> impl Strategy<Value = DeviceState> {
+    (any_bytes(), of(any_id()), any::<u64>(), of(any_name()))
+        .prop_map(|(state, handover, epoch, elsewhere)| DeviceState { state, handover, epoch, elsewhere })
 }
 
 /// A request as the two members of a QMP command.

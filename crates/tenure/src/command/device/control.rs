@@ -1,6 +1,7 @@
 //! The control socket of `tenure device`, in QMP's form: what the guests do, and LUNs that come and go.
 //!
-//! `query-device`; `lun-add` with `spec` and perhaps `lun`; `lun-remove` and `lun-resize` with `lun`; `guest-claim` with `guest`. For root and the device's
+//! `query-device`; `lun-add` with `spec` and perhaps `lun`; `lun-remove` and `lun-resize` with `lun`; `guest-claim` with `guest` and
+//! perhaps `without-state`. For root and the device's
 //! own user.
 
 use super::custody::Custody;
@@ -107,12 +108,17 @@ impl Commands {
 
     /// The operator says that a guest is this device's, because the other one is gone for good.
     fn claim(&self, arguments: &Object) -> Result<Value, CommandError> {
-        read(arguments, &["guest"])?;
+        read(arguments, &["guest", "without-state"])?;
         let name = arguments.get("guest").and_then(Value::as_str);
         let custody = self.1.iter().find(|custody| name == Some(custody.guest()));
         let custody = custody
             .ok_or_else(|| CommandError::generic("argument guest names no guest that could be elsewhere"))?;
-        custody.claim().map_err(|refusal| CommandError::generic(refusal.desc))?;
+        let without = match arguments.get("without-state") {
+            None => false,
+            Some(Value::Bool(without)) => *without,
+            Some(_) => return Err(CommandError::generic("argument without-state is true or false")),
+        };
+        custody.claim(without).map_err(|refusal| CommandError::generic(refusal.desc))?;
         Ok(json!({}))
     }
 

@@ -1,12 +1,12 @@
 //! What a device process needs where other processes may have its guest: its records, its peers, and the threads that fetch and give.
 
-use super::custody::{Custody, Peering, Place, RecordFile};
+use super::custody::{Custody, Entry, Peering, Place, RecordFile};
 use super::guests::Guest;
 use super::host::Host;
 use crate::cli::DeviceArgs;
 use crate::exit::Failure;
 use anyhow::Context;
-use peer::Listener;
+use peer::{HostName, Listener};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
@@ -14,7 +14,15 @@ use std::thread::JoinHandle;
 #[derive(Debug)]
 pub(super) struct Parted {
     peering: Option<Arc<Peering>>,
-    records: Vec<(String, RecordFile, Place)>,
+    records: Vec<Recorded>,
+    incoming: Option<HostName>,
+}
+
+#[derive(Debug)]
+struct Recorded {
+    guest: String,
+    file: RecordFile,
+    entry: Entry,
 }
 
 impl Parted {
@@ -35,13 +43,13 @@ impl Parted {
             }
         }
         if guests.len() > 1
-            && let Some((name, _, place)) = records.iter().find(|(_, _, place)| *place != Place::HERE)
+            && let Some(one) = records.iter().find(|one| one.entry.place != Place::Here)
         {
-            let text =
-                format!("guest {name} is {}: it needs a device of its own until it is here", place.word());
+            let (guest, word) = (&one.guest, one.entry.place.word());
+            let text = format!("guest {guest} is {word}: it needs a device of its own until it is here");
             return Err(Failure::refused(text));
         }
-        Ok(Self { peering, records })
+        Ok(Self { peering, records, incoming: args.peering.incoming.clone() })
     }
 
     /// This host among its peers, if it has any.
@@ -51,25 +59,24 @@ impl Parted {
 
     /// Whether no LUN is to be opened yet.
     pub(super) fn is_elsewhere(&self) -> bool {
-        self.records.iter().any(|(_, _, place)| *place != Place::HERE)
+        self.records.iter().any(|one| one.entry.place != Place::Here)
     }
 
-    /// Who looks after the guests; their gates are shut where they are elsewhere.
+    /// Who looks after the guests; their gates are shut until the guests are known to be here.
     ///
     /// # Errors
     /// None that is expected: a gate in front of rings that nobody can have started.
     pub(super) fn custodies(self, host: &Arc<Host>) -> Result<Vec<Arc<Custody>>, Failure> {
         let Some(peering) = self.peering else { return Ok(Vec::new()) };
         let mut custodies = Vec::new();
-        for (name, record, place) in self.records {
-            let Some(hosted) = host.guests().iter().find(|hosted| hosted.guest.name == name) else {
+        for Recorded { guest, file, entry } in self.records {
+            let Some(hosted) = host.guests().iter().find(|hosted| hosted.guest.name == guest) else {
                 continue;
             };
             let gate = hosted.device.gate();
-            if place != Place::HERE {
-                gate.shut().context("its rings run already")?;
-            }
-            let custody = Custody::new(&name, &hosted.device, host, &peering, (record, place));
+            gate.shut().context("its rings run already")?;
+            let known = (file, entry, self.incoming.clone());
+            let custody = Custody::new(&guest, &hosted.device, host, &peering, known);
             let keeper: Weak<Custody> = Arc::downgrade(&custody);
             gate.set_keeper(keeper);
             custodies.push(custody);
@@ -78,29 +85,32 @@ impl Parted {
     }
 }
 
-fn recorded(
-    args: &DeviceArgs,
-    peering: &Peering,
-    guest: &Guest,
-) -> Result<(String, RecordFile, Place), Failure> {
-    let (record, place) = RecordFile::open(&args.state, &guest.name)?;
-    let place = match (place, &args.peering.incoming) {
-        (Some(place), _) => place,
-        (None, Some(from)) => Place::Expected { from: from.clone() },
-        (None, None) => Place::HERE,
+fn recorded(args: &DeviceArgs, peering: &Peering, guest: &Guest) -> Result<Recorded, Failure> {
+    let (file, found) = RecordFile::open(&args.state, peering.own(), &guest.name)?;
+    let entry = match (found, &args.peering.incoming) {
+        (Some(entry), _) => entry,
+        (None, Some(from)) => first(&file, 0, Place::Expected { from: from.clone() })?,
+        (None, None) => first(&file, 1, Place::Here)?,
     };
-    if let Some(other) = place.other().filter(|other| !peering.knows(other)) {
-        return Err(unknown(&guest.name, &place, other.as_str()));
+    if let Some(other) = entry.place.other().filter(|other| !peering.knows(other)) {
+        return Err(unknown(&guest.name, &entry.place, other.as_str()));
     }
-    tracing::info!(guest = guest.name, place = place.word(), "custody");
-    Ok((guest.name.clone(), record, place))
+    tracing::info!(guest = guest.name, place = entry.place.word(), epoch = entry.epoch, "custody");
+    Ok(Recorded { guest: guest.name.clone(), file, entry })
+}
+
+/// A guest that nothing was known of.
+fn first(file: &RecordFile, epoch: u64, place: Place) -> Result<Entry, Failure> {
+    let entry = Entry { epoch, place };
+    file.write(&entry).context("a guest's record cannot be written")?;
+    Ok(entry)
 }
 
 /// Without peers a guest is served only if no record says that it is elsewhere.
 fn must_be_here(args: &DeviceArgs, guest: &Guest) -> Result<(), Failure> {
     match RecordFile::peek(&args.state, &guest.name)? {
-        Some(place) if place != Place::HERE => {
-            let other = place.other().map_or("here, with a state that waits", |other| other.as_str());
+        Some(Entry { place, .. }) if place != Place::Here => {
+            let other = place.other().map_or("here, with a state that waits", HostName::as_str);
             Err(unknown(&guest.name, &place, other))
         }
         _ => Ok(()),

@@ -1,28 +1,27 @@
-//! Who has a guest, where two device processes may have it: one after the other, never both (DESIGN P4, P5).
+//! Who has a guest, where several device processes may have it: one after the other, never two (DESIGN P4, P5).
 //!
 //! Nobody leads. The guest's rings say where it runs: when they start at a device that has it not, that device fetches it from the
-//! other one, whose rings must have stopped. In order, each step durable before the next:
-//! 1. the source shuts its gate, records *giving* with the device's state, lets the LUNs go and answers with the state;
-//! 2. the destination checks the state, records *taking* with it, opens the LUNs and compares them with it;
-//! 3. it asks for the commit: the source records *away*, and does not serve the guest again unless it is given back;
-//! 4. the destination records *here* and opens its gate.
+//! other one, whose rings must have stopped. What is done when is decided in [`standing`], which is pure; here that is carried out: the
+//! record, the logical units, the gate, the questions to other devices and the answers to theirs.
 //!
-//! Until 3 the source may go on by itself, when the guest's rings start there again: it records *here*, and what the destination asks
-//! for is refused. After 3 it fetches the guest back in the same way. An answer that is lost is asked for again; nobody opens a gate
-//! for want of one.
+//! Guarantees: one thing at a time; what a front end's thread or the control socket wants to know never waits for a file or a peer.
 
 mod peers;
+mod place;
 mod record;
+mod standing;
 
 pub(super) use peers::{Asked, Peering};
-pub(super) use record::{Place, RecordFile};
+pub(super) use record::{Entry, Place, RecordFile, State};
 
 use super::host::Host;
+use logical_unit::snapshot;
 use peer::message::{Device as Question, DeviceState, DeviceStep, Id};
 use peer::{HostName, Refusal};
+use standing::{Act, Answer, Call, Event, Gift, No, Step};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vhost_user_scsi::device::Device;
 use vhost_user_scsi::gate::Keeper;
 use vhost_user_scsi::saved;
@@ -30,6 +29,13 @@ use vhost_user_scsi::saved;
 /// Between two attempts, at first and at most.
 const SHORT: Duration = Duration::from_millis(20);
 const LONG: Duration = Duration::from_secs(1);
+
+/// The newest format of all that a state is made of.
+const FORMAT: u16 = 1;
+const _: () =
+    assert!(saved::VERSION == 1 && snapshot::VERSION == 1, "another format of a part is another FORMAT");
+
+type Standing = standing::Standing<HostName, State>;
 
 /// One guest's.
 #[derive(Debug)]
@@ -39,47 +45,49 @@ pub(super) struct Custody {
     host: Arc<Host>,
     peering: Arc<Peering>,
     record: RecordFile,
-    inner: Mutex<Inner>,
+    began: Instant,
+    /// Held while something is done.
+    standing: Mutex<Standing>,
+    /// What others may know and tell at any time.
+    seen: Mutex<Seen>,
     told: Condvar,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct Seen {
     place: Place,
+    /// Whom to ask for the guest, where it is elsewhere.
+    source: Option<HostName>,
     /// Why the guest waits, if it does.
     trouble: Option<String>,
+    /// A front end has been here.
+    met: bool,
     /// Something has happened that may need a step.
     stirred: bool,
     over: bool,
 }
 
-/// What a step has come to.
-enum Step {
-    /// There is nothing to do.
-    Rest,
-    /// There is more to do.
-    Next,
-    /// It has to be tried again.
-    Stuck(String),
-}
-
 impl Custody {
-    /// The custody of `device`'s guest, which is at `place`.
+    /// The custody of `device`'s guest, by its record; the gate is shut. `incoming` is where the operator says that the guest is.
     pub(super) fn new(
         guest: &str,
         device: &Arc<Device>,
         host: &Arc<Host>,
         peering: &Arc<Peering>,
-        (record, place): (RecordFile, Place),
+        (record, entry, incoming): (RecordFile, Entry, Option<HostName>),
     ) -> Arc<Self> {
-        let inner = Inner { place, trouble: None, stirred: true, over: false };
+        let standing = Standing::new(entry, incoming);
+        let (place, source) = (standing.entry().place.clone(), standing.source().cloned());
+        let seen = Seen { place, source, trouble: None, met: false, stirred: true, over: false };
         Arc::new(Self {
             guest: guest.to_owned(),
             device: Arc::clone(device),
             host: Arc::clone(host),
             peering: Arc::clone(peering),
             record,
-            inner: Mutex::new(inner),
+            began: Instant::now(),
+            standing: Mutex::new(standing),
+            seen: Mutex::new(seen),
             told: Condvar::new(),
         })
     }
@@ -91,8 +99,8 @@ impl Custody {
 
     /// Where the guest is, and why it waits if it does.
     pub(super) fn status(&self) -> (Place, Option<String>) {
-        let inner = self.lock();
-        (inner.place.clone(), inner.trouble.clone())
+        let seen = self.seen();
+        (seen.place.clone(), seen.trouble.clone())
     }
 
     /// Does what is to be done, on a thread of its own, until [`Custody::end`].
@@ -103,76 +111,132 @@ impl Custody {
 
     /// Ends the thread.
     pub(super) fn end(&self) {
-        self.lock().over = true;
+        self.seen().over = true;
         self.told.notify_all();
     }
 
     fn run(&self) {
-        let mut pause = SHORT;
+        let mut pause = None;
         while self.wait(pause) {
-            pause = match self.step() {
-                Step::Rest | Step::Next => SHORT,
-                Step::Stuck(why) => {
-                    self.note_trouble(why);
-                    pause.saturating_mul(2).min(LONG)
-                }
-            };
+            let longer = pause.map_or(SHORT, |pause| LONG.min(pause.saturating_mul(2)));
+            pause = (!self.advance()).then_some(longer);
         }
     }
 
     /// Until something happens, or it is time to try again; `false` when it is over.
-    fn wait(&self, pause: Duration) -> bool {
-        let mut inner = self.lock();
-        if inner.trouble.is_some() {
+    fn wait(&self, pause: Option<Duration>) -> bool {
+        let mut seen = self.seen();
+        if let Some(pause) = pause {
             // Something that happens now does not make it more urgent: the other side is not to be flooded.
-            let (after, _) = self
-                .told
-                .wait_timeout_while(inner, pause, |inner| !inner.over)
-                .unwrap_or_else(PoisonError::into_inner);
-            inner = after;
+            let waited = self.told.wait_timeout_while(seen, pause, |seen| !seen.over);
+            (seen, _) = waited.unwrap_or_else(PoisonError::into_inner);
         } else {
-            let idle = |inner: &mut Inner| !inner.stirred && !inner.over;
-            inner = self.told.wait_while(inner, idle).unwrap_or_else(PoisonError::into_inner);
+            let idle = |seen: &mut Seen| !seen.stirred && !seen.over;
+            seen = self.told.wait_while(seen, idle).unwrap_or_else(PoisonError::into_inner);
         }
-        inner.stirred = false;
-        !inner.over
+        seen.stirred = false;
+        !seen.over
     }
 
     fn stir(&self) {
-        self.lock().stirred = true;
+        self.seen().stirred = true;
         self.told.notify_all();
     }
 
-    fn note_trouble(&self, why: String) {
-        let mut inner = self.lock();
-        if inner.trouble.as_ref() != Some(&why) {
+    fn note_trouble(&self, why: &str) {
+        let mut seen = self.seen();
+        if seen.trouble.as_deref() != Some(why) {
             tracing::warn!(guest = self.guest, why, "the guest waits");
-            inner.trouble = Some(why);
+            seen.trouble = Some(why.to_owned());
         }
     }
 
-    /// One step towards where the guest is to be.
-    fn step(&self) -> Step {
-        let place = self.lock().place.clone();
-        let awaited = self.is_awaited();
-        let step = match &place {
-            Place::Here { state } if !state.is_empty() => self.go_on(&place, state),
-            Place::Giving { state, .. } if awaited => {
-                tracing::info!(guest = self.guest, "it runs here again before it was taken: it stays");
-                self.change(&place, Place::Here { state: state.clone() })
+    /// All that can be done now; `false` if something has to be tried again.
+    fn advance(&self) -> bool {
+        self.lock().on(Event::Retry);
+        loop {
+            let call = self.work(&mut self.lock(), true).0;
+            let Some(call) = call else { return !self.lock().is_paused() };
+            let answer = self.call(&call);
+            self.lock().on(Event::Answered(call, answer));
+        }
+    }
+
+    /// Carries out what is to be done: until there is nothing more, or another device has to be asked. And why something was not done.
+    fn work(&self, standing: &mut Standing, calls: bool) -> (Option<Call<HostName>>, Option<String>) {
+        let mut why = None;
+        let call = loop {
+            standing.on(Event::Rings(self.is_awaited()));
+            let fresh = match fresh_id() {
+                Ok(fresh) => fresh,
+                Err(error) => {
+                    why = Some(format!("random numbers: {error}"));
+                    break None;
+                }
+            };
+            match standing.act(fresh, calls) {
+                None => break None,
+                Some(Act::Call(call)) => break Some(call),
+                Some(act) => {
+                    let (event, failed) = self.carry_out(act, standing);
+                    standing.on(event);
+                    why = failed.or(why);
+                }
             }
-            Place::Expected { from } | Place::Away { to: from, .. } if awaited => self.fetch(&place, from),
-            Place::Taking { id, from, state } if awaited => self.take(&place, *id, from, state),
-            Place::Taking { .. } => self.let_go(),
-            _ => Step::Rest,
         };
-        if matches!(step, Step::Rest) {
-            self.lock().trouble = None;
+        self.show(standing, why.as_deref());
+        (call, why)
+    }
+
+    fn show(&self, standing: &Standing, why: Option<&str>) {
+        let mut seen = self.seen();
+        (seen.place, seen.source) = (standing.entry().place.clone(), standing.source().cloned());
+        if standing.is_paused() {
+            drop(seen);
+            why.into_iter().for_each(|why| self.note_trouble(why));
+        } else if !standing.is_calling() {
+            seen.trouble = None;
         }
-        if matches!(step, Step::Next) {
-            self.lock().stirred = true;
-        }
-        step
+    }
+
+    /// How an act ended, and why if not well.
+    fn carry_out(
+        &self,
+        act: Act<HostName, State>,
+        standing: &Standing,
+    ) -> (Event<HostName, State>, Option<String>) {
+        let (done, event): (Result<(), String>, fn(bool) -> _) = match act {
+            Act::Write(entry) => (self.write(&entry, standing), Event::Wrote),
+            Act::Shut => (self.device.gate().shut().map_err(|error| error.to_string()), Event::Shut),
+            Act::Close => (told(self.host.close()), Event::Closed),
+            Act::Open(Some(state)) => (told(self.host.resume(&state)), Event::Opened),
+            Act::Open(None) => (told(self.host.reopen()), Event::Opened),
+            Act::Publish => (told(self.host.publish()), Event::Published),
+            Act::Serve => (self.serve(), Event::Served),
+            Act::Save(id) => {
+                return match self.host.save() {
+                    Ok(state) => (Event::Saved(Some((id, state.into()))), None),
+                    Err(error) => (Event::Saved(None), Some(error.to_string())),
+                };
+            }
+            // Who calls asks for the answer himself.
+            Act::Call(call) => return (Event::Answered(call, Answer::Lost), None),
+        };
+        (event(done.is_ok()), done.err())
+    }
+
+    fn write(&self, entry: &Entry, standing: &Standing) -> Result<(), String> {
+        let (before, now) = (standing.entry().place.word(), entry.place.word());
+        self.record.write(entry).map_err(|error| format!("its record cannot be written: {error}"))?;
+        tracing::info!(guest = self.guest, before, now, epoch = entry.epoch, "custody");
+        Ok(())
+    }
+
+    fn serve(&self) -> Result<(), String> {
+        told(self.host.begin())?;
+        self.device.gate().open();
+        tracing::info!(guest = self.guest, "the guest is here");
+        Ok(())
     }
 
     /// Whether the guest runs here and waits.
@@ -180,291 +244,200 @@ impl Custody {
         self.device.gate().is_shut() && self.device.gate().is_awaited()
     }
 
-    /// Records `next`, if the place is still `before`.
-    fn change(&self, before: &Place, next: Place) -> Step {
-        let mut inner = self.lock();
-        if inner.place != *before {
-            return Step::Next;
-        }
-        match self.put(&mut inner, next) {
-            Ok(()) => Step::Next,
-            Err(refusal) => Step::Stuck(refusal.desc),
-        }
-    }
-
-    fn put(&self, inner: &mut Inner, next: Place) -> Result<(), Refusal> {
-        self.record.write(&next).map_err(|error| {
-            Refusal::new(
-                "JournalFailed",
-                format!("guest {}: its record cannot be written: {error}", self.guest),
-            )
-        })?;
-        tracing::info!(guest = self.guest, before = inner.place.word(), now = next.word(), "custody");
-        inner.place = next;
-        Ok(())
-    }
-
-    /// The guest is here, and its LUNs are to be opened with the state that they had.
-    fn go_on(&self, place: &Place, state: &[u8]) -> Step {
-        let mut inner = self.lock();
-        if inner.place != *place {
-            return Step::Next;
-        }
-        if let Err(error) = self.host.resume(state) {
-            return Step::Stuck(error.to_string());
-        }
-        // The LUNs are open and this host's; that they are is all that the record would add.
-        if let Err(refusal) = self.put(&mut inner, Place::HERE) {
-            return Step::Stuck(refusal.desc);
-        }
-        self.device.gate().open();
-        Step::Next
-    }
-
-    /// The guest runs here, and another host has it.
-    fn fetch(&self, place: &Place, from: &HostName) -> Step {
-        let id = match fresh_id() {
-            Ok(id) => id,
-            Err(error) => return Step::Stuck(format!("random numbers: {error}")),
+    /// Asks another device.
+    fn call(&self, call: &Call<HostName>) -> Answer<HostName, State> {
+        let step = match call.step {
+            Step::Give => DeviceStep::Give,
+            Step::Check => DeviceStep::Check,
+            Step::Commit => DeviceStep::Commit,
         };
-        let state = match self.ask(from, DeviceStep::Give, id) {
-            Ok(state) => state,
-            Err(asked) => return Step::Stuck(format!("{from} does not give it: {asked}")),
+        let (answer, why) = match self.ask(&call.to, step, call.id) {
+            Ok(told) if call.step == Step::Give => self.given(&call.to, told),
+            Ok(_) => (Answer::Yes, None),
+            Err(Asked::Refused(refusal)) if refusal.class == UNKNOWN => {
+                (Answer::Unknown, Some(format!("{}: {refusal}", call.to)))
+            }
+            Err(asked) => (Answer::Lost, Some(format!("{}: {asked}", call.to))),
         };
-        if let Err(error) = self.host.check(&state) {
-            return Step::Stuck(format!("what {from} gave does not fit: {error}"));
-        }
-        self.change(place, Place::Taking { id, from: from.clone(), state })
+        why.iter().for_each(|why| self.note_trouble(why));
+        answer
     }
 
-    /// The state is here: the LUNs are opened and compared, then the other host gives the guest up.
-    fn take(&self, place: &Place, id: Id, from: &HostName, state: &[u8]) -> Step {
-        if let Some(step) = self.may_not_open(place, id, from) {
-            return step;
+    /// What another device gave, and why that is nothing if it is.
+    fn given(&self, from: &HostName, told: DeviceState) -> (Answer<HostName, State>, Option<String>) {
+        if let Some(there) = told.elsewhere {
+            let why = format!("{from} does not have it: it is at {there}");
+            let peer = there.parse().ok().filter(|there| self.peering.knows(there));
+            return (Answer::Elsewhere(peer), Some(why));
         }
-        match self.open_for(place, state) {
-            Step::Rest => {}
-            other => return other,
-        }
-        match self.ask(from, DeviceStep::Commit, id) {
-            Ok(_) => self.arrive(place),
-            Err(Asked::Refused(refusal)) => {
-                tracing::warn!(guest = self.guest, why = refusal.desc, "not taken");
-                self.let_go();
-                self.change(place, Place::Expected { from: from.clone() })
-            }
-            Err(asked) => {
-                // Whether it is ours is not known. Should it not be, the other host must be able to open the LUNs.
-                self.let_go();
-                Step::Stuck(format!("whether {from} has given it up is not known: {asked}"))
-            }
+        let Some(id) = told.handover else {
+            return (Answer::Lost, Some(format!("{from} gave no handover")));
+        };
+        match self.host.check(&told.state.0) {
+            Ok(()) => (Answer::Given(Gift { id, epoch: told.epoch, state: told.state.0.into() }), None),
+            Err(error) => (Answer::Lost, Some(format!("what {from} gave does not fit: {error}"))),
         }
     }
 
-    /// Before LUNs are opened: with those at a target that would take the session from the other host, which may have kept the guest
-    /// since it gave the state.
-    fn may_not_open(&self, place: &Place, id: Id, from: &HostName) -> Option<Step> {
-        if self.host.is_open() {
-            return None;
-        }
-        match self.ask(from, DeviceStep::Check, id) {
-            Ok(_) => None,
-            Err(Asked::Refused(_)) => Some(self.change(place, Place::Expected { from: from.clone() })),
-            Err(asked) => Some(Step::Stuck(format!("whether {from} still gives it is not known: {asked}"))),
-        }
-    }
-
-    /// Opens the LUNs, if the place is still `place`; nothing else changes it meanwhile.
-    fn open_for(&self, place: &Place, state: &[u8]) -> Step {
-        let inner = self.lock();
-        if inner.place != *place {
-            return Step::Next;
-        }
-        match self.host.resume(state) {
-            Ok(()) => Step::Rest,
-            Err(error) => Step::Stuck(error.to_string()),
-        }
-    }
-
-    /// The other host has given the guest up.
-    fn arrive(&self, place: &Place) -> Step {
-        let mut inner = self.lock();
-        if inner.place != *place || !self.host.is_open() {
-            return Step::Next;
-        }
-        if let Err(refusal) = self.put(&mut inner, Place::HERE) {
-            return Step::Stuck(refusal.desc);
-        }
-        inner.trouble = None;
-        self.device.gate().open();
-        tracing::info!(guest = self.guest, "the guest is here");
-        Step::Rest
-    }
-
-    /// The guest does not run here, or not yet: its LUNs are free for who has it.
-    fn let_go(&self) -> Step {
-        match self.host.close() {
-            Ok(()) => Step::Rest,
-            Err(error) => Step::Stuck(error.to_string()),
-        }
-    }
-
-    fn ask(&self, host: &HostName, step: DeviceStep, handover: Id) -> Result<Vec<u8>, Asked> {
-        let question = Question { handover, guest: self.guest.clone(), step, format: saved::VERSION };
+    fn ask(&self, host: &HostName, step: DeviceStep, handover: Id) -> Result<DeviceState, Asked> {
+        let question = Question { handover, guest: self.guest.clone(), step, format: FORMAT };
         self.peering.ask(host, question)
     }
 
-    /// The operator says that the guest is this host's, whatever the other one says.
+    /// The operator says that the guest is this host's, whatever the other one says; `without` a state that nobody has any more.
     ///
     /// # Errors
     /// It is here already, or its LUNs cannot be opened.
-    pub(super) fn claim(&self) -> Result<(), Refusal> {
-        let mut inner = self.lock();
-        let state = match &inner.place {
-            Place::Here { state } if state.is_empty() => {
-                return Err(Refusal::new("Refused", format!("guest {} is here", self.guest)));
-            }
-            place => place.state().to_vec(),
-        };
-        let resumed = if state.is_empty() { Err(()) } else { self.host.resume(&state).map_err(drop) };
-        let opened = resumed.or_else(|()| self.host.reopen());
-        opened.map_err(|error| Refusal::new("Refused", error.to_string()))?;
-        self.put(&mut inner, Place::HERE)?;
-        inner.trouble = None;
-        self.device.gate().open();
-        tracing::warn!(guest = self.guest, "claimed for this host by the operator");
+    pub(super) fn claim(&self, without: bool) -> Result<(), Refusal> {
+        let refused = |why: &str| Refusal::new("Refused", format!("guest {}: {why}", self.guest));
+        let mut standing = self.lock();
+        standing.claim(without).map_err(refused)?;
+        let (_, why) = self.work(&mut standing, false);
+        if standing.entry().place != Place::Here || standing.is_in_doubt() {
+            return Err(refused(why.as_deref().unwrap_or("not now")));
+        }
+        tracing::warn!(guest = self.guest, without, "claimed for this host by the operator");
         Ok(())
     }
 
-    /// Answers another host.
+    /// Answers another device.
     ///
     /// # Errors
-    /// What it is told; nothing has changed then.
+    /// What it is told. Only `UnknownHandover` says anything about what was done.
     pub(super) fn answer(&self, from: &HostName, question: &Question) -> Result<DeviceState, Refusal> {
-        if question.format < saved::VERSION {
+        if question.format < FORMAT {
             let why = format!(
-                "the device at {from} reads format {} at most, and this one writes {}: update it",
-                question.format,
-                saved::VERSION
+                "the device at {from} reads format {} at most, and this one writes {FORMAT}: update it",
+                question.format
             );
             return Err(Refusal::new("Version", why));
         }
-        let state = match question.step {
-            DeviceStep::Look => self.look(from),
-            DeviceStep::Give => self.give(from, question.handover),
-            DeviceStep::Check => self.check(question.handover).map(|()| Vec::new()),
-            DeviceStep::Commit => self.commit(from, question.handover).map(|()| Vec::new()),
+        let step = match question.step {
+            DeviceStep::Look => return self.look(from),
+            DeviceStep::Give => Step::Give,
+            DeviceStep::Check => Step::Check,
+            DeviceStep::Commit => Step::Commit,
         };
-        Ok(DeviceState { state: peer::message::Bytes(state?) })
+        let call = Call { to: self.peering.own().clone(), step, id: question.handover };
+        let answered = self.answer_call(from, &call);
+        // There may be more to do for the thread.
+        self.stir();
+        answered
+    }
+
+    fn answer_call(&self, from: &HostName, call: &Call<HostName>) -> Result<DeviceState, Refusal> {
+        let mut standing = self.lock();
+        standing.on(Event::Rings(self.is_awaited()));
+        if call.step == Step::Give && standing.is_served() && self.may_come_back() {
+            return Err(self.running("its device was just started, and its VMM may come back"));
+        }
+        let (told, why) = match standing.asked(from, call) {
+            Ok(()) => {
+                let (_, why) = self.work(&mut standing, false);
+                (standing.answer(from, call), why)
+            }
+            Err(no) => (Err(no), None),
+        };
+        match told {
+            Ok(Some(Gift { id, epoch, state })) => Ok(DeviceState {
+                state: peer::message::Bytes(state.to_vec()),
+                handover: Some(id),
+                epoch,
+                ..DeviceState::default()
+            }),
+            Ok(None) => Ok(DeviceState::default()),
+            Err(No::Elsewhere(Some(there))) if there != *from => {
+                Ok(DeviceState { elsewhere: Some(there.to_string()), ..DeviceState::default() })
+            }
+            Err(no) => Err(self.refusal(&no, &standing, why)),
+        }
+    }
+
+    /// Nobody has connected since the start, and not for long: the guest may be in a VMM that has not noticed.
+    fn may_come_back(&self) -> bool {
+        !self.seen().met && self.began.elapsed() < self.device.settings().patience.wait
+    }
+
+    fn refusal(&self, no: &No<HostName>, standing: &Standing, why: Option<String>) -> Refusal {
+        let desc = |what: &str| format!("guest {}: {}", self.guest, why.as_deref().unwrap_or(what));
+        match no {
+            No::Running => Refusal::new("StillRunning", desc("its rings run here")),
+            No::InDoubt => Refusal::new("InDoubt", desc("its record is being written")),
+            No::Unknown => Refusal::new(UNKNOWN, desc("that handover is not under way: the guest stayed")),
+            No::Elsewhere(_) => {
+                Refusal::new("NotHere", desc(&format!("it is {} here", standing.entry().place.word())))
+            }
+        }
+    }
+
+    fn running(&self, why: &str) -> Refusal {
+        Refusal::new("StillRunning", format!("guest {}: {why}", self.guest))
     }
 
     /// Whether the guest could be given to `from`: the state that it would have got now.
-    fn look(&self, from: &HostName) -> Result<Vec<u8>, Refusal> {
-        match &self.lock().place {
-            Place::Here { state } if state.is_empty() => {
-                self.host.save().map_err(|error| Refusal::new("Refused", error.to_string()))
+    fn look(&self, from: &HostName) -> Result<DeviceState, Refusal> {
+        let standing = self.lock();
+        let entry = standing.entry();
+        let state = match &entry.place {
+            _ if standing.is_in_doubt() => return Err(self.refusal(&No::InDoubt, &standing, None)),
+            Place::Here => self.host.save().map_err(|error| Refusal::new("Refused", error.to_string()))?,
+            Place::Giving { state, .. } | Place::Owned { state } => state.to_vec(),
+            // What is on its way to who asks has been looked at.
+            place if place.other() == Some(from) => Vec::new(),
+            place => {
+                let there = place.other().map(|there| there.to_string());
+                return Ok(DeviceState { elsewhere: there, ..DeviceState::default() });
             }
-            place @ (Place::Giving { .. } | Place::Away { .. }) if place.other() == Some(from) => {
-                Ok(place.state().to_vec())
+        };
+        let state = peer::message::Bytes(state);
+        Ok(DeviceState { state, epoch: entry.epoch, ..DeviceState::default() })
+    }
+
+    /// What would keep the guest from coming, as far as that can be known before it has stopped where it is.
+    fn obstacle(&self, place: &Place, source: &HostName) -> Option<String> {
+        let told = match self.ask(source, DeviceStep::Look, Id(0)) {
+            Ok(DeviceState { elsewhere: Some(there), .. }) => {
+                let there: HostName = there.parse().ok().filter(|there| self.peering.knows(there))?;
+                self.ask(&there, DeviceStep::Look, Id(0))
             }
-            place => Err(self.elsewhere(place)),
+            told => told,
+        };
+        match told {
+            Ok(told) if told.state.is_empty() => None,
+            Ok(told) => self.host.check(&told.state.0).err().map(|error| error.to_string()),
+            // The VMM that the guest was in may be the one that comes back.
+            Err(Asked::Lost(_)) if matches!(place, Place::Away { .. }) => None,
+            Err(asked) => Some(asked.to_string()),
         }
     }
 
-    fn give(&self, to: &HostName, id: Id) -> Result<Vec<u8>, Refusal> {
-        let mut inner = self.lock();
-        let place = inner.place.clone();
-        match &place {
-            Place::Here { state } if state.is_empty() => self.put_down(&mut inner, to, id),
-            Place::Here { state } | Place::Giving { state, .. } | Place::Taking { state, .. } => {
-                if self.device.gate().is_awaited() {
-                    return Err(self.still_running());
-                }
-                if place.other().is_some_and(|other| other != to) {
-                    return Err(self.elsewhere(&place));
-                }
-                self.host.close().map_err(|error| Refusal::new("Refused", error.to_string()))?;
-                self.put(&mut inner, Place::Giving { id, to: to.clone(), state: state.clone() })?;
-                Ok(state.clone())
-            }
-            Place::Expected { .. } | Place::Away { .. } => Err(self.elsewhere(&place)),
-        }
+    fn lock(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The guest is here and has stopped: its state, and its LUNs are free.
-    fn put_down(&self, inner: &mut Inner, to: &HostName, id: Id) -> Result<Vec<u8>, Refusal> {
-        self.device.gate().shut().map_err(|_| self.still_running())?;
-        let given = self.put_down_shut(inner, to, id);
-        if given.is_err() {
-            self.device.gate().open();
-        }
-        given
-    }
-
-    fn put_down_shut(&self, inner: &mut Inner, to: &HostName, id: Id) -> Result<Vec<u8>, Refusal> {
-        let refused = |error: super::host::MoveError| Refusal::new("Refused", error.to_string());
-        let state = self.host.save().map_err(refused)?;
-        self.put(inner, Place::Giving { id, to: to.clone(), state: state.clone() })?;
-        if let Err(error) = self.host.close() {
-            self.put(inner, Place::HERE)?;
-            return Err(refused(error));
-        }
-        Ok(state)
-    }
-
-    /// Whether the handover is under way, or over with the guest given.
-    fn check(&self, id: Id) -> Result<(), Refusal> {
-        match &self.lock().place {
-            Place::Giving { id: ours, .. } | Place::Away { id: ours, .. } if *ours == id => Ok(()),
-            _ => Err(self.over(id)),
-        }
-    }
-
-    fn commit(&self, to: &HostName, id: Id) -> Result<(), Refusal> {
-        let mut inner = self.lock();
-        match &inner.place {
-            Place::Away { id: ours, .. } if *ours == id => Ok(()),
-            Place::Giving { id: ours, to: other, .. } if *ours == id && other == to => {
-                if self.device.gate().is_awaited() {
-                    return Err(self.still_running());
-                }
-                self.put(&mut inner, Place::Away { id, to: to.clone() })
-            }
-            _ => Err(self.over(id)),
-        }
-    }
-
-    fn still_running(&self) -> Refusal {
-        Refusal::new("StillRunning", format!("guest {}: its rings run here", self.guest))
-    }
-
-    fn elsewhere(&self, place: &Place) -> Refusal {
-        let other = place.other().map_or("this host", HostName::as_str);
-        Refusal::new("NotHere", format!("guest {} is {} here ({other})", self.guest, place.word()))
-    }
-
-    fn over(&self, id: Id) -> Refusal {
-        let desc =
-            format!("guest {}: handover {} is not under way: the guest stayed", self.guest, String::from(id));
-        Refusal::new("UnknownHandover", desc)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// The one refusal that says for certain that a handover was never committed.
+const UNKNOWN: &str = "UnknownHandover";
+
+fn told(done: Result<(), super::host::MoveError>) -> Result<(), String> {
+    done.map_err(|error| error.to_string())
+}
+
 impl Keeper for Custody {
-    /// A front end that connects where the guest is only expected belongs to a VMM that waits for the guest, which still runs: what
-    /// would keep it from being taken is to be known now.
+    /// A front end that connects where the guest is not belongs to a VMM that waits for the guest, which still runs: what would keep it
+    /// from being taken is to be known now.
     fn turns_away(&self) -> Option<String> {
-        let Place::Expected { from } = self.lock().place.clone() else { return None };
-        let why = match self.ask(&from, DeviceStep::Look, Id(0)) {
-            Ok(state) if state.is_empty() => return None,
-            Ok(state) => self.host.check(&state).err()?.to_string(),
-            Err(asked) => asked.to_string(),
+        let (place, source) = {
+            let mut seen = self.seen();
+            seen.met = true;
+            (seen.place.clone(), seen.source.clone()?)
         };
-        Some(format!("guest {} could not come from {from}: {why}", self.guest))
+        let why = self.obstacle(&place, &source)?;
+        Some(format!("guest {} could not come from {source}: {why}", self.guest))
     }
 
     fn arrived(&self) {

@@ -6,7 +6,7 @@ use crate::exit::Failure;
 use anyhow::Context;
 use handover::ENGINE_REVISION;
 use peer::listener::{LinkEnd, TurnedAway};
-use peer::message::Device as Question;
+use peer::message::{Device as Question, DeviceState};
 use peer::{
     Address, Agreed, CallError, Credentials, Files, HostName, Link, Listener, Local, Patience, Refusal,
     Reply, Request, Service, Session, SharedTerms, Terms,
@@ -33,6 +33,7 @@ pub(in crate::command::device) enum Asked {
 /// This host among its peers.
 #[derive(Debug)]
 pub(in crate::command::device) struct Peering {
+    own: HostName,
     terms: Arc<SharedTerms>,
 }
 
@@ -60,7 +61,12 @@ impl Peering {
             capabilities: Vec::new(),
         };
         let terms = Terms { local, credentials, peers: given.peers.clone(), patience: Patience::default() };
-        Ok(Some(Self { terms: Arc::new(SharedTerms::new(terms)) }))
+        Ok(Some(Self { own: host.clone(), terms: Arc::new(SharedTerms::new(terms)) }))
+    }
+
+    /// This host.
+    pub(in crate::command::device) const fn own(&self) -> &HostName {
+        &self.own
     }
 
     /// Whether there is a peer of that name.
@@ -69,10 +75,10 @@ impl Peering {
     }
 
     /// Asks a peer.
-    pub(super) fn ask(&self, host: &HostName, question: Question) -> Result<Vec<u8>, Asked> {
+    pub(super) fn ask(&self, host: &HostName, question: Question) -> Result<DeviceState, Asked> {
         let link = Link::connect(&self.terms.get(), host).map_err(|error| Asked::Lost(chain(&error)))?;
         match link.call(&Request::Device(question), ANSWER) {
-            Ok(Reply::Device(answer)) => Ok(answer.state.0),
+            Ok(Reply::Device(answer)) => Ok(answer),
             Ok(_) => Err(Asked::Lost("an answer to something else".into())),
             Err(CallError::Refused(refusal)) => Err(Asked::Refused(refusal)),
             Err(error) => Err(Asked::Lost(chain(&error))),

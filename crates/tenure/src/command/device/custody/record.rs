@@ -1,12 +1,14 @@
 //! What is durable about where a guest is: one file for each guest in `DIR/devices`, replaced as a whole before each step.
 //!
 //! Format, all numbers big-endian: magic `TENUREGU`, format version (2 bytes), length of the body (4 bytes), CRC32C of the body (4
-//! bytes), body. The body of version 1 is: place (1 byte: 0 here, 1 expected, 2 giving, 3 away, 4 taking); handover (16 bytes);
-//! length (1 byte) and name of the other host; length (4 bytes) and bytes of the device's state.
+//! bytes), body. The body of version 1 is: length (1 byte) and name of the host that it is kept by; the same of the guest; how often
+//! the guest has changed hands (8 bytes); place (1 byte: 0 here, 1 expected, 2 giving, 3 away, 4 taking, 5 owned); handover (16
+//! bytes); length (1 byte) and name of the other host; length (4 bytes) and bytes of the device's state.
 //!
 //! Guarantees: after any crash the file has either the place before or the one after; a damaged or newer one is refused and left
-//! as it is; one process at a time has it.
+//! as it is, and so is another host's; one process at a time has it.
 
+use super::place;
 use crate::exit::Failure;
 use anyhow::{Context, anyhow};
 use peer::HostName;
@@ -14,6 +16,7 @@ use peer::message::Id;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use vhost_user_scsi::saved;
 
 const MAGIC: [u8; 8] = *b"TENUREGU";
@@ -22,127 +25,98 @@ const HEADER: usize = 18;
 /// A state and what is around it.
 const LONGEST: usize = saved::MAX_LENGTH + 1024;
 
-/// Where a guest is, as this process has made durable.
+/// A device's state.
+pub(in crate::command::device) type State = Arc<[u8]>;
+pub(in crate::command::device) type Place = place::Place<HostName, State>;
+pub(in crate::command::device) type Entry = place::Entry<HostName, State>;
+
+/// Whose record it is: on a shared file system it could be another host's, or of another guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::command::device) enum Place {
-    /// Here, and nobody else may serve it. With a state, the LUNs are to be opened with it first.
-    Here { state: Vec<u8> },
-    /// At that host, from where it is to come.
-    Expected { from: HostName },
-    /// Its state was given to that host, which has not said yet that it is in force there.
-    Giving { id: Id, to: HostName, state: Vec<u8> },
-    /// At that host.
-    Away { id: Id, to: HostName },
-    /// Its state came from that host, which may not know yet that it is in force here.
-    Taking { id: Id, from: HostName, state: Vec<u8> },
+struct Owner {
+    host: String,
+    guest: String,
 }
 
-impl Place {
-    /// Here, with nothing to be done first.
-    pub(in crate::command::device) const HERE: Self = Self::Here { state: Vec::new() };
-
-    /// One word for it.
-    pub(in crate::command::device) const fn word(&self) -> &'static str {
-        match self {
-            Self::Here { .. } => "here",
-            Self::Expected { .. } => "expected",
-            Self::Giving { .. } => "giving",
-            Self::Away { .. } => "away",
-            Self::Taking { .. } => "taking",
-        }
+const fn code(place: &Place) -> u8 {
+    match place {
+        Place::Here => 0,
+        Place::Expected { .. } => 1,
+        Place::Giving { .. } => 2,
+        Place::Away { .. } => 3,
+        Place::Taking { .. } => 4,
+        Place::Owned { .. } => 5,
     }
+}
 
-    /// The other host.
-    pub(in crate::command::device) const fn other(&self) -> Option<&HostName> {
-        match self {
-            Self::Here { .. } => None,
-            Self::Expected { from } | Self::Taking { from, .. } => Some(from),
-            Self::Giving { to, .. } | Self::Away { to, .. } => Some(to),
-        }
-    }
+fn to_bytes(owner: &Owner, entry: &Entry) -> Vec<u8> {
+    let place = &entry.place;
+    let mut body = Vec::new();
+    put_short(&mut body, &owner.host);
+    put_short(&mut body, &owner.guest);
+    body.extend(entry.epoch.to_be_bytes());
+    body.push(code(place));
+    body.extend(place.id().0.to_be_bytes());
+    put_short(&mut body, place.other().map_or("", HostName::as_str));
+    let state: &[u8] = place.state().map_or(&[], |state| state);
+    body.extend(u32::try_from(state.len()).unwrap_or(u32::MAX).to_be_bytes());
+    body.extend(state);
+    let mut out = MAGIC.to_vec();
+    out.extend(VERSION.to_be_bytes());
+    out.extend(u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend(crc32c::crc32c(&body).to_be_bytes());
+    out.extend(body);
+    out
+}
 
-    /// The state of the device, where it is on its way.
-    pub(in crate::command::device) fn state(&self) -> &[u8] {
-        match self {
-            Self::Here { state } | Self::Giving { state, .. } | Self::Taking { state, .. } => state,
-            Self::Expected { .. } | Self::Away { .. } => &[],
-        }
-    }
+/// A host's or guest's name, which is no longer than 255 bytes.
+fn put_short(out: &mut Vec<u8>, text: &str) {
+    let length = u8::try_from(text.len()).unwrap_or(u8::MAX);
+    out.push(length);
+    out.extend(text.bytes().take(length.into()));
+}
 
-    fn id(&self) -> Id {
-        match self {
-            Self::Here { .. } | Self::Expected { .. } => Id(0),
-            Self::Giving { id, .. } | Self::Away { id, .. } | Self::Taking { id, .. } => *id,
-        }
+/// What is wrong with the bytes, if they are none of [`to_bytes`].
+fn parse(bytes: &[u8]) -> Result<(Owner, Entry), String> {
+    let cut = || "it is cut short or has bytes behind its end".to_owned();
+    let (header, body) = bytes.split_at_checked(HEADER).ok_or_else(cut)?;
+    let mut header = Reader(header);
+    if header.array() != Some(MAGIC) {
+        return Err("it does not begin like the record of a guest".into());
     }
+    match header.array().map(u16::from_be_bytes) {
+        Some(VERSION) => {}
+        version => return Err(format!("its format version {} is not known here", version.unwrap_or(0))),
+    }
+    if header.number().ok_or_else(cut)? != body.len() {
+        return Err(cut());
+    }
+    if header.array().map(u32::from_be_bytes) != Some(crc32c::crc32c(body)) {
+        return Err("its checksum does not match its content".into());
+    }
+    parse_body(Reader(body)).ok_or_else(|| "its content is inconsistent".into())
+}
 
-    fn code(&self) -> u8 {
-        match self {
-            Self::Here { .. } => 0,
-            Self::Expected { .. } => 1,
-            Self::Giving { .. } => 2,
-            Self::Away { .. } => 3,
-            Self::Taking { .. } => 4,
-        }
+fn parse_body(mut body: Reader<'_>) -> Option<(Owner, Entry)> {
+    let owner = Owner { host: body.short()?.to_owned(), guest: body.short()?.to_owned() };
+    let epoch = u64::from_be_bytes(body.array()?);
+    let [code] = body.array()?;
+    let id = Id(u128::from_be_bytes(body.array()?));
+    let other: Option<HostName> = body.short()?.parse().ok();
+    let length = body.number()?;
+    let state: State = body.take(length)?.into();
+    if !body.0.is_empty() {
+        return None;
     }
-
-    fn to_bytes(&self) -> Vec<u8> {
-        let mut body = vec![self.code()];
-        body.extend(self.id().0.to_be_bytes());
-        let other = self.other().map_or("", HostName::as_str);
-        body.push(u8::try_from(other.len()).unwrap_or(u8::MAX));
-        body.extend(other.as_bytes());
-        body.extend(u32::try_from(self.state().len()).unwrap_or(u32::MAX).to_be_bytes());
-        body.extend(self.state());
-        let mut out = MAGIC.to_vec();
-        out.extend(VERSION.to_be_bytes());
-        out.extend(u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes());
-        out.extend(crc32c::crc32c(&body).to_be_bytes());
-        out.extend(body);
-        out
-    }
-
-    /// What is wrong with the bytes, if they are none of [`Self::to_bytes`].
-    fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let cut = || "it is cut short or has bytes behind its end".to_owned();
-        let (header, body) = bytes.split_at_checked(HEADER).ok_or_else(cut)?;
-        let mut header = Reader(header);
-        if header.array() != Some(MAGIC) {
-            return Err("it does not begin like the record of a guest".into());
-        }
-        match header.array().map(u16::from_be_bytes) {
-            Some(VERSION) => {}
-            version => return Err(format!("its format version {} is not known here", version.unwrap_or(0))),
-        }
-        if header.number().ok_or_else(cut)? != body.len() {
-            return Err(cut());
-        }
-        if header.array().map(u32::from_be_bytes) != Some(crc32c::crc32c(body)) {
-            return Err("its checksum does not match its content".into());
-        }
-        Self::parse_body(Reader(body)).ok_or_else(|| "its content is inconsistent".into())
-    }
-
-    fn parse_body(mut body: Reader<'_>) -> Option<Self> {
-        let [code] = body.array()?;
-        let id = Id(u128::from_be_bytes(body.array()?));
-        let [length] = body.array()?;
-        let other = std::str::from_utf8(body.take(length.into())?).ok()?;
-        let length = body.number()?;
-        let state = body.take(length)?.to_vec();
-        if !body.0.is_empty() {
-            return None;
-        }
-        let other: Option<HostName> = other.parse().ok();
-        match (code, other) {
-            (0, None) => Some(Self::Here { state }),
-            (1, Some(from)) if state.is_empty() => Some(Self::Expected { from }),
-            (2, Some(to)) => Some(Self::Giving { id, to, state }),
-            (3, Some(to)) if state.is_empty() => Some(Self::Away { id, to }),
-            (4, Some(from)) => Some(Self::Taking { id, from, state }),
-            _ => None,
-        }
-    }
+    let place = match (code, other) {
+        (0, None) if state.is_empty() => Place::Here,
+        (1, Some(from)) if state.is_empty() => Place::Expected { from },
+        (2, Some(to)) => Place::Giving { id, to, state },
+        (3, Some(to)) if state.is_empty() => Place::Away { id, to },
+        (4, Some(from)) => Place::Taking { id, from, state },
+        (5, None) => Place::Owned { state },
+        _ => return None,
+    };
+    Some((owner, Entry { epoch, place }))
 }
 
 /// What is left to read.
@@ -159,6 +133,11 @@ impl<'a> Reader<'a> {
         self.take(N)?.try_into().ok()
     }
 
+    fn short(&mut self) -> Option<&'a str> {
+        let [length] = self.array()?;
+        std::str::from_utf8(self.take(length.into())?).ok()
+    }
+
     fn number(&mut self) -> Option<usize> {
         usize::try_from(u32::from_be_bytes(self.array()?)).ok()
     }
@@ -168,40 +147,51 @@ impl<'a> Reader<'a> {
 #[derive(Debug)]
 pub(in crate::command::device) struct RecordFile {
     path: PathBuf,
+    owner: Owner,
     lock: File,
 }
 
 impl RecordFile {
-    /// Opens the record of `guest` in `state`, making directories that are missing; and what it says.
+    /// Opens the record that `host` has of `guest` in `state`, making directories that are missing; and what it says.
     ///
     /// # Errors
-    /// Refused if another process has it, or it is damaged or newer; failed if it cannot be read.
+    /// Refused if another process has it, or it is damaged, newer or another host's; failed if it cannot be read.
     pub(in crate::command::device) fn open(
         state: &Path,
+        host: &HostName,
         guest: &str,
-    ) -> Result<(Self, Option<Place>), Failure> {
+    ) -> Result<(Self, Option<Entry>), Failure> {
         let folder = state.join("devices");
         create(&folder).with_context(|| folder.display().to_string())?;
         let path = folder.join(ledger::file_name(guest));
         let lock = lock(&path)?;
-        let place = Self::read(&path)?;
-        Ok((Self { path, lock }, place))
+        let owner = Owner { host: host.to_string(), guest: guest.to_owned() };
+        let entry = match Self::read(&path)? {
+            Some((found, _)) if found != owner => return Err(foreign(&path, &found)),
+            found => found.map(|(_, entry)| entry),
+        };
+        Ok((Self { path, owner, lock }, entry))
     }
 
-    /// What the record of `guest` in `state` says, for who only wants to know whether the guest is here. None where there is none, or it
-    /// cannot be looked for.
+    /// What the record of `guest` in `state` says, for who only wants to know whether the guest is here. None where there is none, or only
+    /// another user may know.
     ///
     /// # Errors
-    /// Refused if it is damaged or newer.
-    pub(in crate::command::device) fn peek(state: &Path, guest: &str) -> Result<Option<Place>, Failure> {
+    /// Refused if it is damaged or newer, or a device has it; failed if it cannot be read.
+    pub(in crate::command::device) fn peek(state: &Path, guest: &str) -> Result<Option<Entry>, Failure> {
         let path = state.join("devices").join(ledger::file_name(guest));
         match File::open(&path) {
-            Ok(_) => Self::read(&path),
-            Err(_) => Ok(None),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+                Ok(None)
+            }
+            _ => {
+                let _locked = lock(&path)?;
+                Ok(Self::read(&path)?.map(|(_, entry)| entry))
+            }
         }
     }
 
-    fn read(path: &Path) -> Result<Option<Place>, Failure> {
+    fn read(path: &Path) -> Result<Option<(Owner, Entry)>, Failure> {
         let mut bytes = Vec::new();
         match File::open(path).and_then(|file| file.take(LONGEST as u64 + 1).read_to_end(&mut bytes)) {
             Ok(_) => {}
@@ -214,17 +204,17 @@ impl RecordFile {
                 path.display()
             ))
         };
-        Place::parse(&bytes).map(Some).map_err(unfit)
+        parse(&bytes).map(Some).map_err(unfit)
     }
 
-    /// Makes `place` durable, in place of what was there.
+    /// Makes `entry` durable, in place of what was there.
     ///
     /// # Errors
     /// The system's; what was there before holds then, or what was to be.
-    pub(in crate::command::device) fn write(&self, place: &Place) -> io::Result<()> {
+    pub(in crate::command::device) fn write(&self, entry: &Entry) -> io::Result<()> {
         let beside = beside(&self.path, "%new");
         let mut file = File::create(&beside)?;
-        file.write_all(&place.to_bytes())?;
+        file.write_all(&to_bytes(&self.owner, entry))?;
         file.sync_all()?;
         fs::rename(&beside, &self.path)?;
         File::open(self.path.parent().unwrap_or(Path::new("/")))?.sync_all()
@@ -236,6 +226,15 @@ impl Drop for RecordFile {
     fn drop(&mut self) {
         let _ = self.lock.unlock();
     }
+}
+
+fn foreign(path: &Path, found: &Owner) -> Failure {
+    Failure::refused(format!(
+        "{}: it is the record of guest {} at host {}: every host has a --state of its own",
+        path.display(),
+        found.guest,
+        found.host
+    ))
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -268,36 +267,45 @@ mod tests {
     use super::*;
     use crate::exit::Exit;
 
-    fn places() -> Vec<Place> {
+    fn places() -> Vec<Entry> {
         let host = || "there.example".parse::<HostName>().unwrap();
-        let (id, state) = (Id(0x0123_4567_89AB_CDEF), b"state".to_vec());
-        vec![
-            Place::HERE,
-            Place::Here { state: state.clone() },
+        let (id, state) = (Id(0x0123_4567_89AB_CDEF), State::from(*b"state"));
+        let places = [
+            Place::Here,
             Place::Expected { from: host() },
             Place::Giving { id, to: host(), state: state.clone() },
             Place::Away { id, to: host() },
-            Place::Taking { id, from: host(), state },
-        ]
+            Place::Taking { id, from: host(), state: state.clone() },
+            Place::Owned { state },
+        ];
+        places.into_iter().map(|place| Entry { epoch: 7, place }).collect()
+    }
+
+    fn owner() -> Owner {
+        Owner { host: "here".into(), guest: "a/b".into() }
+    }
+
+    fn open(state: &Path, host: &str) -> Result<(RecordFile, Option<Entry>), Exit> {
+        RecordFile::open(state, &host.parse().unwrap(), "a/b").map_err(|failure| failure.exit)
     }
 
     #[test]
     fn version_1_stays_readable() {
         let golden = include_bytes!("../../../../tests/golden/guest-record-v1.bin");
-        assert_eq!(Place::parse(golden).as_ref(), Ok(&places()[3]));
-        assert_eq!(places()[3].to_bytes(), golden, "and is what this version writes");
+        assert_eq!(to_bytes(&owner(), &places()[2]), golden, "what this version writes");
+        assert_eq!(parse(golden), Ok((owner(), places()[2].clone())));
     }
 
     #[test]
     fn what_is_written_is_read_and_nothing_else_is() {
-        for place in places() {
-            let bytes = place.to_bytes();
-            assert_eq!(Place::parse(&bytes).as_ref(), Ok(&place));
+        for entry in places() {
+            let bytes = to_bytes(&owner(), &entry);
+            assert_eq!(parse(&bytes), Ok((owner(), entry.clone())));
             for at in 0..bytes.len() {
-                assert!(Place::parse(&bytes[..at]).is_err(), "{place:?} cut at {at}");
+                assert!(parse(&bytes[..at]).is_err(), "{entry:?} cut at {at}");
                 let mut damaged = bytes.clone();
                 damaged[at] ^= 0x10;
-                assert!(Place::parse(&damaged).is_err(), "{place:?} byte {at}");
+                assert!(parse(&damaged).is_err(), "{entry:?} byte {at}");
             }
         }
     }
@@ -305,17 +313,26 @@ mod tests {
     #[test]
     fn a_record_outlives_its_process_and_has_one_user() {
         let directory = tempfile::TempDir::new().unwrap();
-        let (file, found) = RecordFile::open(directory.path(), "a/b").unwrap();
+        let (file, found) = open(directory.path(), "here").unwrap();
         assert_eq!(found, None);
-        for place in places() {
-            file.write(&place).unwrap();
-            assert_eq!(RecordFile::peek(directory.path(), "a/b").unwrap(), Some(place));
+        for entry in places() {
+            file.write(&entry).unwrap();
         }
-        assert_eq!(RecordFile::open(directory.path(), "a/b").unwrap_err().exit, Exit::Refused);
+        assert_eq!(open(directory.path(), "here").unwrap_err(), Exit::Refused);
+        assert_eq!(RecordFile::peek(directory.path(), "a/b").unwrap_err().exit, Exit::Refused);
         drop(file);
-        let (_file, found) = RecordFile::open(directory.path(), "a/b").unwrap();
+        assert_eq!(RecordFile::peek(directory.path(), "a/b").unwrap(), places().pop());
+        let (_file, found) = open(directory.path(), "here").unwrap();
         assert_eq!(found, places().pop());
         assert_eq!(RecordFile::peek(directory.path(), "other").unwrap(), None);
+    }
+
+    #[test]
+    fn a_record_of_another_host_is_left_alone() {
+        let directory = tempfile::TempDir::new().unwrap();
+        open(directory.path(), "here").unwrap().0.write(&places()[0]).unwrap();
+        assert_eq!(open(directory.path(), "there").unwrap_err(), Exit::Refused);
+        assert_eq!(open(directory.path(), "here").unwrap().1, Some(places().swap_remove(0)));
     }
 
     #[test]
@@ -323,8 +340,9 @@ mod tests {
         let directory = tempfile::TempDir::new().unwrap();
         let folder = directory.path().join("devices");
         fs::create_dir(&folder).unwrap();
-        fs::write(folder.join("a"), b"TENUREGU").unwrap();
-        assert_eq!(RecordFile::open(directory.path(), "a").unwrap_err().exit, Exit::Refused);
-        assert_eq!(fs::read(folder.join("a")).unwrap(), b"TENUREGU");
+        let path = folder.join(ledger::file_name("a/b"));
+        fs::write(&path, b"TENUREGU").unwrap();
+        assert_eq!(open(directory.path(), "here").unwrap_err(), Exit::Refused);
+        assert_eq!(fs::read(path).unwrap(), b"TENUREGU");
     }
 }

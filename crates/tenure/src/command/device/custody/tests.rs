@@ -1,4 +1,5 @@
-//! What a device answers its peer, step by step, and what is left of it after a crash. The whole way with rings is in `tests/moving.rs`.
+//! What a device answers its peer, step by step, and what is left of it after a crash. All orders of steps are in `standing`, the whole way
+//! with rings is in `tests/moving.rs`.
 
 use super::*;
 use crate::cli::{Cli, Command, DeviceArgs};
@@ -14,7 +15,8 @@ fn args(folder: &Path, state: &str, more: &[&str]) -> DeviceArgs {
     let (lun, peer) = (format!("file={},size=1M", at("disk")), format!("there=unix:{}", at("nobody")));
     let (socket, state, listen) = (at("a.sock"), at(state), format!("unix:{}", at("here.peer")));
     let line = ["tenure", "device", "--socket", &socket, "--lun", &lun, "--host", "here", "--peer", &peer];
-    let line = [&line[..], &["--peer-listen", &listen, "--state", &state], more].concat();
+    let wait = if more.contains(&"--wait") { &[][..] } else { &["--wait", "0"] };
+    let line = [&line[..], wait, &["--peer-listen", &listen, "--state", &state], more].concat();
     match Cli::try_parse_from(line).unwrap().command {
         Command::Device(args) => args,
         other => panic!("{other:?}"),
@@ -27,116 +29,168 @@ fn start(folder: &Path, state: &str, more: &[&str]) -> Arc<Custody> {
     let guests = guests(&args).unwrap();
     let parted = Parted::open(&args, &guests).unwrap();
     let host = Arc::new(Host::open(&args, &guests, parted.is_elsewhere()).unwrap());
-    parted.custodies(&host).unwrap().remove(0)
+    let custody = parted.custodies(&host).unwrap().remove(0);
+    custody.advance();
+    custody
 }
 
-fn ask(custody: &Custody, step: DeviceStep, id: u128) -> Result<Vec<u8>, String> {
-    let question = Question { handover: Id(id), guest: "a".into(), step, format: saved::VERSION };
-    let answer = custody.answer(&"there".parse().unwrap(), &question);
-    answer.map(|answer| answer.state.0).map_err(|refusal| refusal.class)
+fn question(step: DeviceStep, id: Id) -> Question {
+    Question { handover: id, guest: "a".into(), step, format: FORMAT }
+}
+
+fn ask_as(peer: &str, custody: &Custody, step: DeviceStep, id: Id) -> Result<DeviceState, String> {
+    let answer = custody.answer(&peer.parse().unwrap(), &question(step, id));
+    answer.map_err(|refusal| refusal.class)
+}
+
+fn ask(custody: &Custody, step: DeviceStep, id: Id) -> Result<DeviceState, String> {
+    ask_as("there", custody, step, id)
+}
+
+/// A guest that is given: in which handover, and its state.
+fn given(custody: &Custody, after: Id) -> (Id, Vec<u8>) {
+    let given = ask(custody, Give, after).unwrap();
+    (given.handover.unwrap(), given.state.0)
 }
 
 fn word(custody: &Custody) -> &'static str {
     custody.status().0.word()
 }
 
+const NONE: Id = Id(0);
+
+fn unknown<T>() -> Result<T, String> {
+    Err("UnknownHandover".into())
+}
+
 #[test]
 fn a_guest_is_given_in_two_steps_which_may_both_be_asked_for_again() {
     let folder = TempDir::new().unwrap();
     let source = start(folder.path(), "s", &[]);
-    let seen = ask(&source, Look, 0).unwrap();
-    source.host.check(&seen).unwrap();
-    assert_eq!(ask(&source, Commit, 1), Err("UnknownHandover".into()));
-    let state = ask(&source, Give, 1).unwrap();
+    let seen = ask(&source, Look, NONE).unwrap();
+    source.host.check(&seen.state.0).unwrap();
+    assert_eq!(ask(&source, Commit, Id(1)), unknown());
+    let (first, state) = given(&source, NONE);
     assert!(!source.host.is_open() && source.device.gate().is_shut());
-    assert_eq!(ask(&source, Give, 2).as_ref(), Ok(&state), "the first answer was lost");
-    assert_eq!((ask(&source, Check, 1), ask(&source, Check, 2)), (Err("UnknownHandover".into()), Ok(vec![])));
-    assert_eq!(ask(&source, Commit, 1), Err("UnknownHandover".into()), "nobody goes on with the old state");
+    let (second, again) = given(&source, NONE);
+    assert_eq!((again, second == first), (state, false), "the first answer was lost");
+    assert_eq!(ask(&source, Check, first), unknown());
+    assert_eq!(ask(&source, Check, second), Ok(DeviceState::default()));
+    assert_eq!(ask(&source, Commit, first), unknown(), "nobody goes on with the old state");
     for _ in 0..2 {
-        assert_eq!(ask(&source, Commit, 2), Ok(vec![]));
+        assert_eq!(ask(&source, Commit, second), Ok(DeviceState::default()));
         assert_eq!(word(&source), "away");
     }
-    assert_eq!(ask(&source, Give, 3), Err("NotHere".into()));
+    assert_eq!(ask(&source, Give, NONE), Err("NotHere".into()));
+    let told = ask_as("third", &source, Give, NONE).unwrap();
+    assert_eq!(told.elsewhere.as_deref(), Some("there"), "a third one is told where it is");
 }
 
 #[test]
 fn after_a_crash_a_guest_is_where_the_record_says() {
     let folder = TempDir::new().unwrap();
-    let state = ask(&start(folder.path(), "s", &[]), Give, 1).unwrap();
+    let (_, state) = given(&start(folder.path(), "s", &[]), NONE);
     // Killed in the middle: the state is kept, and the disk is not opened.
     let source = start(folder.path(), "s", &[]);
     assert_eq!((word(&source), source.host.is_open()), ("giving", false));
-    assert_eq!(ask(&source, Give, 2).as_ref(), Ok(&state));
-    ask(&source, Commit, 2).unwrap();
+    let (id, again) = given(&source, NONE);
+    assert_eq!(again, state);
+    ask(&source, Commit, id).unwrap();
     drop(source);
     let source = start(folder.path(), "s", &["--incoming", "there"]);
     assert_eq!((word(&source), source.host.is_open()), ("away", false));
-    assert_eq!(ask(&source, Commit, 2), Ok(vec![]), "an answer that was lost is given again");
+    assert_eq!(
+        ask(&source, Commit, id),
+        Ok(DeviceState::default()),
+        "an answer that was lost is given again"
+    );
+}
+
+/// What is written is done, as if the machine had decided it.
+fn put(custody: &Custody, place: Place) {
+    let entry = Entry { epoch: 5, place };
+    custody.record.write(&entry).unwrap();
+    *custody.lock() = Standing::new(entry, None);
 }
 
 #[test]
-fn a_destination_goes_through_its_steps_and_gives_back_what_it_has_not_begun() {
+fn who_is_taking_gives_only_to_who_shows_the_handover_and_opens_what_is_its_own() {
     let folder = TempDir::new().unwrap();
     let source = start(folder.path(), "s", &[]);
-    let state = ask(&source, Give, 1).unwrap();
+    let (id, state) = given(&source, NONE);
     let there = start(folder.path(), "d", &["--incoming", "there"]);
     assert_eq!((word(&there), there.host.is_open()), ("expected", false));
-    assert_eq!(ask(&there, Give, 9), Err("NotHere".into()));
-    let from = "there".parse::<HostName>().unwrap();
-    let taking = Place::Taking { id: Id(1), from: from.clone(), state: state.clone() };
-    let before = there.status().0;
-    assert!(matches!(there.change(&before, taking.clone()), Step::Next));
-    assert!(matches!(there.open_for(&taking, &state), Step::Rest));
-    assert!(there.host.is_open() && there.device.gate().is_shut());
-    // It is not awaited here: the source may have it back, with the state that it gave.
-    assert_eq!(ask(&there, Give, 2).as_ref(), Ok(&state));
+    assert_eq!(ask(&there, Give, NONE), Err("NotHere".into()));
+    put(&there, Place::Taking { id, from: "there".parse().unwrap(), state: state.clone().into() });
+    assert_eq!(ask(&there, Give, NONE), Err("NotHere".into()), "that may be an old question");
+    assert_eq!(given(&there, id).1, state, "the other one is away, which only the commit can have done");
     assert_eq!((word(&there), there.host.is_open()), ("giving", false));
-    // And after the commit it is served.
-    let giving = there.status().0;
-    assert!(matches!(there.change(&giving, taking.clone()), Step::Next));
-    assert!(matches!(there.open_for(&taking, &state), Step::Rest));
-    assert!(matches!(there.arrive(&taking), Step::Rest));
-    assert!(!there.device.gate().is_shut());
+    // And what is its own it opens, also after a crash.
+    put(&there, Place::Owned { state: state.into() });
     drop(there);
-    assert_eq!(word(&start(folder.path(), "d", &["--incoming", "there"])), "here");
+    let there = start(folder.path(), "d", &["--incoming", "there"]);
+    assert_eq!((word(&there), there.host.is_open(), there.device.gate().is_shut()), ("here", true, false));
 }
 
 #[test]
-fn a_step_that_comes_too_late_changes_nothing() {
+fn a_record_that_cannot_be_written_stops_everything_but_its_own_writing() {
     let folder = TempDir::new().unwrap();
     let source = start(folder.path(), "s", &[]);
-    ask(&source, Give, 1).unwrap();
-    let before = Place::Expected { from: "there".parse().unwrap() };
-    assert!(matches!(source.change(&before, Place::HERE), Step::Next));
-    assert_eq!(word(&source), "giving");
+    let records = folder.path().join("s/devices");
+    let aside = folder.path().join("aside");
+    std::fs::rename(&records, &aside).unwrap();
+    assert_eq!(ask(&source, Give, NONE), Err("InDoubt".into()));
+    assert!(source.device.gate().is_shut(), "it may be given by the record");
+    for step in [Give, Check, Commit, Look] {
+        assert_eq!(ask(&source, step, NONE), Err("InDoubt".into()), "{step:?}");
+    }
+    assert!(source.claim(false).is_err() && !source.advance());
+    assert!(source.status().1.unwrap().contains("record"));
+    std::fs::rename(&aside, &records).unwrap();
+    assert!(source.advance());
+    assert_eq!((word(&source), source.host.is_open()), ("giving", false));
 }
 
 #[test]
 fn who_cannot_read_the_state_is_told_before_anything_happens() {
     let folder = TempDir::new().unwrap();
     let source = start(folder.path(), "s", &[]);
-    let question = Question { handover: Id(1), guest: "a".into(), step: Give, format: 0 };
-    let refusal = source.answer(&"there".parse().unwrap(), &question).unwrap_err();
+    let old = Question { format: 0, ..question(Give, NONE) };
+    let refusal = source.answer(&"there".parse().unwrap(), &old).unwrap_err();
     assert_eq!((refusal.class.as_str(), word(&source)), ("Version", "here"));
+}
+
+#[test]
+fn a_guest_whose_vmm_may_come_back_is_not_given() {
+    let folder = TempDir::new().unwrap();
+    let source = start(folder.path(), "s", &["--wait", "60"]);
+    assert_eq!(ask(&source, Give, NONE), Err("StillRunning".into()));
+    assert_eq!(source.turns_away(), None, "its VMM has come");
+    given(&source, NONE);
 }
 
 #[test]
 fn the_operator_has_the_last_word() {
     let folder = TempDir::new().unwrap();
     let source = start(folder.path(), "s", &[]);
-    assert!(source.claim().is_err());
-    ask(&source, Give, 1).unwrap();
-    ask(&source, Commit, 1).unwrap();
-    source.claim().unwrap();
-    assert_eq!((word(&source), source.device.gate().is_shut(), source.host.is_open()), ("here", false, true));
-    assert_eq!(ask(&source, Commit, 1), Err("UnknownHandover".into()));
+    assert!(source.claim(false).is_err() && source.claim(true).is_err());
+    given(&source, NONE);
+    source.claim(false).unwrap();
+    let is_served = |custody: &Custody| !custody.device.gate().is_shut() && custody.host.is_open();
+    assert_eq!((word(&source), is_served(&source)), ("here", true), "with the state that it gave");
+    let (id, _) = given(&source, NONE);
+    ask(&source, Commit, id).unwrap();
+    assert!(source.claim(false).is_err(), "not without saying that the state is lost");
+    source.claim(true).unwrap();
+    assert_eq!((word(&source), is_served(&source)), ("here", true));
+    assert_eq!(ask(&source, Commit, id), unknown());
 }
 
 #[test]
 fn a_device_without_peers_does_not_serve_a_guest_that_is_elsewhere() {
     let folder = TempDir::new().unwrap();
     let source = start(folder.path(), "s", &[]);
-    ask(&source, Give, 1).unwrap();
+    given(&source, NONE);
     drop(source);
     let mut alone = args(folder.path(), "s", &[]);
     alone.peering.host = None;

@@ -240,6 +240,16 @@ impl Host {
         Ok(())
     }
 
+    /// Puts the state that they were taken up with in force, for whoever opens them next.
+    pub(in crate::command::device) fn publish(&self) -> Result<(), MoveError> {
+        if self.is_open() { Ok(()) } else { Err(MoveError::Closed) }
+    }
+
+    /// They are about to be served here: a state that was saved before is good for nobody any more.
+    pub(in crate::command::device) fn begin(&self) -> Result<(), MoveError> {
+        if self.is_open() { Ok(()) } else { Err(MoveError::Closed) }
+    }
+
     /// Silently: for the guest nothing has changed.
     fn put(&self, luns: &mut Luns, units: BTreeMap<u8, Opened>) {
         for (number, Opened { unit, changed }) in units {
