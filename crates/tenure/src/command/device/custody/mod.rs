@@ -349,7 +349,7 @@ impl Custody {
             Err(No::Elsewhere(Some(there))) if there != *from => {
                 Ok(DeviceState { elsewhere: Some(there.to_string()), ..DeviceState::default() })
             }
-            Err(no) => Err(self.refusal(&no, &standing, why)),
+            Err(no) => Err(self.refusal(&no, &standing, why.as_deref())),
         }
     }
 
@@ -358,8 +358,8 @@ impl Custody {
         !self.seen().met && self.began.elapsed() < self.device.settings().patience.wait
     }
 
-    fn refusal(&self, no: &No<HostName>, standing: &Standing, why: Option<String>) -> Refusal {
-        let desc = |what: &str| format!("guest {}: {}", self.guest, why.as_deref().unwrap_or(what));
+    fn refusal(&self, no: &No<HostName>, standing: &Standing, why: Option<&str>) -> Refusal {
+        let desc = |what: &str| format!("guest {}: {}", self.guest, why.unwrap_or(what));
         match no {
             No::Running => Refusal::new("StillRunning", desc("its rings run here")),
             No::InDoubt => Refusal::new("InDoubt", desc("its record is being written")),
