@@ -432,7 +432,7 @@ struct Walk {
 impl Walk {
     fn new(start: World, most: usize) -> Self {
         let mut seen = HashMap::from([(start.clone(), ())]);
-        let mut walk = Self { worlds: vec![start.clone()], before: vec![(0, 0, "start")] };
+        let mut walk = Self { worlds: vec![start], before: vec![(0, 0, "start")] };
         let mut queue = VecDeque::from([0]);
         while let Some(index) = queue.pop_front() {
             let world = walk.worlds[index].clone();
