@@ -264,8 +264,10 @@ fn a_guest_that_was_taken_is_fetched_back_when_its_rings_start_at_the_source_aga
     source.front.resume(&bases).unwrap();
     assert_eq!(send(&mut source, &write()).status, Status::BUSY);
     good(&mut destination, &ready());
+    // Its VMM has gone there, with the guest's rings running: to the guest that is the loss of its nexus.
     drop(destination);
-    assert_eq!(patiently(&mut source, &ready()).status, Status::GOOD);
+    let told = patiently(&mut source, &ready()).decoded_sense().map(|sense| sense.code);
+    assert_eq!(told, Some(AdditionalSense::NEXUS_LOSS));
     holds(&mut source);
     assert_eq!(
         (hosts.guest(0)["place"].clone(), hosts.guest(1)["place"].clone()),

@@ -304,11 +304,16 @@ pub struct DeviceState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover: Option<Id>,
     /// With a state: how often the guest has changed hands.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub epoch: u64,
     /// To [`DeviceStep::Give`] and [`DeviceStep::Look`]: the guest is at another host, of this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elsewhere: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// See [`Reply::Taken`].

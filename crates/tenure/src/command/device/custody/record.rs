@@ -162,7 +162,7 @@ impl RecordFile {
         guest: &str,
     ) -> Result<(Self, Option<Entry>), Failure> {
         let folder = state.join("devices");
-        create(&folder).with_context(|| folder.display().to_string())?;
+        create(&folder).with_context(|| format!("--state: {}", folder.display()))?;
         let path = folder.join(ledger::file_name(guest));
         let lock = lock(&path)?;
         let owner = Owner { host: host.to_string(), guest: guest.to_owned() };
@@ -251,7 +251,7 @@ fn create(folder: &Path) -> io::Result<()> {
 fn lock(path: &Path) -> Result<File, Failure> {
     let path = beside(path, "%lock");
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-    let file = file.with_context(|| path.display().to_string())?;
+    let file = file.with_context(|| format!("--state: {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(Failure::refused(format!(
