@@ -12,6 +12,7 @@ pub mod attention;
 mod block;
 mod device;
 mod directory;
+mod envelope;
 mod identity;
 mod it_nexus;
 mod lun_spec;

@@ -13,6 +13,7 @@ mod file;
 
 pub use file::{FileError, load, save};
 
+use crate::envelope::{Envelope, HEADER};
 use crate::reservations::{Holder, Registration, Reservation, Reservations};
 use crate::{Directory, ItNexus, PrUnit, Profile};
 use scsi::TransportId;
@@ -20,12 +21,12 @@ use scsi::pr::{Key, ReservationType};
 
 const MAGIC: [u8; 8] = *b"TENUREPR";
 const VERSION: u16 = 1;
-const HEADER: usize = 18;
 const NO_HOLDER: u32 = u32::MAX;
 /// The longest body: more registrations than any profile takes, each as long as can be.
 const LONGEST_BODY: usize = 10 + 65_536 * (13 + scsi::transport_id::MAX_LENGTH);
 /// The largest image in bytes; a longer file is not one.
 pub const MAX_LENGTH: usize = HEADER + LONGEST_BODY;
+const ENVELOPE: Envelope = Envelope { magic: MAGIC, version: VERSION, longest: LONGEST_BODY };
 
 /// Why bytes are not a durable image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -126,13 +127,7 @@ impl Image {
     /// The bytes of the image.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let body = self.body();
-        let mut out = MAGIC.to_vec();
-        out.extend(VERSION.to_be_bytes());
-        out.extend(u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes());
-        out.extend(crc32c::crc32c(&body).to_be_bytes());
-        out.extend(body);
-        out
+        ENVELOPE.seal(&self.body())
     }
 
     fn body(&self) -> Vec<u8> {
@@ -149,22 +144,7 @@ impl Image {
     /// # Errors
     /// [`ImageError`] for anything that [`Image::to_bytes`] cannot have written.
     pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
-        let mut header = Reader(bytes);
-        if header.array().ok_or(ImageError::Length)? != MAGIC {
-            return Err(ImageError::Magic);
-        }
-        let version = header.u16()?;
-        if version != VERSION {
-            return Err(ImageError::Version(version));
-        }
-        let (length, checksum, body) = (header.u32()?, header.u32()?, header.0);
-        if usize::try_from(length) != Ok(body.len()) || body.len() > LONGEST_BODY {
-            return Err(ImageError::Length);
-        }
-        if crc32c::crc32c(body) != checksum {
-            return Err(ImageError::Checksum);
-        }
-        let image = Self::parse_body(&mut Reader(body))?;
+        let image = Self::parse_body(&mut ENVELOPE.open(bytes)?)?;
         image.check()?;
         Ok(image)
     }

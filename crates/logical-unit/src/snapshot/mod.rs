@@ -22,6 +22,7 @@ pub use resume::{ResumeError, SnapshotError, naa_of};
 
 use crate::aptpl::{ImageError, Reader, SavedRegistration};
 use crate::attention::Attention;
+use crate::envelope::{Envelope, HEADER};
 use crate::{ItNexus, Profile};
 use scsi::TransportId;
 use scsi::pr::ReservationType;
@@ -32,6 +33,7 @@ pub const VERSION: u16 = 1;
 const NO_HOLDER: u32 = u32::MAX;
 /// The longest snapshot in bytes: thousands of registrations.
 pub const MAX_LENGTH: usize = 1 << 20;
+const ENVELOPE: Envelope = Envelope { magic: MAGIC, version: VERSION, longest: MAX_LENGTH - HEADER };
 
 /// A logical unit between two processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,13 +69,7 @@ impl Snapshot {
     /// The bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let body = self.body();
-        let mut out = MAGIC.to_vec();
-        out.extend(VERSION.to_be_bytes());
-        out.extend(u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes());
-        out.extend(crc32c::crc32c(&body).to_be_bytes());
-        out.extend(body);
-        out
+        ENVELOPE.seal(&self.body())
     }
 
     fn body(&self) -> Vec<u8> {
@@ -108,22 +104,7 @@ impl Snapshot {
     /// # Errors
     /// [`ImageError`] for anything that [`Snapshot::to_bytes`] of this or an earlier version cannot have written.
     pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
-        let mut header = Reader(bytes);
-        if header.array().ok_or(ImageError::Length)? != MAGIC {
-            return Err(ImageError::Magic);
-        }
-        let version = header.u16()?;
-        if version == 0 || version > VERSION {
-            return Err(ImageError::Version(version));
-        }
-        let (length, checksum, body) = (header.u32()?, header.u32()?, header.0);
-        if usize::try_from(length) != Ok(body.len()) || bytes.len() > MAX_LENGTH {
-            return Err(ImageError::Length);
-        }
-        if crc32c::crc32c(body) != checksum {
-            return Err(ImageError::Checksum);
-        }
-        let mut body = Reader(body);
+        let mut body = ENVELOPE.open(bytes)?;
         let snapshot = Self::parse_body(&mut body)?;
         if !body.0.is_empty() {
             return Err(ImageError::Length);
