@@ -52,6 +52,8 @@ struct Slot {
 struct Luns {
     /// The guest is elsewhere: nothing is open.
     closed: bool,
+    /// What they were taken up with, as long as nobody has been served with them: a state, or nothing.
+    fresh: Option<Vec<u8>>,
     slots: BTreeMap<u8, Slot>,
 }
 

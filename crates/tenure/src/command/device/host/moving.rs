@@ -123,14 +123,22 @@ impl Host {
 
     /// Lets every logical unit go; no ring of the guest's runs. Nothing has changed after an error.
     pub(in crate::command::device) fn close(&self) -> Result<(), MoveError> {
-        let mut luns = self.lock();
+        self.let_go(&mut self.lock())
+    }
+
+    fn let_go(&self, luns: &mut Luns) -> Result<(), MoveError> {
         if luns.closed {
             return Ok(());
         }
-        let taken = self.suspend_all(&luns);
+        let taken = self.suspend_all(luns);
         let end = Instant::now() + LETTING_GO;
-        let freed = match self.in_use(&luns, &taken, end) {
+        let freed = match self.in_use(luns, &taken, end) {
             Some(number) => Err(MoveError::InUse(number)),
+            // Who may go on elsewhere waits for nobody's logout.
+            None if luns.fresh.is_some() => {
+                self.guests.iter().for_each(|hosted| hosted.real.drop_all());
+                Ok(())
+            }
             None => self.guests.iter().try_for_each(|hosted| Ok(hosted.real.let_go()?)),
         };
         if freed.is_err() {
@@ -147,7 +155,7 @@ impl Host {
                 tracing::warn!(lun = slot.lun.text, %error, "what was kept of it stays");
             }
         }
-        luns.closed = true;
+        (luns.closed, luns.fresh) = (true, None);
         Ok(())
     }
 
@@ -175,15 +183,17 @@ impl Host {
         }
     }
 
-    /// Takes up every logical unit with the state that [`Host::save`] gave elsewhere, or here.
+    /// Takes up every logical unit with the state that [`Host::save`] gave elsewhere, or here; those that are open with another one are
+    /// let go first.
     pub(in crate::command::device) fn resume(&self, bytes: &[u8]) -> Result<(), MoveError> {
         let mut luns = self.lock();
-        if !luns.closed {
+        if !luns.closed && luns.fresh.as_deref() == Some(bytes) {
             return Ok(());
         }
+        self.let_go(&mut luns)?;
         let saved = self.read(&luns, bytes)?;
         let units = saved.into_iter().map(|taken| self.take(&luns, taken)).collect::<Result<_, _>>();
-        self.put_all(&mut luns, units)
+        self.put_all(&mut luns, units, bytes)
     }
 
     fn take(&self, luns: &Luns, taken: Taken) -> Result<(u8, Opened), MoveError> {
@@ -211,7 +221,7 @@ impl Host {
             return Ok(());
         }
         let units = luns.slots.iter().map(|(number, slot)| self.open_again(*number, slot)).collect();
-        self.put_all(&mut luns, units)
+        self.put_all(&mut luns, units, &[])
     }
 
     fn open_again(&self, number: u8, slot: &Slot) -> Result<(u8, Opened), MoveError> {
@@ -231,12 +241,14 @@ impl Host {
         &self,
         luns: &mut Luns,
         units: Result<BTreeMap<u8, Opened>, MoveError>,
+        state: &[u8],
     ) -> Result<(), MoveError> {
         if units.is_err() {
             // Those that came before the one that could not be opened: the guest may go on elsewhere.
             self.guests.iter().for_each(|hosted| hosted.real.drop_all());
         }
         self.put(luns, units?);
+        luns.fresh = Some(state.to_vec());
         Ok(())
     }
 
@@ -247,7 +259,9 @@ impl Host {
 
     /// They are about to be served here: a state that was saved before is good for nobody any more.
     pub(in crate::command::device) fn begin(&self) -> Result<(), MoveError> {
-        if self.is_open() { Ok(()) } else { Err(MoveError::Closed) }
+        let mut luns = self.lock();
+        luns.fresh = None;
+        if luns.closed { Err(MoveError::Closed) } else { Ok(()) }
     }
 
     /// Silently: for the guest nothing has changed.
@@ -374,6 +388,9 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
     use clap::Parser;
+    use iscsi::target::{Target, TargetConfig};
+    use logical_unit::Device;
+    use scsi::IscsiName;
     use std::path::Path;
 
     fn host(folder: &Path, more: &[&str]) -> Host {
@@ -418,6 +435,68 @@ mod tests {
         assert_eq!(used.unit.data_out_length(&[0; 6]), Some(0));
         drop(used);
         host.close().unwrap();
+    }
+
+    #[test]
+    fn what_is_open_with_another_state_is_taken_up_anew() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let here = host(folder.path(), &[]);
+        let open = |host: &Host| host.lock().slots.get(&0).and_then(|slot| slot.unit.clone()).unwrap();
+        let (first, state) = (here.save().unwrap(), |more: &[&str]| host(folder.path(), more).save().unwrap());
+        here.close().unwrap();
+        let second = state(&["--num-queues", "1"]);
+        here.resume(&first).unwrap();
+        let before = Arc::as_ptr(&open(&here));
+        here.resume(&first).unwrap();
+        assert_eq!(Arc::as_ptr(&open(&here)), before, "once");
+        let held = Arc::downgrade(&open(&here));
+        here.resume(&second).unwrap();
+        assert!(held.upgrade().is_none() && here.is_open());
+    }
+
+    /// Two LUNs of one target.
+    fn target() -> (Target, [String; 2]) {
+        let unit = || LogicalUnit::open(&"memory=1M".parse().unwrap()).unwrap();
+        let name = "iqn.2026-11.example:disk";
+        let config = TargetConfig::new(
+            "127.0.0.1:0".parse().unwrap(),
+            IscsiName::new(name).unwrap(),
+            Device::new(vec![unit(), unit()]),
+        );
+        let target = Target::bind(config).unwrap();
+        let urls = [0, 1].map(|lun| format!("iscsi://{}/{name}/{lun}", target.local_addr()));
+        (target, urls)
+    }
+
+    /// A guest with LUNs at a target, here or elsewhere.
+    fn at_target(folder: &Path, state: &str, urls: &[String], closed: bool) -> Host {
+        let socket = folder.join("a.sock").display().to_string();
+        let state = folder.join(state).display().to_string();
+        let line = ["tenure", "device", "--socket", &socket, "--state", &state].map(str::to_owned);
+        let luns = urls.iter().flat_map(|url| ["--lun".to_owned(), url.clone()]);
+        let Command::Device(args) = Cli::try_parse_from(line.into_iter().chain(luns)).unwrap().command else {
+            panic!("another command")
+        };
+        let guests = crate::command::device::guests::guests(&args).unwrap();
+        Host::open(&args, &guests, closed).unwrap()
+    }
+
+    #[test]
+    fn who_served_nobody_lets_go_of_a_target_that_has_ended_the_session() {
+        let (folder, (_target, urls)) = (tempfile::TempDir::new().unwrap(), target());
+        let here = at_target(folder.path(), "here", &urls, false);
+        let there = at_target(folder.path(), "there", &urls, true);
+        let state = here.save().unwrap();
+        here.close().unwrap();
+        there.resume(&state).unwrap();
+        // Goes on by itself, as the same initiator port: that ends the other one's session.
+        here.resume(&state).unwrap();
+        here.begin().unwrap();
+        there.close().unwrap();
+        assert!(!there.is_open() && here.is_open());
+        let state = here.save().unwrap();
+        here.close().unwrap();
+        there.resume(&state).unwrap();
     }
 
     #[test]

@@ -236,29 +236,32 @@ impl Real {
     /// # Errors
     /// [`Hindrance::Logout`].
     pub(in crate::command::device) fn let_go(&self) -> Result<(), Hindrance> {
-        let mut targets = lock(&self.targets);
+        let targets = lock(&self.targets);
         let sessions: Vec<_> = targets.iter().filter_map(|(_, target)| target.upgrade()).collect();
         if let Some(error) = sessions.iter().find_map(|target| target.give_away().err()) {
             sessions.iter().for_each(|target| target.take_back());
             return Err(Hindrance::Logout(error));
         }
-        targets.clear();
-        let units = std::mem::take(&mut *lock(&self.units));
-        if let Some(records) = lock(&self.records).take() {
-            note_moved(&records, units.values());
-        }
+        drop(targets);
+        self.forget();
         Ok(())
     }
 
-    /// As [`Self::let_go`], where nobody can do anything about a logout that was not confirmed: the connection is closed.
+    /// The same for a guest that nobody was served with here: nothing of its is under way, so it does not matter whether a target confirms
+    /// the logout. The connection is closed, and the session ends at the latest when the guest logs in elsewhere.
     pub(in crate::command::device) fn drop_all(&self) {
-        if let Err(error) = self.let_go() {
-            tracing::warn!(%error, "let go");
-            lock(&self.targets).iter().filter_map(|(_, target)| target.upgrade()).for_each(|target| {
-                let _ = target.give_away();
-            });
-            lock(&self.targets).clear();
-            lock(&self.units).clear();
+        let sessions: Vec<_> = lock(&self.targets).iter().filter_map(|(_, target)| target.upgrade()).collect();
+        for error in sessions.iter().filter_map(|target| target.give_away().err()) {
+            tracing::debug!(%error, "a logout was not confirmed");
+        }
+        self.forget();
+    }
+
+    fn forget(&self) {
+        lock(&self.targets).clear();
+        let units = std::mem::take(&mut *lock(&self.units));
+        if let Some(records) = lock(&self.records).take() {
+            note_moved(&records, units.values());
         }
     }
 }
