@@ -20,7 +20,7 @@ use crate::{Identity, failure};
 use ledger::{Error, HandoverId, Lock, LunId, PathId, Record, State};
 use nexus::{Nexus, TransportError, unit_attention};
 use scsi::pr::InAction;
-use scsi::{Completion, Request, Status};
+use scsi::{Completion, DataPhase, Request, Status, opcode};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -156,6 +156,26 @@ impl Guard {
     pub fn owed(&self, way: &mut Way<'_>) -> Option<Completion> {
         let known = self.known(way.identity);
         self.attention(way, &known).err()
+    }
+
+    /// Sense data that somebody else's commands on this nexus took from the guest: it is owed to the guest, and what it tells of is asked.
+    ///
+    /// # Errors
+    /// It could not be recorded; this process gives it to the guest all the same.
+    pub fn take(&self, way: &mut Way<'_>, taken: Vec<Vec<u8>>) -> Result<(), Refused> {
+        let known = self.known(way.identity);
+        let mut known = lock(&known);
+        let ready = Request { cdb: vec![opcode::TEST_UNIT_READY, 0, 0, 0, 0, 0], data: DataPhase::None };
+        for sense in &taken {
+            let told = Completion { status: Status::CHECK_CONDITION, sense: sense.clone(), data: Vec::new() };
+            known.tracker.observe(&ready, &told);
+        }
+        let record = self.record(way.identity);
+        let owed = self.run(way, record, &mut known).owe(taken);
+        owed.map_err(|error| {
+            let why = format!("what the guest is owed cannot be recorded: {error}");
+            Refused::new(failure::not_recorded(), why)
+        })
     }
 
     /// A command of the guest other than PERSISTENT RESERVE ended: a unit attention may tell of a change, and so may a conflict that

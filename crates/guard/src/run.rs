@@ -216,7 +216,8 @@ impl Run<'_> {
         let mut questions = Questions::new(&mut *self.nexus, &self.identity.port, recorded);
         let answer = ask(&mut questions);
         let taken = questions.taken;
-        self.owe(taken);
+        // What is not recorded is not forgotten.
+        let _ = self.owe(taken);
         answer
     }
 
@@ -245,8 +246,8 @@ impl Run<'_> {
         }
     }
 
-    /// Each is owed once, however often the device told it.
-    fn owe(&mut self, taken: Vec<Vec<u8>>) {
+    /// Each is owed once, however often the device told it. What cannot be recorded is kept in memory.
+    pub(crate) fn owe(&mut self, taken: Vec<Vec<u8>>) -> Result<(), ledger::Error> {
         let pending = self.path().into_iter().flat_map(|path| path.owed.iter().skip(self.known.given));
         let mut pending: Vec<Vec<u8>> = pending.chain(&self.known.unrecorded).cloned().collect();
         let mut news = Vec::new();
@@ -259,9 +260,14 @@ impl Run<'_> {
         let path = &self.identity.path;
         let owed = |sense: &Vec<u8>| Change::Owed { path: path.clone(), sense: Some(sense.clone()) };
         let changes: Vec<_> = news.iter().map(owed).collect();
-        if !changes.is_empty() && self.append(changes).and_then(|()| self.reread()).is_err() {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let recorded = self.append(changes).and_then(|()| self.reread());
+        if recorded.is_err() {
             self.known.unrecorded.extend(news);
         }
+        recorded
     }
 
     fn intend(&self, order: &Order) -> Result<(), Refused> {

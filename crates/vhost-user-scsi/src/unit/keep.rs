@@ -67,6 +67,19 @@ impl Keeper {
         self.on(nexus, |guard, way| guard.settle(way))
     }
 
+    /// Sense data that own commands on `nexus` took from the guest, which gets it with its next command that may bring any.
+    ///
+    /// # Errors
+    /// It could not be recorded; as long as this process lives the guest gets it all the same.
+    pub fn take(&self, nexus: &mut dyn Nexus, taken: Vec<Vec<u8>>) -> Result<(), Refused> {
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let kept = self.on(nexus, |guard, way| guard.take(way, taken));
+        self.owing.store(true, Ordering::Release);
+        kept
+    }
+
     /// Makes record and device agree, as after a restart. What fails is made up for before the guest's next PERSISTENT RESERVE OUT.
     pub fn settle(&self, nexus: &mut dyn Nexus) {
         if let Err(refused) = self.agree(nexus) {

@@ -390,8 +390,9 @@ mod tests {
     use clap::Parser;
     use iscsi::target::{Target, TargetConfig};
     use logical_unit::Device;
-    use scsi::IscsiName;
+    use scsi::{AdditionalSense, Completion, DataPhase, IscsiName, Request, opcode};
     use std::path::Path;
+    use vhost_user_scsi::unit::{Admission, Arrival, Ending};
 
     fn host(folder: &Path, more: &[&str]) -> Host {
         let socket = folder.join("a.sock").display().to_string();
@@ -442,7 +443,8 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let here = host(folder.path(), &[]);
         let open = |host: &Host| host.lock().slots.get(&0).and_then(|slot| slot.unit.clone()).unwrap();
-        let (first, state) = (here.save().unwrap(), |more: &[&str]| host(folder.path(), more).save().unwrap());
+        let (first, state) =
+            (here.save().unwrap(), |more: &[&str]| host(folder.path(), more).save().unwrap());
         here.close().unwrap();
         let second = state(&["--num-queues", "1"]);
         here.resume(&first).unwrap();
@@ -497,6 +499,33 @@ mod tests {
         let state = here.save().unwrap();
         here.close().unwrap();
         there.resume(&state).unwrap();
+    }
+
+    /// What the guest gets for TEST UNIT READY.
+    fn ready(host: &Host, number: u8) -> Completion {
+        let unit = host.guests()[0].real.unit(number).unwrap().unit();
+        let arrival = Arrival { id: 1, cdb: &[0; 32], data_out: 0, data_in: 0 };
+        let Admission::Work(work) = unit.admit(&arrival) else { panic!("not to be waited for") };
+        let Ending::Status(ended) = work.run(&[]) else { panic!("lost") };
+        ended
+    }
+
+    #[test]
+    fn what_was_taken_for_a_move_that_comes_to_nothing_is_given_to_the_guest() {
+        let (folder, (_target, urls)) = (tempfile::TempDir::new().unwrap(), target());
+        let host = at_target(folder.path(), "here", &urls, false);
+        for lun in [0, 1] {
+            assert!((0..8).any(|_| ready(&host, lun).status.is_good()));
+        }
+        let unit = |lun| host.guests()[0].real.unit(lun).unwrap();
+        assert_eq!(unit(0).unit().manage(unit::Function::LogicalUnitReset), unit::Managed::Complete);
+        let reserve = Request { cdb: vec![opcode::RESERVE_6, 0, 0, 0, 0, 0], data: DataPhase::None };
+        assert!(unit(1).nexus().unwrap().execute(&reserve).unwrap().status.is_good());
+        host.guests()[0].device.gate().shut().unwrap();
+        assert!(matches!(host.save(), Err(MoveError::Real(1, Hindrance::Reserved))));
+        let told = nexus::unit_attention(&ready(&host, 0));
+        assert_eq!(told, Some(AdditionalSense::TARGET_RESET));
+        assert!(ready(&host, 0).status.is_good(), "once");
     }
 
     #[test]

@@ -11,12 +11,9 @@ use crate::command::export::id;
 use guard::Identity;
 use handover::known_targets::{KnownTargets, TargetIdentity};
 use iscsi::initiator::{IscsiUrl, SessionConfig, SessionError};
-use ledger::{
-    CarriedError, Change, LunId, MOST_OWED, PathId, Record, State, carried, changes_to, read_carried,
-};
+use ledger::{CarriedError, Change, LunId, PathId, Record, State, carried, changes_to, read_carried};
 use nexus::Nexus;
 use scsi::{DataPhase, Request, TransportId, opcode};
-use std::collections::VecDeque;
 use std::sync::Arc;
 use thiserror::Error;
 use vhost_user_scsi::saved::SavedLun;
@@ -177,7 +174,7 @@ impl Real {
         saved: &SavedLun,
     ) -> Result<RealUnit, Hindrance> {
         let (url, config) = at(lun, hosted)?;
-        let (mut record, path) = read(saved)?;
+        let (record, path) = read(saved)?;
         let opened = |error: anyhow::Error| Hindrance::Open(format!("{error:#}"));
         let target = self.target(config).map_err(opened)?;
         let unit = IscsiUnit::open(&target, url.lun).map_err(|error| opened(error.into()))?;
@@ -189,7 +186,7 @@ impl Real {
         if identity.path != path {
             return Err(Hindrance::Target { here: identity.path.0, there: path.0 });
         }
-        self.go_on(&unit, identity, &mut record, lun.migrate_pr)?;
+        self.go_on(&unit, identity, &record, lun.migrate_pr)?;
         lock(&self.units).insert(number, unit.clone());
         Ok(unit)
     }
@@ -199,25 +196,19 @@ impl Real {
         &self,
         unit: &RealUnit,
         identity: Identity,
-        record: &mut Record,
+        record: &Record,
         migrate_pr: bool,
     ) -> Result<(), Hindrance> {
         let RealUnit::Iscsi(iscsi) = unit else { return Err(Hindrance::Disk) };
         let silent = |why: String| Hindrance::Silent(why);
         let records = self.records().map_err(|failure| silent(failure.to_string()))?;
-        let (waiting, ended) = iscsi.take_attentions();
-        ended.map_err(|error| silent(error.to_string()))?;
         let path = identity.path.clone();
-        let waiting = waiting.into_iter().filter(|sense| !is_of_a_login(sense)).collect();
-        if let Some(known) = record.paths.iter_mut().find(|known| known.path == path) {
-            let news = news(&known.owed, waiting);
-            known.owed.extend(news);
-        }
         let had = record.path(&path).and_then(|path| path.tracked.key);
         records.book.refresh()?;
         let before = records.book.record(&record.lun);
         records.book.append(&changes_to(record, &path, before.as_deref()))?;
         let keeper = Keeper::new(Arc::clone(&records.guard), identity, migrate_pr);
+        take_waiting(&keeper, iscsi, |sense| !is_of_a_login(sense))?;
         prove(&recorded(&records, &record.lun)?, &keeper, iscsi)?;
         let has = recorded(&records, &record.lun)?.path(&path).and_then(|path| path.tracked.key);
         if had.is_some() && has.is_none() {
@@ -250,7 +241,8 @@ impl Real {
     /// The same for a guest that nobody was served with here: nothing of its is under way, so it does not matter whether a target confirms
     /// the logout. The connection is closed, and the session ends at the latest when the guest logs in elsewhere.
     pub(in crate::command::device) fn drop_all(&self) {
-        let sessions: Vec<_> = lock(&self.targets).iter().filter_map(|(_, target)| target.upgrade()).collect();
+        let sessions: Vec<_> =
+            lock(&self.targets).iter().filter_map(|(_, target)| target.upgrade()).collect();
         for error in sessions.iter().filter_map(|target| target.give_away().err()) {
             tracing::debug!(%error, "a logout was not confirmed");
         }
@@ -289,15 +281,16 @@ fn recorded(records: &Records, lun: &LunId) -> Result<Record, Hindrance> {
 
 /// Takes what waits for the guest, which would get lost with the session, and asks what it has.
 fn settle(records: &Records, keeper: &Keeper, unit: &IscsiUnit) -> Result<(), Hindrance> {
-    let Identity { lun, path, .. } = keeper.identity();
+    take_waiting(keeper, unit, |_| true)?;
+    prove(&recorded(records, &keeper.identity().lun)?, keeper, unit)
+}
+
+/// Takes what waits for the guest, and keeps what is `wanted` of that for it.
+fn take_waiting(keeper: &Keeper, unit: &IscsiUnit, wanted: fn(&[u8]) -> bool) -> Result<(), Hindrance> {
     let (waiting, ended) = unit.take_attentions();
-    let record = recorded(records, lun)?;
-    let known = record.path(path).map(|known| known.owed.clone()).unwrap_or_default();
-    let owed = |sense| Change::Owed { path: path.clone(), sense: Some(sense) };
-    let news: Vec<_> = news(&known, waiting).into_iter().map(|sense| (lun.clone(), owed(sense))).collect();
-    records.book.append(&news)?;
-    ended.map_err(|error| Hindrance::Silent(error.to_string()))?;
-    prove(&record, keeper, unit)
+    let waiting = waiting.into_iter().filter(|sense| wanted(sense)).collect();
+    keeper.take(&mut *unit.nexus(), waiting).map_err(|refused| Hindrance::Silent(refused.why))?;
+    ended.map_err(|error| Hindrance::Silent(error.to_string()))
 }
 
 /// Asks the device what the guest has, if it has anything: many do not even know the commands.
@@ -308,17 +301,6 @@ fn prove(record: &Record, keeper: &Keeper, unit: &IscsiUnit) -> Result<(), Hindr
         return Ok(());
     }
     keeper.agree(&mut *unit.nexus()).map_err(|refused| Hindrance::Silent(refused.why))
-}
-
-/// Each is owed once.
-fn news(known: &VecDeque<Vec<u8>>, waiting: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-    let mut news: Vec<Vec<u8>> = Vec::new();
-    for sense in waiting {
-        if known.len() + news.len() < MOST_OWED && !known.contains(&sense) && !news.contains(&sense) {
-            news.push(sense);
-        }
-    }
-    news
 }
 
 /// What is registered must be there after the logout.
