@@ -95,13 +95,17 @@ fn check(change: &Change) -> Result<(), CarriedError> {
 }
 
 /// What makes a record that says `before` of this nexus (if it says anything) say what `record` does: what that says of others
-/// stays.
+/// stays, and so does what is owed to the guest. That was taken from it here and not given: whoever goes takes with it what it is
+/// owed.
 #[must_use]
 pub fn changes_to(record: &Record, path: &PathId, before: Option<&Record>) -> Vec<(LunId, Change)> {
-    let owed = before.and_then(|before| before.path(path)).map_or(0, |known| known.owed.len());
+    let of = |record: &Record| record.path(path).map(|known| known.owed.clone()).unwrap_or_default();
+    let (owed, comes) = (before.map(of).unwrap_or_default(), of(record));
     let given = Change::Owed { path: path.clone(), sense: None };
-    let mut changes = vec![given; owed];
+    let mut changes = vec![given; owed.len()];
     changes.extend(changes_of(record, path));
+    let stays = owed.into_iter().filter(|sense| !comes.contains(sense));
+    changes.extend(stays.map(|sense| Change::Owed { path: path.clone(), sense: Some(sense) }));
     // A handover that was noted here ends with this: the guest is here again.
     let last = before.and_then(|before| before.handover);
     for change in &mut changes {
@@ -188,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_here_before_is_replaced_and_a_handover_that_was_noted_ends() {
+    fn what_was_here_before_is_replaced_but_what_is_owed_and_a_handover_that_was_noted_ends() {
         let (stale, id) = (Tracked { key: Some(Key(3)), ..Tracked::default() }, Some(HandoverId(4)));
         let mut before = alone(record());
         for change in [
@@ -200,8 +204,13 @@ mod tests {
         }
         let changes = changes_to(&record(), &path(), Some(&before));
         let after = applied(&changes, before);
-        assert_eq!((after.state, after.paths.clone()), (State::Active, alone(record()).paths));
+        let tracked = |record: &Record| record.path(&path()).map(|known| known.tracked);
+        assert_eq!((after.state, tracked(&after)), (State::Active, tracked(&record())));
         assert_eq!((after.generation, after.reservation), (Some(9), record().reservation));
+        let again = applied(&changes_to(&record(), &path(), Some(&after)), after.clone());
+        assert_eq!(again.paths, after.paths, "the same once more changes nothing");
+        let owed = |record: &Record| Vec::from(record.path(&path()).unwrap().owed.clone());
+        assert_eq!(owed(&again), [vec![0x70, 0, 6], vec![1]], "what was taken here is still owed");
     }
 
     #[test]

@@ -192,22 +192,32 @@ impl Host {
         }
         self.let_go(&mut luns)?;
         let saved = self.read(&luns, bytes)?;
-        let units = saved.into_iter().map(|taken| self.take(&luns, taken)).collect::<Result<_, _>>();
+        let found = saved.iter().map(|taken| self.take(&luns, taken)).collect::<Result<_, _>>();
+        let units = found.and_then(|units| self.go_on(&saved).map(|()| units));
         self.put_all(&mut luns, units, bytes)
     }
 
-    fn take(&self, luns: &Luns, taken: Taken) -> Result<(u8, Opened), MoveError> {
+    /// What is taken from the guest at targets is taken only when nothing is missing any more that could have been known before.
+    fn go_on(&self, saved: &[Taken]) -> Result<(), MoveError> {
+        let [hosted] = self.guests() else { return Err(MoveError::Shared) };
+        saved.iter().filter(|taken| taken.own.is_none()).try_for_each(|Taken { saved, .. }| {
+            let gone_on = hosted.real.go_on(saved.number, saved);
+            gone_on.map_err(|why| MoveError::Real(saved.number, why))
+        })
+    }
+
+    fn take(&self, luns: &Luns, taken: &Taken) -> Result<(u8, Opened), MoveError> {
         let (number, changed) = (taken.saved.number, taken.saved.changed);
-        let unit = match taken.own {
+        let unit = match &taken.own {
             Some((spec, snapshot)) => {
-                let unit = LogicalUnit::resume(&spec, &snapshot);
+                let unit = LogicalUnit::resume(spec, snapshot);
                 Unit::Own(unit.map_err(|error| MoveError::Resume(number, error))?)
             }
             None => {
                 let ([hosted], Some(slot)) = (self.guests(), luns.slots.get(&number)) else {
                     return Err(MoveError::Shared);
                 };
-                let unit = hosted.real.take(hosted, number, &slot.lun, &taken.saved);
+                let unit = hosted.real.find(hosted, number, &slot.lun, &taken.saved);
                 Unit::Real(unit.map_err(|why| MoveError::Real(number, why))?)
             }
         };

@@ -11,7 +11,9 @@ use crate::command::export::id;
 use guard::Identity;
 use handover::known_targets::{KnownTargets, TargetIdentity};
 use iscsi::initiator::{IscsiUrl, SessionConfig, SessionError};
-use ledger::{CarriedError, Change, LunId, PathId, Record, State, carried, changes_to, read_carried};
+use ledger::{
+    CarriedError, Change, HandoverId, LunId, PathId, Record, State, carried, changes_to, read_carried,
+};
 use nexus::Nexus;
 use scsi::{DataPhase, Request, TransportId, opcode};
 use std::sync::Arc;
@@ -161,12 +163,12 @@ impl Real {
         }
     }
 
-    /// Logs in as the guest, which is nowhere else any more, and goes on with what was saved. Whoever gets an error lets
-    /// go ([`Self::let_go`]).
+    /// Logs in as the guest, which is nowhere else any more, and finds the logical unit that was saved. Nothing is taken from the guest
+    /// yet. Whoever gets an error lets go ([`Self::drop_all`]).
     ///
     /// # Errors
     /// What keeps it from coming.
-    pub(in crate::command::device) fn take(
+    pub(in crate::command::device) fn find(
         &self,
         hosted: &Hosted,
         number: u8,
@@ -186,38 +188,35 @@ impl Real {
         if identity.path != path {
             return Err(Hindrance::Target { here: identity.path.0, there: path.0 });
         }
-        self.go_on(&unit, identity, &record, lun.migrate_pr)?;
+        let records = self.records().map_err(|failure| Hindrance::Silent(failure.to_string()))?;
+        unit.keep(Keeper::new(records.guard, identity, lun.migrate_pr));
         lock(&self.units).insert(number, unit.clone());
         Ok(unit)
     }
 
-    /// The record goes on here, and the device proves it.
-    fn go_on(
-        &self,
-        unit: &RealUnit,
-        identity: Identity,
-        record: &Record,
-        migrate_pr: bool,
-    ) -> Result<(), Hindrance> {
-        let RealUnit::Iscsi(iscsi) = unit else { return Err(Hindrance::Disk) };
-        let silent = |why: String| Hindrance::Silent(why);
-        let records = self.records().map_err(|failure| silent(failure.to_string()))?;
-        let path = identity.path.clone();
-        let had = record.path(&path).and_then(|path| path.tracked.key);
+    /// When all of the guest's logical units were [found](Self::find): the record goes on here, what waits for the guest is taken, and the
+    /// device proves what the guest has.
+    ///
+    /// # Errors
+    /// What keeps it from coming.
+    pub(in crate::command::device) fn go_on(&self, number: u8, saved: &SavedLun) -> Result<(), Hindrance> {
+        let Some(RealUnit::Iscsi(unit)) = self.unit(number) else { return Err(Hindrance::Closed) };
+        let (Some(keeper), Some(records)) = (unit.keeper(), self.present_records()) else {
+            return Err(Hindrance::Closed);
+        };
+        let (record, path) = read(saved)?;
+        let has = |record: &Record| record.path(&path).is_some_and(|path| path.tracked.key.is_some());
         records.book.refresh()?;
         let before = records.book.record(&record.lun);
-        records.book.append(&changes_to(record, &path, before.as_deref()))?;
-        let keeper = Keeper::new(Arc::clone(&records.guard), identity, migrate_pr);
-        take_waiting(&keeper, iscsi, |sense| !is_of_a_login(sense))?;
-        prove(&recorded(&records, &record.lun)?, &keeper, iscsi)?;
-        let has = recorded(&records, &record.lun)?.path(&path).and_then(|path| path.tracked.key);
-        if had.is_some() && has.is_none() {
+        records.book.append(&changes_to(&record, &path, before.as_deref()))?;
+        take_waiting(keeper, &unit, |sense| !is_of_a_login(sense))?;
+        prove(&recorded(&records, &record.lun)?, keeper, &unit)?;
+        if has(&record) && !has(&recorded(&records, &record.lun)?) {
             tracing::warn!(
                 lun = record.lun.0,
                 "the guest's registration was removed on its way; it is fenced"
             );
         }
-        unit.keep(keeper);
         Ok(())
     }
 
@@ -234,7 +233,7 @@ impl Real {
             return Err(Hindrance::Logout(error));
         }
         drop(targets);
-        self.forget();
+        self.forget(true);
         Ok(())
     }
 
@@ -246,14 +245,15 @@ impl Real {
         for error in sessions.iter().filter_map(|target| target.give_away().err()) {
             tracing::debug!(%error, "a logout was not confirmed");
         }
-        self.forget();
+        self.forget(false);
     }
 
-    fn forget(&self) {
+    /// `owed`: what is owed to the guest goes with it.
+    fn forget(&self, owed: bool) {
         lock(&self.targets).clear();
         let units = std::mem::take(&mut *lock(&self.units));
         if let Some(records) = lock(&self.records).take() {
-            note_moved(&records, units.values());
+            note_moved(&records, units.values(), owed);
         }
     }
 }
@@ -318,16 +318,25 @@ fn may_carry(lun: &Lun, nexus: &mut dyn Nexus) -> Result<(), Hindrance> {
 }
 
 /// For people, and against PERSISTENT RESERVE OUT by whoever else has the guest's records. What decides is the record of where the guest is.
-fn note_moved<'a>(records: &Records, units: impl Iterator<Item = &'a RealUnit>) {
-    let keepers = units.filter_map(RealUnit::keeper);
-    let known: Vec<_> = keepers.filter_map(|keeper| records.book.record(&keeper.identity().lun)).collect();
+fn note_moved<'a>(records: &Records, units: impl Iterator<Item = &'a RealUnit>, owed: bool) {
+    let keepers: Vec<_> = units.filter_map(RealUnit::keeper).map(Keeper::identity).collect();
     let noted = id().and_then(|handover| {
-        let why = Some("it went to another host with its initiator port".to_owned());
-        let moved = Change::State { state: State::Moved, handover: Some(handover), why };
-        let changes: Vec<_> = known.iter().map(|record| (record.lun.clone(), moved.clone())).collect();
-        Ok(records.book.append(&changes)?)
+        let gone = keepers.iter().flat_map(|identity| gone(records, identity, handover, owed));
+        Ok(records.book.append(&gone.collect::<Vec<_>>())?)
     });
     if let Err(error) = noted {
         tracing::warn!(%error, "the record does not say that the guest moved");
     }
+}
+
+/// Of a logical unit that has a record.
+fn gone(records: &Records, identity: &Identity, id: HandoverId, owed: bool) -> Vec<(LunId, Change)> {
+    let Identity { lun, path, .. } = identity;
+    let Some(record) = records.book.record(lun) else { return Vec::new() };
+    let owed = record.path(path).filter(|_| owed).map_or(0, |known| known.owed.len());
+    let why = Some("it went to another host with its initiator port".to_owned());
+    let moved = Change::State { state: State::Moved, handover: Some(id), why };
+    let given = Change::Owed { path: path.clone(), sense: None };
+    let changes = std::iter::once(moved).chain(vec![given; owed]);
+    changes.map(|change| (lun.clone(), change)).collect()
 }
