@@ -128,7 +128,7 @@ SPDK: keeps-sender=no keeps-identity=no register-and-move=no full-status=yes apt
 SUN / COMSTAR: keeps-sender=yes register-and-move=yes full-status=yes aptpl=yes refuses-unmatched-preempt=yes
 FREEBSD / CTL: keeps-sender=yes register-and-move=unknown full-status=yes refuses-unmatched-preempt=yes
 3PARdata / VV: keeps-sender=yes
-TENURE: keeps-sender=yes register-and-move=yes full-status=yes aptpl=yes counts-registrations=yes refuses-unmatched-preempt=yes
+TENURE: keeps-sender=yes keeps-identity=yes register-and-move=yes full-status=yes aptpl=yes counts-registrations=yes refuses-unmatched-preempt=yes
 ";
 
 impl Default for KnownTargets {

@@ -1,13 +1,18 @@
 //! A LUN as the command line and the control socket name it: one that Tenure is itself (`file=`, `block=`, `memory=`), a SCSI disk of
-//! this host, or one at an iSCSI target; each with `migrate-pr=on|off`.
+//! this host, or one at an iSCSI target; each with `migrate-pr=on|off`, the last with `always` too.
 
 use crate::exit::Failure;
 use iscsi::initiator::{IscsiUrl, UrlError};
 use logical_unit::{LunSpec, Medium};
 use std::path::PathBuf;
 
-/// Whether registrations are carried along when the guest migrates, unless that is said.
-const MIGRATE_PR: bool = true;
+/// Whether registrations are carried along when the guest migrates; as long as nothing is said, `on`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum MigratePr {
+    On,
+    Off,
+    Always,
+}
 
 /// A LUN.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +20,8 @@ pub(super) struct Lun {
     pub(super) kind: Kind,
     /// What the guest registers is carried along when it migrates.
     pub(super) migrate_pr: bool,
+    /// Also by a target of which nobody knows whether it keeps it without a session.
+    pub(super) always: bool,
     /// As it was written, without secrets.
     pub(super) text: String,
 }
@@ -45,7 +52,11 @@ impl Lun {
             Kind::Emulated(emulated(text, &rest)?)
         };
         let text = if is_url { without_secret(text) } else { text.to_owned() };
-        Ok(Self { kind, migrate_pr: migrate_pr.unwrap_or(MIGRATE_PR), text })
+        let always = migrate_pr == MigratePr::Always;
+        if always && !is_url {
+            return Err(wrong(&text, &"migrate-pr=always is for iscsi://"));
+        }
+        Ok(Self { kind, migrate_pr: migrate_pr != MigratePr::Off, always, text })
     }
 }
 
@@ -54,7 +65,7 @@ fn wrong(text: &str, error: &dyn std::fmt::Display) -> Failure {
 }
 
 /// The text without `migrate-pr=`, and what that says. In a URL, which may hold commas, it comes last.
-fn migrate_pr(text: &str) -> Result<(String, Option<bool>), Failure> {
+fn migrate_pr(text: &str) -> Result<(String, MigratePr), Failure> {
     const NAME: &str = "migrate-pr=";
     let parts: Vec<&str> = if text.starts_with("iscsi://") {
         text.rsplitn(2, ',').collect::<Vec<_>>().into_iter().rev().collect()
@@ -63,10 +74,10 @@ fn migrate_pr(text: &str) -> Result<(String, Option<bool>), Failure> {
     };
     let (told, rest): (Vec<&str>, Vec<&str>) = parts.into_iter().partition(|part| part.starts_with(NAME));
     let told = match told.as_slice() {
-        [] => None,
-        ["migrate-pr=on"] => Some(true),
-        ["migrate-pr=off"] => Some(false),
-        _ => return Err(wrong(&without_secret(text), &"migrate-pr= is on or off, and given once")),
+        [] | ["migrate-pr=on"] => MigratePr::On,
+        ["migrate-pr=off"] => MigratePr::Off,
+        ["migrate-pr=always"] => MigratePr::Always,
+        _ => return Err(wrong(&without_secret(text), &"migrate-pr= is on, off or always, and given once")),
     };
     Ok((rest.join(","), told))
 }
@@ -137,6 +148,9 @@ mod tests {
                 && migrates("memory=1M")
                 && migrates("/dev/sda,migrate-pr=on")
         );
+        let always = |text: &str| Lun::parse(text).unwrap().always;
+        let said = format!("{URL},migrate-pr=always");
+        assert!(always(&said) && migrates(&said) && !always(URL));
         assert!(!migrates("migrate-pr=off,memory=1M") && !migrates(&format!("{URL},migrate-pr=off")));
     }
 
@@ -144,7 +158,8 @@ mod tests {
     fn what_makes_no_sense_is_named() {
         for (text, what) in [
             ("/dev/sda,direct=on", "direct=on does not go with a device"),
-            ("/dev/sda,migrate-pr=yes", "migrate-pr= is on or off"),
+            ("/dev/sda,migrate-pr=yes", "migrate-pr= is on, off or always"),
+            ("/dev/sda,migrate-pr=always", "is for iscsi://"),
             ("memory=1M,migrate-pr=on,migrate-pr=off", "given once"),
             ("iscsi://host/iqn.2026-11.example:disk", "HOST"),
             ("sda", "/dev/sdX"),

@@ -9,7 +9,7 @@
 use super::{Hosted, Kind, Lun, Real, RealUnit, Records, lock, session};
 use crate::command::export::id;
 use guard::Identity;
-use handover::known_targets::{KnownTargets, TargetIdentity};
+use handover::known_targets::{Known, KnownTargets, TargetIdentity};
 use iscsi::initiator::{IscsiUrl, SessionConfig, SessionError};
 use ledger::{
     CarriedError, Change, HandoverId, LunId, PathId, Record, State, carried, changes_to, read_carried,
@@ -43,6 +43,12 @@ pub(in crate::command::device) enum Hindrance {
          sockets of one device (--name given twice), or after the guest has unregistered"
     )]
     Forgets(TargetIdentity),
+    /// The registration might be gone.
+    #[error(
+        "of its target ({0}) it is not known whether it keeps registrations without a session, and the guest has registered a \
+         key there: it moves if the LUN has migrate-pr=always on both sides, or after the guest has unregistered"
+    )]
+    Unknown(TargetIdentity),
     /// The reservation would be gone.
     #[error(
         "the guest has reserved it by RESERVE, which a target forgets with the session: it moves when the guest has released it"
@@ -310,11 +316,15 @@ fn may_carry(lun: &Lun, nexus: &mut dyn Nexus) -> Result<(), Hindrance> {
     }
     let inquiry = Request { cdb: vec![opcode::INQUIRY, 0, 0, 0, 96, 0], data: DataPhase::In(96) };
     let told = nexus.execute(&inquiry).map_err(|error| Hindrance::Silent(error.to_string()))?;
-    let target = TargetIdentity::from_inquiry(&told.data).unwrap_or_default();
-    if KnownTargets::default().traits(&target).keeps_identity.is_no() {
-        return Err(Hindrance::Forgets(target));
+    let target = TargetIdentity::from_inquiry(&told.data).filter(|_| told.status.is_good());
+    let target =
+        target.ok_or_else(|| Hindrance::Silent(format!("its INQUIRY ended with {}", told.status)))?;
+    match KnownTargets::default().traits(&target).keeps_identity {
+        Known::Yes => Ok(()),
+        Known::No => Err(Hindrance::Forgets(target)),
+        Known::Unknown if lun.always => Ok(()),
+        Known::Unknown => Err(Hindrance::Unknown(target)),
     }
-    Ok(())
 }
 
 /// For people, and against PERSISTENT RESERVE OUT by whoever else has the guest's records. What decides is the record of where the guest is.
@@ -339,4 +349,41 @@ fn gone(records: &Records, identity: &Identity, id: HandoverId, owed: bool) -> V
     let given = Change::Owed { path: path.clone(), sense: None };
     let changes = std::iter::once(moved).chain(vec![given; owed]);
     changes.map(|change| (lun.clone(), change)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nexus::TransportError;
+    use scsi::{Completion, Status};
+
+    /// Answers INQUIRY.
+    struct Answer(Completion);
+
+    impl Nexus for Answer {
+        fn execute(&mut self, _: &Request) -> Result<Completion, TransportError> {
+            Ok(self.0.clone())
+        }
+    }
+
+    fn asked(option: &str, vendor: &[u8], status: Status) -> Result<(), Hindrance> {
+        let lun = Lun::parse(&format!("iscsi://a/iqn.2026-11.example:a/0,migrate-pr={option}")).unwrap();
+        let data = [&[0; 8], vendor, &[b' '; 88 - 8][..]].concat();
+        may_carry(&lun, &mut Answer(Completion { status, sense: Vec::new(), data }))
+    }
+
+    #[test]
+    fn a_registration_goes_along_only_where_the_target_is_known_to_keep_it() {
+        let good = Status::GOOD;
+        assert!(asked("on", b"TENURE  ", good).is_ok());
+        assert!(matches!(asked("off", b"TENURE  ", good), Err(Hindrance::Off)));
+        for (option, unknown) in [("on", true), ("always", false)] {
+            assert_eq!(matches!(asked(option, b"NOBODY  ", good), Err(Hindrance::Unknown(_))), unknown);
+            assert!(matches!(asked(option, b"SPDK    ", good), Err(Hindrance::Forgets(_))));
+            assert!(matches!(asked(option, b"TENURE  ", Status::BUSY), Err(Hindrance::Silent(_))));
+        }
+        let short = Completion { status: good, sense: Vec::new(), data: vec![0; 35] };
+        let lun = Lun::parse("iscsi://a/iqn.2026-11.example:a/0,migrate-pr=always").unwrap();
+        assert!(matches!(may_carry(&lun, &mut Answer(short)), Err(Hindrance::Silent(_))));
+    }
 }
