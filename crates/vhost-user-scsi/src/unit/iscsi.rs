@@ -70,6 +70,8 @@ struct Place {
     again: Instant,
     pause: Duration,
     given_away: bool,
+    /// The target did not confirm the last logout.
+    unsure: bool,
     /// Somebody is logging in.
     busy: bool,
     /// The log knows that there is no session.
@@ -96,7 +98,8 @@ impl Target {
 
     fn new(config: SessionConfig, patience: Duration, given_away: bool) -> Self {
         let (again, pause) = (Instant::now(), PAUSE);
-        let place = Place { session: None, number: 0, again, pause, given_away, busy: false, told: false };
+        let (session, number, unsure, busy, told) = (None, 0, false, false, false);
+        let place = Place { session, number, again, pause, given_away, unsure, busy, told };
         Self { config, patience, place: Mutex::new(place), changed: Condvar::new() }
     }
 
@@ -115,7 +118,8 @@ impl Target {
     /// Logs out, for good: no command of the guest reaches the target through this process any more.
     ///
     /// # Errors
-    /// The target did not confirm the logout: whether it has ended the session is not known. The connection is closed all the same.
+    /// The target did not confirm the logout: whether it has ended the session is not known. The connection is closed all the same; the
+    /// next attempt ends the session by a new one.
     pub fn give_away(&self) -> Result<(), SessionError> {
         let mut place = self.lock();
         place.given_away = true;
@@ -123,10 +127,17 @@ impl Target {
         while place.busy {
             place = self.changed.wait(place).unwrap_or_else(PoisonError::into_inner);
         }
-        let session = place.session.take();
+        let (session, unsure) = (place.session.take(), place.unsure);
         drop(place);
         self.changed.notify_all();
-        session.map_or(Ok(()), |session| session.logout())
+        let ended = match session {
+            Some(session) => session.logout(),
+            // A session that may be there yet is ended by another one of the same port, which can be asked to end.
+            None if unsure => Session::login(&self.config).and_then(|session| session.logout()),
+            None => Ok(()),
+        };
+        self.lock().unsure = ended.is_err();
+        ended
     }
 
     /// The identity is this host's again: the next command logs in.
@@ -173,7 +184,7 @@ impl Target {
         match entered {
             Ok(session) => {
                 place.number += 1;
-                (place.told, place.pause) = (false, PAUSE);
+                (place.told, place.unsure, place.pause) = (false, false, PAUSE);
                 place.session = Some(session.clone());
                 tracing::info!(target = %self.config.target, portal = %self.config.portal, "logged in");
                 Ok(Some((session, place.number)))

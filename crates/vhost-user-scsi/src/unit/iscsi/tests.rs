@@ -269,3 +269,18 @@ fn the_unit_attentions_that_wait_are_taken_and_those_of_a_login_are_told_from_ot
     target.give_away().unwrap_or(());
     assert!(unit.take_attentions().1.is_err());
 }
+
+#[test]
+fn a_logout_that_was_not_confirmed_is_not_taken_for_one_later() {
+    let device = device(&["memory=1M"]);
+    let server = serve("127.0.0.1:0", &device);
+    let address = server.local_addr().to_string();
+    let target = login(&server, "iqn.a", PATIENCE);
+    drop(server);
+    for _ in 0..2 {
+        assert!(target.give_away().is_err());
+    }
+    let _server = serve(&address, &device);
+    target.give_away().unwrap();
+    assert!(!target.is_connected());
+}
