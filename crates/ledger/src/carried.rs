@@ -9,6 +9,7 @@ use crate::change::Change;
 use crate::line::{Line, Said, Wrong};
 use crate::names::{self, LunId, PathId};
 use crate::record::{PathRecord, Record};
+use scsi::{Sense, SenseKey};
 use thiserror::Error;
 
 /// Sense data is no longer than this (SPC-4 4.5.1).
@@ -90,8 +91,17 @@ fn check(change: &Change) -> Result<(), CarriedError> {
         Change::Owed { sense: Some(sense), .. } if sense.len() > LONGEST_SENSE => {
             Err(CarriedError::Damaged("sense data that is too long".to_owned()))
         }
+        Change::Owed { sense: Some(sense), .. } if !is_owed(sense) => {
+            let what = "sense data of a command, and not what a guest can be owed";
+            Err(CarriedError::Damaged(what.to_owned()))
+        }
         _ => Ok(()),
     }
+}
+
+/// A unit attention or a deferred error: whatever command brings it, it says nothing of that one.
+fn is_owed(sense: &[u8]) -> bool {
+    Sense::parse(sense).is_some_and(|sense| sense.deferred || sense.key == SenseKey::UNIT_ATTENTION)
 }
 
 /// What makes a record that says `before` of this nexus (if it says anything) say what `record` does: what that says of others
@@ -253,7 +263,9 @@ mod tests {
         };
         let moved = Change::State { state: State::Moved, handover: None, why: None };
         let long = Change::Owed { path: path(), sense: Some(vec![0; 253]) };
+        let owed = |sense: &[u8]| ("a", Change::Owed { path: PathId("p".into()), sense: Some(sense.into()) });
         assert!(of(&[("a", commit("p"))]).is_ok());
+        assert!(of(&[("a", commit("p")), owed(&[0x70, 0, 6]), owed(&[0x73, 3])]).is_ok());
         for wrong in [
             vec![("a", commit("p")), ("b", commit("p"))],
             vec![("a", commit("p")), ("a", commit("q"))],
@@ -261,6 +273,8 @@ mod tests {
             vec![("a", long)],
             vec![("", commit("p"))],
             vec![("a", commit("\0"))],
+            vec![("a", commit("p")), owed(&[0x70, 0, 3])],
+            vec![("a", commit("p")), owed(&[])],
             vec![("a", Change::Reservation { kind: None })],
         ] {
             assert!(matches!(of(&wrong), Err(CarriedError::Damaged(_))), "{wrong:?}");
