@@ -399,7 +399,9 @@ mod tests {
     use crate::cli::{Cli, Command};
     use clap::Parser;
     use iscsi::target::{Target, TargetConfig};
+    use ledger::{Ledger, Owner, Record, State};
     use logical_unit::Device;
+    use scsi::pr::Key;
     use scsi::{AdditionalSense, Completion, DataPhase, IscsiName, Request, opcode};
     use std::path::Path;
     use vhost_user_scsi::unit::{Admission, Arrival, Ending};
@@ -536,6 +538,43 @@ mod tests {
         let told = nexus::unit_attention(&ready(&host, 0));
         assert_eq!(told, Some(AdditionalSense::TARGET_RESET));
         assert!(ready(&host, 0).status.is_good(), "once");
+    }
+
+    /// State and key as the ledger has them.
+    fn recorded(folder: &Path, state: &str) -> Vec<(State, Option<Key>)> {
+        let guest = Ledger::open(&folder.join(state)).unwrap().guest(&Owner("a".into())).unwrap();
+        let key = |record: &Record| record.paths.iter().find_map(|path| path.tracked.key);
+        guest.records().iter().map(|record| (record.standing(), key(record))).collect()
+    }
+
+    /// The guest registers; `known`: by its own command, of which account is kept.
+    fn register(host: &Host, known: bool) {
+        let request = scsi::pr::request::register(Key::NONE, Key(7), false);
+        let DataPhase::Out(list) = &request.data else { panic!("no list") };
+        assert!((0..8).any(|_| ready(host, 0).status.is_good()));
+        let unit = host.guests()[0].real.unit(0).unwrap();
+        if known {
+            let mut cdb = [0; 32];
+            cdb[..request.cdb.len()].copy_from_slice(&request.cdb);
+            let arrival = Arrival { id: 1, cdb: &cdb, data_out: list.len(), data_in: 0 };
+            let Admission::Work(work) = unit.unit().admit(&arrival) else { panic!("not to be waited for") };
+            assert!(matches!(work.run(list), Ending::Status(ended) if ended.status.is_good()));
+        } else {
+            assert!(unit.nexus().unwrap().execute(&request).unwrap().status.is_good());
+        }
+    }
+
+    #[test]
+    fn a_registration_that_the_other_host_did_not_tell_of_is_found() {
+        let (folder, (_target, urls)) = (tempfile::TempDir::new().unwrap(), target());
+        let here = at_target(folder.path(), "here", &urls[..1], false);
+        let there = at_target(folder.path(), "there", &urls[..1], true);
+        register(&here, false);
+        let state = here.save().unwrap();
+        assert_eq!(recorded(folder.path(), "here"), []);
+        here.close().unwrap();
+        there.resume(&state).unwrap();
+        assert_eq!(recorded(folder.path(), "there"), [(State::Active, Some(Key(7)))]);
     }
 
     #[test]

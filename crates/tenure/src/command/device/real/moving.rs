@@ -15,7 +15,7 @@ use ledger::{
     CarriedError, Change, HandoverId, LunId, PathId, Record, State, carried, changes_to, read_carried,
 };
 use nexus::Nexus;
-use scsi::{DataPhase, Request, TransportId, opcode};
+use scsi::{Completion, DataPhase, Request, SenseKey, Status, TransportId, opcode};
 use std::sync::Arc;
 use thiserror::Error;
 use vhost_user_scsi::saved::SavedLun;
@@ -216,7 +216,7 @@ impl Real {
         let before = records.book.record(&record.lun);
         records.book.append(&changes_to(&record, &path, before.as_deref()))?;
         take_waiting(keeper, &unit, |sense| !is_of_a_login(sense))?;
-        prove(&recorded(&records, &record.lun)?, keeper, &unit)?;
+        ask(has(&record), keeper, &unit)?;
         if has(&record) && !has(&recorded(&records, &record.lun)?) {
             tracing::warn!(
                 lun = record.lun.0,
@@ -309,6 +309,20 @@ fn prove(record: &Record, keeper: &Keeper, unit: &IscsiUnit) -> Result<(), Hindr
     keeper.agree(&mut *unit.nexus()).map_err(|refused| Hindrance::Silent(refused.why))
 }
 
+/// Asks the device what the guest has, also where the other host knew of nothing.
+fn ask(has: bool, keeper: &Keeper, unit: &IscsiUnit) -> Result<(), Hindrance> {
+    match keeper.agree(&mut *unit.nexus()) {
+        Err(refused) if !has && nobody_registers(&refused.completion) => Ok(()),
+        asked => asked.map_err(|refused| Hindrance::Silent(refused.why)),
+    }
+}
+
+/// The device does not know the commands, or somebody has a RESERVE, which there is only without registrations (SPC-2 5.5.1).
+fn nobody_registers(ended: &Completion) -> bool {
+    let key = ended.decoded_sense().map(|sense| sense.key);
+    ended.status == Status::RESERVATION_CONFLICT || key == Some(SenseKey::ILLEGAL_REQUEST)
+}
+
 /// What is registered must be there after the logout.
 fn may_carry(lun: &Lun, nexus: &mut dyn Nexus) -> Result<(), Hindrance> {
     if !lun.migrate_pr {
@@ -355,7 +369,6 @@ fn gone(records: &Records, identity: &Identity, id: HandoverId, owed: bool) -> V
 mod tests {
     use super::*;
     use nexus::TransportError;
-    use scsi::{Completion, Status};
 
     /// Answers INQUIRY.
     struct Answer(Completion);
