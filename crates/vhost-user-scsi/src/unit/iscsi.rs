@@ -270,10 +270,7 @@ impl IscsiUnit {
     /// # Errors
     /// What the device answered instead, or what stands for that where nothing answered.
     pub fn identify(&self) -> Result<Option<Identity>, Completion> {
-        let (config, lun) = (&self.0.target.config, self.0.lun);
-        // Never the secret of a URL.
-        let node = format!("iscsi://{}/{}/{lun}", config.portal, config.target);
-        identify(&mut self.line(), node)
+        identify(&mut self.line(), node(&self.0.target.config, self.0.lun))
     }
 
     /// From now on `keeper` keeps account of the guest's registrations; the first one that is given does.
@@ -302,6 +299,12 @@ impl IscsiUnit {
     pub fn target(&self) -> &Arc<Target> {
         &self.0.target
     }
+}
+
+/// What a record calls the way to a logical unit: never with the secret of a URL.
+#[must_use]
+pub fn node(config: &SessionConfig, lun: u64) -> String {
+    format!("iscsi://{}/{}/{lun}", config.portal, config.target)
 }
 
 impl Drop for IscsiUnit {

@@ -153,7 +153,10 @@ impl Host {
             return Err(Failure::usage(format!("there is a LUN {number} already")));
         }
         let unit = match &lun.kind {
-            _ if luns.closed => None,
+            _ if luns.closed => {
+                self.guests.iter().for_each(|hosted| hosted.real.note_elsewhere(hosted, lun));
+                None
+            }
             Kind::Emulated(spec) => Some(self.attach_emulated(number, spec)?),
             Kind::Disk(_) | Kind::Iscsi(_) => {
                 self.attach_real(number, lun)?;

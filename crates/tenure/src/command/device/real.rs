@@ -14,7 +14,7 @@ use crate::exit::Failure;
 use anyhow::{Context, anyhow};
 use guard::{Guard, Identity};
 use iscsi::initiator::{IscsiUrl, SessionConfig};
-use ledger::{Change, Ledger, LunId, Owner, State};
+use ledger::{Change, HandoverId, Ledger, LunId, Owner, Record, State};
 use nexus::Nexus;
 use scsi::{Completion, TransportId};
 use serde_json::Value;
@@ -28,6 +28,9 @@ use vhost_user_scsi::unit::Unit;
 use vhost_user_scsi::unit::iscsi::{IscsiUnit, PATIENCE, Target};
 use vhost_user_scsi::unit::keep::Keeper;
 use vhost_user_scsi::unit::passthrough::{Passthrough, PassthroughError};
+
+/// What a record names as the handover after which the guest, with its initiator port, is elsewhere. Custody says when it is back.
+const WITH_ITS_PORT: HandoverId = HandoverId(u128::from_be_bytes(*b"device-with-port"));
 
 /// A guest's real logical units and their records.
 #[derive(Debug)]
@@ -56,14 +59,19 @@ pub(super) enum RealUnit {
 }
 
 impl Records {
-    /// The guest is here after all: what it has is for the device to say.
-    fn bring_back(&self, lun: &LunId) -> Result<(), ledger::Error> {
+    /// The guest is here: what it has is for the device to say. A handover of somebody else's took it away only if the operator `claimed` it.
+    fn bring_back(&self, lun: &LunId, claimed: bool) -> Result<(), ledger::Error> {
         self.book.refresh()?;
-        let Some(record) = self.book.record(lun).filter(|record| record.state.is_away()) else {
+        let back = |record: &Arc<Record>| {
+            record.state.is_away() && (claimed || record.handover == Some(WITH_ITS_PORT))
+        };
+        let Some(record) = self.book.record(lun).filter(back) else {
             return Ok(());
         };
-        let why = Some("the operator claimed the guest for this host".to_owned());
-        let change = Change::State { state: State::Unverified, handover: record.handover, why };
+        let why =
+            if claimed { "the operator claimed the guest for this host" } else { "the guest is here again" };
+        let change =
+            Change::State { state: State::Unverified, handover: record.handover, why: Some(why.to_owned()) };
         self.book.append(&[(lun.clone(), change)])
     }
 }
@@ -221,9 +229,7 @@ impl Real {
     fn keep(&self, unit: &RealUnit, migrate_pr: bool, claimed: bool) -> Result<(), Failure> {
         let identity = self.identity(unit)?;
         let records = self.records()?;
-        if claimed {
-            records.bring_back(&identity.lun).context("the record that says that it moved")?;
-        }
+        records.bring_back(&identity.lun, claimed).context("the record that says that it moved")?;
         let keeper = Keeper::new(records.guard, identity, migrate_pr);
         if let Some(mut nexus) = unit.nexus() {
             keeper.settle(&mut *nexus);

@@ -578,6 +578,36 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_that_custody_says_is_here_is_not_kept_from_its_registration_by_the_record() {
+        let (folder, (_target, urls)) = (tempfile::TempDir::new().unwrap(), target());
+        let here = at_target(folder.path(), "here", &urls[..1], false);
+        register(&here, true);
+        here.close().unwrap();
+        assert_eq!(recorded(folder.path(), "here"), [(State::Moved, Some(Key(7)))]);
+        drop(here);
+        let here = at_target(folder.path(), "here", &urls[..1], false);
+        assert_eq!(recorded(folder.path(), "here"), [(State::Active, Some(Key(7)))]);
+        here.save().unwrap();
+    }
+
+    #[test]
+    fn the_record_of_a_guest_that_is_elsewhere_says_so_also_after_a_kill() {
+        let (folder, (_target, urls)) = (tempfile::TempDir::new().unwrap(), target());
+        let here = at_target(folder.path(), "here", &urls[..1], false);
+        register(&here, true);
+        let state = here.save().unwrap();
+        here.close().unwrap();
+        let there = at_target(folder.path(), "there", &urls[..1], true);
+        there.resume(&state).unwrap();
+        assert_eq!(recorded(folder.path(), "there"), [(State::Active, Some(Key(7)))]);
+        drop(there);
+        let there = at_target(folder.path(), "there", &urls[..1], true);
+        assert_eq!(recorded(folder.path(), "there"), [(State::Moved, Some(Key(7)))]);
+        there.resume(&state).unwrap();
+        assert_eq!(recorded(folder.path(), "there"), [(State::Active, Some(Key(7)))]);
+    }
+
+    #[test]
     fn what_cannot_move_says_why() {
         let folder = tempfile::TempDir::new().unwrap();
         let state = host(folder.path(), &["--num-queues", "2"]).save().unwrap();

@@ -6,13 +6,12 @@
 //! the guest is back. There, before anybody is served, page 83h must name the same logical unit, and what is registered is proved
 //! by the device (REGISTER of the key to itself). Used by `host::moving`.
 
-use super::{Hosted, Kind, Lun, Real, RealUnit, Records, lock, session};
-use crate::command::export::id;
+use super::{Hosted, Kind, Lun, Real, RealUnit, Records, WITH_ITS_PORT, lock, session};
 use guard::Identity;
 use handover::known_targets::{Known, KnownTargets, TargetIdentity};
 use iscsi::initiator::{IscsiUrl, SessionConfig, SessionError};
 use ledger::{
-    CarriedError, Change, HandoverId, LunId, PathId, Record, State, carried, changes_to, read_carried,
+    CarriedError, Change, LunId, PathId, PathRecord, Record, State, carried, changes_to, read_carried,
 };
 use nexus::Nexus;
 use scsi::{Completion, DataPhase, Request, SenseKey, Status, TransportId, opcode};
@@ -262,6 +261,23 @@ impl Real {
             note_moved(&records, units.values(), owed);
         }
     }
+
+    /// The guest is elsewhere as this process starts: what is recorded of this LUN at a target says so, also where a device that was killed
+    /// had no time for that.
+    pub(in crate::command::device) fn note_elsewhere(&self, hosted: &Hosted, lun: &Lun) {
+        let Ok((url, config)) = at(lun, hosted) else { return };
+        let Ok(records) = self.records() else { return };
+        let node = vhost_user_scsi::unit::iscsi::node(&config, url.lun);
+        let port = TransportId::iscsi(config.initiator.clone(), config.isid).to_string();
+        let is_its = |path: &&PathRecord| path.node == node && path.path.0.split(' ').next() == Some(&port);
+        let here: Vec<_> =
+            records.book.records().into_iter().filter(|record| !record.state.is_away()).collect();
+        let known = here.iter().filter_map(|record| Some((record, record.paths.iter().find(is_its)?)));
+        let gone: Vec<_> = known.flat_map(|(record, path)| gone(record, &path.path, false)).collect();
+        if let Err(error) = records.book.append(&gone) {
+            tracing::warn!(%error, "the record does not say that the guest moved");
+        }
+    }
 }
 
 fn at<'a>(lun: &'a Lun, hosted: &Hosted) -> Result<(&'a IscsiUrl, SessionConfig), Hindrance> {
@@ -343,26 +359,22 @@ fn may_carry(lun: &Lun, nexus: &mut dyn Nexus) -> Result<(), Hindrance> {
 
 /// For people, and against PERSISTENT RESERVE OUT by whoever else has the guest's records. What decides is the record of where the guest is.
 fn note_moved<'a>(records: &Records, units: impl Iterator<Item = &'a RealUnit>, owed: bool) {
-    let keepers: Vec<_> = units.filter_map(RealUnit::keeper).map(Keeper::identity).collect();
-    let noted = id().and_then(|handover| {
-        let gone = keepers.iter().flat_map(|identity| gone(records, identity, handover, owed));
-        Ok(records.book.append(&gone.collect::<Vec<_>>())?)
-    });
-    if let Err(error) = noted {
+    let identities = units.filter_map(RealUnit::keeper).map(Keeper::identity);
+    let known = identities.filter_map(|identity| Some((records.book.record(&identity.lun)?, &identity.path)));
+    let gone: Vec<_> = known.flat_map(|(record, path)| gone(&record, path, owed)).collect();
+    if let Err(error) = records.book.append(&gone) {
         tracing::warn!(%error, "the record does not say that the guest moved");
     }
 }
 
-/// Of a logical unit that has a record.
-fn gone(records: &Records, identity: &Identity, id: HandoverId, owed: bool) -> Vec<(LunId, Change)> {
-    let Identity { lun, path, .. } = identity;
-    let Some(record) = records.book.record(lun) else { return Vec::new() };
+/// `owed`: what is owed to the guest goes with it.
+fn gone(record: &Record, path: &PathId, owed: bool) -> Vec<(LunId, Change)> {
     let owed = record.path(path).filter(|_| owed).map_or(0, |known| known.owed.len());
     let why = Some("it went to another host with its initiator port".to_owned());
-    let moved = Change::State { state: State::Moved, handover: Some(id), why };
+    let moved = Change::State { state: State::Moved, handover: Some(WITH_ITS_PORT), why };
     let given = Change::Owed { path: path.clone(), sense: None };
     let changes = std::iter::once(moved).chain(vec![given; owed]);
-    changes.map(|change| (lun.clone(), change)).collect()
+    changes.map(|change| (record.lun.clone(), change)).collect()
 }
 
 #[cfg(test)]
