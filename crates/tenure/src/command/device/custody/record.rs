@@ -6,7 +6,7 @@
 //! bytes); length (1 byte) and name of the other host; length (4 bytes) and bytes of the device's state.
 //!
 //! Guarantees: after any crash the file has either the place before or the one after; a damaged or newer one is refused and left
-//! as it is, and so is another host's; one process at a time has it.
+//! as it is, and so is another host's; one process at a time has it; what was read at its start is durable.
 
 use super::place;
 use crate::exit::Failure;
@@ -155,7 +155,7 @@ impl RecordFile {
     /// Opens the record that `host` has of `guest` in `state`, making directories that are missing; and what it says.
     ///
     /// # Errors
-    /// Refused if another process has it, or it is damaged, newer or another host's; failed if it cannot be read.
+    /// Refused if another process has it, or it is damaged, newer or another host's; failed if it cannot be read, or made durable.
     pub(in crate::command::device) fn open(
         state: &Path,
         host: &HostName,
@@ -170,7 +170,11 @@ impl RecordFile {
             Some((found, _)) if found != owner => return Err(foreign(&path, &found)),
             found => found.map(|(_, entry)| entry),
         };
-        Ok((Self { path, owner, lock }, entry))
+        let own = Self { path, owner, lock };
+        // Who wrote it may have been killed before it was durable: what was read is to be true after a power failure as well.
+        let durable = entry.as_ref().map_or(Ok(()), |entry| own.write(entry));
+        durable.with_context(|| own.path.display().to_string())?;
+        Ok((own, entry))
     }
 
     /// What the record of `guest` in `state` says, for who only wants to know whether the guest is here. None where there is none, or only
@@ -325,6 +329,19 @@ mod tests {
         let (_file, found) = open(directory.path(), "here").unwrap();
         assert_eq!(found, places().pop());
         assert_eq!(RecordFile::peek(directory.path(), "other").unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_read_is_made_durable_before_anybody_is_told_of_it() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let (file, _) = open(directory.path(), "here").unwrap();
+        file.write(&places()[3]).unwrap();
+        let new = beside(&file.path, "%new");
+        drop(file);
+        fs::create_dir(&new).unwrap();
+        assert_eq!(open(directory.path(), "here").unwrap_err(), Exit::Failed);
+        fs::remove_dir(&new).unwrap();
+        assert_eq!(open(directory.path(), "here").unwrap().1, Some(places().swap_remove(3)));
     }
 
     #[test]
