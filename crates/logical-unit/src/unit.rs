@@ -104,6 +104,14 @@ impl LogicalUnit {
         self.disk.caching()
     }
 
+    /// Makes durable what its nexuses were told is written, before another process serves it.
+    ///
+    /// # Errors
+    /// The system's, also of a time before: then the data are here at best.
+    pub fn settle(&self) -> io::Result<()> {
+        self.disk.make_durable()
+    }
+
     /// Looks at the size of the medium anew, when somebody has made it grow. `true` if it has: then every nexus is
     /// told (CAPACITY DATA HAS CHANGED), and a transport that can should tell of it too.
     ///

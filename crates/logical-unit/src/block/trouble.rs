@@ -54,6 +54,20 @@ impl Disk {
         self.store.flush().map(|()| Vec::new()).map_err(|error| self.undurable(&error))
     }
 
+    /// Makes durable what initiators were told is written: nobody here can be told later that it is not.
+    ///
+    /// # Errors
+    /// The system's; also where it has lost something before.
+    pub(crate) fn make_durable(&self) -> io::Result<()> {
+        let lost = || io::Error::other("what was written before could not be made durable");
+        if self.has_lost() {
+            return Err(lost());
+        }
+        self.store.flush().inspect_err(|error| {
+            self.undurable(error);
+        })
+    }
+
     /// What the initiator gets for the outcome of a transfer that was carried out elsewhere.
     pub(crate) fn completion(&self, action: Move, result: &io::Result<()>) -> Completion {
         let Err(error) = result else { return Completion::good(Vec::new()) };
@@ -175,10 +189,12 @@ mod tests {
         assert!(lossy.plan(&SYNCHRONIZE, Room::default()).is_some());
         assert!(lossy.flush().is_err());
         assert!(lossy.flush().is_err(), "the data is gone");
+        assert!(lossy.make_durable().is_err(), "and nobody else is to go on with what is left");
         assert!(lossy.plan(&SYNCHRONIZE, Room::default()).is_none(), "and no queue asks the kernel again");
         let direct = disk(DIRECT, true);
         assert!(direct.flush().is_err());
         assert!(direct.flush().is_ok(), "nothing waits in a page cache");
+        assert!(direct.make_durable().is_ok());
     }
 
     #[test]
