@@ -104,6 +104,15 @@ fn whoever_keeps_nothing_leaves_nothing_that_is_old() {
 }
 
 #[test]
+fn opened_anew_nothing_of_before_holds_and_from_then_on_it_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    fence(&hosts(folder.path()), false);
+    let unit = LogicalUnit::open_anew(&spec(folder.path())).unwrap();
+    assert!(unit.is_kept());
+    assert_eq!(Host::new(&unit, 2).raw(&WRITE, &[7; 512]).status, Status::GOOD);
+}
+
+#[test]
 fn a_change_that_can_be_neither_kept_nor_forgotten_does_not_happen() {
     let folder = tempfile::tempdir().unwrap();
     let hosts = hosts(folder.path());

@@ -11,9 +11,11 @@
 
 use super::Snapshot;
 use super::resume::{put, take_up};
-use crate::LunSpec;
+use crate::aptpl::{self, Image};
+use crate::nexuses::Nexuses;
 use crate::open::{OpenError, Opened};
 use crate::unit::LogicalUnit;
+use crate::{LunSpec, Medium, PrUnit};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -77,6 +79,17 @@ impl LogicalUnit {
         go_on(opened, spec.delay)
     }
 
+    /// Opens what `spec` names where somebody else has served it since, as after a power failure: what was kept here is of the past, and so is
+    /// the durable image of a block device, which is this host's. From now on it is kept.
+    ///
+    /// # Errors
+    /// [`OpenError`] before anything is served; also where what is of the past cannot be removed.
+    pub fn open_anew(spec: &LunSpec) -> Result<Arc<Self>, OpenError> {
+        let mut opened = Opened::open(spec)?;
+        forget_past(&mut opened, &spec.medium)?;
+        go_on(opened, spec.delay)
+    }
+
     /// Whether the next process will go on with what this one knows. Not where the file cannot be written, or there is none.
     #[must_use]
     pub fn is_kept(&self) -> bool {
@@ -100,6 +113,17 @@ pub(super) fn go_on(opened: Opened, delay: Duration) -> Result<Arc<LogicalUnit>,
     let kept = Kept::beside(&image).map_err(failed)?;
     let unit = LogicalUnit::over(opened, delay, Some(kept));
     if unit.keep_now() { Ok(unit) } else { Err(failed(ErrorKind::ReadOnlyFilesystem.into())) }
+}
+
+fn forget_past(opened: &mut Opened, medium: &Medium) -> Result<(), OpenError> {
+    let Some(image) = &opened.image else { return Ok(()) };
+    forget(image).map_err(|source| OpenError::File { path: name(image), source })?;
+    if matches!(medium, Medium::Block { .. }) {
+        aptpl::save(image, &Image::default())?;
+        opened.unit = PrUnit::new(opened.profile);
+        opened.nexuses = Nexuses::new(opened.profile.identity);
+    }
+    Ok(())
 }
 
 /// Somebody serves the logical unit who keeps nothing: what was kept is of the past.
@@ -128,5 +152,46 @@ fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aptpl::SavedRegistration;
+
+    /// A file's, with a registration that outlives the power.
+    fn registered(folder: &Path) -> (LunSpec, PathBuf) {
+        let spec: LunSpec = format!("file={},size=1M", folder.join("disk").display()).parse().unwrap();
+        let image = Opened::open(&spec).unwrap().image.unwrap();
+        let nexus = crate::ItNexus { initiator: "sas:5000000000000001".parse().unwrap(), target_port: 1 };
+        let registration = SavedRegistration { nexus, key: scsi::pr::Key(1), all_target_ports: false };
+        let there = Image { aptpl: true, registrations: vec![registration], ..Image::default() };
+        aptpl::save(&image, &there).unwrap();
+        (spec, image)
+    }
+
+    #[test]
+    fn of_a_block_device_that_was_served_elsewhere_the_image_of_this_host_is_of_the_past_and_of_a_file_it_is_not()
+     {
+        let folder = tempfile::tempdir().unwrap();
+        let (spec, image) = registered(folder.path());
+        fs::write(name(&image), b"old").unwrap();
+        let mut opened = Opened::open(&spec).unwrap();
+        forget_past(&mut opened, &spec.medium).unwrap();
+        assert_eq!(opened.unit.reservations().registrations().iter().count(), 1);
+        assert!(!name(&image).exists());
+        let block = Medium::Block { path: "/dev/a".into(), reservations: None };
+        forget_past(&mut opened, &block).unwrap();
+        assert_eq!(opened.unit.reservations().registrations().iter().count(), 0);
+        assert_eq!(aptpl::load(&image).unwrap(), Some(Image::default()));
+    }
+
+    #[test]
+    fn what_is_of_the_past_and_stays_is_not_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let (spec, image) = registered(folder.path());
+        fs::create_dir(name(&image)).unwrap();
+        assert!(matches!(LogicalUnit::open_anew(&spec), Err(OpenError::File { .. })));
     }
 }

@@ -168,7 +168,7 @@ impl Host {
     }
 
     fn attach_emulated(&self, number: u8, spec: &LunSpec) -> Result<Arc<LogicalUnit>, Failure> {
-        let unit = open(spec).map_err(|error| refuse_lun(number, error))?;
+        let unit = open(spec, LogicalUnit::open_kept).map_err(|error| refuse_lun(number, error))?;
         let attached = self.guests.iter().try_for_each(|hosted| {
             hosted.device.attach(number, hosted.nexus_to(&unit)).with_context(|| format!("LUN {number}"))
         });
@@ -200,10 +200,13 @@ impl Host {
 
 /// Opens a logical unit. That of a device that was killed is let go only when the kernel has carried out what it had under way, and to
 /// write before that could be undone by it: so it is waited for.
-fn open(spec: &LunSpec) -> Result<Arc<LogicalUnit>, OpenError> {
+fn open(
+    spec: &LunSpec,
+    open: fn(&LunSpec) -> Result<Arc<LogicalUnit>, OpenError>,
+) -> Result<Arc<LogicalUnit>, OpenError> {
     let end = Instant::now() + LETTING_GO;
     loop {
-        match LogicalUnit::open_kept(spec) {
+        match open(spec) {
             // A block device is held as long as its requests are.
             Err(OpenError::InUse(_) | OpenError::Held(_)) if Instant::now() < end => thread::sleep(LOOK),
             opened => return opened.inspect(|unit| say_how(unit, spec)),

@@ -214,7 +214,7 @@ impl Custody {
             Act::Publish => (told(self.host.publish()), Event::Published),
             Act::Serve => (self.serve(), Event::Served),
             Act::Save(id) => {
-                return match self.host.save() {
+                return match self.host.settle().and_then(|()| self.host.save()) {
                     Ok(state) => (Event::Saved(Some((id, state.into()))), None),
                     Err(error) => (Event::Saved(None), Some(error.to_string())),
                 };

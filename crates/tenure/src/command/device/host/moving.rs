@@ -7,7 +7,7 @@ use super::{Host, Hosted, Luns, Slot};
 use crate::command::device::lun::Kind as Source;
 use crate::command::device::real::{Hindrance, RealUnit};
 use logical_unit::snapshot::{self, ResumeError, Snapshot};
-use logical_unit::{LogicalUnit, LunSpec, Medium};
+use logical_unit::{Caching, LogicalUnit, LunSpec, Medium};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
@@ -45,6 +45,14 @@ pub(in crate::command::device) enum MoveError {
     /// What is registered there is not wanted here.
     #[error("LUN {0} has migrate-pr=off here")]
     Off(u8),
+    /// Its data may be in a page cache of one host.
+    #[error(
+        "LUN {0}: a block device moves only with direct I/O: what is in a host's page cache would be old, or lost"
+    )]
+    Buffered(u8),
+    /// One whose data cannot be made durable.
+    #[error("LUN {0}: {1}")]
+    Undurable(u8, std::io::Error),
     /// One that cannot be put down.
     #[error("LUN {0}: {1}")]
     Snapshot(u8, snapshot::SnapshotError),
@@ -108,6 +116,16 @@ impl Host {
                 .collect::<Result<_, _>>()?,
         };
         Ok(saved.to_bytes()?)
+    }
+
+    /// Makes durable what the guest was told is written; its rings have stopped.
+    pub(in crate::command::device) fn settle(&self) -> Result<(), MoveError> {
+        let luns = self.lock();
+        let units = luns.slots.iter().filter_map(|(number, slot)| Some((*number, slot.unit.as_ref()?)));
+        for (number, unit) in units {
+            unit.settle().map_err(|error| MoveError::Undurable(number, error))?;
+        }
+        Ok(())
     }
 
     /// Whether `bytes` are a state that this device can go on with, as far as that can be said without opening anything.
@@ -211,7 +229,9 @@ impl Host {
         let unit = match &taken.own {
             Some((spec, snapshot)) => {
                 let unit = LogicalUnit::resume(spec, snapshot);
-                Unit::Own(unit.map_err(|error| MoveError::Resume(number, error))?)
+                let unit = unit.map_err(|error| MoveError::Resume(number, error))?;
+                must_be_direct(number, spec, &unit)?;
+                Unit::Own(unit)
             }
             None => {
                 let ([hosted], Some(slot)) = (self.guests(), luns.slots.get(&number)) else {
@@ -236,7 +256,8 @@ impl Host {
 
     fn open_again(&self, number: u8, slot: &Slot) -> Result<(u8, Opened), MoveError> {
         let unit = if let Source::Emulated(_) = &slot.lun.kind {
-            let unit = super::open(spec(number, slot)?).map_err(|error| MoveError::Open(number, error))?;
+            let unit = super::open(spec(number, slot)?, LogicalUnit::open_anew)
+                .map_err(|error| MoveError::Open(number, error))?;
             Unit::Own(unit)
         } else {
             let [hosted] = self.guests() else { return Err(MoveError::Shared) };
@@ -343,10 +364,23 @@ fn spec(number: u8, slot: &Slot) -> Result<&LunSpec, MoveError> {
         Source::Emulated(spec) if matches!(spec.medium, Medium::Memory { .. }) => {
             Err(MoveError::Memory(number))
         }
+        Source::Emulated(spec) if is_block(spec) && spec.direct == Some(false) => {
+            Err(MoveError::Buffered(number))
+        }
         Source::Emulated(spec) => Ok(spec),
         Source::Disk(_) => Err(MoveError::Real(number, Hindrance::Disk)),
         Source::Iscsi(_) => Err(MoveError::Kind(number)),
     }
+}
+
+const fn is_block(spec: &LunSpec) -> bool {
+    matches!(spec.medium, Medium::Block { .. })
+}
+
+/// Nothing takes what is old out of a host's page cache when another one has written to the device.
+fn must_be_direct(number: u8, spec: &LunSpec, unit: &LogicalUnit) -> Result<(), MoveError> {
+    let direct = !is_block(spec) || matches!(unit.caching(), Caching::Direct { .. });
+    if direct { Ok(()) } else { Err(MoveError::Buffered(number)) }
 }
 
 fn save(hosted: &Hosted, number: u8, slot: &Slot) -> Result<SavedLun, MoveError> {
@@ -357,8 +391,9 @@ fn save(hosted: &Hosted, number: u8, slot: &Slot) -> Result<SavedLun, MoveError>
         let (name, state) = saved.map_err(|why| MoveError::Real(number, why))?;
         return Ok(SavedLun { number, kind: Kind::Iscsi, changed, name, state });
     }
-    spec(number, slot)?;
+    let spec = spec(number, slot)?;
     let unit = slot.unit.as_ref().ok_or(MoveError::Closed)?;
+    must_be_direct(number, spec, unit)?;
     let snapshot = unit.snapshot().map_err(|error| MoveError::Snapshot(number, error))?;
     let name = format!("naa.{:016x}", snapshot.naa);
     Ok(SavedLun { number, kind: Kind::Emulated, changed, name, state: snapshot.to_bytes() })
@@ -605,6 +640,17 @@ mod tests {
         assert_eq!(recorded(folder.path(), "there"), [(State::Moved, Some(Key(7)))]);
         there.resume(&state).unwrap();
         assert_eq!(recorded(folder.path(), "there"), [(State::Active, Some(Key(7)))]);
+    }
+
+    #[test]
+    fn a_block_device_moves_only_past_the_page_cache() {
+        let spec_of = |text: &str| {
+            let slot = Slot { lun: crate::command::device::lun::Lun::parse(text).unwrap(), unit: None };
+            spec(3, &slot).map(drop)
+        };
+        assert!(spec_of("block=/dev/a,reservations=/b").is_ok());
+        assert!(spec_of("file=/a,direct=off").is_ok());
+        assert!(matches!(spec_of("block=/dev/a,reservations=/b,direct=off"), Err(MoveError::Buffered(3))));
     }
 
     #[test]
