@@ -151,7 +151,7 @@ pub(super) struct Standing<H, S> {
     giving: Option<H>,
     /// The operator claims it; `true` without its state.
     claiming: Option<bool>,
-    /// The other device has just said that this goes on: the logical units may be opened.
+    /// The other device has just said that this goes on: the logical units may be opened. Not later, nor for a guest that stopped since.
     checked: bool,
     /// The logical units are to be closed until the next attempt.
     lets_go: bool,
@@ -225,8 +225,8 @@ impl<H: Clone + Eq, S: Clone + Eq> Standing<H, S> {
     /// Takes note of what happened.
     pub(super) fn on(&mut self, event: Event<H, S>) {
         match event {
-            Event::Rings(awaited) => self.awaited = awaited,
-            Event::Retry => self.paused = false,
+            Event::Rings(awaited) => self.rings(awaited),
+            Event::Retry => (self.paused, self.checked) = (false, false),
             Event::Wrote(true) => self.wrote(),
             Event::Wrote(false) => self.paused = true,
             Event::Shut(true) => self.open = false,
@@ -269,6 +269,12 @@ impl<H: Clone + Eq, S: Clone + Eq> Standing<H, S> {
             });
         }
         self.act_by_place()
+    }
+
+    fn rings(&mut self, awaited: bool) {
+        // Who is said to be waiting for this device may go on when its guest does not come.
+        self.checked &= awaited || !self.awaited;
+        self.awaited = awaited;
     }
 
     fn act_giving(&mut self, to: H, id: Id) -> Act<H, S> {
@@ -390,7 +396,7 @@ impl<H: Clone + Eq, S: Clone + Eq> Standing<H, S> {
             }
             (step, Place::Taking { id, from, state }) if id == call.id => {
                 match answer {
-                    Answer::Yes if step == Step::Check => self.checked = true,
+                    Answer::Yes if step == Step::Check => self.checked = self.awaited || self.wanted,
                     Answer::Yes => {
                         self.begin(self.entry.epoch.saturating_add(1), Place::Owned { state });
                     }

@@ -511,6 +511,27 @@ fn a_guest_whose_other_host_is_gone_is_claimed_whatever_is_under_way() {
 }
 
 #[test]
+fn leave_to_open_is_for_the_rings_and_the_time_that_it_was_asked_for() {
+    let state = (1, 1);
+    let (event, check) = (Event::Rings, Call { to: 1, step: Step::Check, id: Id(1) });
+    let mut own = Own::new(entry(Place::Taking { id: Id(1), from: 1, state }), None);
+    let asks = |own: &mut Own, why| {
+        assert_eq!(own.act(Id(2), true), Some(Act::Call(check.clone())), "{why}");
+    };
+    let told = || Event::Answered(check.clone(), Answer::Yes);
+    own.on(event(true));
+    asks(&mut own, "at first");
+    [event(false), told(), event(true)].into_iter().for_each(|event| own.on(event));
+    asks(&mut own, "the rings had stopped when the answer came");
+    [told(), event(false), event(true)].into_iter().for_each(|event| own.on(event));
+    asks(&mut own, "they have stopped since");
+    [told(), Event::Retry].into_iter().for_each(|event| own.on(event));
+    asks(&mut own, "that was some time ago");
+    own.on(told());
+    assert_eq!(own.act(Id(2), true), Some(Act::Open(Some(state))));
+}
+
+#[test]
 fn between_three_hosts_the_guest_is_found_where_it_is() {
     walk(3, Budget { gives: 3, changes: 0, ..NOTHING }, NONE).all_arrive();
 }
