@@ -287,14 +287,22 @@ impl Custody {
     /// The operator says that the guest is this host's, whatever the other one says; `without` a state that nobody has any more.
     ///
     /// # Errors
-    /// It is here already, or its LUNs cannot be opened.
+    /// It is here already, or its LUNs cannot be opened; or its record could not be written, and will be as soon as that is possible.
     pub(super) fn claim(&self, without: bool) -> Result<(), Refusal> {
         let refused = |why: &str| Refusal::new("Refused", format!("guest {}: {why}", self.guest));
         let mut standing = self.lock();
         standing.claim(without).map_err(refused)?;
         let (_, why) = self.work(&mut standing, false);
-        if standing.entry().place != Place::Here || standing.is_in_doubt() {
-            return Err(refused(why.as_deref().unwrap_or("not now")));
+        let (is_here, in_doubt) = (standing.entry().place == Place::Here, standing.is_in_doubt());
+        drop(standing);
+        // The rest is the thread's: to write what is in doubt, to close what was opened in vain.
+        self.stir();
+        let why = why.as_deref().unwrap_or("not now");
+        if in_doubt {
+            return Err(refused(&format!("in doubt: it is claimed as soon as that can be done: {why}")));
+        }
+        if !is_here {
+            return Err(refused(why));
         }
         tracing::warn!(guest = self.guest, without, "claimed for this host by the operator");
         Ok(())

@@ -187,6 +187,22 @@ fn the_operator_has_the_last_word() {
 }
 
 #[test]
+fn a_claim_that_could_not_be_recorded_says_that_it_stands_and_comes_true_later() {
+    let folder = TempDir::new().unwrap();
+    let source = start(folder.path(), "s", &[]);
+    given(&source, NONE);
+    let (records, aside) = (folder.path().join("s/devices"), folder.path().join("aside"));
+    std::fs::rename(&records, &aside).unwrap();
+    source.seen().stirred = false;
+    let refusal = source.claim(false).unwrap_err();
+    assert!(refusal.desc.contains("as soon as"), "{refusal}");
+    assert!(source.seen().stirred, "the thread goes on with it");
+    std::fs::rename(&aside, &records).unwrap();
+    source.advance();
+    assert_eq!(word(&source), "here");
+}
+
+#[test]
 fn a_device_without_peers_does_not_serve_a_guest_that_is_elsewhere() {
     let folder = TempDir::new().unwrap();
     let source = start(folder.path(), "s", &[]);

@@ -493,7 +493,7 @@ impl<H: Clone + Eq, S: Clone + Eq> Standing<H, S> {
     /// is *here*. The other devices are gone for good.
     ///
     /// # Errors
-    /// What speaks against it; nothing has changed then.
+    /// What speaks against it; nothing has changed then. In doubt after it, the claim holds: its record is still to be written.
     pub(super) fn claim(&mut self, without: bool) -> Result<(), &'static str> {
         if self.next.is_some() {
             return Err("its record cannot be written");
