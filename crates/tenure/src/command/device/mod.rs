@@ -89,7 +89,7 @@ pub fn run(args: &DeviceArgs, console: &mut Console) -> Result<Exit, Failure> {
     let sockets = guests.iter().flat_map(|guest| &guest.sockets);
     let bound = sockets.map(|socket| listen(socket, args)).collect::<Result<Vec<_>, _>>()?;
     let control = args.control.as_deref().map(|path| Control::open(path, &host, &custodies)).transpose()?;
-    let keeping = Keeping::start(args, peering.as_deref(), &custodies)?;
+    let mut keeping = Keeping::start(args, peering.as_deref(), &custodies)?;
     let served = places(&host).zip(bound).map(start).collect::<Result<Vec<_>, _>>()?;
     tell_ready(&host, keeping.address(), console)?;
     told(manager.ready(), console);
@@ -99,6 +99,8 @@ pub fn run(args: &DeviceArgs, console: &mut Console) -> Result<Exit, Failure> {
     thread::spawn(move || end_at_once(signals));
     told(manager.stopping(), console);
     control.into_iter().for_each(Control::stop);
+    // A guest whose rings stop because this process ends has not left.
+    keeping.turn_peers_away();
     // All at once: each of them waits for what its guest has under way.
     served.iter().for_each(|one| one.stop.stop());
     let ended = served.into_iter().map(Served::end);

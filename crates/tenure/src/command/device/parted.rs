@@ -155,6 +155,11 @@ impl Keeping {
         self.listener.as_ref().map(|listener| listener.address().to_string())
     }
 
+    /// Gives nothing to anybody any more.
+    pub(super) fn turn_peers_away(&mut self) {
+        self.listener = None;
+    }
+
     /// Lets what is under way end.
     pub(super) fn end(self) {
         self.custodies.iter().for_each(|custody| custody.end());
@@ -162,6 +167,5 @@ impl Keeping {
             // What it had to tell, it has logged.
             let _ = thread.join();
         }
-        drop(self.listener);
     }
 }

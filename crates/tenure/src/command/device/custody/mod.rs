@@ -336,7 +336,8 @@ impl Custody {
     fn answer_call(&self, from: &HostName, call: &Call<HostName>) -> Result<DeviceState, Refusal> {
         let mut standing = self.lock();
         standing.on(Event::Rings(self.is_awaited()));
-        if call.step == Step::Give && standing.is_served() && self.may_come_back() {
+        let is_ours = matches!(standing.entry().place, Place::Here | Place::Owned { .. });
+        if call.step == Step::Give && is_ours && self.may_come_back() {
             return Err(self.running("its device was just started, and its VMM may come back"));
         }
         let (told, why) = match standing.asked(from, call) {

@@ -23,15 +23,19 @@ fn args(folder: &Path, state: &str, more: &[&str]) -> DeviceArgs {
     }
 }
 
-/// The custody of guest `a`, as a process that starts has it.
 fn start(folder: &Path, state: &str, more: &[&str]) -> Arc<Custody> {
+    let custody = begin(folder, state, more);
+    custody.advance();
+    custody
+}
+
+/// The custody of guest `a`, as a process that starts has it; nothing is served yet.
+fn begin(folder: &Path, state: &str, more: &[&str]) -> Arc<Custody> {
     let args = args(folder, state, more);
     let guests = guests(&args).unwrap();
     let parted = Parted::open(&args, &guests).unwrap();
     let host = Arc::new(Host::open(&args, &guests, parted.is_elsewhere()).unwrap());
-    let custody = parted.custodies(&host).unwrap().remove(0);
-    custody.advance();
-    custody
+    parted.custodies(&host).unwrap().remove(0)
 }
 
 fn question(step: DeviceStep, id: Id) -> Question {
@@ -163,7 +167,9 @@ fn who_cannot_read_the_state_is_told_before_anything_happens() {
 #[test]
 fn a_guest_whose_vmm_may_come_back_is_not_given() {
     let folder = TempDir::new().unwrap();
-    let source = start(folder.path(), "s", &["--wait", "60"]);
+    let source = begin(folder.path(), "s", &["--wait", "60"]);
+    assert_eq!(ask(&source, Give, NONE), Err("StillRunning".into()), "also before anything is served");
+    source.advance();
     assert_eq!(ask(&source, Give, NONE), Err("StillRunning".into()));
     assert_eq!(source.turns_away(), None, "its VMM has come");
     given(&source, NONE);
