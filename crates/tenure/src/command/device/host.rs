@@ -54,6 +54,8 @@ struct Luns {
     closed: bool,
     /// What they were taken up with, as long as nobody has been served with them: a state, or nothing.
     fresh: Option<Vec<u8>>,
+    /// A state of them is on its way: they stay as they are in it.
+    frozen: bool,
     slots: BTreeMap<u8, Slot>,
 }
 
@@ -90,10 +92,15 @@ impl Host {
         self.lock().slots.iter().map(|(number, slot)| (*number, slot.lun.text.clone())).collect()
     }
 
+    /// Whether the logical units have to stay as a state on its way says that they are.
+    pub(super) fn freeze(&self, frozen: bool) {
+        self.lock().frozen = frozen;
+    }
+
     /// Adds a logical unit: at this number, or at the first that is free. Running guests hear of it.
     ///
     /// # Errors
-    /// A usage error, or it cannot be served.
+    /// A usage error, or it cannot be served, or a guest is moving.
     pub(super) fn add(&self, number: Option<u8>, text: &str) -> Result<u8, Failure> {
         let lun = Lun::parse(text)?;
         let free = || (0..=u8::MAX).find(|number| !self.lock().slots.contains_key(number));
@@ -105,9 +112,9 @@ impl Host {
     /// Takes a logical unit away; what guests have under way ends as it does.
     ///
     /// # Errors
-    /// There is none of this number.
+    /// There is none of this number, or a guest is moving.
     pub(super) fn remove(&self, number: u8) -> Result<(), Failure> {
-        let mut luns = self.lock();
+        let mut luns = self.changeable()?;
         if luns.slots.remove(&number).is_none() {
             return Err(Failure::usage(format!("there is no LUN {number}")));
         }
@@ -121,9 +128,9 @@ impl Host {
     /// Looks at the size of a logical unit anew; whether it has grown. Every guest hears of that: by a unit attention, and by an event.
     ///
     /// # Errors
-    /// There is none of this number here, or not one of Tenure's own; it is smaller than it was.
+    /// There is none of this number here, or not one of Tenure's own; it is smaller than it was; a guest is moving.
     pub(super) fn resize(&self, number: u8) -> Result<bool, Failure> {
-        let luns = self.lock();
+        let luns = self.changeable()?;
         let slot =
             luns.slots.get(&number).ok_or_else(|| Failure::usage(format!("there is no LUN {number}")))?;
         let unit = slot.unit.as_ref().ok_or_else(|| {
@@ -148,7 +155,7 @@ impl Host {
     }
 
     fn attach(&self, number: u8, lun: &Lun) -> Result<(), Failure> {
-        let mut luns = self.lock();
+        let mut luns = self.changeable()?;
         if luns.slots.contains_key(&number) {
             return Err(Failure::usage(format!("there is a LUN {number} already")));
         }
@@ -190,6 +197,17 @@ impl Host {
             drop(self.detach(number));
         }
         attached
+    }
+
+    /// The logical units, unless a state of them is on its way.
+    fn changeable(&self) -> Result<MutexGuard<'_, Luns>, Failure> {
+        let luns = self.lock();
+        if luns.frozen {
+            return Err(Failure::refused(
+                "a guest is moving, with its LUNs as they are: try again when it has",
+            ));
+        }
+        Ok(luns)
     }
 
     /// A thread that died with it cannot have left half a change.
@@ -319,6 +337,19 @@ mod tests {
         assert_eq!(host.resize(1).unwrap_err().exit, Exit::Usage);
         std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 20).unwrap();
         assert_eq!(host.resize(0).unwrap_err().exit, Exit::Failed, "a capacity never shrinks");
+    }
+
+    #[test]
+    fn while_a_state_of_them_is_on_its_way_logical_units_stay_as_they_are() {
+        let host = host(false);
+        host.add(None, "memory=1M").unwrap();
+        host.freeze(true);
+        assert_eq!(host.add(None, "memory=1M").unwrap_err().exit, Exit::Refused);
+        assert_eq!(host.remove(0).unwrap_err().exit, Exit::Refused);
+        assert_eq!(host.resize(0).unwrap_err().exit, Exit::Refused);
+        host.freeze(false);
+        assert!(!host.resize(0).unwrap());
+        host.remove(0).unwrap();
     }
 
     #[test]

@@ -78,6 +78,7 @@ impl Custody {
     ) -> Arc<Self> {
         let standing = Standing::new(entry, incoming);
         let (place, source) = (standing.entry().place.clone(), standing.source().cloned());
+        host.freeze(standing.has_state());
         let seen = Seen { place, source, trouble: None, met: false, stirred: true, over: false };
         Arc::new(Self {
             guest: guest.to_owned(),
@@ -189,6 +190,10 @@ impl Custody {
     }
 
     fn show(&self, standing: &Standing, why: Option<&str>) {
+        // What another device is just about to give has been compared with them.
+        if standing.has_state() || !standing.is_calling() {
+            self.host.freeze(standing.has_state());
+        }
         let mut seen = self.seen();
         (seen.place, seen.source) = (standing.entry().place.clone(), standing.source().cloned());
         if standing.is_paused() {
@@ -214,6 +219,7 @@ impl Custody {
             Act::Publish => (told(self.host.publish()), Event::Published),
             Act::Serve => (self.serve(), Event::Served),
             Act::Save(id) => {
+                self.host.freeze(true);
                 return match self.host.settle().and_then(|()| self.host.save()) {
                     Ok(state) => (Event::Saved(Some((id, state.into()))), None),
                     Err(error) => (Event::Saved(None), Some(error.to_string())),
@@ -273,6 +279,7 @@ impl Custody {
         let Some(id) = told.handover else {
             return (Answer::Lost, Some(format!("{from} gave no handover")));
         };
+        self.host.freeze(true);
         match self.host.check(&told.state.0) {
             Ok(()) => (Answer::Given(Gift { id, epoch: told.epoch, state: told.state.0.into() }), None),
             Err(error) => (Answer::Lost, Some(format!("what {from} gave does not fit: {error}"))),

@@ -91,6 +91,22 @@ fn a_guest_is_given_in_two_steps_which_may_both_be_asked_for_again() {
 }
 
 #[test]
+fn what_was_given_of_the_logical_units_stays_true_until_that_has_come_to_an_end() {
+    let folder = TempDir::new().unwrap();
+    let source = start(folder.path(), "s", &[]);
+    let changes =
+        |custody: &Custody| custody.host.add(None, "memory=1M").map(|lun| custody.host.remove(lun)).is_ok();
+    assert!(changes(&source));
+    let (id, _) = given(&source, NONE);
+    assert!(!changes(&source));
+    drop(source);
+    let source = start(folder.path(), "s", &[]);
+    assert!(!changes(&source), "nor after a crash");
+    ask(&source, Commit, id).unwrap();
+    assert!(changes(&source), "the next state is compared with what there is then");
+}
+
+#[test]
 fn after_a_crash_a_guest_is_where_the_record_says() {
     let folder = TempDir::new().unwrap();
     let (_, state) = given(&start(folder.path(), "s", &[]), NONE);

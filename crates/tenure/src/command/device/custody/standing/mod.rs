@@ -213,6 +213,12 @@ impl<H: Clone + Eq, S: Clone + Eq> Standing<H, S> {
         self.call.is_some()
     }
 
+    /// Whether a state of the logical units is on its way, from here or to here.
+    pub(super) fn has_state(&self) -> bool {
+        let entries = std::iter::once(&self.entry).chain(&self.next);
+        self.giving.is_some() || entries.into_iter().any(|entry| entry.place.state().is_some())
+    }
+
     /// Whom to ask for a guest that is elsewhere.
     pub(super) fn source(&self) -> Option<&H> {
         let told = self.redirect.as_ref().or(self.incoming.as_ref());
