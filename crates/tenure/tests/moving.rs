@@ -69,7 +69,8 @@ impl Hosts {
         let peers: Vec<String> = others.flat_map(peer).collect();
         let (state, control) = (self.text(&format!("{own}/state")), self.control(host).display().to_string());
         let named = ["--state", &state, "--control", &control];
-        let all = words.iter().chain(&named).chain(more).map(|word| (*word).to_owned());
+        let new = (!more.contains(&"--incoming")).then_some(&"--first");
+        let all = words.iter().chain(&named).chain(more).chain(new).map(|word| (*word).to_owned());
         all.chain(peers).chain(self.more.iter().map(|word| word.replace("HOST", own))).collect()
     }
 

@@ -72,7 +72,8 @@ impl Hosts {
         let (state, control) = (self.state(host), self.control(host).display().to_string());
         let words = ["--num-queues", "2", "--host", own, "--peer-listen", &listen, "--peer", &peer];
         let named = ["--state", &state, "--control", &control];
-        tenure().device(&self.at(own), &["db1"], luns, &[&words[..], &named, more].concat()).unwrap()
+        let new: &[&str] = if more.contains(&"--incoming") { &[] } else { &["--first"] };
+        tenure().device(&self.at(own), &["db1"], luns, &[&words[..], &named, more, new].concat()).unwrap()
     }
 
     /// The first host's device.

@@ -85,6 +85,8 @@ fn serve(tenure: &Tenure, directory: &Path, luns: &[String], at: usize) -> Resul
     more.extend(["--peer-listen", &listen, "--state", &state]);
     if at == 1 {
         more.extend(["--incoming", other]);
+    } else {
+        more.push("--first");
     }
     tenure.device(&own, &[FIRST], &luns, &more)
 }

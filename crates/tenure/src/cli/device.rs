@@ -114,6 +114,9 @@ pub struct PeeringArgs {
     /// The directory of ca.pem, host.pem and host-key.pem; needed for addresses of the form HOST:PORT
     #[arg(long, value_name = "DIR", default_value = "/etc/tenure")]
     pub certificates: PathBuf,
+    /// The guest is new: no device has ever served it. Without a record of it either this or --incoming has to be said
+    #[arg(long, requires = "host", conflicts_with = "incoming")]
+    pub first: bool,
     /// The guest is at that peer, and comes from there when it has migrated; until then no LUN is opened
     #[arg(long, value_name = "NAME", requires = "host")]
     pub incoming: Option<HostName>,

@@ -90,13 +90,28 @@ fn recorded(args: &DeviceArgs, peering: &Peering, guest: &Guest) -> Result<Recor
     let entry = match (found, &args.peering.incoming) {
         (Some(entry), _) => entry,
         (None, Some(from)) => first(&file, 0, Place::Expected { from: from.clone() })?,
-        (None, None) => first(&file, 1, Place::Here)?,
+        (None, None) => {
+            is_new(args, peering, &guest.name)?;
+            first(&file, 1, Place::Here)?
+        }
     };
     if let Some(other) = entry.place.other().filter(|other| !peering.knows(other)) {
         return Err(unknown(&guest.name, &entry.place, other.as_str()));
     }
     tracing::info!(guest = guest.name, place = entry.place.word(), epoch = entry.epoch, "custody");
     Ok(Recorded { guest: guest.name.clone(), file, entry })
+}
+
+/// Who has no record may have had one, and the guest be elsewhere: that it is new has to be said, and no peer may know better.
+fn is_new(args: &DeviceArgs, peering: &Peering, guest: &str) -> Result<(), Failure> {
+    let refused = |why: &str| Failure::refused(format!("no record here says where guest {guest} is: {why}"));
+    if !args.peering.first {
+        return Err(refused(
+            "give --first once if no device has ever served it, --incoming NAME if it is, or may be, at another host",
+        ));
+    }
+    let known = peering.has_never_seen(&args.peering.peers, guest);
+    known.map_err(|why| refused(&format!("{why}; --incoming NAME fetches it, or guest-claim takes it")))
 }
 
 /// A guest that nothing was known of.

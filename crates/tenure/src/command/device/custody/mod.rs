@@ -279,6 +279,14 @@ impl Custody {
         let Some(id) = told.handover else {
             return (Answer::Lost, Some(format!("{from} gave no handover")));
         };
+        let own = self.lock().entry().epoch;
+        if told.epoch < own {
+            let why = format!(
+                "the record at {from} is old: by it the guest has changed hands {} times, by the one here {own} times",
+                told.epoch
+            );
+            return (Answer::Lost, Some(why));
+        }
         self.host.freeze(true);
         match self.host.check(&told.state.0) {
             Ok(()) => (Answer::Given(Gift { id, epoch: told.epoch, state: told.state.0.into() }), None),
@@ -363,7 +371,8 @@ impl Custody {
             }),
             Ok(None) => Ok(DeviceState::default()),
             Err(No::Elsewhere(Some(there))) if there != *from => {
-                Ok(DeviceState { elsewhere: Some(there.to_string()), ..DeviceState::default() })
+                let epoch = standing.entry().epoch;
+                Ok(DeviceState { elsewhere: Some(there.to_string()), epoch, ..DeviceState::default() })
             }
             Err(no) => Err(self.refusal(&no, &standing, why.as_deref())),
         }
@@ -402,7 +411,7 @@ impl Custody {
             place if place.other() == Some(from) => Vec::new(),
             place => {
                 let there = place.other().map(|there| there.to_string());
-                return Ok(DeviceState { elsewhere: there, ..DeviceState::default() });
+                return Ok(DeviceState { elsewhere: there, epoch: entry.epoch, ..DeviceState::default() });
             }
         };
         let state = peer::message::Bytes(state);

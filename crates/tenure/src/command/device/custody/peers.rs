@@ -1,14 +1,14 @@
 //! The other devices: who they are, what they ask, and what they are asked.
 
-use super::Custody;
+use super::{Custody, FORMAT};
 use crate::cli::DeviceArgs;
 use crate::exit::Failure;
 use anyhow::Context;
 use handover::ENGINE_REVISION;
 use peer::listener::{LinkEnd, TurnedAway};
-use peer::message::{Device as Question, DeviceState};
+use peer::message::{Device as Question, DeviceState, DeviceStep, Id};
 use peer::{
-    Address, Agreed, CallError, Credentials, Files, HostName, Link, Listener, Local, Patience, Refusal,
+    Address, Agreed, CallError, Credentials, Files, HostName, Link, Listener, Local, Patience, Peer, Refusal,
     Reply, Request, Service, Session, SharedTerms, Terms,
 };
 use qmp::CodecError;
@@ -83,6 +83,34 @@ impl Peering {
             Err(CallError::Refused(refusal)) => Err(Asked::Refused(refusal)),
             Err(error) => Err(Asked::Lost(chain(&error))),
         }
+    }
+
+    /// Whether `guest` is new, as far as the peers say that answer.
+    ///
+    /// # Errors
+    /// What the first of them says that has had it, or knows that it is elsewhere.
+    pub(in crate::command::device) fn has_never_seen(
+        &self,
+        peers: &[Peer],
+        guest: &str,
+    ) -> Result<(), String> {
+        let question =
+            || Question { handover: Id(0), guest: guest.into(), step: DeviceStep::Look, format: FORMAT };
+        for Peer { name, .. } in peers {
+            match self.ask(name, question()) {
+                Ok(DeviceState { elsewhere: None, epoch: 0, .. }) => {}
+                Ok(DeviceState { elsewhere: Some(there), .. }) => {
+                    return Err(format!("{name} knows it: it is at {there}"));
+                }
+                Ok(_) => return Err(format!("{name} knows it: it is there, or was")),
+                Err(Asked::Refused(refusal)) if refusal.class == "UnknownGuest" => {}
+                Err(Asked::Refused(refusal)) => return Err(format!("{name} knows it: {refusal}")),
+                Err(Asked::Lost(why)) => {
+                    tracing::warn!(guest, peer = %name, why, "not asked about the guest")
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Answers peers, until the listener is dropped.

@@ -59,7 +59,7 @@ impl<H, S> Place<H, S> {
     }
 }
 
-/// A place, and how often the guest has changed hands: who has seen more changes is right.
+/// A place, and how often the guest has changed hands: nobody takes it from who has seen fewer changes. 0 where it was never here.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::command::device) struct Entry<H, S> {
     pub(in crate::command::device) epoch: u64,

@@ -15,8 +15,10 @@ fn args(folder: &Path, state: &str, more: &[&str]) -> DeviceArgs {
     let (lun, peer) = (format!("file={},size=1M", at("disk")), format!("there=unix:{}", at("nobody")));
     let (socket, state, listen) = (at("a.sock"), at(state), format!("unix:{}", at("here.peer")));
     let line = ["tenure", "device", "--socket", &socket, "--lun", &lun, "--host", "here", "--peer", &peer];
+    let new = (!more.contains(&"--incoming")).then_some("--first");
     let wait = if more.contains(&"--wait") { &[][..] } else { &["--wait", "0"] };
     let line = [&line[..], wait, &["--peer-listen", &listen, "--state", &state], more].concat();
+    let line = line.into_iter().chain(new);
     match Cli::try_parse_from(line).unwrap().command {
         Command::Device(args) => args,
         other => panic!("{other:?}"),
@@ -222,6 +224,41 @@ fn a_claim_that_could_not_be_recorded_says_that_it_stands_and_comes_true_later()
     std::fs::rename(&aside, &records).unwrap();
     source.advance();
     assert_eq!(word(&source), "here");
+}
+
+#[test]
+fn a_guest_without_a_record_is_served_only_if_it_is_said_to_be_new_and_no_peer_knows_better() {
+    let folder = TempDir::new().unwrap();
+    let open = |state: &str, first: bool| {
+        let mut args = args(folder.path(), state, &[]);
+        args.peering.first = first;
+        Parted::open(&args, &guests(&args).unwrap()).map(drop).map_err(|failure| failure.reason.to_string())
+    };
+    assert!(open("new", false).unwrap_err().contains("--first"));
+    assert_eq!(open("new", true), Ok(()), "nobody answers");
+    assert_eq!(open("new", false), Ok(()), "from then on the record counts");
+    // The peer has had it.
+    let there = |state: &str, more: &[&str]| {
+        let mut args = args(folder.path(), state, more);
+        args.peering.host = Some("there".parse().unwrap());
+        args.peering.peers[0].name = "here".parse().unwrap();
+        args.peering.listen =
+            Some(format!("unix:{}", folder.path().join("nobody").display()).parse().unwrap());
+        let guests = guests(&args).unwrap();
+        let parted = Parted::open(&args, &guests).unwrap();
+        let host = Arc::new(Host::open(&args, &guests, parted.is_elsewhere()).unwrap());
+        let peering = parted.peering().unwrap();
+        let custodies = parted.custodies(&host).unwrap();
+        let listener = peering.listen(args.peering.listen.as_ref().unwrap(), &custodies).unwrap();
+        (custodies, listener)
+    };
+    let expects = there("t1", &["--incoming", "here"]);
+    assert_eq!(open("new again", true), Ok(()));
+    drop(expects);
+    let has = there("t2", &[]);
+    assert!(open("lost", true).unwrap_err().contains("there knows it"));
+    let (_, why) = (has, open("lost", false).unwrap_err());
+    assert!(why.contains("--incoming"), "{why}");
 }
 
 #[test]

@@ -215,8 +215,8 @@ impl<H: Clone + Eq, S: Clone + Eq> Standing<H, S> {
 
     /// Whether a state of the logical units is on its way, from here or to here.
     pub(super) fn has_state(&self) -> bool {
-        let entries = std::iter::once(&self.entry).chain(&self.next);
-        self.giving.is_some() || entries.into_iter().any(|entry| entry.place.state().is_some())
+        let mut entries = std::iter::once(&self.entry).chain(&self.next);
+        self.giving.is_some() || entries.any(|entry| entry.place.state().is_some())
     }
 
     /// Whom to ask for a guest that is elsewhere.
@@ -422,6 +422,8 @@ impl<H: Clone + Eq, S: Clone + Eq> Standing<H, S> {
         self.redirect = None;
         self.paused = true;
         match answer {
+            // Who has seen fewer changes has an old record.
+            Answer::Given(Gift { epoch, .. }) if epoch < self.entry.epoch => {}
             Answer::Given(Gift { id, epoch, state }) => {
                 self.begin(epoch, Place::Taking { id, from: call.to.clone(), state });
             }

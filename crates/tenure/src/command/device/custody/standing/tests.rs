@@ -532,6 +532,18 @@ fn leave_to_open_is_for_the_rings_and_the_time_that_it_was_asked_for() {
 }
 
 #[test]
+fn nothing_is_taken_from_an_old_record() {
+    let away = Entry { epoch: 3, place: Place::Away { id: Id(1), to: 1 } };
+    for (epoch, is_taken) in [(2, false), (3, true), (4, true)] {
+        let mut own = Own::new(away.clone(), None);
+        own.on(Event::Rings(true));
+        let Some(Act::Call(call)) = own.act(Id(2), true) else { panic!("it asks for nothing") };
+        own.on(Event::Answered(call, Answer::Given(Gift { id: Id(9), epoch, state: (1, 1) })));
+        assert_eq!(matches!(own.act(Id(2), true), Some(Act::Write(_))), is_taken, "{epoch}");
+    }
+}
+
+#[test]
 fn between_three_hosts_the_guest_is_found_where_it_is() {
     walk(3, Budget { gives: 3, changes: 0, ..NOTHING }, NONE).all_arrive();
 }
