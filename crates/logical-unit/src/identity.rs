@@ -41,6 +41,13 @@ impl Identity {
         Ok(Self { number: fnv_1a(bytes.into_iter()) })
     }
 
+    /// Whether those names are the block device's own: not a path, nor that of a file behind it, which other hosts have as well.
+    pub(crate) fn is_of_device(path: &Path) -> io::Result<bool> {
+        let device = path.metadata()?.rdev();
+        let folder = format!("/sys/dev/block/{}:{}", major(device), minor(device));
+        Ok(described(Path::new(&folder)).is_some_and(|told| !told.starts_with(BACKING_FILE.as_bytes())))
+    }
+
     /// Names that nobody had before.
     pub(crate) fn random() -> Self {
         Self { number: RandomState::new().build_hasher().finish() }
@@ -79,6 +86,9 @@ impl Identity {
     }
 }
 
+/// The file behind a loop device.
+const BACKING_FILE: &str = "loop/backing_file";
+
 /// What sysfs knows of a block device that names it and no other, the best first; for a partition its disk's and its number.
 fn described(folder: &Path) -> Option<Vec<u8>> {
     const NAMES: [&str; 8] = [
@@ -89,7 +99,7 @@ fn described(folder: &Path) -> Option<Vec<u8>> {
         "device/vpd_pg83",
         "device/serial",
         "serial",
-        "loop/backing_file",
+        BACKING_FILE,
     ];
     let read =
         |path: &str| std::fs::read(folder.join(path)).ok().filter(|bytes| !bytes.trim_ascii().is_empty());

@@ -101,6 +101,13 @@ impl Opened {
     }
 }
 
+impl Opened {
+    /// It is about to be served without a state that was saved before: none is true any more.
+    pub(crate) fn unstamp(&self) -> Result<(), OpenError> {
+        self.image.as_deref().map_or(Ok(()), crate::snapshot::stamp::forget)
+    }
+}
+
 type FileParts = (Box<dyn Store>, Identity, Option<PathBuf>);
 
 fn open_file(path: &Path, size: Option<u64>, direct: bool) -> Result<FileParts, OpenError> {

@@ -19,7 +19,7 @@ use crate::task_set::{Aborted, Executing, Leaving, Task};
 use crate::{Directory, Effect, ItNexus, LunSpec, NexusId, Outcome, PrUnit, Profile};
 use scsi::{AdditionalSense, Completion, DataPhase, Request, Sense, SenseKey, Status, opcode};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -69,6 +69,7 @@ impl LogicalUnit {
     /// [`OpenError`] before anything is served; nothing on disk is changed then.
     pub fn open(spec: &LunSpec) -> Result<Arc<Self>, OpenError> {
         let opened = Opened::open(spec)?;
+        opened.unstamp()?;
         if let Some(image) = &opened.image {
             kept::forget(image).map_err(|source| OpenError::File { path: image.clone(), source })?;
         }
@@ -85,6 +86,11 @@ impl LogicalUnit {
 
     pub(crate) const fn kept(&self) -> Option<&Kept> {
         self.kept.as_ref()
+    }
+
+    /// Where its durable image is.
+    pub(crate) fn image(&self) -> Option<&Path> {
+        self.image.as_deref()
     }
 
     /// Keeps the state for the next process, where that is wanted; `false` if that would find an older one.

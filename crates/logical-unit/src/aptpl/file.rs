@@ -71,7 +71,8 @@ pub fn save(path: &Path, image: &Image) -> Result<(), FileError> {
     replace(path, &image.to_bytes()).map_err(|source| FileError::Write { path: path.to_owned(), source })
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Durably; after a crash the file is the old one or this.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut beside: OsString = path.as_os_str().to_owned();
     beside.push(".new");
     let mut file = File::create(&beside)?;

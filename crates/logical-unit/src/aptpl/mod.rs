@@ -9,7 +9,7 @@
 //! Registrations are saved by name, for a handle means nothing after a restart. [`Image::parse`] refuses
 //! whatever is damaged or newer; it never guesses.
 
-mod file;
+pub(crate) mod file;
 
 pub use file::{FileError, load, save};
 

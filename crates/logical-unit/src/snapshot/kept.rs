@@ -70,6 +70,7 @@ impl LogicalUnit {
     /// [`OpenError`] before anything is served.
     pub fn open_kept(spec: &LunSpec) -> Result<Arc<Self>, OpenError> {
         let mut opened = Opened::open(spec)?;
+        opened.unstamp()?;
         if let Some(snapshot) = opened.image.as_deref().and_then(|image| Kept::beside(image).ok()?.load()) {
             // What does not fit, a profile for one, is as if the power had been off.
             if let Ok(parts) = take_up(&opened, &snapshot) {
@@ -86,6 +87,7 @@ impl LogicalUnit {
     /// [`OpenError`] before anything is served; also where what is of the past cannot be removed.
     pub fn open_anew(spec: &LunSpec) -> Result<Arc<Self>, OpenError> {
         let mut opened = Opened::open(spec)?;
+        opened.unstamp()?;
         forget_past(&mut opened, &spec.medium)?;
         go_on(opened, spec.delay)
     }

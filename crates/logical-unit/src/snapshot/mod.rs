@@ -17,8 +17,10 @@
 
 pub(crate) mod kept;
 mod resume;
+pub(crate) mod stamp;
 
-pub use resume::{ResumeError, SnapshotError, naa_of};
+pub use resume::{ResumeError, SnapshotError, naa_of, names_itself};
+pub use stamp::Stamp;
 
 use crate::aptpl::{ImageError, Reader, SavedRegistration};
 use crate::attention::Attention;

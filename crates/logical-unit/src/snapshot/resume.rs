@@ -1,6 +1,7 @@
 //! A logical unit is put down here and taken up there.
 
 use super::kept::go_on;
+use super::stamp::{self, Stamp};
 use super::{MAX_LENGTH, Snapshot};
 use crate::aptpl::{self, Image, SavedRegistration};
 use crate::identity::Identity;
@@ -11,6 +12,7 @@ use crate::reservations::{Holder, Registration, Reservation, Reservations};
 use crate::{Directory, ItNexus, LogicalUnit, LunSpec, Medium, NexusId, PrUnit};
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Why a logical unit cannot be put down.
@@ -60,6 +62,12 @@ pub enum ResumeError {
         /// Blocks where it comes from.
         wanted: u64,
     },
+    /// What was saved with the state is not beside it.
+    #[error(
+        "the state that was brought is not of this file as it is now: it is another file of the same name, or a copy, or somebody \
+         has served it since"
+    )]
+    Stamp,
     /// Its durable image is not that of the state.
     #[error(
         "its reservation file says something else than the state that was brought: somebody served it meanwhile"
@@ -108,7 +116,24 @@ impl LogicalUnit {
     /// # Errors
     /// [`ResumeError`] before anything is served; nothing on disk is changed then, unless only a file that had to grow.
     pub fn resume(spec: &LunSpec, snapshot: &Snapshot) -> Result<Arc<Self>, ResumeError> {
+        Self::resume_with(spec, snapshot, |_| Ok(()))
+    }
+
+    /// The same, if the [`Stamp`] of the snapshot is beside the medium, which nobody else has open now.
+    ///
+    /// # Errors
+    /// [`ResumeError::Stamp`] if not, and the same as above.
+    pub fn resume_given(spec: &LunSpec, snapshot: &Snapshot, stamp: Stamp) -> Result<Arc<Self>, ResumeError> {
+        Self::resume_with(spec, snapshot, |image| stamp::must_be(stamp, image))
+    }
+
+    fn resume_with(
+        spec: &LunSpec,
+        snapshot: &Snapshot,
+        look: impl Fn(&Path) -> Result<(), ResumeError>,
+    ) -> Result<Arc<Self>, ResumeError> {
         let mut opened = Opened::open(spec)?;
+        opened.image.as_deref().map_or(Ok(()), look)?;
         let parts = take_up(&opened, snapshot)?;
         if let Some(path) = &opened.image {
             let there = aptpl::load(path)?.unwrap_or_default();
@@ -144,6 +169,17 @@ pub(super) fn put(opened: &mut Opened, parts: (PrUnit, Nexuses)) -> Result<(), a
     }
     (opened.unit, opened.nexuses) = parts;
     Ok(())
+}
+
+/// Whether the block device of `spec` says by itself which one it is, on whatever host it is. A file does not.
+///
+/// # Errors
+/// There is no such device.
+pub fn names_itself(spec: &LunSpec) -> io::Result<bool> {
+    match &spec.medium {
+        Medium::Block { path, .. } => Identity::is_of_device(path),
+        Medium::File { .. } | Medium::Memory { .. } => Ok(false),
+    }
 }
 
 /// The NAA name that the logical unit of `spec` would have, without opening it; none for memory.

@@ -220,7 +220,7 @@ impl Custody {
             Act::Serve => (self.serve(), Event::Served),
             Act::Save(id) => {
                 self.host.freeze(true);
-                return match self.host.settle().and_then(|()| self.host.save()) {
+                return match self.host.give(id.0) {
                     Ok(state) => (Event::Saved(Some((id, state.into()))), None),
                     Err(error) => (Event::Saved(None), Some(error.to_string())),
                 };
@@ -286,6 +286,9 @@ impl Custody {
                 told.epoch
             );
             return (Answer::Lost, Some(why));
+        }
+        if told.state.0.starts_with(&[0; 16]) {
+            return (Answer::Lost, Some(format!("{from} gave a state that nothing ties to its files")));
         }
         self.host.freeze(true);
         match self.host.check(&told.state.0) {

@@ -6,7 +6,7 @@
 use super::{Host, Hosted, Luns, Slot};
 use crate::command::device::lun::Kind as Source;
 use crate::command::device::real::{Hindrance, RealUnit};
-use logical_unit::snapshot::{self, ResumeError, Snapshot};
+use logical_unit::snapshot::{self, ResumeError, Snapshot, Stamp};
 use logical_unit::{Caching, LogicalUnit, LunSpec, Medium};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -50,6 +50,17 @@ pub(in crate::command::device) enum MoveError {
         "LUN {0}: a block device moves only with direct I/O: what is in a host's page cache would be old, or lost"
     )]
     Buffered(u8),
+    /// Nothing says that it is the same one on another host.
+    #[error(
+        "LUN {0}: nothing but its path says which block device it is: give it a serial number, or use LVM, so that it names itself"
+    )]
+    Nameless(u8),
+    /// What ties its state to its file cannot be written, or removed.
+    #[error("LUN {0}: the stamp beside its reservations: {1}")]
+    Stamp(u8, std::io::Error),
+    /// A state that is not one.
+    #[error("its state is cut short")]
+    Cut,
     /// One whose data cannot be made durable.
     #[error("LUN {0}: {1}")]
     Undurable(u8, std::io::Error),
@@ -99,8 +110,31 @@ pub(in crate::command::device) enum MoveError {
 }
 
 impl Host {
-    /// The state of the one guest's device; it may run.
+    /// The state of the one guest's device, whose rings have stopped, for who goes on with it: what the guest was told is written is durable,
+    /// and beside each file is `stamp`, not 0.
+    pub(in crate::command::device) fn give(&self, stamp: u128) -> Result<Vec<u8>, MoveError> {
+        self.settle()?;
+        self.stamp(stamp)?;
+        // Last: it takes from targets what only comes once.
+        self.state(stamp)
+    }
+
+    fn stamp(&self, stamp: u128) -> Result<(), MoveError> {
+        let luns = self.lock();
+        for (number, slot) in luns.slots.iter().filter(|(_, slot)| is_file(&slot.lun.kind)) {
+            let unit = slot.unit.as_ref().ok_or(MoveError::Closed)?;
+            unit.stamp(Stamp(stamp)).map_err(|error| MoveError::Stamp(*number, error))?;
+        }
+        Ok(())
+    }
+
+    /// The state of the one guest's device, for who only wants to look at it; it may run.
     pub(in crate::command::device) fn save(&self) -> Result<Vec<u8>, MoveError> {
+        self.state(0)
+    }
+
+    /// The stamp, 16 bytes, big-endian, and the state.
+    fn state(&self, stamp: u128) -> Result<Vec<u8>, MoveError> {
         let [hosted] = self.guests() else { return Err(MoveError::Shared) };
         let luns = self.lock();
         if luns.closed {
@@ -115,11 +149,11 @@ impl Host {
                 .map(|(number, slot)| save(hosted, *number, slot))
                 .collect::<Result<_, _>>()?,
         };
-        Ok(saved.to_bytes()?)
+        Ok([&stamp.to_be_bytes()[..], &saved.to_bytes()?].concat())
     }
 
     /// Makes durable what the guest was told is written; its rings have stopped.
-    pub(in crate::command::device) fn settle(&self) -> Result<(), MoveError> {
+    fn settle(&self) -> Result<(), MoveError> {
         let luns = self.lock();
         let units = luns.slots.iter().filter_map(|(number, slot)| Some((*number, slot.unit.as_ref()?)));
         for (number, unit) in units {
@@ -228,7 +262,11 @@ impl Host {
         let (number, changed) = (taken.saved.number, taken.saved.changed);
         let unit = match &taken.own {
             Some((spec, snapshot)) => {
-                let unit = LogicalUnit::resume(spec, snapshot);
+                let unit = if taken.stamp == Stamp(0) || is_block(spec) {
+                    LogicalUnit::resume(spec, snapshot)
+                } else {
+                    LogicalUnit::resume_given(spec, snapshot, taken.stamp)
+                };
                 let unit = unit.map_err(|error| MoveError::Resume(number, error))?;
                 must_be_direct(number, spec, &unit)?;
                 Unit::Own(unit)
@@ -291,8 +329,15 @@ impl Host {
     /// They are about to be served here: a state that was saved before is good for nobody any more.
     pub(in crate::command::device) fn begin(&self) -> Result<(), MoveError> {
         let mut luns = self.lock();
+        if luns.closed {
+            return Err(MoveError::Closed);
+        }
+        let units = luns.slots.iter().filter_map(|(number, slot)| Some((*number, slot.unit.as_ref()?)));
+        for (number, unit) in units {
+            unit.unstamp().map_err(|error| MoveError::Stamp(number, error))?;
+        }
         luns.fresh = None;
-        if luns.closed { Err(MoveError::Closed) } else { Ok(()) }
+        Ok(())
     }
 
     /// Silently: for the guest nothing has changed.
@@ -315,7 +360,8 @@ impl Host {
     /// The logical units of a state that fits this device.
     fn read(&self, luns: &Luns, bytes: &[u8]) -> Result<Vec<Taken>, MoveError> {
         let [hosted] = self.guests() else { return Err(MoveError::Shared) };
-        let saved = Saved::parse(bytes)?;
+        let (stamp, bytes) = bytes.split_first_chunk().ok_or(MoveError::Cut)?;
+        let (stamp, saved) = (Stamp(u128::from_be_bytes(*stamp)), Saved::parse(bytes)?);
         if saved.guest != hosted.guest.name {
             return Err(MoveError::Guest(saved.guest));
         }
@@ -327,7 +373,7 @@ impl Host {
         if let Some(number) = luns.slots.keys().find(|number| !is_there(number)) {
             return Err(MoveError::Luns { number: *number, here: true });
         }
-        saved.luns.into_iter().map(|lun| read(hosted, luns, lun)).collect()
+        saved.luns.into_iter().map(|lun| read(hosted, luns, lun, stamp)).collect()
     }
 }
 
@@ -335,6 +381,8 @@ impl Host {
 struct Taken {
     saved: SavedLun,
     own: Option<(LunSpec, Snapshot)>,
+    /// Beside its file, if it is not 0.
+    stamp: Stamp,
 }
 
 /// A logical unit that is open and not in its place yet.
@@ -377,6 +425,17 @@ const fn is_block(spec: &LunSpec) -> bool {
     matches!(spec.medium, Medium::Block { .. })
 }
 
+const fn is_file(kind: &Source) -> bool {
+    matches!(kind, Source::Emulated(LunSpec { medium: Medium::File { .. }, .. }))
+}
+
+/// A path is each host's own, and beside a block device is no place for a stamp.
+fn must_name_itself(number: u8, spec: &LunSpec) -> Result<(), MoveError> {
+    let missing = |error| MoveError::Missing(number, error);
+    let known = !is_block(spec) || snapshot::names_itself(spec).map_err(missing)?;
+    if known { Ok(()) } else { Err(MoveError::Nameless(number)) }
+}
+
 /// Nothing takes what is old out of a host's page cache when another one has written to the device.
 fn must_be_direct(number: u8, spec: &LunSpec, unit: &LogicalUnit) -> Result<(), MoveError> {
     let direct = !is_block(spec) || matches!(unit.caching(), Caching::Direct { .. });
@@ -394,12 +453,13 @@ fn save(hosted: &Hosted, number: u8, slot: &Slot) -> Result<SavedLun, MoveError>
     let spec = spec(number, slot)?;
     let unit = slot.unit.as_ref().ok_or(MoveError::Closed)?;
     must_be_direct(number, spec, unit)?;
+    must_name_itself(number, spec)?;
     let snapshot = unit.snapshot().map_err(|error| MoveError::Snapshot(number, error))?;
     let name = format!("naa.{:016x}", snapshot.naa);
     Ok(SavedLun { number, kind: Kind::Emulated, changed, name, state: snapshot.to_bytes() })
 }
 
-fn read(hosted: &Hosted, luns: &Luns, saved: SavedLun) -> Result<Taken, MoveError> {
+fn read(hosted: &Hosted, luns: &Luns, saved: SavedLun, stamp: Stamp) -> Result<Taken, MoveError> {
     let number = saved.number;
     let slot = luns.slots.get(&number).ok_or(MoveError::Luns { number, here: false })?;
     if !slot.lun.migrate_pr {
@@ -408,11 +468,11 @@ fn read(hosted: &Hosted, luns: &Luns, saved: SavedLun) -> Result<Taken, MoveErro
     match (&slot.lun.kind, saved.kind) {
         (Source::Iscsi(_), Kind::Iscsi) => {
             hosted.real.fits(hosted, &slot.lun, &saved).map_err(|why| MoveError::Real(number, why))?;
-            Ok(Taken { saved, own: None })
+            Ok(Taken { saved, own: None, stamp })
         }
         (Source::Emulated(_), Kind::Emulated) => {
             let own = read_own(number, spec(number, slot)?, &saved)?;
-            Ok(Taken { saved, own: Some(own) })
+            Ok(Taken { saved, own: Some(own), stamp })
         }
         _ => Err(MoveError::Kind(number)),
     }
@@ -420,6 +480,7 @@ fn read(hosted: &Hosted, luns: &Luns, saved: SavedLun) -> Result<Taken, MoveErro
 
 fn read_own(number: u8, spec: &LunSpec, saved: &SavedLun) -> Result<(LunSpec, Snapshot), MoveError> {
     let snapshot = Snapshot::parse(&saved.state).map_err(|error| MoveError::Parse(number, error))?;
+    must_name_itself(number, spec)?;
     let wanted = snapshot.naa;
     let found = snapshot::naa_of(spec).map_err(|error| MoveError::Missing(number, error))?;
     match found.ok_or(MoveError::Memory(number))? {
@@ -471,6 +532,29 @@ mod tests {
         here.close().unwrap();
         assert!(matches!(here.save(), Err(MoveError::Closed)));
         here.reopen().unwrap();
+    }
+
+    #[test]
+    fn what_is_given_is_taken_up_only_until_somebody_serves_the_file_and_only_with_that_file() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let (here, disk) = (host(folder.path(), &[]), folder.path().join("disk"));
+        let given = here.give(7).unwrap();
+        here.close().unwrap();
+        let stale =
+            |host: &Host, state| matches!(host.resume(state), Err(MoveError::Resume(0, ResumeError::Stamp)));
+        let mut other = given.clone();
+        other[15] = 8;
+        assert!(stale(&here, &other) && !here.is_open());
+        // As on a host of its own, where a file of the same name lies on another disk.
+        let stamp = folder.path().join("disk.pr.given");
+        let kept = std::fs::read(&stamp).unwrap();
+        std::fs::remove_file(&stamp).unwrap();
+        assert!(stale(&here, &given));
+        std::fs::write(&stamp, kept).unwrap();
+        here.resume(&given).unwrap();
+        here.begin().unwrap();
+        here.close().unwrap();
+        assert!(stale(&here, &given) && disk.exists(), "it was served");
     }
 
     #[test]
