@@ -199,6 +199,7 @@ impl<H: Clone + Eq, S: Clone + Eq> Standing<H, S> {
     }
 
     /// Whether the guest may be served.
+    #[cfg(test)]
     pub(super) const fn is_served(&self) -> bool {
         self.open
     }
