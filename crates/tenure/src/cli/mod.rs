@@ -79,7 +79,7 @@ pub enum Command {
     /// Serve software LUNs with complete persistent reservations over iSCSI
     Target(TargetArgs),
     /// Give guests virtio-scsi disks with reservations of their own, over vhost-user
-    Device(DeviceArgs),
+    Device(Box<DeviceArgs>),
     /// Move one registration, and the reservation it may hold, to another I_T nexus
     Handover(HandoverArgs),
     /// Move a running guest to another host with its reservations
@@ -103,7 +103,7 @@ pub enum Command {
 impl Command {
     /// Whether standard output is to be one JSON document.
     #[must_use]
-    pub const fn json(&self) -> bool {
+    pub fn json(&self) -> bool {
         match self {
             Self::Demo(args) => args.json,
             Self::Pr(args) => args.json,
@@ -117,8 +117,10 @@ impl Command {
             Self::Handover(HandoverArgs { verb: HandoverVerb::Freeze(args) }) => args.guest.control.json,
             Self::Handover(HandoverArgs { verb: HandoverVerb::Take(args) }) => args.guest.control.json,
             Self::Target(_) | Self::Agent(_) | Self::Certs(_) | Self::Export(_) => false,
-            Self::Device(DeviceArgs { verb: Some(verb), .. }) => verb.json(),
-            Self::Device(_) => false,
+            Self::Device(args) => match &args.verb {
+                Some(verb) => verb.json(),
+                None => false,
+            },
             Self::Import(args) => args.json,
             Self::Doctor(args) => args.json,
             Self::Audit(args) => args.json,

@@ -96,7 +96,7 @@ mod tests {
     fn parse(arguments: &[&str]) -> DeviceArgs {
         let line = [&["tenure", "device", "--lun", "memory=1M"], arguments].concat();
         match crate::cli::Cli::try_parse_from(line).unwrap().command {
-            crate::cli::Command::Device(args) => args,
+            crate::cli::Command::Device(args) => *args,
             other => panic!("{other:?}"),
         }
     }

@@ -20,7 +20,7 @@ fn args(folder: &Path, state: &str, more: &[&str]) -> DeviceArgs {
     let line = [&line[..], wait, &["--peer-listen", &listen, "--state", &state], more].concat();
     let line = line.into_iter().chain(new);
     match Cli::try_parse_from(line).unwrap().command {
-        Command::Device(args) => args,
+        Command::Device(args) => *args,
         other => panic!("{other:?}"),
     }
 }
