@@ -119,7 +119,7 @@ pub struct KnownTargets(Vec<KnownTarget>);
 /// Targets whose behaviour was read in their source or measured.
 const BUILT_IN: &str = "\
 # vendor / product / revision: behaviour
-LIO-ORG: counts-unregistrations=no keeps-sender=yes register-and-move=yes full-status=yes aptpl=yes counts-registrations=yes refuses-unmatched-preempt=yes
+LIO-ORG: counts-unregistrations=no keeps-sender=yes keeps-identity=yes register-and-move=yes full-status=yes aptpl=yes counts-registrations=yes refuses-unmatched-preempt=yes
 SCST: keeps-sender=yes register-and-move=yes full-status=yes aptpl=yes counts-registrations=yes refuses-unmatched-preempt=yes
 IET / VIRTUAL-DISK: keeps-sender=yes keeps-identity=no register-and-move=no full-status=no aptpl=no counts-registrations=yes refuses-unmatched-preempt=yes
 INTEL / SPDK: keeps-sender=no keeps-identity=no register-and-move=no full-status=yes aptpl=no counts-registrations=yes counts-removals=yes refuses-unmatched-preempt=no
