@@ -17,6 +17,7 @@ pub mod kept;
 pub mod leash;
 pub mod linux_guest;
 pub mod lio;
+pub mod logins;
 pub mod matrix;
 pub mod moves;
 mod orders;

@@ -8,6 +8,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 const CONFIGFS: &str = "/sys/kernel/config/target";
+/// The logical unit.
+const UNIT: &str = "core/fileio_0/lun0";
 const SERIAL: &str = "7e4a0000-0000-4000-8000-000000000001";
 /// Where LIO keeps what must survive power loss. It writes there only if the directory exists.
 const STATE: &str = "/var/target";
@@ -37,21 +39,50 @@ pub fn up(backing: &Path, megabytes: u64, nexuses: u8, keep: &Path) -> Result<Ve
 /// # Errors
 /// If a module is missing, or LIO refuses.
 pub fn serve(backing: &Path, megabytes: u64, keep: &Path, name: &str, initiators: &[String]) -> Result<()> {
-    let unit = unit(backing, megabytes, keep)?;
+    target(&unit(backing, megabytes, keep)?, name, &Access::Listed(initiators))
+}
+
+/// Who may log in to an iSCSI target.
+#[derive(Clone, Copy, Debug)]
+pub enum Access<'a> {
+    /// These initiators.
+    Listed(&'a [String]),
+    /// Everybody.
+    Everybody,
+}
+
+/// Serves the logical unit that [`up`] has made as LUN 0 of one more target.
+///
+/// # Errors
+/// If LIO refuses.
+pub fn also(name: &str, access: &Access<'_>) -> Result<()> {
+    target(&Path::new(CONFIGFS).join(UNIT), name, access)
+}
+
+fn target(unit: &Path, name: &str, access: &Access<'_>) -> Result<()> {
     let group = Path::new(CONFIGFS).join(format!("iscsi/{name}/tpgt_1"));
     fs::create_dir_all(&group).context("LIO (module iscsi_target_mod)")?;
     let lun = group.join("lun/lun_0");
     fs::create_dir_all(&lun)?;
-    symlink(&unit, lun.join("port"))?;
+    symlink(unit, lun.join("port"))?;
     put(&group, "attrib/authentication", "0")?;
-    for initiator in initiators {
-        // LIO knows names in lower case alone.
-        let mapped = group.join(format!("acls/{}/lun_0", initiator.to_lowercase()));
-        fs::create_dir_all(&mapped)?;
-        symlink(&lun, mapped.join("lun"))?;
-    }
+    admit(&group, &lun, access)?;
     fs::create_dir_all(group.join("np/0.0.0.0:3260"))?;
     put(&group, "enable", "1")
+}
+
+fn admit(group: &Path, lun: &Path, access: &Access<'_>) -> Result<()> {
+    if let Access::Listed(initiators) = access {
+        for initiator in *initiators {
+            // LIO knows names in lower case alone.
+            let mapped = group.join(format!("acls/{}/lun_0", initiator.to_lowercase()));
+            fs::create_dir_all(&mapped)?;
+            symlink(lun, mapped.join("lun"))?;
+        }
+        return Ok(());
+    }
+    put(group, "attrib/demo_mode_write_protect", "0")?;
+    put(group, "attrib/generate_node_acls", "1")
 }
 
 fn unit(backing: &Path, megabytes: u64, keep: &Path) -> Result<PathBuf> {
@@ -68,7 +99,7 @@ fn unit(backing: &Path, megabytes: u64, keep: &Path) -> Result<PathBuf> {
 fn backstore(backing: &Path, megabytes: u64) -> Result<PathBuf> {
     let size = megabytes << 20;
     fs::OpenOptions::new().create(true).append(true).open(backing)?.set_len(size)?;
-    let unit = Path::new(CONFIGFS).join("core/fileio_0/lun0");
+    let unit = Path::new(CONFIGFS).join(UNIT);
     fs::create_dir_all(&unit).context("LIO (modules target_core_mod, target_core_file)")?;
     put(&unit, "control", &format!("fd_dev_name={},fd_dev_size={size}", backing.display()))?;
     put(&unit, "wwn/vpd_unit_serial", SERIAL)?;

@@ -2,13 +2,14 @@
 //!
 //! It changes the running kernel's SCSI target and is meant for the VM alone. `cargo xtask lab` starts it.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use lab::crash::{self, Setting};
 use lab::hosts::{attach, leash};
+use lab::lio::Access;
 use lab::qemu::{Front, Machine, migration};
 use lab::tenure::Tenure;
-use lab::{guest, kept, lio, table, vm};
+use lab::{guest, kept, lio, logins, table, vm};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -44,6 +45,9 @@ enum Task {
         /// How many initiator ports
         #[arg(long, default_value_t = 2)]
         nexuses: u8,
+        /// To everybody over iSCSI as well, as the target of this name on port 3260
+        #[arg(long)]
+        target: Option<String>,
     },
     /// Serve a file through LIO over iSCSI, on port 3260
     Serve {
@@ -150,6 +154,15 @@ enum Task {
         /// Move it so many times from QEMU to QEMU instead
         #[arg(long, conflicts_with = "gone")]
         moves: Option<u32>,
+        /// Between two devices; at the second of them the disk is this one
+        #[arg(long, requires = "moves")]
+        there: Option<String>,
+    },
+    /// Look what this kernel's target keeps of an initiator port that has no session
+    Logins {
+        /// The disk of another initiator port
+        #[arg(long)]
+        other: String,
     },
     /// Send commands until the VM is reset
     Stream {
@@ -184,11 +197,11 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<()> {
     match task {
         Task::Agent { port } => vm::agent::serve(&port),
-        Task::Lio { backing, keep, nexuses } => {
+        Task::Lio { backing, keep, nexuses, target } => {
             for disk in lio::up(&backing, MEGABYTES, nexuses, &keep)? {
                 println!("{} {}", disk.block.display(), disk.generic.display());
             }
-            Ok(())
+            target.map_or(Ok(()), |name| lio::also(&name, &Access::Everybody))
         }
         Task::Serve { backing, keep, target, initiators } => {
             lio::serve(&backing, MEGABYTES, &keep, &target, &initiators)
@@ -210,14 +223,16 @@ fn run(task: Task) -> Result<()> {
             Ok(())
         }
         Task::Kills { setting, kills, of_qemu } => tell(crash::kills(&setting, kills, of_qemu)),
-        Task::Kept { tenure, lun, other, gone, moves } => {
+        Task::Kept { tenure, lun, other, gone, moves, there } => {
             let tenure = Tenure::at(&tenure);
-            tell(match moves {
-                Some(moves) => kept::moves::run(&tenure, &lun, &other, moves),
-                None if gone => kept::come_and_go(&tenure, lun.as_ref(), &other),
-                None => kept::run(&tenure, &lun, &other),
+            tell(match (moves, there) {
+                (Some(moves), Some(there)) => kept::moves::between(&tenure, [&lun, &there], &other, moves),
+                (Some(moves), None) => kept::moves::run(&tenure, &lun, &other, moves),
+                _ if gone => kept::come_and_go(&tenure, lun.as_ref(), &other),
+                _ => kept::run(&tenure, &lun, &other),
             })
         }
+        Task::Logins { other } => tell(logins(&other)),
         Task::Stream { setting, marker } => tell(crash::stream(&setting, &marker)),
         Task::Recover { setting } => tell(crash::recover(&setting)),
         Task::StillOurs { setting } => tell(crash::still_ours(&setting)),
@@ -227,4 +242,18 @@ fn run(task: Task) -> Result<()> {
 fn tell(told: Result<String>) -> Result<()> {
     println!("{}", told?);
     Ok(())
+}
+
+/// Initiators that the target lists, and those that it makes up as they come.
+fn logins(other: &str) -> Result<String> {
+    let initiator = "iqn.2026-11.example.tenure:moving";
+    let listed = [initiator.to_owned()];
+    let mut told = Vec::new();
+    for (name, access) in [("listed", Access::Listed(&listed)), ("everybody", Access::Everybody)] {
+        let target = format!("iqn.2026-11.example.tenure:{name}");
+        lio::also(&target, &access)?;
+        let port = format!("iscsi://127.0.0.1/{target}/0?initiator={initiator}&isid=800000000010");
+        told.push(format!("{name}: {}", logins::judged(&port, other).context(name)?));
+    }
+    Ok(told.join("; "))
 }

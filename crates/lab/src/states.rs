@@ -102,7 +102,7 @@ impl Nodes {
         let device = ["alpha", "beta", "gamma", "delta"].map(|name| served.device(index, name));
         let [alpha, _, gamma, delta] = &device;
         let lun = alpha.parse::<IscsiUrl>()?.lun;
-        let (alpha, gamma, delta) = (session(alpha)?, login(gamma)?, login(delta)?);
+        let (alpha, gamma, delta) = (login_session(alpha)?, login(gamma)?, login(delta)?);
         let mut nodes = Self { alpha, lun, gamma, delta, device: device.clone() };
         good(&mut nodes.gamma, &request::register_and_ignore(OTHER, false))?;
         good(&mut nodes.gamma, &request::clear(OTHER))?;
@@ -281,10 +281,14 @@ impl Nodes {
 /// If the URL has no identity or the target does not let us in.
 pub fn login(device: &str) -> Result<IscsiNexus> {
     let url: IscsiUrl = device.parse()?;
-    Ok(session(device)?.nexus(url.lun))
+    Ok(login_session(device)?.nexus(url.lun))
 }
 
-fn session(device: &str) -> Result<Session> {
+/// The session of a DEVICE.
+///
+/// # Errors
+/// As of [`login`].
+pub fn login_session(device: &str) -> Result<Session> {
     let url: IscsiUrl = device.parse()?;
     let nobody = IscsiName::new("iqn.2026-11.example.tenure:nobody")?;
     Ok(Session::login(&url.session(&nobody, Isid([0; 6])))?)

@@ -7,6 +7,9 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// The hosts of two devices.
+pub const HOSTS: [&str; 2] = ["here", "there"];
+
 /// The `tenure` binary.
 #[derive(Clone, Debug)]
 pub struct Tenure {
@@ -126,6 +129,37 @@ impl Tenure {
         let initiators =
             told.iter().map(initiator).collect::<Option<Vec<_>>>().with_context(|| line.clone())?;
         Ok(Device { process, sockets, initiators })
+    }
+
+    /// Two devices, as of two hosts that trust each other, between which `guest` can move: it is at the first. Each has its LUNs, and its own
+    /// directory below `directory`, with its `state` in it.
+    ///
+    /// # Errors
+    /// If either does not become ready.
+    pub fn two_devices(&self, directory: &Path, guest: &str, luns: [&[&str]; 2]) -> Result<[Device; 2]> {
+        let [here, there] = HOSTS;
+        let first = self.device_at(directory, guest, luns[0], [here, there], &["--first"]);
+        let first = first.with_context(|| format!("the device {here}"))?;
+        let second = self.device_at(directory, guest, luns[1], [there, here], &["--incoming", here]);
+        Ok([first, second.with_context(|| format!("the device {there}"))?])
+    }
+
+    fn device_at(
+        &self,
+        directory: &Path,
+        guest: &str,
+        luns: &[&str],
+        [host, other]: [&str; 2],
+        more: &[&str],
+    ) -> Result<Device> {
+        let own = directory.join(host);
+        std::fs::create_dir(&own)?;
+        let address = |host: &str| format!("unix:{}", directory.join(host).join("peer").display());
+        let (listen, peer) = (address(host), format!("{other}={}", address(other)));
+        let state = own.join("state").display().to_string();
+        let words = ["--num-queues", "2", "--name", guest, "--host", host, "--peer", &peer];
+        let words = [&words[..], &["--peer-listen", &listen, "--state", &state], more].concat();
+        self.device(&own, &[guest], luns, &words)
     }
 }
 

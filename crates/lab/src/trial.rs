@@ -22,6 +22,8 @@ const RECORDING: Duration = Duration::from_secs(600);
 const PROGRAM: &str = "/lab/programs/tenure-lab";
 /// The program, as seen in the VM.
 const TENURE: &str = "/lab/programs/tenure";
+/// What the logical unit is over iSCSI.
+const TARGET: &str = "iqn.2026-11.example.tenure:kept";
 /// Where a trial's helper keeps its state if it need not survive a reset.
 const PASSING: &str = "/run/tenure-state";
 /// And if it must.
@@ -92,7 +94,7 @@ impl Lab {
     }
 
     /// A guest of `tenure device` with a disk of the kernel's target, by its block and by its generic node; then the disk goes and
-    /// comes back; then the guest moves from QEMU to QEMU.
+    /// comes back; then the guest moves from QEMU to QEMU, at one device and between two.
     ///
     /// # Errors
     /// What did not hold.
@@ -101,14 +103,29 @@ impl Lab {
             self.disks.first_chunk().cloned().context("the lab has fewer than two disks")?;
         let mut told = Vec::new();
         let moves = moves.to_string();
-        for (lun, more) in
-            [(&block, &[][..]), (&generic, &[]), (&block, &["--gone"]), (&block, &["--moves", &moves])]
-        {
+        let url = format!("iscsi://127.0.0.1/{TARGET}/0");
+        let stories: [(&str, &[&str]); 5] = [
+            (&block, &[]),
+            (&generic, &[]),
+            (&block, &["--gone"]),
+            (&block, &["--moves", &moves]),
+            (&url, &["--moves", &moves, "--there", &url]),
+        ];
+        for (lun, more) in stories {
             let words = [PROGRAM, "kept", "--tenure", TENURE, "--lun", lun, "--other", &peer];
             let argv: Vec<String> = words.iter().chain(more).map(ToString::to_string).collect();
             told.push(self.told(&argv, RECORDING)?);
         }
         Ok(told.join("; "))
+    }
+
+    /// What the kernel's target keeps of an initiator port that has no session.
+    ///
+    /// # Errors
+    /// If it is not what is known of it.
+    pub fn logins(&mut self) -> Result<String> {
+        let [_, [peer, _]] = self.disks.first_chunk().cloned().context("the lab has fewer than two disks")?;
+        self.told(&[PROGRAM, "logins", "--other", &peer].map(str::to_owned), RECORDING)
     }
 
     /// Resets the VM in the course of commands, and again while the guest holds a reservation with APTPL.
@@ -154,7 +171,7 @@ impl Lab {
 }
 
 fn serve(vm: &mut Vm, keep: &str) -> Result<Vec<[String; 2]>> {
-    let argv = [PROGRAM, "lio", "--backing", "/run/lun0.img", "--keep", keep];
+    let argv = [PROGRAM, "lio", "--backing", "/run/lun0.img", "--keep", keep, "--target", TARGET];
     let told = vm.run(&argv, Duration::from_secs(60))?.good().context("setting up LIO")?;
     let pair =
         |line: &str| line.split_once(' ').map(|(block, generic)| [block.to_owned(), generic.to_owned()]);

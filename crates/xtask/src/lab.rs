@@ -31,6 +31,9 @@ const SEED: u64 = 1;
 pub(crate) enum Trial {
     /// Run one command in the VM, with LIO's disks there
     Run {
+        /// Where programs are that were built already
+        #[arg(long, value_name = "DIR")]
+        programs: Option<PathBuf>,
         /// The command and its arguments
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         argv: Vec<String>,
@@ -84,6 +87,15 @@ pub(crate) enum Trial {
         /// Moves while it holds a reservation; in one more it is fenced
         #[arg(long, default_value_t = ALL_MOVES)]
         moves: u32,
+        /// Where programs are that were built already
+        #[arg(long, value_name = "DIR")]
+        programs: Option<PathBuf>,
+    },
+    /// What the kernel's target keeps of an initiator port that logs out, or whose session is lost
+    Logins {
+        /// Where programs are that were built already
+        #[arg(long, value_name = "DIR")]
+        programs: Option<PathBuf>,
     },
     /// Kill `tenure device` under load, without a VM: no acknowledged write is lost or torn, and the reservation stays
     DeviceKills {
@@ -129,9 +141,9 @@ pub(crate) fn run(trial: Option<&Trial>, full: bool) -> Result<()> {
         }
         Some(Trial::Hosts(boot)) => boot.run(),
         Some(Trial::Migrate(migrate)) => migrate.run(),
-        Some(Trial::Run { argv }) => {
+        Some(Trial::Run { programs, argv }) => {
             let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
-            alone(|lab| lab.vm().run(&argv, Duration::from_secs(3600))?.good())
+            alone_with(programs.as_deref(), |lab| lab.vm().run(&argv, Duration::from_secs(3600))?.good())
         }
         Some(Trial::Kills { kills, of_qemu, seed }) => alone(|lab| lab.kills(*kills, *of_qemu, *seed)),
         Some(Trial::Resets { seed }) => alone(|lab| lab.resets(*seed)),
@@ -144,7 +156,8 @@ pub(crate) fn run(trial: Option<&Trial>, full: bool) -> Result<()> {
             println!("{}", between_devices(&programs, *moves)?);
             Ok(())
         }
-        Some(Trial::Keeps { moves }) => alone(|lab| lab.keeps(*moves)),
+        Some(Trial::Keeps { moves, programs }) => alone_with(programs.as_deref(), |lab| lab.keeps(*moves)),
+        Some(Trial::Logins { programs }) => alone_with(programs.as_deref(), Lab::logins),
         Some(Trial::DeviceKills { kills, seed, aio, programs }) => {
             println!("{}", device_kills(&programs::build(programs.as_deref())?, *kills, *seed, aio)?);
             Ok(())
@@ -160,8 +173,13 @@ pub(crate) fn run(trial: Option<&Trial>, full: bool) -> Result<()> {
 
 /// Runs one trial in a VM of its own, and prints what it told.
 fn alone(trial: impl FnOnce(&mut Lab) -> Result<String>) -> Result<()> {
+    alone_with(None, trial)
+}
+
+/// With programs that were built already, if they are.
+fn alone_with(built: Option<&Path>, trial: impl FnOnce(&mut Lab) -> Result<String>) -> Result<()> {
     tools::ensure(tools::LAB)?;
-    println!("{}", trial(&mut start()?)?.trim_end());
+    println!("{}", trial(&mut start(built)?)?.trim_end());
     Ok(())
 }
 
@@ -170,6 +188,7 @@ pub(crate) fn steps(report: &mut Report, full: bool) {
     let mut lab = None;
     report.step("lab: compare", || within(&mut lab, |lab| compare(lab, full)));
     report.step("lab: keeps", || within(&mut lab, |lab| lab.keeps(ALL_MOVES)));
+    report.step("lab: logins", || within(&mut lab, Lab::logins));
     report.step("lab: kills", || within(&mut lab, |lab| lab.kills(KILLS, KILLS_OF_QEMU, SEED)));
     report.step("lab: resets", || within(&mut lab, |lab| lab.resets(SEED)));
     drop(lab);
@@ -191,7 +210,7 @@ fn within(lab: &mut Option<Lab>, trial: impl FnOnce(&mut Lab) -> Result<String>)
     if let Err(error) = tools::ensure(tools::LAB) {
         return Ok(Done::Skipped(error.to_string()));
     }
-    let started = lab.take().map_or_else(start, Ok)?;
+    let started = lab.take().map_or_else(|| start(None), Ok)?;
     let told = trial(lab.insert(started))?;
     println!("{told}");
     Ok(Done::Passed(told))
@@ -254,9 +273,9 @@ fn guest_kills(programs: &Path, kills: u32, seed: u64) -> Result<String> {
     Reconnects::boot(&cache()?, programs)?.kills(kills, seed)
 }
 
-/// Boots the VM with this workspace's release programs in it.
-fn start() -> Result<Lab> {
-    Lab::start(&cache()?, &programs::build(None)?)
+/// Boots the VM with this workspace's release programs in it, unless others are named.
+fn start(built: Option<&Path>) -> Result<Lab> {
+    Lab::start(&cache()?, &programs::build(built)?)
 }
 
 /// Where downloads are kept.

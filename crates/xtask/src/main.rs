@@ -40,6 +40,12 @@ enum Task {
         /// Fail instead of skipping what this machine cannot run
         #[arg(long)]
         no_skip: bool,
+        /// Only steps in whose names this is
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        only: String,
+        /// Where programs are that were built already
+        #[arg(long, value_name = "DIR")]
+        programs: Option<PathBuf>,
     },
     /// Run every fuzz target
     Fuzz {
@@ -84,7 +90,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Test { no_skip } => suite::test(no_skip),
-        Task::Interop { no_skip } => suite::interop(no_skip),
+        Task::Interop { no_skip, only, programs } => suite::interop(no_skip, &only, programs.as_deref()),
         Task::Fuzz { seconds } => suite::fuzz(seconds),
         Task::Explore { args } => {
             programs::build(None).and_then(|_| shell::run(Command::new(programs::explore()).args(&args)))

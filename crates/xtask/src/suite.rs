@@ -4,6 +4,7 @@ use crate::report::{Done, Report};
 use crate::{crash, fuzz, interop, lab, product, programs, shell};
 use anyhow::{Result, ensure};
 use serde_json::Value;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Reservation types the demo is run with.
@@ -36,7 +37,7 @@ pub(crate) fn test(no_skip: bool) -> Result<()> {
     TYPES.iter().for_each(|kind| report.step(&format!("demo --type {kind}"), || demo(kind)));
     crash::steps(&mut report);
     report.step("product of migrations", product::step);
-    interop::steps(&mut report);
+    interop::steps(&mut report, &programs::directory());
     lab::steps(&mut report, false);
     fuzz::steps(&mut report, 10);
     report.finish()
@@ -58,14 +59,14 @@ fn tests(no_skip: bool) -> Result<Done> {
     shell::run(&mut command).map(|()| Done::passed())
 }
 
-/// Other people's software alone.
+/// Other people's software alone; of its steps those in whose names `only` is.
 ///
 /// # Errors
-/// If any step failed.
-pub(crate) fn interop(no_skip: bool) -> Result<()> {
-    let mut report = Report::new(no_skip);
-    report.step("build", build);
-    interop::steps(&mut report);
+/// If the programs do not compile, or any step failed.
+pub(crate) fn interop(no_skip: bool, only: &str, built: Option<&Path>) -> Result<()> {
+    let programs = programs::build(built)?;
+    let mut report = Report::new(no_skip).only(only);
+    interop::steps(&mut report, &programs);
     report.finish()
 }
 
@@ -101,7 +102,6 @@ fn demo(kind: &str) -> Result<Done> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     /// The lines below a directory of Rust's that begin an example which would be run.
     fn examples(directory: &Path, found: &mut Vec<String>) {

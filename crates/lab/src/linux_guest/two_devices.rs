@@ -16,7 +16,6 @@ use tempfile::TempDir;
 const DISKS: [&str; 3] = ["/dev/sda", "/dev/sdb", "/dev/sdc"];
 /// Those that keep a registration on such a move: tgt ends it with the session, so a guest that has one there would not move.
 const RESERVED: [&str; 2] = ["/dev/sda", "/dev/sdb"];
-const HOSTS: [&str; 2] = ["here", "there"];
 
 /// A guest, and the two devices.
 #[derive(Debug)]
@@ -41,9 +40,8 @@ impl TwoDevices {
         let targets = (tenure.target(&[&format!("memory={ISCSI}")])?, Tgt::start(1, ISCSI >> 20)?);
         let file = format!("file={},size={FILE}", directory.path().join("disk").display());
         let luns = [file, targets.0.url(0), targets.1.served.url(0)];
-        let serve =
-            |at: usize| serve(&tenure, directory.path(), &luns, at).with_context(|| format!("device {at}"));
-        let devices = [serve(0)?, serve(1)?];
+        let luns: Vec<&str> = luns.iter().map(String::as_str).collect();
+        let devices = tenure.two_devices(directory.path(), FIRST, [&luns, &luns])?;
         let sockets = devices.iter().flat_map(|device| device.sockets.iter().cloned()).collect();
         let mut guest = Node::power_on(&media, sockets)?;
         guest.ready(DISKS.len())?;
@@ -70,23 +68,4 @@ impl TwoDevices {
         }
         Ok(format!("between two devices: {}", summary(&moved, &rounds)))
     }
-}
-
-/// The second of them expects the guest from the first.
-fn serve(tenure: &Tenure, directory: &Path, luns: &[String], at: usize) -> Result<Device> {
-    let [host, other] = if at == 0 { HOSTS } else { [HOSTS[1], HOSTS[0]] };
-    let own = directory.join(host);
-    std::fs::create_dir(&own)?;
-    let address = |host: &str| format!("unix:{}", directory.join(host).join("peer").display());
-    let (listen, peer) = (address(host), format!("{other}={}", address(other)));
-    let state = own.join("state").display().to_string();
-    let luns: Vec<&str> = luns.iter().map(String::as_str).collect();
-    let mut more = vec!["--num-queues", "2", "--name", FIRST, "--host", host, "--peer", &peer];
-    more.extend(["--peer-listen", &listen, "--state", &state]);
-    if at == 1 {
-        more.extend(["--incoming", other]);
-    } else {
-        more.push("--first");
-    }
-    tenure.device(&own, &[FIRST], &luns, &more)
 }

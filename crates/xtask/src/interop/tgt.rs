@@ -6,12 +6,16 @@
 
 use crate::report::Done;
 use anyhow::{Context, Result, ensure};
-use lab::kept;
 use lab::moves::{Became, hand_over_in_session};
+use lab::served::Served;
 use lab::states::{GUEST, Guest, Nodes, Standing, login};
 use lab::tenure::Tenure;
 use lab::tgt::Tgt;
+use lab::{kept, logins};
 use tenure::exit::Exit;
+
+/// Of a guest between two devices.
+const MOVES: u32 = 10;
 
 /// Every state, with a bystander that shares the key and without.
 ///
@@ -41,6 +45,27 @@ pub(super) fn keeps(tenure: &Tenure) -> Result<Done> {
     let tgt = Tgt::start(1, 4)?;
     let (lun, other) = (tgt.served.device(0, "db1"), tgt.served.device(0, "other"));
     Ok(Done::Passed(kept::run_in_one_session(tenure, &lun, &other)?))
+}
+
+/// What it and `tenure target` keep of an initiator port without a session.
+///
+/// # Errors
+/// If it is not what is known of them.
+pub(super) fn logins(tenure: &Tenure) -> Result<Done> {
+    let look = |served: &Served| logins::judged(&served.device(0, "moving"), &served.device(0, "other"));
+    let theirs = look(&Tgt::start(1, 4)?.served).context("tgt")?;
+    let ours = look(&tenure.target(&["memory=4M"])?).context("tenure target")?;
+    Ok(Done::Passed(format!("tgt: {theirs}; tenure target: {ours}")))
+}
+
+/// A guest that moves between two devices, as of two hosts, and is fenced while it does; its disk is `tenure target`'s.
+///
+/// # Errors
+/// If anything of it is not as it must be.
+pub(super) fn moves(tenure: &Tenure) -> Result<Done> {
+    let target = tenure.target(&["memory=4M"])?;
+    let (lun, other) = (target.url(0), target.device(0, "other"));
+    Ok(Done::Passed(kept::moves::between(tenure, [&lun, &lun], &other, MOVES)?))
 }
 
 /// What `tenure handover run` itself does there: its session cannot have the registration, and it takes nobody's.
