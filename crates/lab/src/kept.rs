@@ -295,20 +295,23 @@ impl Story {
     }
 }
 
-/// What `tenure status` says of the guest's nexus, by the records in the directory `at`, which may take a moment.
+/// What `tenure status` says of the guest's nexus, by the records in the directory `at`, which may take a moment. Where it has had another
+/// nexus as well, nothing is registered with that one.
 fn expect(tenure: &Tenure, at: &Path, state: &str, role: &str, key: Option<Key>) -> Result<()> {
     let key = key.map(|key| key.to_string());
-    let is =
-        |row: &Value| row["state"] == state && row["role"] == role && row["key"].as_str() == key.as_deref();
-    let seen = wait_for(DEADLINE, || record(tenure, at).ok().filter(is));
+    let key = key.as_deref();
+    let is = |row: &Value| row["state"] == state && row["role"] == role && row["key"].as_str() == key;
+    let keys = |rows: &[Value]| rows.iter().filter(|row| row["key"].is_string()).count();
+    let are = |rows: &Vec<Value>| rows.iter().any(is) && keys(rows) == usize::from(key.is_some());
+    let seen = wait_for(DEADLINE, || records(tenure, at).ok().filter(are));
     seen.map(drop)
-        .with_context(|| format!("the record is {:?}, not {state}, {role}, {key:?}", record(tenure, at)))
+        .with_context(|| format!("the record is {:?}, not {state}, {role}, {key:?}", records(tenure, at)))
 }
 
-fn record(tenure: &Tenure, at: &Path) -> Result<Value> {
+fn records(tenure: &Tenure, at: &Path) -> Result<Vec<Value>> {
     let at = at.to_str().context("path")?;
     let rows = tenure.run(&["status", "--state", at, "--vm", GUEST, "--json"])?.json()?;
-    rows.get("records").and_then(Value::as_array).and_then(|rows| rows.first()).cloned().context("no record")
+    rows.get("records").and_then(Value::as_array).cloned().context("no record")
 }
 
 /// Status and sense data.
