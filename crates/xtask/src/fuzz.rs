@@ -64,6 +64,7 @@ fn finding(told: &str) -> &str {
 fn cargo_fuzz() -> Command {
     let mut command = Command::new("cargo");
     command.arg("fuzz").current_dir(shell::root()).env("RUSTC_BOOTSTRAP", "1");
+    shell::forget_package(&mut command);
     command
 }
 

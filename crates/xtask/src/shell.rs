@@ -23,8 +23,21 @@ pub(crate) fn cargo(args: &[&str], more: &[String]) -> Result<()> {
 pub(crate) fn cargo_command() -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(root());
+    forget_package(command.current_dir(root()));
     command
+}
+
+/// What `cargo run` tells this program of its package. There are build scripts that are to be run again whenever it changes, and with them
+/// half of the workspace is compiled again.
+const OF_PACKAGE: [&str; 2] = ["CARGO_MANIFEST_", "CARGO_PKG_"];
+
+/// A cargo that is started by this program is to find what one does that a person starts.
+pub(crate) fn forget_package(cargo: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| OF_PACKAGE.iter().any(|part| name.starts_with(part))) {
+            cargo.env_remove(name);
+        }
+    }
 }
 
 /// Runs a command with this program's own output.
@@ -69,4 +82,19 @@ pub(crate) fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let places = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")]);
     places.map(|place| place.join(program)).find(|file| file.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_is_told_nothing_of_the_package_of_this_program() {
+        let command = cargo_command();
+        let removed: Vec<_> = command.get_envs().filter(|(_, value)| value.is_none()).collect();
+        for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION_MAJOR"] {
+            assert!(std::env::var_os(name).is_some(), "{name} is no longer there");
+            assert!(removed.iter().any(|(there, _)| *there == name), "{name} is handed on");
+        }
+    }
 }
