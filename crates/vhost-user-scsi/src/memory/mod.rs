@@ -261,6 +261,16 @@ impl Memory {
         if written { Ok(()) } else { Err(Error::Outside { address, length }) }
     }
 
+    /// Writes a number of 16 bits, little-endian, after all that was written before, and marks that. A multiple of 2.
+    pub(crate) fn publish(&self, address: u64, number: u16) -> Result<(), Error> {
+        let (length, number) = (size_of::<u16>(), number.to_le());
+        let written = match self.piece(address, length) {
+            Some(piece) => piece.store(number, 0, Ordering::Release).is_ok(),
+            None => self.store(number, GuestAddress(address), Ordering::Release).is_ok(),
+        };
+        if written { Ok(()) } else { Err(Error::Outside { address, length: length as u64 }) }
+    }
+
     /// Copies from the guest's pieces, in order, as much as both have room for; how much that was.
     pub fn gather(
         &self,

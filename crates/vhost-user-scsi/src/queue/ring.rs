@@ -15,9 +15,9 @@ use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use thiserror::Error;
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 /// Why a ring cannot be used.
@@ -98,7 +98,10 @@ pub(crate) struct Ring {
     call: Option<Arc<OwnedFd>>,
     /// Taken by a device that was killed, to be done again first.
     again: VecDeque<u16>,
-    given_back: bool,
+    /// How many were given back since the guest was told.
+    untold: u16,
+    /// How far the guest had offered when that was looked at.
+    seen: u16,
 }
 
 impl Ring {
@@ -135,8 +138,8 @@ impl Ring {
             // The one before us may have been killed between giving back and telling.
             signal(call.as_deref());
         }
-        let spare = Vec::new();
-        let ring = Self { queue, memory, addresses, inflight, region, spare, call, again, given_back: false };
+        let (spare, untold, seen) = (Vec::new(), 0, queue.next_avail());
+        let ring = Self { queue, memory, addresses, inflight, region, spare, call, again, untold, seen };
         // What was read of a file that is gone is zeros: nothing under way, it would seem.
         ring.check_region()?;
         Ok(ring)
@@ -150,12 +153,8 @@ impl Ring {
         let again = self.again.pop_front();
         let head = match again {
             Some(head) => head,
-            None => match self.queue.iter(&*self.memory)?.next() {
-                Some(chain) => {
-                    let head = chain.head_index();
-                    if head >= self.queue.size() {
-                        return Err(Broken::Head(head));
-                    }
+            None => match self.next_head()? {
+                Some(head) => {
                     if let Some(inflight) = &mut self.inflight {
                         inflight.take(head)?;
                     }
@@ -168,6 +167,30 @@ impl Ring {
         let mut chain = self.spare.pop().unwrap_or_default();
         let walked = chain.walk(&self.memory, table, head);
         Ok(Some(Taken { head, chain, walked, again: again.is_some() }))
+    }
+
+    /// The next entry of the available ring. The guest's index is looked at again only when all up to where it was are taken.
+    fn next_head(&mut self) -> Result<Option<u16>, Broken> {
+        let (next, size) = (self.queue.next_avail(), self.queue.size());
+        if next == self.seen {
+            let offered = self.offered()?;
+            if offered.wrapping_sub(next) > size {
+                return Err(virtio_queue::Error::InvalidAvailRingIndex.into());
+            }
+            self.seen = offered;
+            if offered == next {
+                return Ok(None);
+            }
+        }
+        let entry = self.queue.avail_ring().saturating_add(4 + 2 * u64::from(next % size));
+        let mut head = [0; 2];
+        self.memory.read(entry, &mut head)?;
+        let head = u16::from_le_bytes(head);
+        if head >= size {
+            return Err(Broken::Head(head));
+        }
+        self.queue.set_next_avail(next.wrapping_add(1));
+        Ok(Some(head))
     }
 
     /// Takes a chain's room back, for another.
@@ -193,16 +216,12 @@ impl Ring {
         }
         let slot = self.queue.next_used() % self.queue.size();
         let (queue, memory) = (&mut self.queue, &self.memory);
-        let mut publish = || -> Result<u16, Broken> {
-            queue.add_used(&**memory, head, written)?;
-            Ok(queue.next_used())
-        };
         match &mut self.inflight {
-            Some(inflight) => inflight.complete(&[head], |_| publish())?,
-            None => drop(publish()?),
+            Some(inflight) => inflight.complete(&[head], |_| publish(queue, memory, head, written))?,
+            None => drop(publish(queue, memory, head, written)?),
         }
         self.log_used(slot);
-        self.given_back = true;
+        self.untold = self.untold.saturating_add(1);
         Ok(())
     }
 
@@ -225,17 +244,24 @@ impl Ring {
         self.addresses.log.filter(|log| *log != self.queue.used_ring())
     }
 
+    /// Whether something was given back that the guest was not told of.
+    #[must_use]
+    pub(crate) const fn has_to_tell(&self) -> bool {
+        self.untold > 0
+    }
+
     /// Interrupts the guest if something was given back and it wants to know.
     ///
     /// # Errors
     /// The ring is broken.
     pub(crate) fn tell(&mut self) -> Result<(), Broken> {
-        if !std::mem::take(&mut self.given_back) {
+        let untold = std::mem::take(&mut self.untold);
+        if untold == 0 {
             return Ok(());
         }
         self.check_region()?;
         self.check_log()?;
-        if self.queue.needs_notification(&*self.memory)? && self.wants_interrupts()? {
+        if self.wants_interrupt(untold)? {
             signal(self.call.as_deref());
         }
         Ok(())
@@ -259,16 +285,21 @@ impl Ring {
         log.take_missed().map_or(Ok(()), |address| Err(Broken::Unlogged(address)))
     }
 
-    /// VRING_AVAIL_F_NO_INTERRUPT, which counts where EVENT_IDX is not negotiated (virtio 1.2 2.7.7).
-    fn wants_interrupts(&self) -> Result<bool, Broken> {
-        if self.queue.event_idx_enabled() {
-            return Ok(true);
+    /// Whether the guest wants to hear of the last `untold` entries of the used ring: its event index is among them (virtio 1.2 2.7.7.2);
+    /// where EVENT_IDX is not negotiated VRING_AVAIL_F_NO_INTERRUPT counts.
+    fn wants_interrupt(&self, untold: u16) -> Result<bool, Broken> {
+        // What was given back is there before this is read: a guest that asks now looks at the used ring afterwards.
+        fence(Ordering::SeqCst);
+        let (available, size) = (self.queue.avail_ring(), u64::from(self.queue.size()));
+        let word = |at: u64| -> Result<u16, Broken> {
+            let word = self.memory.load(GuestAddress(available.saturating_add(at)), Ordering::Relaxed);
+            Ok(u16::from_le(word.map_err(virtio_queue::Error::GuestMemory)?))
+        };
+        if !self.queue.event_idx_enabled() {
+            return Ok(word(0)? & 1 == 0);
         }
-        let flags: u16 = self
-            .memory
-            .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
-            .map_err(virtio_queue::Error::GuestMemory)?;
-        Ok(u16::from_le(flags) & 1 == 0)
+        let after = self.queue.next_used().wrapping_sub(word(4 + 2 * size)?);
+        Ok((1..=untold).contains(&after))
     }
 
     /// Whether there is something to take.
@@ -367,6 +398,18 @@ impl Ring {
     pub(crate) const fn memory(&self) -> &Arc<Memory> {
         &self.memory
     }
+}
+
+/// Writes an entry of the used ring, and the index behind it; what that is now.
+fn publish(queue: &mut Queue, memory: &Memory, head: u16, written: u32) -> Result<u16, Broken> {
+    let (next, used) = (queue.next_used(), queue.used_ring());
+    let entry = u64::from(head) | u64::from(written) << 32;
+    let at = used.saturating_add(4 + 8 * u64::from(next % queue.size()));
+    memory.write(at, &entry.to_le_bytes())?;
+    let next = next.wrapping_add(1);
+    memory.publish(used.saturating_add(2), next)?;
+    queue.set_next_used(next);
+    Ok(next)
 }
 
 /// Translates the front end's addresses; all three parts have to be in memory.
