@@ -1,5 +1,6 @@
 //! A logical unit for the tests of the queues: READ(10), WRITE(10) and SYNCHRONIZE CACHE on a file without name, and vendor specific
-//! commands that wait ([`HOLD`]), echo ([`ECHO`]) or panic ([`PANIC`]) on a thread that may wait, or at once ([`BURST`]).
+//! commands that wait ([`HOLD`]), echo ([`ECHO`]) or panic ([`PANIC`]) on a thread that may wait, or panic ([`BURST`]), take long ([`SLOW`])
+//! or wait ([`GATE`]) at once, in the queue's thread.
 
 use crate::unit::{
     Admission, Arrival, Ending, Finish, Finished, Function, Managed, Operation, Transfer, Unit, Work,
@@ -19,6 +20,11 @@ pub(crate) const ECHO: u8 = 0xC1;
 pub(crate) const PANIC: u8 = 0xC2;
 /// Panics where it is admitted.
 pub(crate) const BURST: u8 = 0xC3;
+
+/// Ends after a millisecond, where it is admitted.
+pub(crate) const SLOW: u8 = 0xC4;
+/// Waits where it is admitted until it is released.
+pub(crate) const GATE: u8 = 0xC5;
 
 #[derive(Debug, Default)]
 struct State {
@@ -51,7 +57,15 @@ impl FakeUnit {
 
     /// The same, whose medium takes only aligned memory.
     pub(crate) fn aligned(alignment: usize) -> Arc<Self> {
-        let file = tempfile::tempfile().unwrap();
+        Self::on(tempfile::tempfile().unwrap(), alignment)
+    }
+
+    /// The same, whose medium is in memory.
+    pub(crate) fn in_memory() -> Arc<Self> {
+        Self::on(crate::memory::tests::memfd(0), 1)
+    }
+
+    fn on(file: std::fs::File, alignment: usize) -> Arc<Self> {
         file.set_len(1 << 20).unwrap();
         let medium = Arc::new(OwnedFd::from(file.try_clone().unwrap()));
         Arc::new(Self { medium, file, alignment, shared: Arc::default() })
@@ -116,6 +130,13 @@ impl Unit for FakeUnit {
             0x2A => self.transfer(Operation::Write { durable: cdb[1] & 8 != 0 }, cdb),
             0x35 => self.transfer(Operation::Flush, &[0; 16]),
             BURST => panic!("a test's panic"),
+            SLOW | GATE => {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                let state = self.shared.state.lock().unwrap();
+                let is_held = |state: &mut State| cdb[0] == GATE && !state.released;
+                drop(self.shared.told.wait_while(state, is_held).unwrap());
+                Admission::Ended(Ending::Status(Completion::good(Vec::new())))
+            }
             HOLD | ECHO | PANIC => Admission::Work(Box::new(FakeWork {
                 id: command.id,
                 code: cdb[0],

@@ -37,7 +37,7 @@ impl Pinned {
     }
 
     /// Bytes that are left.
-    fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         match self {
             Self::Guest(vectors) => vectors.length(),
             Self::Own(aligned) => aligned.rest.iov_len,
@@ -135,10 +135,17 @@ impl Io {
         let (list, count) = self.memory.as_ref().map_or((std::ptr::null(), 0), Pinned::list);
         let (file, count) = (self.file.as_raw_fd(), i32::try_from(count).unwrap_or(i32::MAX));
         let offset = self.offset.cast_signed();
+        let is_one = count == 1 && offset >= 0;
         loop {
-            // SAFETY: the list and the memory that it names belong to `self`, which nobody changes while it is borrowed here.
+            // SAFETY: the list and the memory that it names belong to `self`, which nobody changes while it is borrowed here; where it
+            // has one entry there is one to be read.
             let moved = unsafe {
                 match self.kind {
+                    // The kernel has less to do for one piece than for a list of one.
+                    Kind::Read if is_one => libc::pread(file, (*list).iov_base, (*list).iov_len, offset),
+                    Kind::Write { durable: false } if is_one => {
+                        libc::pwrite(file, (*list).iov_base, (*list).iov_len, offset)
+                    }
                     Kind::Read => libc::preadv2(file, list, count, offset, 0),
                     Kind::Write { durable } => {
                         libc::pwritev2(file, list, count, offset, if durable { libc::RWF_DSYNC } else { 0 })
@@ -230,17 +237,26 @@ impl Uring {
         self.enter(1, events)
     }
 
+    /// Hands in what was started.
+    pub(crate) fn hand_in(&self) -> io::Result<()> {
+        unless_later(self.ring.submit())
+    }
+
     /// Hands in what was started, and appends what has happened already to `events`.
     pub(crate) fn poll(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
-        self.enter(0, events)
+        if self.has_nothing_to_do() { Ok(()) } else { self.enter(0, events) }
+    }
+
+    /// Nothing was started, and nothing has happened: the kernel need not be asked.
+    fn has_nothing_to_do(&mut self) -> bool {
+        let submission = self.ring.submission();
+        let is_quiet = submission.is_empty() && !submission.taskrun() && !submission.cq_overflow();
+        drop(submission);
+        is_quiet && self.ring.completion().is_empty()
     }
 
     fn enter(&mut self, want: usize, events: &mut Vec<Event>) -> io::Result<()> {
-        match self.ring.submit_and_wait(want) {
-            Ok(_) => {}
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
-            Err(error) => return Err(error),
-        }
+        unless_later(self.ring.submit_and_wait(want))?;
         let mut completed = std::mem::take(&mut self.completed);
         completed.extend(self.ring.completion());
         // All of them, also after one that failed: whose end is not taken note of would be waited for in vain.
@@ -309,6 +325,16 @@ impl Drop for Uring {
 impl Debug for Uring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "io_uring with {} operations", self.count)
+    }
+}
+
+/// What the kernel does not take now it takes the next time.
+fn unless_later(result: io::Result<usize>) -> io::Result<()> {
+    match result {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {
+            Ok(())
+        }
+        result => result.map(drop),
     }
 }
 

@@ -1,9 +1,10 @@
 //! Request queues: data, status, sense, residuals, and guests that lie.
 
-use super::guest::{EVENT_IDX, Guest, PROTOCOL, buffer};
-use crate::device::Settings;
-use crate::fake::{ECHO, FakeUnit, PANIC};
+use super::guest::{EVENT_IDX, Guest, PROTOCOL, buffer, readable};
+use crate::device::{Aio, Settings};
+use crate::fake::{ECHO, FakeUnit, GATE, PANIC, SLOW};
 use crate::wire::{Response, ResponseCode};
+use std::time::Duration;
 
 /// A request's header and CDB for LUN 0.
 pub(super) fn request(tag: u64, cdb: &[u8]) -> Vec<u8> {
@@ -145,6 +146,53 @@ fn luns_are_found_by_peripheral_and_flat_addressing_and_others_are_not_there() {
 }
 
 #[test]
+fn a_guest_hears_of_what_has_ended_before_a_long_run_is_over() {
+    for features in [0, EVENT_IDX] {
+        let mut guest = Guest::start(features);
+        for (tag, code) in [(1, 0), (2, SLOW), (3, GATE)] {
+            let head = guest.prepare(QUEUE, &[&request(tag, &[code; 6])], &[RESPONSE]);
+            guest.publish(QUEUE, head);
+        }
+        let before = readable(guest.call_fd(QUEUE), Duration::ZERO);
+        assert!(!before, "nothing has been offered yet");
+        guest.kick(QUEUE);
+        assert!(readable(guest.call_fd(QUEUE), Duration::from_secs(60)), "no interrupt");
+        assert_eq!(guest.used_index(QUEUE), 2, "the last one is still being admitted");
+        guest.wait(QUEUE);
+        guest.wait(QUEUE);
+        guest.unit.release();
+        guest.wait(QUEUE);
+    }
+}
+
+#[test]
+fn a_long_read_from_memory_is_whole_whoever_copies_it() {
+    const PART: u32 = 0x2000;
+    for aio in [Aio::IoUring, Aio::Threads] {
+        let settings = Settings { request_queues: 1, aio, ..Settings::default() };
+        let mut guest = Guest::with(settings, FakeUnit::in_memory());
+        guest.run(EVENT_IDX);
+        for number in 0..50 {
+            let all: Vec<u8> = (0..8 * PART).map(|byte| (byte % 253) as u8 ^ number).collect();
+            guest.unit.put(0, &all);
+            let rooms: Vec<u32> = std::iter::once(RESPONSE).chain([PART; 8]).collect();
+            let long = guest.prepare(QUEUE, &[&request(1, &blocks(0x28, 0, 128))], &rooms);
+            let next = guest.prepare(QUEUE, &[&request(2, &[0; 6])], &[RESPONSE]);
+            // Only where there is another has somebody else copy.
+            [long, next].into_iter().for_each(|head| guest.publish(QUEUE, head));
+            guest.kick(QUEUE);
+            let mut lengths = [guest.wait(QUEUE), guest.wait(QUEUE)].map(|used| (used.head, used.length));
+            lengths.sort_by_key(|(_, length)| *length);
+            assert_eq!(lengths, [(next, RESPONSE), (long, RESPONSE + 8 * PART)]);
+            let data: Vec<u8> =
+                (0..8).flat_map(|part| guest.buffer(QUEUE, long + 2 + part, PART as usize)).collect();
+            assert!(data == all, "{number}");
+        }
+        assert_eq!(guest.stop(2), 100);
+    }
+}
+
+#[test]
 fn a_request_without_room_for_a_response_comes_back_empty() {
     let mut guest = Guest::start(0);
     guest.offer(QUEUE, &[&request(1, &[0; 6])], &[RESPONSE - 1]);
@@ -202,7 +250,7 @@ fn a_ring_that_makes_no_sense_ends_the_connection_and_tells_by_its_eventfd() {
     let mut guest = Guest::start(0);
     guest.lie_about_available(QUEUE, 1000);
     assert!(guest.is_hung_up());
-    assert!(super::guest::readable(guest.error_fd(QUEUE), std::time::Duration::from_secs(60)));
+    assert!(readable(guest.error_fd(QUEUE), Duration::from_secs(60)));
 }
 
 #[test]

@@ -17,6 +17,8 @@ impl Server {
     /// A request: parsed as far as a response needs it.
     pub(super) fn arrive(&mut self, taken: Taken) -> Result<(), Broken> {
         let Taken { head, chain, walked, again } = taken;
+        let began = Instant::now();
+        self.tell_in_time(began)?;
         let Format { cdb, sense } = self.format;
         let response = wire::Response::LENGTH + sense;
         if chain.in_length() < response {
@@ -30,7 +32,7 @@ impl Server {
         let understood = walked.is_ok() && read.is_ok_and(|read| read == header.len());
         let request = Request {
             head,
-            began: Instant::now(),
+            began,
             lun: None,
             data_in: chain.in_length() - response,
             data_out: chain.out_length().saturating_sub(header.len()),
@@ -38,6 +40,7 @@ impl Server {
             opcode: 0,
             again,
             buffered: 0,
+            helped: false,
             state: State::Idle,
             chain,
         };
