@@ -2,8 +2,10 @@
 //! rust-vmm's `vhost-device-scsi`: one synthetic front end, one file, one queue.
 //!
 //! The file lies in memory (a tmpfs), so that the device is measured and not the disk, and then where this tree is. Guests that run under
-//! emulation would hide every difference. Also told: what it costs that a reservation is held, with the same guest holding it.
+//! emulation would hide every difference. Also told: what it costs that a reservation is held, with the same guest holding it, and what the
+//! account costs that is kept of reservations (`--only cost`).
 
+mod cost;
 mod guest;
 mod side;
 
@@ -21,6 +23,8 @@ use tempfile::TempDir;
 const INCUMBENT: &[Tool] = &[Tool { what: "qemu-storage-daemon", package: "qemu-system-common" }];
 /// Bytes of the file.
 const SIZE: u64 = 1 << 30;
+/// What stands for a place where it is measured what reservations cost.
+const COST: &str = "cost";
 const DEPTHS: [usize; 3] = [1, 32, 128];
 
 const LOADS: [Load; 4] = [
@@ -39,7 +43,7 @@ pub(crate) struct Effort {
     /// Milliseconds of each measurement (`device` only)
     #[arg(long, default_value_t = 300)]
     milliseconds: u64,
-    /// Only places, sides, loads and depths ("32 deep") with one of these texts in their names (`device` only; again for more)
+    /// Only places ("cost": what reservations cost), sides, loads and depths ("32 deep") with one of these texts in their names (`device` only; again for more)
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
     /// fio in a guest instead, against QEMU's own disk (`device` only)
@@ -64,10 +68,16 @@ pub(super) fn print(effort: &Effort) -> Result<()> {
     }
     tools::ensure(INCUMBENT)?;
     let programs = Programs::build(effort.programs.as_deref())?;
-    let places = [("a tmpfs", PathBuf::from("/dev/shm")), ("this tree's disk", crate::programs::target())];
+    let memory = || PathBuf::from("/dev/shm");
+    let places = [("a tmpfs", memory()), ("this tree's disk", crate::programs::target()), (COST, memory())];
     let wanted = effort.wanted(places, |(name, _)| (*name).to_owned());
     for (place, directory) in wanted {
         let directory = TempDir::new_in(directory)?;
+        if place == COST {
+            let programs = programs.tenure.parent().context("the programs' directory")?;
+            cost::print(programs, &directory.path().join("disk"))?;
+            continue;
+        }
         println!(
             "a file of {} MiB on {place}; medians of {} rounds (min to max);",
             SIZE >> 20,

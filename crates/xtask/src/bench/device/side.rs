@@ -56,7 +56,7 @@ impl Side {
 
 /// Where the programs are.
 pub(super) struct Programs {
-    tenure: PathBuf,
+    pub(super) tenure: PathBuf,
     rust_vmm: PathBuf,
 }
 
@@ -99,8 +99,10 @@ impl Programs {
             }
         };
         let mut server = Server { process, driver, _directory: directory };
-        if side == Side::Reserved {
-            server.reserve()?;
+        if side == Side::Reserved
+            && let Driver::Scsi(driver, _) = &mut server.driver
+        {
+            reserve(driver)?;
         }
         Ok(server)
     }
@@ -187,15 +189,6 @@ impl Server {
         })
     }
 
-    fn reserve(&mut self) -> Result<()> {
-        let Driver::Scsi(driver, _) = &mut self.driver else { return Ok(()) };
-        for command in [request::register(Key::NONE, KEY, false), request::reserve(KEY, KIND)] {
-            let ended = driver.disk(0).execute(&command)?;
-            anyhow::ensure!(ended.status.is_good(), "{command:?}: {ended:?}");
-        }
-        Ok(())
-    }
-
     /// Of all its threads, also those of the kernel that do its I/O, and those that have ended; in clock ticks.
     fn processor_time(&self) -> Result<Duration> {
         let file = format!("/proc/{}/stat", self.process.id());
@@ -206,4 +199,13 @@ impl Server {
         let per_second = rustix::param::clock_ticks_per_second();
         Ok(Duration::from_secs_f64(ticks.context(file)? as f64 / per_second as f64))
     }
+}
+
+/// Registers the guest and gives it a reservation.
+pub(super) fn reserve(driver: &mut VirtioScsi) -> Result<()> {
+    for command in [request::register(Key::NONE, KEY, false), request::reserve(KEY, KIND)] {
+        let ended = driver.disk(0).execute(&command)?;
+        anyhow::ensure!(ended.status.is_good(), "{command:?}: {ended:?}");
+    }
+    Ok(())
 }
