@@ -86,7 +86,8 @@ fn count(program: &Path, setup: &Setup<'_>, kind: Kind, requests: u64) -> Result
     let (socket, told) = (directory.path().join("trial.sock"), directory.path().join("counted"));
     let mut command = Command::new("valgrind");
     command.args(["-q", "--tool=callgrind"]).arg(format!("--callgrind-out-file={}", told.display()));
-    command.arg(program).args(["--lun", setup.lun]).arg("--socket").arg(&socket);
+    // Without io_uring, whose waits valgrind does not let other threads go on beside.
+    command.arg(program).args(["--aio", "threads", "--lun", setup.lun]).arg("--socket").arg(&socket);
     if let Some(account) = setup.account {
         command.arg("--account").arg(account);
     }
