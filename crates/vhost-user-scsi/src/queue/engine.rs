@@ -55,14 +55,6 @@ impl Engine {
         }
     }
 
-    /// Has what was started begin now, not with the next wait.
-    pub(crate) fn hand_in(&mut self) -> io::Result<()> {
-        match self {
-            Self::Uring(uring) => uring.hand_in(),
-            Self::Threads(_) => Ok(()),
-        }
-    }
-
     /// Waits until something happened; appends that to `events`.
     pub(crate) fn wait(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
         match self {

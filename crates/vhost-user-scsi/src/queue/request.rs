@@ -49,15 +49,9 @@ pub(crate) fn serve(start: Start, inbox: &Arc<Inbox<Order>>) -> (u16, Result<(),
 
 /// After so many errors the engine is not waited with any more.
 const ERRORS_MAX: u32 = 8;
-/// The guest hears at least so often of what has ended while its ring has more to take: it goes on beside us, instead of waiting for the last
-/// of a long run. Less would wake it for a few commands each.
-const SILENCE: Duration = Duration::from_micros(50);
-
-/// How many processors there are beside ours, as far as more of them copy faster.
-fn others() -> usize {
-    const MOST: usize = 3;
-    std::thread::available_parallelism().map_or(0, |all| (all.get() - 1).min(MOST))
-}
+/// The guest hears at least so often of what has ended while its ring has more to take: it need not wait for the last of a long run. More
+/// often would cost both sides more than it wins.
+const SILENCE: Duration = Duration::from_micros(250);
 
 struct Server {
     connection: Arc<Connection>,
@@ -78,9 +72,6 @@ struct Server {
     looks: Vec<(Option<u16>, SyncSender<Seen>)>,
     /// Since when something has ended that the guest was not told of.
     silent: Option<Instant>,
-    /// For how many transfers others copy from memory beside us, and for how many at most.
-    helped: usize,
-    helpers: usize,
     stopping: bool,
     broken: bool,
     /// Why it is broken, until that was told.
@@ -108,8 +99,6 @@ impl Server {
             response: Vec::new(),
             looks: Vec::new(),
             silent: None,
-            helped: 0,
-            helpers: others(),
             stopping: false,
             broken: false,
             why: None,
@@ -214,13 +203,7 @@ impl Server {
                 return Ok(false);
             }
             match self.ring.take()? {
-                Some(taken) => {
-                    self.arrive(taken)?;
-                    if self.helped > 0 {
-                        // Who helps is to get the next one as soon as it is done.
-                        return Ok(true);
-                    }
-                }
+                Some(taken) => self.arrive(taken)?,
                 None => {
                     self.ring.tell()?;
                     if self.is_idle() && self.poll.look(|| self.ring.offers())? {

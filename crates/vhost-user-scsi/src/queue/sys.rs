@@ -37,7 +37,7 @@ impl Pinned {
     }
 
     /// Bytes that are left.
-    pub(crate) fn length(&self) -> usize {
+    fn length(&self) -> usize {
         match self {
             Self::Guest(vectors) => vectors.length(),
             Self::Own(aligned) => aligned.rest.iov_len,
@@ -235,11 +235,6 @@ impl Uring {
     /// Hands in what was started and waits until something happened; appends that to `events`.
     pub(crate) fn wait(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
         self.enter(1, events)
-    }
-
-    /// Hands in what was started.
-    pub(crate) fn hand_in(&self) -> io::Result<()> {
-        unless_later(self.ring.submit())
     }
 
     /// Hands in what was started, and appends what has happened already to `events`.

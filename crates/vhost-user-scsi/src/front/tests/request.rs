@@ -166,7 +166,7 @@ fn a_guest_hears_of_what_has_ended_before_a_long_run_is_over() {
 }
 
 #[test]
-fn a_long_read_from_memory_is_whole_whoever_copies_it() {
+fn a_long_read_from_memory_is_whole_whatever_comes_with_it() {
     const PART: u32 = 0x2000;
     for aio in [Aio::IoUring, Aio::Threads] {
         let settings = Settings { request_queues: 1, aio, ..Settings::default() };
@@ -178,7 +178,6 @@ fn a_long_read_from_memory_is_whole_whoever_copies_it() {
             let rooms: Vec<u32> = std::iter::once(RESPONSE).chain([PART; 8]).collect();
             let long = guest.prepare(QUEUE, &[&request(1, &blocks(0x28, 0, 128))], &rooms);
             let next = guest.prepare(QUEUE, &[&request(2, &[0; 6])], &[RESPONSE]);
-            // Only where there is another has somebody else copy.
             [long, next].into_iter().for_each(|head| guest.publish(QUEUE, head));
             guest.kick(QUEUE);
             let mut lengths = [guest.wait(QUEUE), guest.wait(QUEUE)].map(|used| (used.head, used.length));

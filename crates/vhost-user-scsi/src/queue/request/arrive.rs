@@ -40,7 +40,6 @@ impl Server {
             opcode: 0,
             again,
             buffered: 0,
-            helped: false,
             state: State::Idle,
             chain,
         };

@@ -3,7 +3,7 @@
 use super::super::Order;
 use super::super::inbox::Inbox;
 use super::super::ring::Broken;
-use super::super::sys::{Io, Kind};
+use super::super::sys::Io;
 use super::super::transfer::{Moving, Step};
 use super::Server;
 use super::place::{Request, State};
@@ -93,12 +93,7 @@ impl Server {
 
     /// An operation of a transfer is over.
     pub(super) fn moved(&mut self, place: u32, io: Io, result: io::Result<usize>) -> Result<(), Broken> {
-        let Some(Request { state: State::Moving(moving), helped, .. }) = self.places.at(place) else {
-            return Ok(());
-        };
-        if std::mem::take(helped) {
-            self.helped = self.helped.saturating_sub(1);
-        }
+        let Some(Request { state: State::Moving(moving), .. }) = self.places.at(place) else { return Ok(()) };
         let step = moving.next(io, result);
         self.step(place, step)
     }
@@ -114,32 +109,18 @@ impl Server {
                 return Ok(());
             };
             let lun = lun.as_deref();
-            let is_in_memory = lun.is_some_and(|lun| lun.is_in_memory(&io.file));
-            // Only where there is something else to do meanwhile.
-            let may_help = || self.helped < self.helpers && self.ring.offers().unwrap_or(false);
-            let is_helped = is_in_memory && is_long(&io) && may_help();
-            step = if is_in_memory && !is_helped {
+            step = if lun.is_some_and(|lun| lun.is_in_memory(&io.file)) {
                 // Nothing is waited for, and io_uring would have a thread of the kernel do it: no file in memory takes requests that
                 // must not wait.
                 let result = io.carry_out();
                 moving.next(io, result)
             } else {
                 let Err(error) = self.engine.start(place, lun.map_or(0, |lun| lun.number), io) else {
-                    return if is_helped { self.helped(place) } else { Ok(()) };
+                    return Ok(());
                 };
                 moving.over(Err(error))
             };
         }
-    }
-
-    /// Another processor moves this one's data while we go on with the next.
-    fn helped(&mut self, place: u32) -> Result<(), Broken> {
-        if let Some(here) = self.places.at(place) {
-            here.helped = true;
-            self.helped += 1;
-        }
-        self.engine.hand_in()?;
-        Ok(())
     }
 
     fn over(&mut self, place: u32, finish: Box<dyn Finish>, result: io::Result<()>) -> Result<(), Broken> {
@@ -165,12 +146,6 @@ impl Server {
             self.buffers.give(here.number(), std::mem::take(&mut here.buffered));
         }
     }
-}
-
-/// Whether it is worth the while to have another processor copy it. Of writes a file in memory takes one at a time.
-fn is_long(io: &Io) -> bool {
-    const LONG: usize = 64 << 10;
-    io.kind == Kind::Read && io.memory.as_ref().is_some_and(|memory| memory.length() >= LONG)
 }
 
 impl Request {

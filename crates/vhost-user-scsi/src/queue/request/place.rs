@@ -26,8 +26,6 @@ pub(super) struct Request {
     pub(super) again: bool,
     /// Bytes of buffer that it has.
     pub(super) buffered: usize,
-    /// Another processor moves its data.
-    pub(super) helped: bool,
     pub(super) state: State,
 }
 

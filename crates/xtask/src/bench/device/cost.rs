@@ -25,8 +25,8 @@ const VALGRIND: &[Tool] = &[Tool { what: "valgrind", package: "valgrind" }];
 const SIZE: u64 = 64 << 20;
 const LENGTH: u32 = 4096;
 /// Requests of the shorter run, and of the longer one.
-const REQUESTS_OF_RUNS: [u64; 2] = [500, 4500];
-const DEPTH: usize = 32;
+const REQUESTS_OF_RUNS: [u64; 2] = [200, 1700];
+const ROUNDS: usize = 3;
 const SHAPE: Shape =
     Shape { size: 128, requests: 128, room: LENGTH, segment: LENGTH, indirect: true, event_idx: true };
 /// READ(10) of 4 KiB.
@@ -46,7 +46,7 @@ struct Setup<'a> {
 pub(super) fn print(programs: &Path, file: &Path) -> Result<()> {
     tools::ensure(VALGRIND)?;
     println!(
-        "what reservations cost a command of {LENGTH} bytes, {DEPTH} deep: instructions of the device's process for each"
+        "what reservations cost a command of {LENGTH} bytes: instructions of the device's process for each, one at a time; the least of {ROUNDS} rounds"
     );
     println!("{:<10} {:<56} {:>9} {:>9}   more", "", "", "without", "with");
     fs::File::create(file)?.set_len(SIZE)?;
@@ -67,8 +67,14 @@ pub(super) fn print(programs: &Path, file: &Path) -> Result<()> {
 }
 
 fn row(program: &Path, name: &str, kind: Kind, what: &str, both: [&Setup<'_>; 2]) -> Result<()> {
-    let [without, with] = both.map(|setup| each(program, setup, kind));
-    let (without, with) = (without?, with?);
+    let mut least = [f64::INFINITY; 2];
+    for _ in 0..ROUNDS {
+        // Threads that find nothing to do look once more: the least is what has to be done.
+        for (least, setup) in least.iter_mut().zip(both) {
+            *least = least.min(each(program, setup, kind)?);
+        }
+    }
+    let [without, with] = least;
     println!("{name:<10} {what:<56} {without:>9.0} {with:>9.0}   {:+.2} %", (with / without - 1.0) * 100.0);
     Ok(())
 }
@@ -98,7 +104,7 @@ fn count(program: &Path, setup: &Setup<'_>, kind: Kind, requests: u64) -> Result
         reserve(&mut driver)?;
     }
     let until = Until::Requests(requests);
-    let job = Job { kind, length: LENGTH, depth: DEPTH, span: SIZE, random: Some(7), until };
+    let job = Job { kind, length: LENGTH, depth: 1, span: SIZE, random: Some(7), until };
     run(driver.front.ring(REQUESTS)?, &dialect, &job)?;
     drop(driver);
     process.stop()?;
