@@ -44,7 +44,7 @@ pub enum FileError {
 /// # Errors
 /// [`FileError::Read`], or [`FileError::Damaged`] for a file that is damaged or of a later format.
 pub fn load(path: &Path) -> Result<Option<Image>, FileError> {
-    let bytes = match read(path) {
+    let bytes = match read(path, MAX_LENGTH) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(FileError::Read { path: path.to_owned(), source }),
@@ -54,10 +54,10 @@ pub fn load(path: &Path) -> Result<Option<Image>, FileError> {
     Ok(Some(image))
 }
 
-/// One byte more than an image can have, so that a longer file is seen to be one.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// One byte more than the `longest` that it can have, so that a longer file is seen to be one.
+pub(crate) fn read(path: &Path, longest: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let limit = u64::try_from(MAX_LENGTH).unwrap_or(u64::MAX).saturating_add(1);
+    let limit = u64::try_from(longest).unwrap_or(u64::MAX).saturating_add(1);
     File::open(path)?.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
@@ -79,8 +79,20 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&beside, path)?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    File::open(folder_of(path))?.sync_all()
+}
+
+/// Removes a file durably, if it is there.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.and_then(|()| File::open(folder_of(path))?.sync_all()),
+    }
+}
+
+/// A name alone is one of the current directory.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ impl Kept {
 
     /// What was kept since the machine was started.
     fn load(&self) -> Option<Snapshot> {
-        let bytes = fs::read(&self.path).ok()?;
+        let bytes = aptpl::file::read(&self.path, self.boot.len() + super::MAX_LENGTH).ok()?;
         Snapshot::parse(bytes.strip_prefix(&*self.boot)?).ok()
     }
 

@@ -8,13 +8,13 @@
 //! Guarantees: set and removed durably; one that cannot be read, or is damaged, fits nothing.
 
 use super::resume::ResumeError;
-use crate::aptpl::file::replace;
+use crate::aptpl::file::{read, remove, replace};
 use crate::unit::LogicalUnit;
-use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 const MAGIC: [u8; 8] = *b"TENUREGI";
+const LENGTH: usize = 8 + 16 + 4;
 
 /// What ties a snapshot to its medium; no two of them are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub(crate) fn forget(image: &Path) -> Result<(), crate::OpenError> {
 
 /// Whether `stamp` is beside the image.
 pub(super) fn must_be(stamp: Stamp, image: &Path) -> Result<(), ResumeError> {
-    match fs::read(name(image)) {
+    match read(&name(image), LENGTH) {
         Ok(found) if found == to_bytes(stamp) => Ok(()),
         Ok(_) => Err(ResumeError::Stamp),
         Err(error) if error.kind() == ErrorKind::NotFound => Err(ResumeError::Stamp),
@@ -60,13 +60,6 @@ fn to_bytes(Stamp(number): Stamp) -> Vec<u8> {
     bytes
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed.and_then(|()| File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()),
-    }
-}
-
 fn name(image: &Path) -> PathBuf {
     let mut name = image.as_os_str().to_owned();
     name.push(".given");
@@ -77,6 +70,7 @@ fn name(image: &Path) -> PathBuf {
 mod tests {
     use super::*;
     use crate::LunSpec;
+    use std::fs;
 
     fn spec(folder: &Path) -> LunSpec {
         format!("file={},size=1M", folder.join("disk").display()).parse().unwrap()

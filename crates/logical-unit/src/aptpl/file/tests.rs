@@ -50,3 +50,22 @@ fn a_place_that_cannot_be_written_is_an_error_with_its_path() {
     let error = save(&path, &Image::default()).unwrap_err();
     assert!(matches!(error, FileError::Write { .. }) && error.to_string().contains("missing"));
 }
+
+#[test]
+fn a_file_of_the_current_directory_is_written_and_removed_as_durably_as_any_other() {
+    for (path, folder) in [("disk.pr", "."), ("a/disk.pr", "a"), ("/disk.pr", "/")] {
+        assert_eq!(folder_of(Path::new(path)), Path::new(folder));
+    }
+}
+
+#[test]
+fn a_file_that_is_too_long_is_not_read_to_its_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("long");
+    fs::write(&path, [0; 100]).unwrap();
+    assert_eq!(read(&path, 99).unwrap().len(), 100);
+    assert_eq!(read(&path, 10).unwrap().len(), 11);
+    remove(&path).unwrap();
+    remove(&path).unwrap();
+    assert!(!path.exists());
+}
