@@ -47,10 +47,10 @@ pub enum SavedError {
 pub enum Kind {
     /// Tenure itself, over a file or a block device.
     Emulated = 1,
-    /// A target, over iSCSI.
+    /// A target, over iSCSI: the guest takes its initiator port along.
     Iscsi = 2,
-    /// A disk of the host.
-    Passthrough = 3,
+    /// A target or a disk of the host, to which the guest is another initiator port on each host.
+    Handed = 3,
 }
 
 /// A logical unit in its place.
@@ -186,7 +186,7 @@ impl<'a> Reader<'a> {
         let kind = match kind {
             1 => Kind::Emulated,
             2 => Kind::Iscsi,
-            3 => Kind::Passthrough,
+            3 => Kind::Handed,
             _ => return Err(SavedError::Content("a logical unit of an unknown kind")),
         };
         let length = u16::from_be_bytes(self.array()?);
@@ -262,7 +262,7 @@ mod tests {
             request_queues in any::<u16>(),
             luns in prop::collection::btree_map(any::<u8>(), ("[a-z.0-9]{0,30}", prop::collection::vec(any::<u8>(), 0..50)), 0..8),
         ) {
-            let lun = |(number, (name, state))| SavedLun { number, kind: Kind::Passthrough, changed: false, name, state };
+            let lun = |(number, (name, state))| SavedLun { number, kind: Kind::Handed, changed: false, name, state };
             let saved = Saved { guest, request_queues, luns: luns.into_iter().map(lun).collect() };
             prop_assert_eq!(Saved::parse(&saved.to_bytes().unwrap()), Ok(saved));
         }

@@ -7,7 +7,7 @@
 
 mod moving;
 
-pub use moving::is_of_a_login;
+pub use moving::{is_of_a_login, take_attentions};
 
 use super::keep::Keeper;
 use super::remote::{self, Names, Order};
@@ -290,8 +290,14 @@ impl IscsiUnit {
         Box::new(self.line())
     }
 
+    /// The same, for commands that wait for a new login no longer than until `end`.
+    #[must_use]
+    pub fn nexus_until(&self, end: Instant) -> Box<dyn Nexus> {
+        Box::new(Line { end: Some(end), ..self.line() })
+    }
+
     fn line(&self) -> Line<'static> {
-        Line { unit: Arc::clone(&self.0), executing: None }
+        Line { unit: Arc::clone(&self.0), executing: None, end: None }
     }
 
     /// The target.
@@ -435,7 +441,7 @@ impl Work for Sending {
         };
         let counts = || [&unit.resets, &unit.clears].map(|count| count.load(Ordering::Acquire));
         let ([resets, clears], request) = (counts(), order.request(data_out));
-        let mut line = Line { unit: Arc::clone(&unit), executing: Some(&executing) };
+        let mut line = Line { unit: Arc::clone(&unit), executing: Some(&executing), end: None };
         let result = line.carry_out(&order, &request);
         let [now_reset, now_cleared] = counts();
         match result {
@@ -460,6 +466,8 @@ struct Line<'a> {
     unit: Arc<Inner>,
     /// The guest's command, which may be given up; own commands are not.
     executing: Option<&'a Executing>,
+    /// Beyond this no login is waited for.
+    end: Option<Instant>,
 }
 
 impl Line<'_> {
@@ -479,7 +487,7 @@ impl Line<'_> {
 impl Nexus for Line<'_> {
     fn execute(&mut self, request: &Request) -> Result<Completion, TransportError> {
         let given_up = || self.executing.is_some_and(Executing::is_interrupted);
-        let result = self.unit.send(request, &given_up);
+        let result = self.unit.send(request, self.end, &given_up);
         if let Ok(completion) = &result {
             self.unit.note_reserve(request, completion);
             let changed = remote::parameters_changed(completion);
@@ -511,8 +519,14 @@ fn not_sent(why: &'static str) -> TransportError {
 
 impl Inner {
     /// Sends a command, over a new session if it could not be sent over the old one.
-    fn send(&self, request: &Request, given_up: &dyn Fn() -> bool) -> Result<Completion, TransportError> {
+    fn send(
+        &self,
+        request: &Request,
+        end: Option<Instant>,
+        given_up: &dyn Fn() -> bool,
+    ) -> Result<Completion, TransportError> {
         let deadline = Instant::now() + self.target.patience;
+        let deadline = end.map_or(deadline, |end| end.min(deadline));
         while !given_up() {
             match self.target.session() {
                 Ok(Some((session, number))) if self.is_same(&session, number) => {

@@ -35,11 +35,19 @@ impl IscsiUnit {
     /// # Errors
     /// The device did not answer, was busy all the time, or never came to an end. What was taken comes along all the same.
     pub fn take_attentions(&self) -> (Vec<Vec<u8>>, Result<(), TransportError>) {
-        take_attentions(&mut self.line(), BUSY)
+        take_attentions(&mut self.line())
     }
 }
 
-fn take_attentions(nexus: &mut dyn Nexus, patience: Duration) -> (Vec<Vec<u8>>, Result<(), TransportError>) {
+/// Takes the unit attentions and deferred errors that wait for `nexus`: their sense data, oldest first. They are the caller's to keep.
+///
+/// # Errors
+/// As [`IscsiUnit::take_attentions`].
+pub fn take_attentions(nexus: &mut dyn Nexus) -> (Vec<Vec<u8>>, Result<(), TransportError>) {
+    take_within(nexus, BUSY)
+}
+
+fn take_within(nexus: &mut dyn Nexus, patience: Duration) -> (Vec<Vec<u8>>, Result<(), TransportError>) {
     let (mut taken, end) = (Vec::new(), Instant::now() + patience);
     while taken.len() < MOST_ATTENTIONS {
         match nexus.execute(&ready()) {
@@ -114,7 +122,7 @@ mod tests {
     }
 
     fn taken(answers: Vec<Completion>, patience: Duration) -> (Vec<Vec<u8>>, bool) {
-        let (taken, ended) = take_attentions(&mut Script(answers.into()), patience);
+        let (taken, ended) = take_within(&mut Script(answers.into()), patience);
         (taken, ended.is_ok())
     }
 
