@@ -102,6 +102,10 @@ impl Commands {
             told.insert("place".into(), place.word().into());
             told.extend(place.other().map(|other| ("peer".into(), other.as_str().into())));
             told.extend(trouble.map(|trouble| ("waits".into(), trouble.into())));
+            let keeps = hosted.real.keeps();
+            if !keeps.is_empty() {
+                told.insert("keeps".into(), keeps.into());
+            }
         }
         told
     }

@@ -270,7 +270,10 @@ impl Hosted {
             // Each socket is a VMM's, with a memory of its own.
             ..Settings::one_of(args.sockets.len().div_ceil(guest.sockets.len().max(1)))
         };
-        let (device, real) = (Arc::new(Device::new(name, settings, None)), Real::new(name, &args.state));
+        let (device, real) = (
+            Arc::new(Device::new(name, settings, None)),
+            Real::new(name, &args.state, args.peering.host.as_ref()),
+        );
         Ok(Self { guest: guest.clone(), initiator, device, real })
     }
 }

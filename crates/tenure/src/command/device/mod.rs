@@ -4,6 +4,7 @@ mod client;
 mod control;
 mod custody;
 mod guests;
+mod handed;
 mod host;
 mod lun;
 mod parted;

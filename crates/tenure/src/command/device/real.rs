@@ -3,10 +3,14 @@
 //! One ledger for each guest (`--state`), opened with its first real LUN; `tenure status` reads it. One session for each target and
 //! initiator port, which all the guest's LUNs there share.
 
+mod kept;
 mod moving;
 
-pub(super) use moving::Hindrance;
+pub(super) use kept::{Kept, target_of};
+pub(super) use moving::{Hindrance, Stays};
 
+use super::handed::KEPT;
+use super::handed::follow::Desk;
 use super::host::{Hosted, LETTING_GO, LOOK};
 use super::lun::{Kind, Lun};
 use crate::command::status;
@@ -16,6 +20,7 @@ use guard::{Guard, Identity};
 use iscsi::initiator::{IscsiUrl, SessionConfig};
 use ledger::{Change, HandoverId, Ledger, LunId, Owner, Record, State};
 use nexus::Nexus;
+use peer::HostName;
 use scsi::{Completion, TransportId};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -42,6 +47,10 @@ pub(super) struct Real {
     records: Mutex<Option<Records>>,
     units: Mutex<BTreeMap<u8, RealUnit>>,
     targets: Mutex<Vec<(SessionConfig, Weak<Target>)>>,
+    /// This host among its peers, if it has any.
+    host: Option<HostName>,
+    /// What is kept of them while the guest is elsewhere.
+    desk: Mutex<Desk>,
 }
 
 /// The guest's ledger, and who keeps it.
@@ -63,7 +72,8 @@ impl Records {
     fn bring_back(&self, lun: &LunId, claimed: bool) -> Result<(), ledger::Error> {
         self.book.refresh()?;
         let back = |record: &Arc<Record>| {
-            record.state.is_away() && (claimed || record.handover == Some(WITH_ITS_PORT))
+            let own = [Some(WITH_ITS_PORT), Some(KEPT)].contains(&record.handover);
+            record.state.is_away() && (claimed || own)
         };
         let Some(record) = self.book.record(lun).filter(back) else {
             return Ok(());
@@ -99,6 +109,22 @@ impl RealUnit {
         }
     }
 
+    /// The same, where no login is waited for longer than until `end`.
+    pub(super) fn nexus_until(&self, end: Instant) -> Option<Box<dyn Nexus>> {
+        match self {
+            Self::Disk(unit) => unit.nexus(),
+            Self::Iscsi(unit) => Some(unit.nexus_until(end)),
+        }
+    }
+
+    /// Of one at a target, that.
+    pub(super) fn target(&self) -> Option<&Arc<Target>> {
+        match self {
+            Self::Disk(_) => None,
+            Self::Iscsi(unit) => Some(unit.target()),
+        }
+    }
+
     /// The way to it is there, as far as is known.
     fn is_present(&self) -> bool {
         match self {
@@ -107,7 +133,7 @@ impl RealUnit {
         }
     }
 
-    fn identify(&self) -> Result<Option<Identity>, Completion> {
+    pub(super) fn identify(&self) -> Result<Option<Identity>, Completion> {
         match self {
             Self::Disk(unit) => unit.identify(),
             Self::Iscsi(unit) => unit.identify(),
@@ -123,13 +149,16 @@ impl RealUnit {
 }
 
 impl Real {
-    pub(super) fn new(guest: &str, state: &Path) -> Self {
+    /// `host`: this host among its peers, if it has any.
+    pub(super) fn new(guest: &str, state: &Path, host: Option<&HostName>) -> Self {
         Self {
             owner: Owner(guest.to_owned()),
             state: state.to_owned(),
             records: Mutex::default(),
             units: Mutex::default(),
             targets: Mutex::default(),
+            host: host.cloned(),
+            desk: Mutex::default(),
         }
     }
 
@@ -170,7 +199,7 @@ impl Real {
             Kind::Iscsi(url) => {
                 let config =
                     session(url, &hosted.initiator, guests).map_err(|failure| within(failure, at()))?;
-                let target = self.target(config).with_context(at)?;
+                let target = self.target(self.own_port(url, config)).with_context(at)?;
                 RealUnit::Iscsi(Arc::new(IscsiUnit::open(&target, url.lun).with_context(at)?))
             }
             Kind::Emulated(_) => return Err(Failure::usage(format!("LUN {number} is no real one"))),

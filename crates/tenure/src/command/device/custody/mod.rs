@@ -17,7 +17,7 @@ pub(super) use record::{Entry, Place, RecordFile, State};
 use super::host::Host;
 use logical_unit::snapshot;
 use peer::message::{Device as Question, DeviceState, DeviceStep, Id};
-use peer::{HostName, Refusal};
+use peer::{HostName, Refusal, Reply, Request};
 use standing::{Act, Answer, Call, Event, Gift, No, Step};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -216,7 +216,7 @@ impl Custody {
             Act::Close => (told(self.host.close()), Event::Closed),
             Act::Open(Some(state)) => (told(self.host.resume(&state)), Event::Opened),
             Act::Open(None) => (told(self.host.reopen()), Event::Opened),
-            Act::Publish => (told(self.host.publish()), Event::Published),
+            Act::Publish => (self.publish(standing), Event::Published),
             Act::Serve => (self.serve(), Event::Served),
             Act::Save(id) => {
                 self.host.freeze(true);
@@ -236,6 +236,13 @@ impl Custody {
         self.record.write(entry).map_err(|error| format!("its record cannot be written: {error}"))?;
         tracing::info!(guest = self.guest, before, now, epoch = entry.epoch, "custody");
         Ok(())
+    }
+
+    /// The registrations that are at other hosts' nexuses are brought here first: until then the guest waits.
+    fn publish(&self, standing: &Standing) -> Result<(), String> {
+        told(self.host.publish())?;
+        let Some(state) = standing.entry().place.state() else { return Ok(()) };
+        told(self.host.bring_registrations(state, &self.peering, standing.is_claiming()))
     }
 
     fn serve(&self) -> Result<(), String> {
@@ -358,6 +365,12 @@ impl Custody {
         if call.step == Step::Give && is_ours && self.may_come_back() {
             return Err(self.running("its device was just started, and its VMM may come back"));
         }
+        if call.step == Step::Give
+            && let Place::Owned { state } = &standing.entry().place
+            && let Err(why) = self.host.may_give_back(state, &self.peering)
+        {
+            return Err(Refusal::new("InDoubt", format!("guest {}: {why}", self.guest)));
+        }
         let (told, why) = match standing.asked(from, call) {
             Ok(()) => {
                 let (_, why) = self.work(&mut standing, false);
@@ -379,6 +392,26 @@ impl Custody {
             }
             Err(no) => Err(self.refusal(&no, &standing, why.as_deref())),
         }
+    }
+
+    /// Follows a device that leads a handover of registrations which this host's nexuses have, of a guest that is away.
+    ///
+    /// # Errors
+    /// What it is told.
+    pub(super) fn follow(
+        &self,
+        from: &HostName,
+        request: &Request,
+        turn: &mut Option<u64>,
+    ) -> Result<Reply, Refusal> {
+        // Not the standing: this host may be asking that device just now.
+        let Place::Away { id, .. } = self.seen().place.clone() else {
+            return Err(Refusal::new(
+                "NotHere",
+                "the guest is not away, or its registration would go with it",
+            ));
+        };
+        self.host.follow(id.0, self.peering.own(), from, request, turn)
     }
 
     /// Nobody has connected since the start, and not for long: the guest may be in a VMM that has not noticed.
@@ -432,7 +465,7 @@ impl Custody {
         };
         match told {
             Ok(told) if told.state.is_empty() => None,
-            Ok(told) => self.host.check(&told.state.0).err().map(|error| error.to_string()),
+            Ok(told) => self.host.look_at(&told.state.0).err().map(|error| error.to_string()),
             // The VMM that the guest was in may be the one that comes back.
             Err(Asked::Lost(_)) if matches!(place, Place::Away { .. }) => None,
             Err(asked) => Some(asked.to_string()),

@@ -74,9 +74,17 @@ impl Peering {
         self.terms.get().peer(name).is_some()
     }
 
+    /// A link to a peer.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(in crate::command::device) fn link(&self, host: &HostName) -> Result<Link, String> {
+        Link::connect(&self.terms.get(), host).map_err(|error| chain(&error))
+    }
+
     /// Asks a peer.
     pub(super) fn ask(&self, host: &HostName, question: Question) -> Result<DeviceState, Asked> {
-        let link = Link::connect(&self.terms.get(), host).map_err(|error| Asked::Lost(chain(&error)))?;
+        let link = self.link(host).map_err(Asked::Lost)?;
         match link.call(&Request::Device(question), ANSWER) {
             Ok(Reply::Device(answer)) => Ok(answer),
             Ok(_) => Err(Asked::Lost("an answer to something else".into())),
@@ -157,7 +165,7 @@ struct Answering(Vec<Arc<Custody>>);
 
 impl Service for Answering {
     fn session(&self, peer: &Agreed, _: LinkEnd) -> Box<dyn Session> {
-        Box::new(Answers { guests: self.0.clone(), peer: peer.host.clone() })
+        Box::new(Answers { guests: self.0.clone(), peer: peer.host.clone(), follows: None })
     }
 
     fn turned_away(&self, from: &str, why: &TurnedAway) {
@@ -168,13 +176,40 @@ impl Service for Answering {
 struct Answers {
     guests: Vec<Arc<Custody>>,
     peer: HostName,
+    /// Whose registrations are handed over on this link, and the turn in which they are.
+    follows: Option<(Arc<Custody>, Option<u64>)>,
+}
+
+impl Answers {
+    /// A request of a device that leads a handover.
+    fn follow(&mut self, request: &Request) -> Result<Reply, Refusal> {
+        let guest = match request {
+            Request::Open(open) => Some(&open.guest),
+            Request::Recover(recover) => Some(&recover.guest),
+            Request::Journal(_) | Request::Round(_) | Request::Settle(_) | Request::Close(_) => None,
+            _ => {
+                let why = format!("{}: this is a device, and no agent", request.name());
+                return Err(Refusal::new("CommandNotFound", why));
+            }
+        };
+        if let Some(guest) = guest {
+            let custody = self.guests.iter().find(|custody| custody.guest() == guest.vm).cloned();
+            self.follows = custody.map(|custody| (custody, None));
+        }
+        let unknown = || Refusal::new("UnknownGuest", "there is no such guest");
+        let (custody, turn) = self.follows.as_mut().ok_or_else(unknown)?;
+        custody.follow(&self.peer, request, turn)
+    }
 }
 
 impl Session for Answers {
     fn handle(&mut self, request: Request) -> Result<Reply, Refusal> {
         let Request::Device(question) = request else {
-            let why = format!("{}: this is a device, and no agent", request.name());
-            return Err(Refusal::new("CommandNotFound", why));
+            let answer = self.follow(&request);
+            if let Err(refusal) = &answer {
+                tracing::warn!(peer = %self.peer, request = request.name(), why = refusal.desc, "refused");
+            }
+            return answer;
         };
         let guest = self.guests.iter().find(|custody| custody.guest() == question.guest);
         let answer = match guest {

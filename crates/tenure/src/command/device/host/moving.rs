@@ -3,9 +3,12 @@
 //! Those that Tenure is itself are closed here and opened there with their state; with one at a target the guest's initiator port goes
 //! (`real::moving`). Before anything has changed both sides say what would keep the guest from moving ([`Host::save`], [`Host::check`]).
 
+mod registrations;
+
 use super::{Host, Hosted, Luns, Slot};
+use crate::command::device::handed::HandError;
 use crate::command::device::lun::Kind as Source;
-use crate::command::device::real::{Hindrance, RealUnit};
+use crate::command::device::real::{Hindrance, RealUnit, Stays};
 use logical_unit::snapshot::{self, ResumeError, Snapshot, Stamp};
 use logical_unit::{Caching, LogicalUnit, LunSpec, Medium};
 use std::collections::BTreeMap;
@@ -107,6 +110,12 @@ pub(in crate::command::device) enum MoveError {
     /// One that cannot be opened.
     #[error("LUN {0}: {1}")]
     Open(u8, logical_unit::OpenError),
+    /// Its registrations are another host's nexus's yet.
+    #[error(transparent)]
+    Handed(#[from] HandError),
+    /// They are on their way.
+    #[error("its registrations are being brought here")]
+    UnderWay,
 }
 
 impl Host {
@@ -140,13 +149,15 @@ impl Host {
         if luns.closed {
             return Err(MoveError::Closed);
         }
+        let real = luns.slots.iter().map(|(number, slot)| (*number, &slot.lun));
+        let stays = hosted.real.stays(real)?;
         let saved = Saved {
             guest: hosted.guest.name.clone(),
             request_queues: hosted.device.settings().request_queues,
             luns: luns
                 .slots
                 .iter()
-                .map(|(number, slot)| save(hosted, *number, slot))
+                .map(|(number, slot)| save(hosted, *number, slot, &stays))
                 .collect::<Result<_, _>>()?,
         };
         Ok([&stamp.to_be_bytes()[..], &saved.to_bytes()?].concat())
@@ -336,6 +347,9 @@ impl Host {
         for (number, unit) in units {
             unit.unstamp().map_err(|error| MoveError::Stamp(number, error))?;
         }
+        for hosted in &self.guests {
+            hosted.real.begin()?;
+        }
         luns.fresh = None;
         Ok(())
     }
@@ -360,8 +374,7 @@ impl Host {
     /// The logical units of a state that fits this device.
     fn read(&self, luns: &Luns, bytes: &[u8]) -> Result<Vec<Taken>, MoveError> {
         let [hosted] = self.guests() else { return Err(MoveError::Shared) };
-        let (stamp, bytes) = bytes.split_first_chunk().ok_or(MoveError::Cut)?;
-        let (stamp, saved) = (Stamp(u128::from_be_bytes(*stamp)), Saved::parse(bytes)?);
+        let (stamp, saved) = parse(bytes)?;
         if saved.guest != hosted.guest.name {
             return Err(MoveError::Guest(saved.guest));
         }
@@ -375,6 +388,11 @@ impl Host {
         }
         saved.luns.into_iter().map(|lun| read(hosted, luns, lun, stamp)).collect()
     }
+}
+
+fn parse(bytes: &[u8]) -> Result<(Stamp, Saved), MoveError> {
+    let (stamp, bytes) = bytes.split_first_chunk().ok_or(MoveError::Cut)?;
+    Ok((Stamp(u128::from_be_bytes(*stamp)), Saved::parse(bytes)?))
 }
 
 /// A logical unit of a state, and what is to be opened for it here if Tenure is it.
@@ -416,8 +434,7 @@ fn spec(number: u8, slot: &Slot) -> Result<&LunSpec, MoveError> {
             Err(MoveError::Buffered(number))
         }
         Source::Emulated(spec) => Ok(spec),
-        Source::Disk(_) => Err(MoveError::Real(number, Hindrance::Disk)),
-        Source::Iscsi(_) => Err(MoveError::Kind(number)),
+        Source::Disk(_) | Source::Iscsi(_) => Err(MoveError::Kind(number)),
     }
 }
 
@@ -442,13 +459,13 @@ fn must_be_direct(number: u8, spec: &LunSpec, unit: &LogicalUnit) -> Result<(), 
     if direct { Ok(()) } else { Err(MoveError::Buffered(number)) }
 }
 
-fn save(hosted: &Hosted, number: u8, slot: &Slot) -> Result<SavedLun, MoveError> {
+fn save(hosted: &Hosted, number: u8, slot: &Slot, stays: &Stays) -> Result<SavedLun, MoveError> {
     let changed = hosted.device.target().table().get(number).is_some_and(|lun| lun.is_changed());
-    if let Source::Iscsi(_) = &slot.lun.kind {
+    if let Source::Iscsi(_) | Source::Disk(_) = &slot.lun.kind {
         // Shut, it lets no ring run.
-        let saved = hosted.real.save(number, &slot.lun, hosted.device.gate().is_shut());
-        let (name, state) = saved.map_err(|why| MoveError::Real(number, why))?;
-        return Ok(SavedLun { number, kind: Kind::Iscsi, changed, name, state });
+        let saved = hosted.real.save(number, &slot.lun, hosted.device.gate().is_shut(), stays);
+        let (way, name, state) = saved.map_err(|why| MoveError::Real(number, why))?;
+        return Ok(SavedLun { number, kind: way.kind(), changed, name, state });
     }
     let spec = spec(number, slot)?;
     let unit = slot.unit.as_ref().ok_or(MoveError::Closed)?;
@@ -466,7 +483,7 @@ fn read(hosted: &Hosted, luns: &Luns, saved: SavedLun, stamp: Stamp) -> Result<T
         return Err(MoveError::Off(number));
     }
     match (&slot.lun.kind, saved.kind) {
-        (Source::Iscsi(_), Kind::Iscsi) => {
+        (Source::Iscsi(_), Kind::Iscsi) | (Source::Iscsi(_) | Source::Disk(_), Kind::Handed) => {
             hosted.real.fits(hosted, &slot.lun, &saved).map_err(|why| MoveError::Real(number, why))?;
             Ok(Taken { saved, own: None, stamp })
         }

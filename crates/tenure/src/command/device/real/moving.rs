@@ -1,12 +1,19 @@
-//! A guest's LUNs at targets go with the guest to another process: the same initiator port logs out here and logs in there, so that
-//! to the target nothing has changed (method *identity*), and the record of what the guest registered goes on there.
+//! A guest's real LUNs go with the guest to another process, in one of two ways; the record of what the guest registered goes on there.
 //!
-//! What must hold, and is looked at: both sides are the same initiator port of the same target; the target keeps registrations without
-//! a session; nothing else of the guest's ends with it; the target confirmed the logout, and nobody here logs in again before
-//! the guest is back. There, before anybody is served, page 83h must name the same logical unit, and what is registered is proved
-//! by the device (REGISTER of the key to itself). Used by `host::moving`.
+//! *With its port*: at a target that keeps registrations without a session the same initiator port logs out here and logs in there, so
+//! that to the target nothing has changed (method *identity*). What must hold, and is looked at: both sides are the same initiator
+//! port of the same target; nothing else of the guest's ends with the session; the target confirmed the logout, and nobody here logs in
+//! again before the guest is back. There, before anybody is served, page 83h must name the same logical unit, and what is registered is
+//! proved by the device (REGISTER of the key to itself).
+//!
+//! *Handed*: at any other target, and on a disk of this host, the guest is another initiator port there; its registration stays with this
+//! host's nexus until the device there has taken it over (`handed`). Used by `host::moving`.
 
-use super::{Hosted, Kind, Lun, Real, RealUnit, Records, WITH_ITS_PORT, lock, session};
+use super::kept::{Which, is_kept, keep_here, port_of, session_as};
+use super::{
+    Hosted, Kind, LETTING_GO, Lun, Real, RealUnit, Records, WITH_ITS_PORT, lock, open_disk, session,
+};
+use crate::command::device::handed::state::{Handed, boot};
 use guard::Identity;
 use handover::known_targets::{Known, KnownTargets, TargetIdentity};
 use iscsi::initiator::{IscsiUrl, SessionConfig, SessionError};
@@ -15,39 +22,36 @@ use ledger::{
 };
 use nexus::Nexus;
 use scsi::{Completion, DataPhase, Request, SenseKey, Status, TransportId, opcode};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
 use thiserror::Error;
-use vhost_user_scsi::saved::SavedLun;
-use vhost_user_scsi::unit::iscsi::{IscsiUnit, is_of_a_login};
+use vhost_user_scsi::saved::{Kind as SavedKind, SavedLun};
+use vhost_user_scsi::unit::iscsi::{IscsiUnit, Target, is_of_a_login, take_attentions};
 use vhost_user_scsi::unit::keep::Keeper;
 
 /// Why a real logical unit does not move.
 #[derive(Debug, Error)]
 pub(in crate::command::device) enum Hindrance {
-    /// Its nexus is the host's, which stays.
-    #[error(
-        "it is a disk of this host, and to the disk the guest is this host: it moves between two sockets of one device \
-         (--name given twice); between two devices use a LUN over iscsi://, with which the guest is a host of its own"
-    )]
-    Disk,
     /// It is not served.
     #[error("it is not open here")]
     Closed,
     /// Nobody could ask the target, or log out.
     #[error("there is no session with its target now")]
     NoSession,
-    /// The registration would be gone.
+    /// Its registration is to be handed over, and nobody could follow that.
     #[error(
-        "its target ({0}) ends registrations with the session, and the guest has registered a key there: it moves between two \
-         sockets of one device (--name given twice), or after the guest has unregistered"
+        "its registration is this host's nexus's, and only a device with --host and --peer hands that over"
     )]
-    Forgets(TargetIdentity),
-    /// The registration might be gone.
+    Alone,
+    /// There is no way from nexus to nexus: they are the same.
     #[error(
-        "of its target ({0}) it is not known whether it keeps registrations without a session, and the guest has registered a \
-         key there: it moves if the LUN has migrate-pr=always on both sides, or after the guest has unregistered"
+        "the guest's registration there is that of initiator port {0}, which this device would be as well: with isid= on both sides, \
+         give each its own, or give none"
     )]
-    Unknown(TargetIdentity),
+    SamePort(TransportId),
+    /// Nothing of it is to be handed over from here.
+    #[error("by its record the guest has no registration by this host's nexus any more")]
+    NotKept,
     /// The reservation would be gone.
     #[error(
         "the guest has reserved it by RESERVE, which a target forgets with the session: it moves when the guest has released it"
@@ -101,8 +105,32 @@ pub(in crate::command::device) enum Hindrance {
 }
 
 impl Real {
-    /// What a logical unit is called, and what is to be known of it where its guest goes. `stopped`: the guest runs no command any more,
-    /// so that unit attentions that wait for it can be taken along.
+    /// The targets where the guest is to be another initiator port on the other host, because a registration of its there may end with the
+    /// session: all LUNs of a target share one.
+    ///
+    /// # Errors
+    /// What keeps one of them from moving.
+    pub(in crate::command::device) fn stays<'a>(
+        &self,
+        luns: impl Iterator<Item = (u8, &'a Lun)>,
+    ) -> Result<Stays, Hindrance> {
+        let mut stays = Stays(Vec::new());
+        for (number, lun) in luns {
+            let (Some(unit), Some(records)) = (self.unit(number), self.present_records()) else { continue };
+            let (Some(target), Some(keeper)) = (unit.target(), unit.keeper()) else { continue };
+            let Identity { lun: name, path, .. } = keeper.identity();
+            if has(&recorded(&records, name)?, path)
+                && let Some(mut nexus) = unit.nexus_until(Instant::now() + LETTING_GO)
+                && !goes_along(lun, &mut *nexus)?
+            {
+                stays.0.push(Arc::clone(target));
+            }
+        }
+        Ok(stays)
+    }
+
+    /// How a logical unit goes, what it is called, and what is to be known of it where its guest goes. `stopped`: the guest runs no
+    /// command any more, so that unit attentions that wait for it can be taken along; a registration that stays is noted as such.
     ///
     /// # Errors
     /// What keeps it from moving.
@@ -111,35 +139,47 @@ impl Real {
         number: u8,
         lun: &Lun,
         stopped: bool,
-    ) -> Result<(String, Vec<u8>), Hindrance> {
-        let unit = match self.unit(number) {
-            Some(RealUnit::Iscsi(unit)) => unit,
-            Some(RealUnit::Disk(_)) => return Err(Hindrance::Disk),
-            None => return Err(Hindrance::Closed),
-        };
+        stays: &Stays,
+    ) -> Result<(Way, String, Vec<u8>), Hindrance> {
+        let unit = self.unit(number).ok_or(Hindrance::Closed)?;
         let (Some(keeper), Some(records)) = (unit.keeper(), self.present_records()) else {
             return Err(Hindrance::Closed);
         };
         // While the guest runs its commands see to that.
-        if !(unit.target().is_connected() || stopped && unit.target().reach()) {
+        if !(unit.is_present() || stopped && unit.target().is_some_and(|target| target.reach())) {
             return Err(Hindrance::NoSession);
         }
+        let Identity { lun: name, path, .. } = keeper.identity();
         if stopped {
-            settle(&records, keeper, &unit)?;
+            take_waiting(keeper, &unit, |_| true)?;
+            prove(&recorded(&records, name)?, keeper, &unit)?;
         }
-        if unit.is_reserved() {
+        if let RealUnit::Iscsi(unit) = &unit
+            && unit.is_reserved()
+        {
             return Err(Hindrance::Reserved);
         }
-        let Identity { lun: name, path, .. } = keeper.identity();
         let mut record = recorded(&records, name)?;
         if !stopped {
             // A command that is under way will have ended by then.
             record.paths.iter_mut().for_each(|path| path.intent = None);
         }
-        if record.path(path).is_some_and(|path| path.tracked.key.is_some()) {
-            may_carry(lun, &mut *unit.nexus())?;
+        let handed =
+            unit.target().is_none_or(|target| stays.0.iter().any(|other| Arc::ptr_eq(other, target)));
+        let bytes = carried(&record, path)?;
+        if !handed {
+            return Ok((Way::WithItsPort, name.0.clone(), bytes));
         }
-        Ok((name.0.clone(), carried(&record, path)?))
+        let has = has(&record, path);
+        if has && !lun.migrate_pr {
+            return Err(Hindrance::Off);
+        }
+        let bearer = self.host.clone().ok_or(Hindrance::Alone)?;
+        if stopped && has {
+            records.book.append(&[keep_here(name)])?;
+        }
+        let state = Handed { bearer, boot: boot(), record: bytes };
+        Ok((Way::Handed, name.0.clone(), state.to_bytes()))
     }
 
     /// Whether what was saved elsewhere is of the same initiator port and target as this LUN, as far as that can be said without a login.
@@ -152,12 +192,10 @@ impl Real {
         lun: &Lun,
         saved: &SavedLun,
     ) -> Result<(), Hindrance> {
-        let (_, config) = at(lun, hosted)?;
         let (record, path) = read(saved)?;
-        let here = TransportId::iscsi(config.initiator.clone(), config.isid).to_string();
-        let there = path.0.split(' ').next().unwrap_or_default().to_owned();
-        if here != there {
-            return Err(Hindrance::Port { here, there });
+        let Some((_, config)) = self.config_for(hosted, lun, saved)? else { return Ok(()) };
+        if saved.kind == SavedKind::Handed {
+            return Ok(());
         }
         let node = record.path(&path).map(|known| known.node.as_str()).unwrap_or_default();
         match node.parse::<IscsiUrl>() {
@@ -180,17 +218,20 @@ impl Real {
         lun: &Lun,
         saved: &SavedLun,
     ) -> Result<RealUnit, Hindrance> {
-        let (url, config) = at(lun, hosted)?;
         let (record, path) = read(saved)?;
-        let opened = |error: anyhow::Error| Hindrance::Open(format!("{error:#}"));
-        let target = self.target(config).map_err(opened)?;
-        let unit = IscsiUnit::open(&target, url.lun).map_err(|error| opened(error.into()))?;
-        let unit = RealUnit::Iscsi(Arc::new(unit));
+        // The way that is kept for whoever takes the registration over is the guest's again, which may be here once more.
+        let before = {
+            let mut desk = self.desk();
+            desk.evict();
+            desk.kept.remove(&number)
+        };
+        let unit = self.open_for(hosted, lun, saved)?;
+        drop(before);
         let identity = self.identity(&unit).map_err(|failure| Hindrance::Open(failure.to_string()))?;
         if identity.lun != record.lun {
             return Err(Hindrance::Other { found: identity.lun.0, wanted: record.lun.0 });
         }
-        if identity.path != path {
+        if saved.kind == SavedKind::Iscsi && identity.path != path {
             return Err(Hindrance::Target { here: identity.path.0, there: path.0 });
         }
         let records = self.records().map_err(|failure| Hindrance::Silent(failure.to_string()))?;
@@ -199,28 +240,139 @@ impl Real {
         Ok(unit)
     }
 
-    /// When all of the guest's logical units were [found](Self::find): the record goes on here, what waits for the guest is taken, and the
-    /// device proves what the guest has.
+    /// The same for a look, while the guest runs elsewhere: whether the logical unit can be reached by this host's own nexus.
+    ///
+    /// # Errors
+    /// What keeps it from coming.
+    pub(in crate::command::device) fn can_reach(
+        &self,
+        hosted: &Hosted,
+        lun: &Lun,
+        saved: &SavedLun,
+    ) -> Result<(), Hindrance> {
+        let handed = Handed::parse(&saved.state);
+        // A disk of this very machine may be the one that the other device has open.
+        let is_open =
+            matches!(lun.kind, Kind::Disk(_)) && handed.is_some_and(|handed| handed.is_of_this_boot());
+        if saved.kind != SavedKind::Handed || self.is_own(saved) || is_open {
+            return Ok(());
+        }
+        let (record, _) = read(saved)?;
+        let unit = self.open_for(hosted, lun, saved)?;
+        let asked = unit.identify().map_err(|ended| Hindrance::Silent(super::told(&ended)))?;
+        if let Some(target) = unit.target()
+            && let Err(error) = target.give_away()
+        {
+            tracing::debug!(%error, "a logout was not confirmed");
+        }
+        match asked {
+            Some(identity) if identity.lun == record.lun => Ok(()),
+            found => {
+                let found = found.map_or_else(|| "without a name".to_owned(), |identity| identity.lun.0);
+                Err(Hindrance::Other { found, wanted: record.lun.0 })
+            }
+        }
+    }
+
+    /// Whether the registration is that of a nexus of this host.
+    fn is_own(&self, saved: &SavedLun) -> bool {
+        let handed = Handed::parse(&saved.state);
+        handed.is_some_and(|handed| Some(handed.bearer) == self.host)
+    }
+
+    /// The session by which the guest is to have a LUN at a target here; none for a disk.
+    fn config_for<'a>(
+        &self,
+        hosted: &Hosted,
+        lun: &'a Lun,
+        saved: &SavedLun,
+    ) -> Result<Option<(&'a IscsiUrl, SessionConfig)>, Hindrance> {
+        let Some((url, base)) = at(lun, hosted)? else { return Ok(None) };
+        let (_, path) = read(saved)?;
+        let there = || path.0.split(' ').next().unwrap_or_default().to_owned();
+        let port = port_of(&path);
+        let config = match (saved.kind, &port) {
+            (SavedKind::Handed, Some(port)) if !self.is_own(saved) => {
+                let other = session_as(url, &base, Which::But(port));
+                other.ok_or_else(|| Hindrance::SamePort(port.clone()))?
+            }
+            // From a disk of a host.
+            (SavedKind::Handed, None) => base,
+            (_, port) => {
+                let here = || TransportId::iscsi(base.initiator.clone(), base.isid).to_string();
+                let same = port.as_ref().and_then(|port| session_as(url, &base, Which::As(port)));
+                same.ok_or_else(|| Hindrance::Port { here: here(), there: there() })?
+            }
+        };
+        Ok(Some((url, config)))
+    }
+
+    fn open_for(&self, hosted: &Hosted, lun: &Lun, saved: &SavedLun) -> Result<RealUnit, Hindrance> {
+        let opened = |error: anyhow::Error| Hindrance::Open(format!("{error:#}"));
+        if let Kind::Disk(path) = &lun.kind {
+            let unit = open_disk(path, 1).map_err(|failure| Hindrance::Open(failure.to_string()))?;
+            return Ok(RealUnit::Disk(unit));
+        }
+        let (url, config) = self.config_for(hosted, lun, saved)?.ok_or(Hindrance::Closed)?;
+        let target = self.target(config).map_err(opened)?;
+        let unit = IscsiUnit::open(&target, url.lun).map_err(|error| opened(error.into()))?;
+        Ok(RealUnit::Iscsi(Arc::new(unit)))
+    }
+
+    /// When all of the guest's logical units were [found](Self::find), of one that comes with its port: the record goes on here, what waits
+    /// for the guest is taken, and the device proves what the guest has.
     ///
     /// # Errors
     /// What keeps it from coming.
     pub(in crate::command::device) fn go_on(&self, number: u8, saved: &SavedLun) -> Result<(), Hindrance> {
-        let Some(RealUnit::Iscsi(unit)) = self.unit(number) else { return Err(Hindrance::Closed) };
+        if saved.kind == SavedKind::Handed {
+            return Ok(());
+        }
+        let (record, path) = read(saved)?;
+        self.take_up(number, &record, &path)
+    }
+
+    /// The record goes on here as what `path` has, which is this host's nexus now, or has nothing.
+    ///
+    /// # Errors
+    /// As [`Self::go_on`].
+    pub(in crate::command::device) fn take_up(
+        &self,
+        number: u8,
+        record: &Record,
+        path: &PathId,
+    ) -> Result<(), Hindrance> {
+        let unit = self.unit(number).ok_or(Hindrance::Closed)?;
         let (Some(keeper), Some(records)) = (unit.keeper(), self.present_records()) else {
             return Err(Hindrance::Closed);
         };
-        let (record, path) = read(saved)?;
-        let has = |record: &Record| record.path(&path).is_some_and(|path| path.tracked.key.is_some());
+        let Identity { path: own, node, .. } = keeper.identity();
+        let mut record = record.clone();
+        if let Some(known) = record.paths.iter_mut().find(|known| known.path == *path) {
+            (known.path, known.node) = (own.clone(), node.clone());
+        }
         records.book.refresh()?;
         let before = records.book.record(&record.lun);
-        records.book.append(&changes_to(&record, &path, before.as_deref()))?;
+        records.book.append(&changes_to(&record, own, before.as_deref()))?;
         take_waiting(keeper, &unit, |sense| !is_of_a_login(sense))?;
-        ask(has(&record), keeper, &unit)?;
-        if has(&record) && !has(&recorded(&records, &record.lun)?) {
+        let has_key = has(&record, own);
+        ask(has_key, keeper, &unit)?;
+        if has_key && !has(&recorded(&records, &record.lun)?, own) {
             tracing::warn!(
                 lun = record.lun.0,
                 "the guest's registration was removed on its way; it is fenced"
             );
+        }
+        Ok(())
+    }
+
+    /// The guest is served here: no registration stays with this host for another one.
+    pub(in crate::command::device) fn begin(&self) -> Result<(), Hindrance> {
+        let Some(records) = self.present_records() else { return Ok(()) };
+        for unit in lock(&self.units).values() {
+            if let Some(keeper) = unit.keeper() {
+                records.bring_back(&keeper.identity().lun, false)?;
+            }
         }
         Ok(())
     }
@@ -231,31 +383,39 @@ impl Real {
     /// # Errors
     /// [`Hindrance::Logout`].
     pub(in crate::command::device) fn let_go(&self) -> Result<(), Hindrance> {
-        let targets = lock(&self.targets);
-        let sessions: Vec<_> = targets.iter().filter_map(|(_, target)| target.upgrade()).collect();
+        let aside = self.present_records().map(|records| self.put_aside(&records)).unwrap_or_default();
+        let sessions = self.sessions(&aside);
         if let Some(error) = sessions.iter().find_map(|target| target.give_away().err()) {
             sessions.iter().for_each(|target| target.take_back());
+            self.take_from_aside();
             return Err(Hindrance::Logout(error));
         }
-        drop(targets);
-        self.forget(true);
+        self.forget(true, &aside);
         Ok(())
     }
 
     /// The same for a guest that nobody was served with here: nothing of its is under way, so it does not matter whether a target confirms
     /// the logout. The connection is closed, and the session ends at the latest when the guest logs in elsewhere.
     pub(in crate::command::device) fn drop_all(&self) {
-        let sessions: Vec<_> =
-            lock(&self.targets).iter().filter_map(|(_, target)| target.upgrade()).collect();
+        let aside = self.present_records().map(|records| self.put_aside(&records)).unwrap_or_default();
+        let sessions = self.sessions(&aside);
         for error in sessions.iter().filter_map(|target| target.give_away().err()) {
             tracing::debug!(%error, "a logout was not confirmed");
         }
-        self.forget(false);
+        self.forget(false, &aside);
+    }
+
+    /// All sessions but those of `aside`.
+    fn sessions(&self, aside: &[Arc<Target>]) -> Vec<Arc<Target>> {
+        let targets = lock(&self.targets);
+        let all = targets.iter().filter_map(|(_, target)| target.upgrade());
+        all.filter(|target| !aside.iter().any(|kept| Arc::ptr_eq(kept, target))).collect()
     }
 
     /// `owed`: what is owed to the guest goes with it.
-    fn forget(&self, owed: bool) {
-        lock(&self.targets).clear();
+    fn forget(&self, owed: bool, aside: &[Arc<Target>]) {
+        let stays = |target: &Weak<Target>| aside.iter().any(|kept| Arc::as_ptr(kept) == target.as_ptr());
+        lock(&self.targets).retain(|(_, target)| stays(target));
         let units = std::mem::take(&mut *lock(&self.units));
         if let Some(records) = lock(&self.records).take() {
             note_moved(&records, units.values(), owed);
@@ -265,11 +425,12 @@ impl Real {
     /// The guest is elsewhere as this process starts: what is recorded of this LUN at a target says so, also where a device that was killed
     /// had no time for that.
     pub(in crate::command::device) fn note_elsewhere(&self, hosted: &Hosted, lun: &Lun) {
-        let Ok((url, config)) = at(lun, hosted) else { return };
+        let Ok(Some((url, config))) = at(lun, hosted) else { return };
         let Ok(records) = self.records() else { return };
         let node = vhost_user_scsi::unit::iscsi::node(&config, url.lun);
-        let port = TransportId::iscsi(config.initiator.clone(), config.isid).to_string();
-        let is_its = |path: &&PathRecord| path.node == node && path.path.0.split(' ').next() == Some(&port);
+        let is_port = |port: &TransportId| session_as(url, &config, Which::As(port)).is_some();
+        let is_its =
+            |path: &&PathRecord| path.node == node && port_of(&path.path).is_some_and(|port| is_port(&port));
         let here: Vec<_> =
             records.book.records().into_iter().filter(|record| !record.state.is_away()).collect();
         let known = here.iter().filter_map(|record| Some((record, record.paths.iter().find(is_its)?)));
@@ -280,15 +441,47 @@ impl Real {
     }
 }
 
-fn at<'a>(lun: &'a Lun, hosted: &Hosted) -> Result<(&'a IscsiUrl, SessionConfig), Hindrance> {
-    let Kind::Iscsi(url) = &lun.kind else { return Err(Hindrance::Disk) };
+/// The targets where the guest is to be another initiator port on the other host.
+#[derive(Debug)]
+pub(in crate::command::device) struct Stays(Vec<Arc<Target>>);
+
+/// How a real logical unit goes to another host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::command::device) enum Way {
+    /// With the guest's initiator port.
+    WithItsPort,
+    /// From this host's nexus to that one's.
+    Handed,
+}
+
+impl Way {
+    /// As it is saved.
+    pub(in crate::command::device) const fn kind(self) -> SavedKind {
+        match self {
+            Self::WithItsPort => SavedKind::Iscsi,
+            Self::Handed => SavedKind::Handed,
+        }
+    }
+}
+
+/// What a LUN at a target says, and the first of the guest's ports there; none for a disk.
+fn at<'a>(lun: &'a Lun, hosted: &Hosted) -> Result<Option<(&'a IscsiUrl, SessionConfig)>, Hindrance> {
+    let Kind::Iscsi(url) = &lun.kind else { return Ok(None) };
     let config =
         session(url, &hosted.initiator, 1).map_err(|failure| Hindrance::Open(failure.to_string()))?;
-    Ok((url, config))
+    Ok(Some((url, config)))
+}
+
+fn has(record: &Record, path: &PathId) -> bool {
+    record.path(path).is_some_and(|path| path.tracked.key.is_some())
 }
 
 fn read(saved: &SavedLun) -> Result<(Record, PathId), Hindrance> {
-    let (record, path) = read_carried(&saved.state)?;
+    let cut = || CarriedError::Damaged("it is cut short".to_owned());
+    let (record, path) = match saved.kind {
+        SavedKind::Handed => read_carried(&Handed::parse(&saved.state).ok_or_else(cut)?.record)?,
+        _ => read_carried(&saved.state)?,
+    };
     if record.lun.0 != saved.name {
         return Err(CarriedError::Damaged("it is of another logical unit".to_owned()).into());
     }
@@ -301,33 +494,30 @@ fn recorded(records: &Records, lun: &LunId) -> Result<Record, Hindrance> {
     Ok(record.as_deref().cloned().unwrap_or_else(|| Record::new(lun.clone())))
 }
 
-/// Takes what waits for the guest, which would get lost with the session, and asks what it has.
-fn settle(records: &Records, keeper: &Keeper, unit: &IscsiUnit) -> Result<(), Hindrance> {
-    take_waiting(keeper, unit, |_| true)?;
-    prove(&recorded(records, &keeper.identity().lun)?, keeper, unit)
-}
-
-/// Takes what waits for the guest, and keeps what is `wanted` of that for it.
-fn take_waiting(keeper: &Keeper, unit: &IscsiUnit, wanted: fn(&[u8]) -> bool) -> Result<(), Hindrance> {
-    let (waiting, ended) = unit.take_attentions();
+/// Takes what waits for the guest, which would get lost with the session, and keeps what is `wanted` of that for it.
+fn take_waiting(keeper: &Keeper, unit: &RealUnit, wanted: fn(&[u8]) -> bool) -> Result<(), Hindrance> {
+    let mut nexus = unit.nexus().ok_or(Hindrance::Closed)?;
+    let (waiting, ended) = take_attentions(&mut *nexus);
     let waiting = waiting.into_iter().filter(|sense| wanted(sense)).collect();
-    keeper.take(&mut *unit.nexus(), waiting).map_err(|refused| Hindrance::Silent(refused.why))?;
+    keeper.take(&mut *nexus, waiting).map_err(|refused| Hindrance::Silent(refused.why))?;
     ended.map_err(|error| Hindrance::Silent(error.to_string()))
 }
 
 /// Asks the device what the guest has, if it has anything: many do not even know the commands.
-fn prove(record: &Record, keeper: &Keeper, unit: &IscsiUnit) -> Result<(), Hindrance> {
+fn prove(record: &Record, keeper: &Keeper, unit: &RealUnit) -> Result<(), Hindrance> {
     let known = record.path(&keeper.identity().path);
     let has = known.is_some_and(|path| path.tracked.key.is_some() || path.intent.is_some());
     if !has && record.found != State::Unverified {
         return Ok(());
     }
-    keeper.agree(&mut *unit.nexus()).map_err(|refused| Hindrance::Silent(refused.why))
+    let mut nexus = unit.nexus().ok_or(Hindrance::Closed)?;
+    keeper.agree(&mut *nexus).map_err(|refused| Hindrance::Silent(refused.why))
 }
 
 /// Asks the device what the guest has, also where the other host knew of nothing.
-fn ask(has: bool, keeper: &Keeper, unit: &IscsiUnit) -> Result<(), Hindrance> {
-    match keeper.agree(&mut *unit.nexus()) {
+fn ask(has: bool, keeper: &Keeper, unit: &RealUnit) -> Result<(), Hindrance> {
+    let mut nexus = unit.nexus().ok_or(Hindrance::Closed)?;
+    match keeper.agree(&mut *nexus) {
         Err(refused) if !has && nobody_registers(&refused.completion) => Ok(()),
         asked => asked.map_err(|refused| Hindrance::Silent(refused.why)),
     }
@@ -339,8 +529,8 @@ fn nobody_registers(ended: &Completion) -> bool {
     ended.status == Status::RESERVATION_CONFLICT || key == Some(SenseKey::ILLEGAL_REQUEST)
 }
 
-/// What is registered must be there after the logout.
-fn may_carry(lun: &Lun, nexus: &mut dyn Nexus) -> Result<(), Hindrance> {
+/// Whether what is registered will be there after a logout, as far as anybody knows.
+fn goes_along(lun: &Lun, nexus: &mut dyn Nexus) -> Result<bool, Hindrance> {
     if !lun.migrate_pr {
         return Err(Hindrance::Off);
     }
@@ -350,10 +540,9 @@ fn may_carry(lun: &Lun, nexus: &mut dyn Nexus) -> Result<(), Hindrance> {
     let target =
         target.ok_or_else(|| Hindrance::Silent(format!("its INQUIRY ended with {}", told.status)))?;
     match KnownTargets::default().traits(&target).keeps_identity {
-        Known::Yes => Ok(()),
-        Known::No => Err(Hindrance::Forgets(target)),
-        Known::Unknown if lun.always => Ok(()),
-        Known::Unknown => Err(Hindrance::Unknown(target)),
+        Known::Yes => Ok(true),
+        Known::No => Ok(false),
+        Known::Unknown => Ok(lun.always),
     }
 }
 
@@ -361,6 +550,7 @@ fn may_carry(lun: &Lun, nexus: &mut dyn Nexus) -> Result<(), Hindrance> {
 fn note_moved<'a>(records: &Records, units: impl Iterator<Item = &'a RealUnit>, owed: bool) {
     let identities = units.filter_map(RealUnit::keeper).map(Keeper::identity);
     let known = identities.filter_map(|identity| Some((records.book.record(&identity.lun)?, &identity.path)));
+    let known = known.filter(|(record, _)| !is_kept(record));
     let gone: Vec<_> = known.flat_map(|(record, path)| gone(&record, path, owed)).collect();
     if let Err(error) = records.book.append(&gone) {
         tracing::warn!(%error, "the record does not say that the guest moved");
@@ -391,24 +581,24 @@ mod tests {
         }
     }
 
-    fn asked(option: &str, vendor: &[u8], status: Status) -> Result<(), Hindrance> {
+    fn asked(option: &str, vendor: &[u8], status: Status) -> Result<bool, Hindrance> {
         let lun = Lun::parse(&format!("iscsi://a/iqn.2026-11.example:a/0,migrate-pr={option}")).unwrap();
         let data = [&[0; 8], vendor, &[b' '; 88 - 8][..]].concat();
-        may_carry(&lun, &mut Answer(Completion { status, sense: Vec::new(), data }))
+        goes_along(&lun, &mut Answer(Completion { status, sense: Vec::new(), data }))
     }
 
     #[test]
     fn a_registration_goes_along_only_where_the_target_is_known_to_keep_it() {
         let good = Status::GOOD;
-        assert!(asked("on", b"TENURE  ", good).is_ok());
+        assert!(asked("on", b"TENURE  ", good).unwrap());
         assert!(matches!(asked("off", b"TENURE  ", good), Err(Hindrance::Off)));
         for (option, unknown) in [("on", true), ("always", false)] {
-            assert_eq!(matches!(asked(option, b"NOBODY  ", good), Err(Hindrance::Unknown(_))), unknown);
-            assert!(matches!(asked(option, b"SPDK    ", good), Err(Hindrance::Forgets(_))));
+            assert_eq!(asked(option, b"NOBODY  ", good).unwrap(), !unknown);
+            assert!(!asked(option, b"SPDK    ", good).unwrap());
             assert!(matches!(asked(option, b"TENURE  ", Status::BUSY), Err(Hindrance::Silent(_))));
         }
         let short = Completion { status: good, sense: Vec::new(), data: vec![0; 35] };
         let lun = Lun::parse("iscsi://a/iqn.2026-11.example:a/0,migrate-pr=always").unwrap();
-        assert!(matches!(may_carry(&lun, &mut Answer(short)), Err(Hindrance::Silent(_))));
+        assert!(matches!(goes_along(&lun, &mut Answer(short)), Err(Hindrance::Silent(_))));
     }
 }

@@ -209,6 +209,11 @@ impl<H: Clone + Eq, S: Clone + Eq> Standing<H, S> {
         self.paused
     }
 
+    /// Whether the operator has just claimed the guest.
+    pub(super) const fn is_claiming(&self) -> bool {
+        self.claiming.is_some()
+    }
+
     /// Whether another device is being asked.
     pub(super) const fn is_calling(&self) -> bool {
         self.call.is_some()

@@ -1,0 +1,285 @@
+//! The journal of a guest's handovers between two devices: the agent's format and rules ([`agent::journal`]), in `devices/handovers` below
+//! `--state`. What it calls the guest's UUID is the *ticket* here: the custody's handover in which the bearer gave the guest away. One
+//! ticket may take several attempts.
+
+use super::HandError;
+use agent::conduct::{self, NotDurable};
+use agent::journal::{Begun, Book, Entries, Handover, Journals, Lun as BegunLun, OwnPath};
+use agent::migrate::{Begin, Last, Leg, Lun};
+use agent::ownership::Marks;
+use agent::recover;
+use handover::known_targets::TargetIdentity;
+use handover::{Entry, Port, Side, UnitIndex, Verdict};
+use ledger::{HandoverId, LunId};
+use peer::message::{Options, Record};
+use rustix::rand::{GetRandomFlags, getrandom};
+use scsi::AdditionalSense;
+use scsi::pr::Key;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How a handover ended of which nothing is left to be done.
+pub(super) const SETTLED: &str = "settled";
+/// How one ended that did not come about, or not for all: there will be another.
+pub(super) const KEPT: &str = "kept";
+
+/// A handover that has not ended.
+pub(super) type Under = Handover;
+
+/// Who makes durable what commands took from the guest.
+type Owe = Box<dyn FnMut(&[(UnitIndex, Vec<AdditionalSense>)]) -> bool + Send>;
+
+/// A guest's journal, of which this is the only user.
+#[derive(Clone, Debug)]
+pub(super) struct Diary(Arc<Mutex<Book>>);
+
+/// A logical unit of a handover as it begins.
+#[derive(Clone, Debug)]
+pub(super) struct Unit {
+    pub(super) lun: LunId,
+    pub(super) node: String,
+    pub(super) own: Port,
+    pub(super) theirs: Vec<Port>,
+    pub(super) key: Option<Key>,
+    pub(super) nonce: Key,
+    pub(super) target: Option<TargetIdentity>,
+}
+
+/// A handover as it begins.
+#[derive(Clone, Debug)]
+pub(super) struct Beginning {
+    pub(super) handover: u128,
+    pub(super) ticket: u128,
+    pub(super) side: Side,
+    pub(super) peer: String,
+    pub(super) units: Vec<Unit>,
+}
+
+fn unwritten(error: &agent::journal::Error) -> HandError {
+    HandError::Journal(error.to_string())
+}
+
+/// The words for a ticket.
+pub(super) fn ticket_words(ticket: u128) -> String {
+    HandoverId(ticket).to_string()
+}
+
+impl Diary {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// Another user has it, or it cannot be read or made.
+    pub(super) fn open(state: &Path, host: &str, guest: &str) -> Result<Self, HandError> {
+        let journals = Journals::new(&state.join("devices"), host);
+        let book = journals.open(guest).map_err(|error| unwritten(&error))?;
+        Ok(Self(Arc::new(Mutex::new(book))))
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The handover that is under way.
+    pub(super) fn under_way(&self) -> Option<Under> {
+        self.book().open_handover().cloned()
+    }
+
+    /// The handover of this id.
+    pub(super) fn of(&self, handover: u128) -> Option<Handover> {
+        let book = self.book();
+        book.handovers().iter().rev().find(|one| one.begun.handover.0 == handover).cloned()
+    }
+
+    /// Whether nothing of this logical unit is left to be handed over with this ticket.
+    pub(super) fn has_settled(&self, ticket: u128, lun: &LunId) -> bool {
+        let ticket = ticket_words(ticket);
+        let book = self.book();
+        let of_ticket = book.handovers().iter().filter(|one| one.begun.uuid == ticket && !one.is_open());
+        of_ticket.into_iter().any(|one| {
+            let unit = one.begun.luns.iter().position(|unit| unit.lun == lun.0);
+            let Some(unit) = unit.and_then(|unit| u16::try_from(unit).ok()) else { return false };
+            let last = one.last.get(&UnitIndex(unit)).and_then(|last| last.entry.stage.verdict());
+            one.verdict.as_deref() == Some(SETTLED) || last.is_some_and(|verdict| is_settled(&verdict))
+        })
+    }
+
+    /// A handover begins.
+    ///
+    /// # Errors
+    /// It is not durable.
+    pub(super) fn begin(&self, beginning: &Beginning) -> Result<(), HandError> {
+        self.book().begin(begun(beginning)).map_err(|error| unwritten(&error))
+    }
+
+    /// It is over.
+    ///
+    /// # Errors
+    /// That is not durable.
+    pub(super) fn end(&self, verdict: &str) -> Result<(), HandError> {
+        self.book().end(verdict).map_err(|error| unwritten(&error))
+    }
+
+    /// Where the entries of `units` units go, and what is owed.
+    pub(super) fn pages(&self, units: usize, owe: Owe) -> Pages {
+        let all = (0..units).filter_map(|unit| u16::try_from(unit).ok()).map(UnitIndex).collect();
+        Pages { entries: Entries::new(Arc::clone(&self.0), all), owe }
+    }
+}
+
+/// A journal as a leader or a follower writes to it.
+pub(super) struct Pages {
+    entries: Entries,
+    owe: Owe,
+}
+
+impl std::fmt::Debug for Pages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pages").field("entries", &self.entries).finish_non_exhaustive()
+    }
+}
+
+impl conduct::Journal for Pages {
+    fn append(&mut self, round: u64, entries: &[(UnitIndex, Entry)]) -> Result<(), NotDurable> {
+        self.entries.append(round, entries)
+    }
+
+    fn owe(&mut self, owed: &[(UnitIndex, Vec<AdditionalSense>)]) -> bool {
+        (self.owe)(owed)
+    }
+}
+
+/// The guest goes on at the destination, with its registration or without it.
+pub(super) const fn is_settled(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Moved | Verdict::Fenced { .. } | Verdict::Lost)
+}
+
+fn begun(of: &Beginning) -> Begun {
+    let lun = |unit: &Unit| BegunLun {
+        lun: unit.lun.0.clone(),
+        own: vec![OwnPath { device: unit.node.clone(), port: unit.own.clone() }],
+        peer: unit.theirs.clone(),
+        key: unit.key,
+        nonce: unit.nonce,
+        target: unit.target,
+    };
+    Begun {
+        handover: HandoverId(of.handover),
+        uuid: ticket_words(of.ticket),
+        side: of.side,
+        peer: of.peer.clone(),
+        luns: of.units.iter().map(lun).collect(),
+        method: None,
+        allow_absence: false,
+        stays_paused: false,
+        orchestrated: false,
+    }
+}
+
+/// What a journal has of a handover, in the words of the messages.
+pub(super) fn tell(handover: &Handover) -> Record {
+    let begun = &handover.begun;
+    let lun = |lun: &BegunLun| Lun {
+        name: lun.lun.clone(),
+        key: lun.key,
+        nodes: lun.own.iter().map(|path| path.device.clone()).collect(),
+        ports: lun.own.iter().map(|path| path.port.clone()).collect(),
+        identity_is_ours: false,
+        target: lun.target,
+    };
+    let begin = Begin {
+        handover: begun.handover.0,
+        uuid: begun.uuid.clone(),
+        side: begun.side,
+        peer: begun.peer.clone(),
+        luns: begun.luns.iter().map(lun).collect(),
+        theirs: begun.luns.iter().map(|lun| lun.peer.clone()).collect(),
+        options: Options::default(),
+        nonces: begun.luns.iter().map(|lun| lun.nonce).collect(),
+        was_running: true,
+    };
+    recover::tell(&begin, Marks::default(), &last(handover), handover.verdict.clone())
+}
+
+/// The last entry of each unit of a handover.
+pub(super) fn last(handover: &Handover) -> Vec<Option<Last>> {
+    let of = |unit: usize| {
+        let last = handover.last.get(&UnitIndex(u16::try_from(unit).ok()?))?;
+        Some(Last { leg: Leg::There, entry: last.entry })
+    };
+    (0..handover.begun.luns.len()).map(of).collect()
+}
+
+/// A key, or the half of an id, that nobody uses.
+///
+/// # Errors
+/// The system has none.
+pub(super) fn fresh() -> Result<u64, HandError> {
+    let mut bytes = [0; 8];
+    match getrandom(&mut bytes, GetRandomFlags::empty()) {
+        Ok(8) => Ok(u64::from_ne_bytes(bytes)),
+        _ => Err(HandError::Unfit("the system has no random bytes".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent::conduct::Journal;
+    use handover::journal::Stage;
+    use handover::{Method, Role};
+
+    fn beginning(ticket: u128, luns: &[&str]) -> Beginning {
+        let unit = |lun: &&str| Unit {
+            lun: LunId((*lun).to_owned()),
+            node: "node".to_owned(),
+            own: Port::default(),
+            theirs: vec![Port::default()],
+            key: Some(Key(1)),
+            nonce: Key(2),
+            target: None,
+        };
+        let (side, peer) = (Side::Destination, "alpha".to_owned());
+        Beginning { handover: ticket << 1, ticket, side, peer, units: luns.iter().map(unit).collect() }
+    }
+
+    fn entry(stage: Stage) -> Entry {
+        Entry {
+            stage,
+            method: Method::SourceNonce,
+            key: Key(1),
+            nonce: Key(2),
+            role: Role::Registrant,
+            aptpl: false,
+            generation: 0,
+            source_paths: 1,
+            holder: None,
+            destination_had: 0,
+            sharers: 0,
+        }
+    }
+
+    #[test]
+    fn what_has_come_is_known_by_its_ticket_and_what_was_turned_back_is_still_to_come() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let diary = Diary::open(folder.path(), "beta", "db1").unwrap();
+        assert!(matches!(Diary::open(folder.path(), "beta", "db1"), Err(HandError::Journal(_))), "one user");
+        let lun = |name: &str| LunId(name.to_owned());
+        let luns = ["naa.1", "naa.2"];
+        diary.begin(&beginning(7, &luns)).unwrap();
+        let mut pages = diary.pages(2, Box::new(|_| true));
+        pages
+            .append(1, &[(UnitIndex(0), entry(Stage::Moved)), (UnitIndex(1), entry(Stage::Freeze))])
+            .unwrap();
+        assert!(!diary.has_settled(7, &lun("naa.1")), "it is under way");
+        assert_eq!(tell(&diary.under_way().unwrap()).luns.len(), 2);
+        diary.end(KEPT).unwrap();
+        let settled = |ticket| luns.map(|name| diary.has_settled(ticket, &lun(name)));
+        assert_eq!((settled(7), settled(8)), ([true, false], [false, false]));
+        diary.begin(&beginning(7, &luns[1..])).unwrap();
+        diary.end(SETTLED).unwrap();
+        assert_eq!((settled(7), diary.has_settled(7, &lun("naa.3"))), ([true, true], false));
+        drop((pages, diary));
+        let diary = Diary::open(folder.path(), "beta", "db1").unwrap();
+        assert!(diary.under_way().is_none() && diary.has_settled(7, &lun("naa.2")) && diary.of(14).is_some());
+    }
+}

@@ -1,0 +1,299 @@
+//! The part of the device whose nexuses have the registrations of a guest that went: it keeps what these need, and follows the handover
+//! that the guest's new device leads.
+//!
+//! A session at a target stays logged in until the handover has ended, because registrations may end with it; a disk of this host is opened
+//! when it is asked for. A device that was killed opens the way again. Nobody is followed but who names the custody's handover by which the
+//! guest is away (its ticket), and one at a time: who opens another handover has the word from then on.
+
+use super::diary::{self, Beginning, Diary, Unit};
+use super::hands::{Line, Nexuses};
+use super::{HandError, KEPT, settings, told};
+use crate::command::device::host::Hosted;
+use crate::command::device::lun::Lun;
+use crate::command::device::real::{Kept, RealUnit};
+use agent::conduct::{Follower, Order, Patience};
+use agent::migrate::Leg;
+use agent::recover::interrupted;
+use handover::{Group, Side};
+use ledger::{Change, LunId};
+use peer::HostName;
+use peer::message::{Close, Done, Guest, Open as Opening, Opened, Paths, Recover, Refusal, Reply, Request};
+use scsi::pr::Key;
+use std::collections::BTreeMap;
+use std::mem;
+use vhost_user_scsi::unit::iscsi::Target;
+
+/// What a device keeps for a guest that is elsewhere.
+#[derive(Debug, Default)]
+pub(in crate::command::device) struct Desk {
+    /// Logical units at targets, whose sessions stay logged in, by their numbers.
+    pub(in crate::command::device) kept: BTreeMap<u8, RealUnit>,
+    /// How often somebody began to be followed.
+    turn: u64,
+    open: Option<Open>,
+}
+
+/// A handover that is followed.
+#[derive(Debug)]
+struct Open {
+    diary: Diary,
+    units: Vec<Kept>,
+    /// None where nothing was begun.
+    follower: Option<Follower<Nexuses, diary::Pages>>,
+}
+
+impl Desk {
+    /// Nobody is followed any more: the guest is to be here again, or somebody else asks.
+    pub(in crate::command::device) fn evict(&mut self) {
+        self.open = None;
+    }
+
+    /// Whether a session of this target is kept.
+    pub(in crate::command::device) fn keeps(&self, target: &Target) -> bool {
+        let is_it = |unit: &RealUnit| unit.target().is_some_and(|kept| std::ptr::eq(&**kept, target));
+        self.kept.values().any(is_it)
+    }
+}
+
+/// Who is asked, and by whom.
+pub(in crate::command::device) struct Asked<'a> {
+    /// The guest that is away.
+    pub(in crate::command::device) hosted: &'a Hosted,
+    /// Its logical units.
+    pub(in crate::command::device) luns: Vec<(u8, Lun)>,
+    /// This host.
+    pub(in crate::command::device) own: &'a HostName,
+    /// The custody's handover by which it is away.
+    pub(in crate::command::device) ticket: u128,
+    /// Who asks.
+    pub(in crate::command::device) peer: &'a HostName,
+}
+
+impl From<HandError> for Refusal {
+    fn from(error: HandError) -> Self {
+        Self::new("Refused", error.to_string())
+    }
+}
+
+fn refused(why: &(impl ToString + ?Sized)) -> Refusal {
+    Refusal::new("Refused", why.to_string())
+}
+
+impl Asked<'_> {
+    /// Answers a request of the device that leads; `turn` is what its link has been given.
+    ///
+    /// # Errors
+    /// What it is told.
+    pub(in crate::command::device) fn answer(
+        &self,
+        request: &Request,
+        turn: &mut Option<u64>,
+    ) -> Result<Reply, Refusal> {
+        match request {
+            Request::Open(Opening { guest, .. }) | Request::Recover(Recover { guest, .. }) => {
+                self.must_be_its(guest)?;
+            }
+            _ => {}
+        }
+        let mut desk = self.hosted.real.desk();
+        match request {
+            Request::Ping => return Ok(Reply::Done(Done {})),
+            Request::Open(_) | Request::Recover(_) => {
+                desk.evict();
+                desk.turn = desk.turn.wrapping_add(1);
+                *turn = Some(desk.turn);
+                let opened = match request {
+                    Request::Open(opening) => self.open(&mut desk, opening),
+                    Request::Recover(recover) => self.recover(&mut desk, recover),
+                    _ => Err(refused("it is no beginning")),
+                };
+                return opened.map(Reply::Opened);
+            }
+            _ => {}
+        }
+        if *turn != Some(desk.turn) {
+            return Err(Refusal::new("Stopped", "another handover of the guest was begun since"));
+        }
+        match (Order::from_request(request), request) {
+            (Some(order), _) => {
+                let follower = desk.open.as_mut().and_then(|open| open.follower.as_mut());
+                let follower = follower.ok_or_else(|| refused("no handover is under way"))?;
+                follower.handle(&order)?.into_answer(order.digest)
+            }
+            (None, Request::Close(close)) => self.close(&mut desk, close),
+            _ => Err(Refusal::new("OutOfOrder", format!("{} does not belong here", request.name()))),
+        }
+    }
+
+    fn must_be_its(&self, guest: &Guest) -> Result<(), Refusal> {
+        if guest.uuid == diary::ticket_words(self.ticket) {
+            return Ok(());
+        }
+        Err(Refusal::new("NotHere", "the guest went away in another handover since"))
+    }
+
+    fn diary(&self) -> Result<Diary, HandError> {
+        Diary::open(self.hosted.real.state(), self.own.as_str(), &self.hosted.guest.name)
+    }
+
+    /// The way to a logical unit whose registration is this host's.
+    fn reach(&self, desk: &mut Desk, lun: &str) -> Result<(Kept, Line), Refusal> {
+        let lun = LunId(lun.to_owned());
+        let kept = self.hosted.real.reach_kept(self.hosted, &self.luns, &mut desk.kept, &lun);
+        let (kept, waiting) = kept.map_err(|why| refused(&format!("{}: {why}", lun.0)))?;
+        let line = Line::new(kept.unit.clone(), waiting);
+        Ok((kept, line))
+    }
+
+    fn open(&self, desk: &mut Desk, opening: &Opening) -> Result<Opened, Refusal> {
+        if opening.options != peer::message::Options::default() {
+            return Err(refused("a device follows no such handover"));
+        }
+        let diary = self.diary()?;
+        if let Some(left) = diary.under_way() {
+            if !left.last.is_empty() {
+                return Err(Refusal::new("Unfinished", format!("handover {} is", left.begun.handover)));
+            }
+            diary.end(diary::KEPT)?;
+        }
+        let (mut units, mut lines) = (Vec::new(), Vec::new());
+        for offer in &opening.luns {
+            let (kept, line) = self.reach(desk, &offer.lun)?;
+            if kept.key != offer.key.map(|key| Key(key.0)) {
+                return Err(refused(&format!("{}: the guest has another key there", offer.lun)));
+            }
+            units.push(kept);
+            lines.push(line);
+        }
+        let paths: Vec<_> = units.iter().map(paths).collect();
+        let group = Group::new(settings(&opening.luns, &paths)?).ok_or_else(|| refused("nothing moves"))?;
+        let theirs = super::settings(&opening.luns, &paths)?.into_iter().map(|one| one.destination);
+        let begun = units.iter().zip(theirs).zip(&opening.luns).map(|((kept, theirs), offer)| Unit {
+            lun: kept.identity.lun.clone(),
+            node: kept.identity.node.clone(),
+            own: kept.identity.port.clone(),
+            theirs,
+            key: kept.key,
+            nonce: Key(offer.nonce.0),
+            target: kept.target,
+        });
+        diary.begin(&Beginning {
+            handover: opening.handover.0,
+            ticket: self.ticket,
+            side: Side::Source,
+            peer: self.peer.to_string(),
+            units: begun.collect(),
+        })?;
+        desk.open = Some(follow(diary, units, lines, Some(group)));
+        Ok(Opened { luns: paths, record: None, guest: None })
+    }
+
+    fn recover(&self, desk: &mut Desk, recover: &Recover) -> Result<Opened, Refusal> {
+        let diary = self.diary()?;
+        let unknown = || Refusal::new("UnknownHandover", "no such handover was begun here");
+        let mut left = diary.of(recover.record.handover.0).ok_or_else(unknown)?;
+        let gone: Vec<_> =
+            left.begun.luns.iter().map(|lun| self.hosted.real.has_gone(&LunId(lun.lun.clone()))).collect();
+        if left.is_open() && gone.contains(&true) {
+            // It was being closed: nothing of it is left to be done.
+            diary.end(if gone.contains(&false) { diary::KEPT } else { diary::SETTLED })?;
+            left = diary.of(recover.record.handover.0).ok_or_else(unknown)?;
+        }
+        let own = diary::tell(&left);
+        let opened = Opened { luns: Vec::new(), record: Some(own.clone()), guest: None };
+        if !left.is_open() {
+            desk.open = Some(follow(diary, Vec::new(), Vec::new(), None));
+            return Ok(opened);
+        }
+        let reached = left.begun.luns.iter().map(|lun| self.reach(desk, &lun.lun));
+        let (units, lines): (Vec<_>, Vec<_>) = reached.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        let found = interrupted(
+            &Recover {
+                guest: recover.guest.clone(),
+                record: own,
+                prefer_destination: true,
+                kept_at_source: false,
+            },
+            &recover.record,
+            &[],
+        )
+        .map_err(|trouble| refused(&trouble))?;
+        if found.leg != Leg::There || found.places.len() != units.len() {
+            return Err(refused("the two hosts' journals are not of one handover"));
+        }
+        desk.open = Some(follow(diary, units, lines, found.group));
+        Ok(opened)
+    }
+
+    /// The record first: where a crash leaves it at that, whoever leads asks again, and is told that it is over.
+    fn close(&self, desk: &mut Desk, close: &Close) -> Result<Reply, Refusal> {
+        let Some(Open { diary, units, follower }) = desk.open.take() else {
+            return Err(refused("no handover is under way"));
+        };
+        let verdicts: Vec<_> = follower
+            .iter()
+            .flat_map(|follower| follower.group().verdicts())
+            .map(|(_, verdict)| verdict.is_some_and(|verdict| diary::is_settled(&verdict)))
+            .collect();
+        let gone = units.iter().zip(verdicts).filter(|(_, settled)| *settled).map(|(kept, _)| kept);
+        let gone: Vec<_> = gone.collect();
+        let changes: Vec<_> = gone.iter().flat_map(|kept| departed(kept)).collect();
+        self.hosted.real.note(&changes)?;
+        if diary.under_way().is_some() {
+            let settled = close.verdict == diary::SETTLED;
+            diary.end(if settled { diary::SETTLED } else { diary::KEPT })?;
+        }
+        drop(follower);
+        for kept in gone {
+            self.let_go(desk, kept);
+        }
+        Ok(Reply::Done(Done {}))
+    }
+
+    /// The session of a registration that has gone is ended when no other one needs it.
+    fn let_go(&self, desk: &mut Desk, kept: &Kept) {
+        let unit = kept.number.and_then(|number| desk.kept.remove(&number));
+        let Some(target) = unit.as_ref().and_then(RealUnit::target) else { return };
+        if !desk.keeps(target)
+            && let Err(error) = target.give_away()
+        {
+            tracing::debug!(%error, "a logout was not confirmed");
+        }
+    }
+}
+
+fn follow(diary: Diary, units: Vec<Kept>, lines: Vec<Line>, group: Option<Group>) -> Open {
+    let follower = group.map(|group| {
+        // What is taken from the guest here its new device makes durable, which hears of it with each round.
+        let pages = diary.pages(units.len(), Box::new(|_| true));
+        Follower::new(group, Side::Source, Nexuses::new(Side::Source, lines), pages, Patience::default())
+    });
+    Open { diary, units, follower }
+}
+
+fn paths(kept: &Kept) -> Paths {
+    Paths { lun: kept.identity.lun.0.clone(), ports: vec![told(&kept.identity.port)] }
+}
+
+/// Nothing of the guest's is registered by this nexus any more.
+fn departed(kept: &Kept) -> Vec<(LunId, Change)> {
+    let path = kept.identity.path.clone();
+    let why = Some("the guest's registration went to another host's nexus".to_owned());
+    let gone = Change::Commit { path: path.clone(), tracked: handover::Tracked::default(), generation: None };
+    let given = vec![Change::Owed { path, sense: None }; kept.owed];
+    let moved = Change::State { state: ledger::State::Moved, handover: Some(KEPT), why };
+    let changes = given.into_iter().chain([gone, moved]);
+    changes.map(|change| (kept.identity.lun.clone(), change)).collect()
+}
+
+impl Drop for Desk {
+    /// The targets hear that this host goes; whether a registration outlives that is theirs to say.
+    fn drop(&mut self) {
+        self.open = None;
+        for unit in mem::take(&mut self.kept).values() {
+            if let Some(Err(error)) = unit.target().map(|target| target.give_away()) {
+                tracing::debug!(%error, "a logout was not confirmed");
+            }
+        }
+    }
+}

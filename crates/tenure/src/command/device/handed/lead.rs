@@ -1,0 +1,474 @@
+//! The part of the device that has got a guest whose registrations are still at another host's nexus: it leads their handover to its own
+//! nexuses, all of them or none, puts an interrupted one in order, or, where the operator says that the other host is gone for good, does
+//! what can be done alone. The guest's gate is shut meanwhile.
+
+use super::diary::{self, Beginning, Diary, Unit};
+use super::hands::{Line, Nexuses};
+use super::state::Handed;
+use super::{HandError, settings, told};
+use crate::command::device::custody::Peering;
+use crate::command::device::host::Hosted;
+use crate::command::device::real::{RealUnit, Records, target_of};
+use agent::conduct::{self, Leader, Patience, Pause, PeerExchange, Stop};
+use agent::ground::{Fate, sense};
+use agent::migrate::Leg;
+use agent::recover::interrupted;
+use guard::Identity;
+use handover::known_targets::TargetIdentity;
+use handover::verdict::Doubt;
+use handover::{Group, Port, Settings, Side, Tracked, UnitIndex, Verdict};
+use ledger::{Change, HandoverId, LunId, Record, State, read_carried};
+use peer::message::{
+    Close, Guest, Id, Offer, Open, Opened, Options, Paths, Recover, Refusal, Reply, Request, Word,
+};
+use peer::{CallError, HostName, Link};
+use scsi::AdditionalSense;
+use scsi::pr::Key;
+use std::sync::Arc;
+use std::time::Duration;
+use vhost_user_scsi::saved::{Kind, SavedLun};
+
+/// How long the other device may need to open its ways.
+const OPENING: Duration = Duration::from_secs(60);
+/// How long it may need to end it.
+const CLOSING: Duration = Duration::from_secs(10);
+
+/// A registration that is to come.
+#[derive(Debug)]
+struct Coming {
+    unit: RealUnit,
+    identity: Identity,
+    /// What the bearer's nexus has.
+    record: Record,
+    key: Key,
+    from: Port,
+    target: Option<TargetIdentity>,
+}
+
+/// A device that leads.
+#[derive(Debug)]
+pub(in crate::command::device) struct Lead<'a> {
+    /// The guest that is here.
+    pub(in crate::command::device) hosted: &'a Hosted,
+    /// This host among its peers.
+    pub(in crate::command::device) peering: &'a Peering,
+    /// The custody's handover in which the bearer gave the guest away.
+    pub(in crate::command::device) ticket: u128,
+    /// The operator says that the bearer is gone for good.
+    pub(in crate::command::device) alone: bool,
+}
+
+/// How a unit ends, and what the guest is owed of it.
+type End = (Option<Fate>, Vec<AdditionalSense>, Verdict);
+
+impl Lead<'_> {
+    /// Brings every registration of `luns` that another host's nexus has to this one's.
+    ///
+    /// # Errors
+    /// What is in the way; it may be tried again.
+    pub(in crate::command::device) fn settle(&self, luns: &[SavedLun]) -> Result<(), HandError> {
+        let mut bearers: Vec<HostName> = Vec::new();
+        let mut coming = Vec::new();
+        for lun in luns.iter().filter(|lun| lun.kind == Kind::Handed) {
+            if let Some((bearer, one)) = self.look(lun)? {
+                bearers.push(bearer);
+                coming.push(one);
+            }
+        }
+        let Some(bearer) = bearers.first().cloned() else { return Ok(()) };
+        if bearers.iter().any(|other| *other != bearer) {
+            return Err(HandError::Unfit("its registrations are at nexuses of several hosts".to_owned()));
+        }
+        self.hosted.real.desk().evict();
+        let diary = self.diary()?;
+        coming.retain(|one| !diary.has_settled(self.ticket, &one.identity.lun));
+        if coming.is_empty() {
+            return Ok(());
+        }
+        let run = Run { lead: self, diary, bearer, coming, records: self.records()? };
+        match run.diary.under_way() {
+            Some(_) if self.alone => run.recover_alone(),
+            Some(left) => run.recover(&left.begun.handover),
+            None if self.alone => run.move_alone(),
+            None => run.move_all(),
+        }
+    }
+
+    /// Whether a handover with this ticket was begun here, so that the state with which the guest came is not true any more.
+    pub(in crate::command::device) fn was_begun(&self, luns: &[SavedLun]) -> Result<bool, HandError> {
+        if luns.iter().all(|lun| lun.kind != Kind::Handed) {
+            return Ok(false);
+        }
+        let diary = self.diary()?;
+        let lun = |lun: &SavedLun| LunId(lun.name.clone());
+        Ok(diary.under_way().is_some() || luns.iter().any(|one| diary.has_settled(self.ticket, &lun(one))))
+    }
+
+    fn diary(&self) -> Result<Diary, HandError> {
+        Diary::open(self.hosted.real.state(), self.peering.own().as_str(), &self.hosted.guest.name)
+    }
+
+    fn records(&self) -> Result<Records, HandError> {
+        self.hosted.real.records().map_err(|failure| HandError::Ledger(failure.to_string()))
+    }
+
+    /// A registration that is to come; one that is this host's already, or that there is not, is taken up at once.
+    fn look(&self, lun: &SavedLun) -> Result<Option<(HostName, Coming)>, HandError> {
+        let wrong = |why: String| HandError::Unit(lun.number, why);
+        let handed = Handed::parse(&lun.state).ok_or_else(|| wrong("its state is cut short".to_owned()))?;
+        let (record, path) = read_carried(&handed.record).map_err(|error| wrong(error.to_string()))?;
+        let unit = self.hosted.real.unit(lun.number);
+        let unit = unit.ok_or_else(|| wrong("it is not open here".to_owned()))?;
+        let identity = unit.keeper().map(|keeper| keeper.identity().clone());
+        let identity = identity.ok_or_else(|| wrong("nobody keeps account of it".to_owned()))?;
+        let key = record.path(&path).and_then(|known| known.tracked.key);
+        let is_own = handed.bearer == *self.peering.own() || handed.is_of_this_boot();
+        let same = is_own && identity.path == path;
+        let Some(key) = key.filter(|_| !same) else {
+            let taken = self.hosted.real.take_up(lun.number, &record, &path);
+            taken.map_err(|why| wrong(why.to_string()))?;
+            return Ok(None);
+        };
+        let from = Port {
+            initiator: path.0.split(' ').next().and_then(|port| port.parse().ok()),
+            target_port: None,
+        };
+        let target = unit.nexus().and_then(|mut nexus| target_of(&mut *nexus));
+        Ok(Some((handed.bearer, Coming { unit, identity, record, key, from, target })))
+    }
+}
+
+/// One attempt.
+#[derive(Debug)]
+struct Run<'a> {
+    lead: &'a Lead<'a>,
+    diary: Diary,
+    bearer: HostName,
+    coming: Vec<Coming>,
+    records: Records,
+}
+
+impl Run<'_> {
+    fn lost(&self, why: &(impl ToString + ?Sized)) -> HandError {
+        HandError::Lost { host: self.bearer.to_string(), why: why.to_string() }
+    }
+
+    fn refused(&self, why: &(impl ToString + ?Sized)) -> HandError {
+        HandError::Refused { host: self.bearer.to_string(), why: why.to_string() }
+    }
+
+    fn kept(&self, why: &(impl ToString + ?Sized)) -> HandError {
+        HandError::Kept { host: self.bearer.to_string(), why: why.to_string() }
+    }
+
+    fn link(&self) -> Result<Link, HandError> {
+        self.lead.peering.link(&self.bearer).map_err(|why| self.lost(&why))
+    }
+
+    fn guest(&self) -> Guest {
+        Guest { vm: self.lead.hosted.guest.name.clone(), uuid: diary::ticket_words(self.lead.ticket) }
+    }
+
+    /// Opens a handover on a link; the inner error is what the other device says.
+    fn call(&self, link: &Link, request: &Request) -> Result<Result<Opened, Refusal>, HandError> {
+        match link.call(request, OPENING) {
+            Ok(Reply::Opened(opened)) => Ok(Ok(opened)),
+            Ok(_) => Err(self.lost("an answer to something else")),
+            Err(CallError::Refused(refusal)) => Ok(Err(refusal)),
+            Err(error) => Err(self.lost(&error)),
+        }
+    }
+
+    fn beginning(&self, settings: &[Settings]) -> Result<Beginning, HandError> {
+        let unit = |(one, settings): (&Coming, &Settings)| Unit {
+            lun: one.identity.lun.clone(),
+            node: one.identity.node.clone(),
+            own: one.identity.port.clone(),
+            theirs: settings.source.clone(),
+            key: Some(one.key),
+            nonce: settings.nonce,
+            target: one.target,
+        };
+        let [high, low] = [diary::fresh()?, diary::fresh()?];
+        Ok(Beginning {
+            handover: u128::from(high) << 64 | u128::from(low),
+            ticket: self.lead.ticket,
+            side: Side::Destination,
+            peer: self.bearer.to_string(),
+            units: self.coming.iter().zip(settings).map(unit).collect(),
+        })
+    }
+
+    fn offers(&self) -> Result<Vec<Offer>, HandError> {
+        let one = |one: &Coming| {
+            Ok(Offer {
+                lun: one.identity.lun.0.clone(),
+                key: Some(Word(one.key.0)),
+                nonce: Word(diary::fresh()?),
+                ports: vec![told(&one.identity.port)],
+                identity_is_ours: false,
+            })
+        };
+        self.coming.iter().map(one).collect()
+    }
+
+    fn move_all(&self) -> Result<(), HandError> {
+        let link = self.link()?;
+        let offers = self.offers()?;
+        let blank: Vec<_> =
+            offers.iter().map(|offer| Paths { lun: offer.lun.clone(), ports: Vec::new() }).collect();
+        let mut beginning = self.beginning(&settings(&offers, &blank)?)?;
+        let handover = Id(beginning.handover);
+        let open = Open { handover, guest: self.guest(), luns: offers.clone(), options: Options::default() };
+        let opened = self.call(&link, &Request::Open(open))?.map_err(|refusal| self.refused(&refusal))?;
+        let settings = settings(&offers, &opened.luns)?;
+        for (unit, settings) in beginning.units.iter_mut().zip(&settings) {
+            unit.theirs.clone_from(&settings.source);
+        }
+        let group = Group::new(settings).ok_or_else(|| HandError::Unfit("nothing moves".to_owned()))?;
+        self.diary.begin(&beginning)?;
+        self.enter()?;
+        self.lead(&link, handover, group)
+    }
+
+    fn lead(&self, link: &Link, handover: Id, group: Group) -> Result<(), HandError> {
+        let exchange = PeerExchange { link, handover };
+        let (hands, pages) = (self.hands(), self.pages());
+        let mut leader = Leader::new(group, Side::Destination, exchange, hands, pages, Patience::default());
+        loop {
+            match leader.advance() {
+                Ok(Pause::Phase(_)) => leader.proceed(),
+                Ok(Pause::Finished(_)) => break,
+                Err(Stop::Lost(lost)) => return Err(self.lost(&lost)),
+                Err(stop) => return Err(self.refused(&stop)),
+            }
+        }
+        let owed = leader.owed(Side::Destination);
+        let ends = self.ends(leader.group(), &owed);
+        self.finish(&ends, Some((link, handover)))
+    }
+
+    fn hands(&self) -> Nexuses {
+        let lines = self.coming.iter().map(|one| Line::new(one.unit.clone(), Vec::new()));
+        Nexuses::new(Side::Destination, lines.collect())
+    }
+
+    fn pages(&self) -> diary::Pages {
+        let book = Arc::clone(&self.records.book);
+        let units: Vec<_> = self.coming.iter().map(|one| one.identity.clone()).collect();
+        let owe = move |owed: &[(UnitIndex, Vec<AdditionalSense>)]| {
+            let changes = owed.iter().filter_map(|(unit, codes)| {
+                let identity = units.get(usize::from(unit.0))?;
+                Some(codes.iter().map(|code| owes(identity, sense(*code))).collect::<Vec<_>>())
+            });
+            book.append(&changes.flatten().collect::<Vec<_>>()).is_ok()
+        };
+        self.diary.pages(self.coming.len(), Box::new(owe))
+    }
+
+    /// What the record says while the registration is on its way: nobody changes anything of it. What the guest is owed comes along.
+    fn enter(&self) -> Result<(), HandError> {
+        let ledger = |error: ledger::Error| HandError::Ledger(error.to_string());
+        self.records.book.refresh().map_err(ledger)?;
+        let ticket = HandoverId(self.lead.ticket);
+        let mut changes = Vec::new();
+        for one in &self.coming {
+            let (lun, path) = (&one.identity.lun, &one.identity.path);
+            let before = self.records.book.record(lun);
+            let mut push = |change| changes.push((lun.clone(), change));
+            push(Change::Seen { path: path.clone(), node: one.identity.node.clone() });
+            if before.as_ref().is_none_or(|before| before.handover != Some(ticket)) {
+                // What whoever was here before was owed is nobody's now.
+                for known in before.iter().flat_map(|before| &before.paths) {
+                    known
+                        .owed
+                        .iter()
+                        .for_each(|_| push(Change::Owed { path: known.path.clone(), sense: None }));
+                }
+                for sense in one.record.paths.iter().flat_map(|known| &known.owed) {
+                    push(Change::Owed { path: path.clone(), sense: Some(sense.clone()) });
+                }
+            }
+            let why = Some(format!("its registration comes from the nexus of {}", self.bearer));
+            push(Change::State { state: State::Handover, handover: Some(ticket), why });
+        }
+        self.records.book.append(&changes).map_err(ledger)
+    }
+
+    fn recover(&self, handover: &HandoverId) -> Result<(), HandError> {
+        let link = self.link()?;
+        let left = self.left()?;
+        let (id, own) = (Id(handover.0), diary::tell(&left));
+        let recover =
+            |record| Recover { guest: self.guest(), record, prefer_destination: true, kept_at_source: false };
+        let opened = match self.call(&link, &Request::Recover(recover(own.clone())))? {
+            // It never heard of it, so nothing was begun.
+            Err(refusal) if left.last.is_empty() && refusal.class == UNKNOWN => {
+                self.diary.end(diary::KEPT)?;
+                return self.move_all();
+            }
+            opened => opened.map_err(|refusal| self.refused(&refusal))?,
+        };
+        let theirs = opened.record.ok_or_else(|| self.refused("it tells of no journal"))?;
+        if let Some(verdict) = theirs.verdict {
+            // It was closed there, which comes after the record here, and before the end of this journal.
+            let verdict = if verdict == diary::SETTLED { diary::SETTLED } else { diary::KEPT };
+            self.diary.end(verdict)?;
+            return if verdict == diary::SETTLED { Ok(()) } else { Err(self.kept("it was turned back")) };
+        }
+        let found = interrupted(&recover(theirs), &own, &[]).map_err(|trouble| self.refused(&trouble))?;
+        if found.leg != Leg::There {
+            return Err(self.refused("its journal is not of this handover"));
+        }
+        match found.group {
+            Some(group) => self.lead(&link, id, group),
+            None => {
+                self.close(&link, id, diary::KEPT)?;
+                self.diary.end(diary::KEPT)?;
+                self.move_all()
+            }
+        }
+    }
+
+    /// What is under way, of the logical units that are to come.
+    fn left(&self) -> Result<diary::Under, HandError> {
+        let unfit = |why: &str| HandError::Unfit(format!("the journal of handovers: {why}"));
+        let left = self.diary.under_way().ok_or_else(|| unfit("none is under way"))?;
+        let own = self.coming.iter().map(|one| &one.identity.lun.0);
+        let same = left.begun.luns.iter().map(|lun| &lun.lun).eq(own);
+        if same { Ok(left) } else { Err(unfit("a handover of other logical units is under way")) }
+    }
+
+    /// Nothing is sent on the other host's nexuses, and nobody there sends anything: the operator says so.
+    fn recover_alone(&self) -> Result<(), HandError> {
+        let left = self.left()?;
+        let one = |(last, lun): (Option<agent::migrate::Last>, &agent::journal::Lun)| {
+            let own = lun.own.iter().map(|path| path.port.clone()).collect();
+            agent::recover::alone(Side::Destination, last, [lun.peer.clone(), own], lun.target)
+        };
+        let remains = diary::last(&left).into_iter().zip(&left.begun.luns).map(one);
+        let group = Group::recover(remains.collect());
+        let mut group = group.ok_or_else(|| HandError::Unfit("nothing moves".to_owned()))?;
+        self.carry_out_alone(&mut group)
+    }
+
+    fn move_alone(&self) -> Result<(), HandError> {
+        let offers = self.offers()?;
+        let source = |one: &Coming| Paths { lun: one.identity.lun.0.clone(), ports: vec![told(&one.from)] };
+        let alone = |settings| Settings { source_alive: false, allow_absence: true, ..settings };
+        let settings: Vec<_> = settings(&offers, &self.coming.iter().map(source).collect::<Vec<_>>())?
+            .into_iter()
+            .map(alone)
+            .collect();
+        self.diary.begin(&self.beginning(&settings)?)?;
+        self.enter()?;
+        let mut group = Group::new(settings).ok_or_else(|| HandError::Unfit("nothing moves".to_owned()))?;
+        self.carry_out_alone(&mut group)
+    }
+
+    /// Whatever comes of it, the guest is here by the operator's word: with its registration, or without it.
+    fn carry_out_alone(&self, group: &mut Group) -> Result<(), HandError> {
+        let (mut hands, mut pages) = (self.hands(), self.pages());
+        conduct::alone(group, Side::Destination, &mut hands, &mut pages, Patience::default());
+        drop(pages);
+        let mut ends = self.ends(group, &[]);
+        for (fate, _, verdict) in &mut ends {
+            // Its own nexus may have done what it was told, and can be asked when it answers again.
+            let own = *verdict == Verdict::InDoubt(Doubt::DestinationUnreachable);
+            if matches!(fate, None | Some(Fate::AsBefore)) && !own {
+                tracing::warn!(%verdict, "the guest's registration could not be taken over");
+                *fate = Some(Fate::Fenced);
+            }
+        }
+        self.finish(&ends, None)
+    }
+
+    fn ends(&self, group: &Group, owed: &[(UnitIndex, Vec<AdditionalSense>)]) -> Vec<End> {
+        let verdicts: Vec<_> = group.verdicts().map(|(_, verdict)| verdict).collect();
+        self.ends_of(&verdicts, owed)
+    }
+
+    fn ends_of(&self, verdicts: &[Option<Verdict>], owed: &[(UnitIndex, Vec<AdditionalSense>)]) -> Vec<End> {
+        let last = self.diary.under_way().map(|left| diary::last(&left)).unwrap_or_default();
+        let end = |(place, verdict): (usize, &Option<Verdict>)| {
+            let verdict = verdict.unwrap_or(Verdict::InDoubt(Doubt::Mismatch));
+            let entry = last.get(place).copied().flatten().map(|last| last.entry);
+            let of = |(unit, _): &&(UnitIndex, Vec<AdditionalSense>)| usize::from(unit.0) == place;
+            let owed = owed.iter().find(of).map(|(_, codes)| codes.clone()).unwrap_or_default();
+            (Fate::of(&verdict, entry.as_ref()), owed, verdict)
+        };
+        verdicts.iter().enumerate().map(end).collect()
+    }
+
+    /// Writes down what came of it: the record first, then the other host's journal, and this one's last.
+    fn finish(&self, ends: &[End], link: Option<(&Link, Id)>) -> Result<(), HandError> {
+        let left = self.left()?;
+        let mut changes = Vec::new();
+        let mut why = Vec::new();
+        let (mut settled, mut doubtful) = (!ends.is_empty(), false);
+        for (lun, (fate, owed, verdict)) in left.begun.luns.iter().zip(ends) {
+            let one = self.coming.iter().find(|one| one.identity.lun.0 == lun.lun);
+            match (fate, one) {
+                (Some(fate), Some(one)) if *fate != Fate::AsBefore => {
+                    changes.extend(self.arrived(one, *fate, owed));
+                    tracing::info!(lun = lun.lun, %verdict, from = %self.bearer, "the guest's registration");
+                }
+                _ => {
+                    settled = false;
+                    doubtful |= fate.is_none();
+                    why.push(format!("{}: {verdict}", lun.lun));
+                }
+            }
+        }
+        let append = self.records.book.append(&changes);
+        append.map_err(|error| HandError::Ledger(error.to_string()))?;
+        let kept = self.kept(&why.join("; "));
+        if doubtful {
+            return Err(kept);
+        }
+        let verdict = if settled { diary::SETTLED } else { diary::KEPT };
+        if let Some((link, handover)) = link {
+            self.close(link, handover, verdict)?;
+        }
+        self.diary.end(verdict)?;
+        if settled { Ok(()) } else { Err(kept) }
+    }
+
+    fn close(&self, link: &Link, handover: Id, verdict: &str) -> Result<(), HandError> {
+        let close = Close { handover, verdict: verdict.to_owned() };
+        match link.call(&Request::Close(close), CLOSING) {
+            Ok(_) => Ok(()),
+            Err(CallError::Refused(refusal)) => Err(self.refused(&refusal)),
+            Err(error) => Err(self.lost(&error)),
+        }
+    }
+
+    fn arrived(&self, one: &Coming, fate: Fate, owed: &[AdditionalSense]) -> Vec<(LunId, Change)> {
+        let own = &one.identity.path;
+        let (tracked, state, why) = match fate {
+            Fate::Has(tracked) => (tracked, State::Active, None),
+            Fate::Lost => (Tracked::default(), State::Lost, Some("the target forgot it")),
+            Fate::Fenced | Fate::AsBefore => {
+                (Tracked::default(), State::Fenced, Some("another nexus removed it"))
+            }
+        };
+        let before = self.records.book.record(&one.identity.lun);
+        let others = before.iter().flat_map(|before| &before.paths).filter(|path| path.path != *own);
+        let commit = |path, tracked| Change::Commit { path, tracked, generation: None };
+        let others = others
+            .filter(|path| path.tracked.key.is_some())
+            .map(|path| commit(path.path.clone(), Tracked::default()));
+        let owed = owed.iter().map(|code| owes(&one.identity, sense(*code)).1);
+        let handover = Some(HandoverId(self.lead.ticket));
+        let end = Change::State { state, handover, why: why.map(str::to_owned) };
+        let changes = others.chain([commit(own.clone(), tracked)]).chain(owed).chain([end]);
+        changes.map(|change| (one.identity.lun.clone(), change)).collect()
+    }
+}
+
+/// What the device that follows says of a handover that it has no journal of.
+const UNKNOWN: &str = "UnknownHandover";
+
+fn owes(identity: &Identity, sense: Vec<u8>) -> (LunId, Change) {
+    (identity.lun.clone(), Change::Owed { path: identity.path.clone(), sense: Some(sense) })
+}

@@ -1,0 +1,65 @@
+//! Registrations of a guest that comes, or has gone, by which another host's nexus is registered, or this one's (`handed`).
+
+use super::{Host, MoveError, Taken, parse};
+use crate::command::device::custody::Peering;
+use crate::command::device::handed::follow::Asked;
+use crate::command::device::handed::lead::Lead;
+use logical_unit::snapshot::Stamp;
+use peer::{HostName, Refusal, Reply, Request};
+
+impl Host {
+    /// Whether the guest could come here with `bytes`, which were saved for a look: also what it would have to reach by nexuses of this host.
+    pub(in crate::command::device) fn look_at(&self, bytes: &[u8]) -> Result<(), MoveError> {
+        let [hosted] = self.guests() else { return Err(MoveError::Shared) };
+        let wanted: Vec<_> = {
+            let luns = self.lock();
+            let taken = self.read(&luns, bytes)?.into_iter().filter(|taken| taken.own.is_none());
+            let slot = |taken: Taken| Some((luns.slots.get(&taken.saved.number)?.lun.clone(), taken.saved));
+            taken.filter_map(slot).collect()
+        };
+        wanted.iter().try_for_each(|(lun, saved)| {
+            let reached = hosted.real.can_reach(hosted, lun, saved);
+            reached.map_err(|why| MoveError::Real(saved.number, why))
+        })
+    }
+
+    /// Brings the registrations of a state that are another host's nexus's to this one's; `alone` where that host is gone for good.
+    pub(in crate::command::device) fn bring_registrations(
+        &self,
+        state: &[u8],
+        peering: &Peering,
+        alone: bool,
+    ) -> Result<(), MoveError> {
+        let [hosted] = self.guests() else { return Err(MoveError::Shared) };
+        let (Stamp(ticket), saved) = parse(state)?;
+        Ok(Lead { hosted, peering, ticket, alone }.settle(&saved.luns)?)
+    }
+
+    /// Whether a state is still true, so that the guest may go on elsewhere with it: no registration has left its nexus, or is about to.
+    pub(in crate::command::device) fn may_give_back(
+        &self,
+        state: &[u8],
+        peering: &Peering,
+    ) -> Result<(), MoveError> {
+        let [hosted] = self.guests() else { return Err(MoveError::Shared) };
+        let (Stamp(ticket), saved) = parse(state)?;
+        let begun = Lead { hosted, peering, ticket, alone: false }.was_begun(&saved.luns)?;
+        if begun { Err(MoveError::UnderWay) } else { Ok(()) }
+    }
+
+    /// Answers the device that leads a handover of registrations which this host's nexuses have; the guest went away by `ticket`.
+    pub(in crate::command::device) fn follow(
+        &self,
+        ticket: u128,
+        own: &HostName,
+        peer: &HostName,
+        request: &Request,
+        turn: &mut Option<u64>,
+    ) -> Result<Reply, Refusal> {
+        let [hosted] = self.guests() else {
+            return Err(Refusal::new("Refused", MoveError::Shared.to_string()));
+        };
+        let luns = self.lock().slots.iter().map(|(number, slot)| (*number, slot.lun.clone())).collect();
+        Asked { hosted, luns, own, ticket, peer }.answer(request, turn)
+    }
+}

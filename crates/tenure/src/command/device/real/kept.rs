@@ -1,0 +1,283 @@
+//! Registrations that stay with this host's nexus when the guest goes, until its new device has taken them over (`handed`), and the
+//! initiator ports that this takes at targets: of the guest's two there a host uses the one by which nothing is registered yet.
+
+use super::{Hosted, Kind, Lun, Real, RealUnit, Records, lock, open_disk, session};
+use crate::command::device::handed::follow::Desk;
+use crate::command::device::handed::{HandError, KEPT};
+use crate::command::device::real::Hindrance;
+use guard::Identity;
+use handover::known_targets::TargetIdentity;
+use iscsi::initiator::{IscsiUrl, SessionConfig};
+use ledger::{Change, LunId, PathId, Record, State};
+use nexus::Nexus;
+use scsi::pr::Key;
+use scsi::{DataPhase, Isid, Request, TransportId, opcode};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, MutexGuard, TryLockError};
+use vhost_user_scsi::unit::iscsi::{IscsiUnit, Target, is_of_a_login, take_attentions};
+
+/// A logical unit whose registration is still this host's.
+#[derive(Clone, Debug)]
+pub(in crate::command::device) struct Kept {
+    /// Its number, of one at a target.
+    pub(in crate::command::device) number: Option<u8>,
+    pub(in crate::command::device) unit: RealUnit,
+    /// Which it is, by the nexus that is registered.
+    pub(in crate::command::device) identity: Identity,
+    pub(in crate::command::device) key: Option<Key>,
+    pub(in crate::command::device) target: Option<TargetIdentity>,
+    /// Unit attentions that went with the guest, and are still noted here.
+    pub(in crate::command::device) owed: usize,
+}
+
+/// Which of the guest's initiator ports at a target.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Which<'a> {
+    /// That one.
+    As(&'a TransportId),
+    /// Another than that.
+    But(&'a TransportId),
+}
+
+/// The guest's two ISIDs at a target: the second differs in the last bit of the qualifier. One, where the operator says which.
+fn isids(url: &IscsiUrl, first: Isid) -> Vec<Isid> {
+    let Isid([type_and_number @ .., last]) = first;
+    let [a, b, c, d, e] = type_and_number;
+    let second = Isid([a, b, c, d, e, last ^ 1]);
+    if url.isid.is_some() { vec![first] } else { vec![first, second] }
+}
+
+/// The session of this port; none if the guest cannot be it here.
+pub(super) fn session_as(url: &IscsiUrl, base: &SessionConfig, which: Which<'_>) -> Option<SessionConfig> {
+    let port = |isid: &Isid| TransportId::iscsi(base.initiator.clone(), *isid);
+    let fits = |isid: &Isid| match which {
+        Which::As(wanted) => port(isid) == *wanted,
+        Which::But(other) => port(isid) != *other,
+    };
+    let isid = isids(url, base.isid).into_iter().find(fits)?;
+    let mut config = base.clone();
+    config.isid = isid;
+    Some(config)
+}
+
+/// The initiator port of a nexus as records name it.
+pub(super) fn port_of(path: &PathId) -> Option<TransportId> {
+    path.0.split(' ').next()?.parse().ok()
+}
+
+pub(super) fn is_kept(record: &Record) -> bool {
+    record.state == State::Handover && record.handover == Some(KEPT)
+}
+
+/// That the registration stays with this host for now.
+pub(super) fn keep_here(lun: &LunId) -> (LunId, Change) {
+    let why =
+        Some("its registration stays with this host's nexus until the guest's new host has it".to_owned());
+    (lun.clone(), Change::State { state: State::Handover, handover: Some(KEPT), why })
+}
+
+/// What the target calls itself.
+pub(in crate::command::device) fn target_of(nexus: &mut dyn Nexus) -> Option<TargetIdentity> {
+    let inquiry = Request { cdb: vec![opcode::INQUIRY, 0, 0, 0, 96, 0], data: DataPhase::In(96) };
+    let told = nexus.execute(&inquiry).ok().filter(|told| told.status.is_good())?;
+    TargetIdentity::from_inquiry(&told.data)
+}
+
+impl Real {
+    /// What is kept for the guest while it is elsewhere.
+    pub(in crate::command::device) fn desk(&self) -> MutexGuard<'_, Desk> {
+        lock(&self.desk)
+    }
+
+    /// Where the device keeps what has to be durable.
+    pub(in crate::command::device) fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// Writes down what became of registrations.
+    ///
+    /// # Errors
+    /// It is not durable.
+    pub(in crate::command::device) fn note(&self, changes: &[(LunId, Change)]) -> Result<(), HandError> {
+        let records = self.records().map_err(|failure| HandError::Ledger(failure.to_string()))?;
+        records.book.append(changes).map_err(|error| HandError::Ledger(error.to_string()))
+    }
+
+    /// Whether the registration of a logical unit went from this host's nexus to another one's.
+    pub(in crate::command::device) fn has_gone(&self, lun: &LunId) -> bool {
+        let Ok(records) = self.records() else { return false };
+        let read = records.book.refresh().is_ok();
+        let record = records.book.record(lun).filter(|_| read);
+        record.is_some_and(|record| record.state == State::Moved && record.handover == Some(KEPT))
+    }
+
+    /// The session by which the guest is registered at the target of `url`, or the first of its two.
+    pub(super) fn own_port(&self, url: &IscsiUrl, base: SessionConfig) -> SessionConfig {
+        let Ok(records) = self.records() else { return base };
+        let at_target = |node: &str| node.parse::<IscsiUrl>().is_ok_and(|there| there.target == url.target);
+        let all = records.book.records();
+        let known = all
+            .iter()
+            .flat_map(|record| &record.paths)
+            .filter(|path| at_target(&path.node) && (path.tracked.key.is_some() || path.intent.is_some()));
+        let mut found = known.filter_map(|path| session_as(url, &base, Which::As(&port_of(&path.path)?)));
+        found.next().unwrap_or(base)
+    }
+
+    /// The logical units whose registration stays with this host are put aside with their sessions, and those targets are no more the guest's.
+    pub(super) fn put_aside(&self, records: &Records) -> Vec<Arc<Target>> {
+        let mut desk = self.desk();
+        let mut units = lock(&self.units);
+        let is_kept = |unit: &RealUnit| {
+            let record = unit.keeper().and_then(|keeper| records.book.record(&keeper.identity().lun));
+            record.is_some_and(|record| is_kept(&record))
+        };
+        let kept: Vec<u8> = units
+            .iter()
+            .filter(|(_, unit)| unit.target().is_some() && is_kept(unit))
+            .map(|(n, _)| *n)
+            .collect();
+        let taken = kept.into_iter().filter_map(|number| Some((number, units.remove(&number)?)));
+        desk.kept.extend(taken);
+        desk.kept.values().filter_map(|unit| unit.target().cloned()).collect()
+    }
+
+    /// They are the guest's again: it stays.
+    pub(super) fn take_from_aside(&self) {
+        let mut desk = self.desk();
+        lock(&self.units).append(&mut desk.kept);
+    }
+
+    /// The way to a logical unit whose registration stayed with this host, opened again if need be, and the guest's unit attentions that
+    /// this took.
+    ///
+    /// # Errors
+    /// Nothing is registered any more, or there is no way.
+    pub(in crate::command::device) fn reach_kept(
+        &self,
+        hosted: &Hosted,
+        luns: &[(u8, Lun)],
+        kept: &mut BTreeMap<u8, RealUnit>,
+        wanted: &LunId,
+    ) -> Result<(Kept, Vec<Vec<u8>>), Hindrance> {
+        let records = self.records().map_err(|failure| Hindrance::Silent(failure.to_string()))?;
+        records.book.refresh()?;
+        let record =
+            records.book.record(wanted).filter(|record| is_kept(record)).ok_or(Hindrance::NotKept)?;
+        let known = record.paths.iter().find(|path| path.tracked.key.is_some()).ok_or(Hindrance::NotKept)?;
+        let here = kept.iter().find(|(_, unit)| {
+            unit.keeper().is_some_and(|keeper| {
+                keeper.identity().path == known.path && keeper.identity().lun == *wanted
+            })
+        });
+        let (number, unit, waiting) = match here {
+            Some((number, unit)) => (Some(*number), unit.clone(), Vec::new()),
+            None => {
+                let (number, unit, waiting) =
+                    self.open_kept(hosted, luns, (wanted, &known.path, &known.node))?;
+                if let RealUnit::Iscsi(_) = &unit {
+                    kept.insert(number, unit.clone());
+                }
+                (Some(number), unit, waiting)
+            }
+        };
+        let identity = unit.identify().map_err(|ended| Hindrance::Silent(super::told(&ended)))?;
+        let identity = identity.ok_or_else(|| Hindrance::Silent("it has no name any more".to_owned()))?;
+        let target = unit.nexus().and_then(|mut nexus| target_of(&mut *nexus));
+        let (key, owed) = (known.tracked.key, known.owed.len());
+        Ok((Kept { number, unit, identity, key, target, owed }, waiting))
+    }
+
+    fn open_kept(
+        &self,
+        hosted: &Hosted,
+        luns: &[(u8, Lun)],
+        (wanted, path, node): (&LunId, &PathId, &str),
+    ) -> Result<(u8, RealUnit, Vec<Vec<u8>>), Hindrance> {
+        let mut last = Hindrance::NotKept;
+        // A disk may go by another name since; those that are open already are not looked at for that.
+        let named = |lun: &Lun| matches!(&lun.kind, Kind::Disk(disk) if disk.canonicalize().is_ok_and(|real| real == Path::new(node)));
+        let (first, others): (Vec<_>, Vec<_>) = luns.iter().partition(|(_, lun)| named(lun));
+        for (number, lun) in first.into_iter().chain(others) {
+            let opened = match &lun.kind {
+                Kind::Disk(disk) => open_disk(disk, 1)
+                    .map(RealUnit::Disk)
+                    .map_err(|failure| Hindrance::Open(failure.to_string())),
+                Kind::Iscsi(url)
+                    if node
+                        .parse::<IscsiUrl>()
+                        .is_ok_and(|there| (&there.target, there.lun) == (&url.target, url.lun)) =>
+                {
+                    self.log_in_as(hosted, url, path)
+                }
+                _ => continue,
+            };
+            let is_it = |unit: &RealUnit| {
+                let identity = unit.identify().ok().flatten();
+                identity.is_some_and(|identity| identity.lun == *wanted && identity.path == *path)
+            };
+            match opened {
+                Ok(unit) if is_it(&unit) => {
+                    let waiting = match &unit {
+                        RealUnit::Iscsi(unit) => take_attentions(&mut *unit.nexus()).0,
+                        RealUnit::Disk(_) => Vec::new(),
+                    };
+                    let waiting = waiting.into_iter().filter(|sense| !is_of_a_login(sense)).collect();
+                    return Ok((*number, unit, waiting));
+                }
+                Ok(_) => {}
+                Err(why) => last = why,
+            }
+        }
+        Err(last)
+    }
+
+    fn log_in_as(&self, hosted: &Hosted, url: &IscsiUrl, path: &PathId) -> Result<RealUnit, Hindrance> {
+        let base =
+            session(url, &hosted.initiator, 1).map_err(|failure| Hindrance::Open(failure.to_string()))?;
+        let config = port_of(path).and_then(|port| session_as(url, &base, Which::As(&port)));
+        let config = config.ok_or(Hindrance::NotKept)?;
+        let opened = |error: anyhow::Error| Hindrance::Open(format!("{error:#}"));
+        let target = self.target(config).map_err(opened)?;
+        let unit = IscsiUnit::open(&target, url.lun).map_err(|error| opened(error.into()))?;
+        Ok(RealUnit::Iscsi(Arc::new(unit)))
+    }
+
+    /// The numbers of the LUNs at targets whose sessions stay for a guest that is elsewhere; none while they are being handed over.
+    pub(in crate::command::device) fn keeps(&self) -> Vec<u8> {
+        match self.desk.try_lock() {
+            Ok(desk) => desk.kept.keys().copied().collect(),
+            Err(TryLockError::Poisoned(desk)) => desk.into_inner().kept.keys().copied().collect(),
+            Err(TryLockError::WouldBlock) => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_two_ports_of_a_guest_the_one_is_taken_that_is_not_registered() {
+        let url = |text: &str| text.parse::<IscsiUrl>().unwrap();
+        let own = TransportId::iscsi(
+            scsi::IscsiName::new("iqn.2026-11.example:a").unwrap(),
+            Isid([0x80, 0, 0, 0, 0, 0]),
+        );
+        let plain = url("iscsi://a/iqn.2026-11.example:t/0");
+        let base = session(&plain, &own, 1).unwrap();
+        let isid = |url: &IscsiUrl, base: &SessionConfig, which| {
+            session_as(url, base, which).map(|config| config.isid.0[5])
+        };
+        let second = TransportId::iscsi(base.initiator.clone(), Isid([0x80, 0, 0, 0, 0, 1]));
+        assert_eq!(isid(&plain, &base, Which::But(&own)), Some(1));
+        assert_eq!(isid(&plain, &base, Which::But(&second)), Some(0));
+        assert_eq!(isid(&plain, &base, Which::As(&second)), Some(1));
+        let fixed = url("iscsi://a/iqn.2026-11.example:t/0?isid=800000000000");
+        let base = session(&fixed, &own, 1).unwrap();
+        assert_eq!(isid(&fixed, &base, Which::But(&own)), None);
+        assert_eq!(isid(&fixed, &base, Which::As(&second)), None);
+        assert_eq!(isid(&fixed, &base, Which::But(&second)), Some(0));
+    }
+}
