@@ -422,8 +422,10 @@ fn new_record(identity: &Identity) -> Arc<Record> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use handover::Port;
+    use handover::{Port, Tracked, Tracker};
     use ledger::Change;
+    use scsi::pr::Key;
+    use scsi::{AdditionalSense, Sense};
 
     /// Has nothing recorded, and records nothing.
     struct Blank;
@@ -440,15 +442,37 @@ mod tests {
         }
     }
 
+    fn identity(number: usize) -> Identity {
+        let (lun, path) = (LunId(number.to_string()), PathId("p".into()));
+        Identity { lun, path, node: "n".into(), port: Port::default() }
+    }
+
+    /// Not to be asked.
+    struct Silent;
+
+    impl Nexus for Silent {
+        fn execute(&mut self, request: &Request) -> Result<Completion, TransportError> {
+            panic!("{request:?}")
+        }
+    }
+
+    #[test]
+    fn what_somebody_else_took_from_the_guest_is_given_to_it_and_what_it_tells_of_is_asked() {
+        let (guard, identity) = (Guard::new(Box::new(Blank)), identity(0));
+        let known = guard.known(&identity);
+        let registered = Tracked { key: Some(Key(1)), ..Tracked::default() };
+        lock(&known).tracker = Tracker::recorded(registered);
+        let mut way = Way { identity: &identity, nexus: &mut Silent, confirm: &|_, _| Ok(true) };
+        let told = Sense::unit_attention(AdditionalSense::REGISTRATIONS_PREEMPTED).to_fixed();
+        assert!(guard.take(&mut way, vec![told.clone()]).is_err(), "it cannot be recorded");
+        assert!(!lock(&known).tracker.wants().nothing());
+        assert_eq!(guard.owed(&mut way).map(|ended| ended.sense), Some(told));
+        assert!(guard.owed(&mut way).is_none());
+    }
+
     #[test]
     fn a_device_that_changes_its_name_takes_bounded_memory() {
         let guard = Guard::new(Box::new(Blank));
-        let identity = |number: usize| Identity {
-            lun: LunId(number.to_string()),
-            path: PathId("p".into()),
-            node: "n".into(),
-            port: Port::default(),
-        };
         let kept = guard.known(&identity(0));
         (0..2 * MOST_NEXUSES).for_each(|number| drop(guard.known(&identity(number))));
         assert!(lock(&guard.nexuses).len() <= MOST_NEXUSES);

@@ -195,6 +195,9 @@ mod tests {
         assert!(direct.flush().is_err());
         assert!(direct.flush().is_ok(), "nothing waits in a page cache");
         assert!(direct.make_durable().is_ok());
+        let given = disk(BUFFERED, true);
+        assert!(given.make_durable().is_err());
+        assert!(given.flush().is_err(), "that was a flush like any other");
     }
 
     #[test]

@@ -86,10 +86,7 @@ impl LogicalUnit {
     /// # Errors
     /// [`OpenError`] before anything is served; also where what is of the past cannot be removed.
     pub fn open_anew(spec: &LunSpec) -> Result<Arc<Self>, OpenError> {
-        let mut opened = Opened::open(spec)?;
-        opened.unstamp()?;
-        forget_past(&mut opened, &spec.medium)?;
-        go_on(opened, spec.delay)
+        anew(Opened::open(spec)?, spec)
     }
 
     /// Whether the next process will go on with what this one knows. Not where the file cannot be written, or there is none.
@@ -115,6 +112,12 @@ pub(super) fn go_on(opened: Opened, delay: Duration) -> Result<Arc<LogicalUnit>,
     let kept = Kept::beside(&image).map_err(failed)?;
     let unit = LogicalUnit::over(opened, delay, Some(kept));
     if unit.keep_now() { Ok(unit) } else { Err(failed(ErrorKind::ReadOnlyFilesystem.into())) }
+}
+
+fn anew(mut opened: Opened, spec: &LunSpec) -> Result<Arc<LogicalUnit>, OpenError> {
+    opened.unstamp()?;
+    forget_past(&mut opened, &spec.medium)?;
+    go_on(opened, spec.delay)
 }
 
 fn forget_past(opened: &mut Opened, medium: &Medium) -> Result<(), OpenError> {
@@ -173,19 +176,25 @@ mod tests {
         (spec, image)
     }
 
+    /// As a block device's: there is none to test with.
+    fn as_block(spec: &LunSpec) -> LunSpec {
+        LunSpec { medium: Medium::Block { path: "/dev/a".into(), reservations: None }, ..spec.clone() }
+    }
+
     #[test]
     fn of_a_block_device_that_was_served_elsewhere_the_image_of_this_host_is_of_the_past_and_of_a_file_it_is_not()
      {
         let folder = tempfile::tempdir().unwrap();
         let (spec, image) = registered(folder.path());
-        fs::write(name(&image), b"old").unwrap();
-        let mut opened = Opened::open(&spec).unwrap();
-        forget_past(&mut opened, &spec.medium).unwrap();
-        assert_eq!(opened.unit.reservations().registrations().iter().count(), 1);
-        assert!(!name(&image).exists());
-        let block = Medium::Block { path: "/dev/a".into(), reservations: None };
-        forget_past(&mut opened, &block).unwrap();
-        assert_eq!(opened.unit.reservations().registrations().iter().count(), 0);
+        let registrations = |spec: &LunSpec| {
+            let unit = anew(Opened::open(&registered(folder.path()).0).unwrap(), spec).unwrap();
+            unit.with_reservations(|unit, directory| {
+                let known = directory.nexus(crate::NexusId(0)).is_some();
+                (unit.reservations().registrations().iter().count(), known)
+            })
+        };
+        assert_eq!(registrations(&spec), (1, true));
+        assert_eq!(registrations(&as_block(&spec)), (0, false));
         assert_eq!(aptpl::load(&image).unwrap(), Some(Image::default()));
     }
 
@@ -194,6 +203,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (spec, image) = registered(folder.path());
         fs::create_dir(name(&image)).unwrap();
-        assert!(matches!(LogicalUnit::open_anew(&spec), Err(OpenError::File { .. })));
+        let opened = Opened::open(&spec).unwrap();
+        assert!(matches!(anew(opened, &as_block(&spec)), Err(OpenError::File { .. })));
+        assert_eq!(aptpl::load(&image).unwrap().unwrap().registrations.len(), 1, "nothing has changed then");
+    }
+
+    #[test]
+    fn what_is_of_the_past_is_gone_also_where_nothing_new_can_be_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let (spec, image) = registered(folder.path());
+        fs::write(name(&image), b"old").unwrap();
+        fs::create_dir(with(&name(&image), ".new")).unwrap();
+        assert!(anew(Opened::open(&spec).unwrap(), &spec).is_err());
+        assert!(!name(&image).exists());
     }
 }
