@@ -21,52 +21,52 @@ fn hold(guest: &mut Guest, count: u64, room: &[u32]) {
     }
 }
 
-#[test]
-fn a_logical_unit_that_hangs_leaves_workers_to_the_others() {
-    let settings = Settings { request_queues: 1, workers: 2, ..Settings::default() };
+/// With two logical units.
+fn two(settings: Settings) -> Guest {
     let mut guest = Guest::with(settings, FakeUnit::new());
     guest.device.attach(1, FakeUnit::new()).unwrap();
     guest.run(EVENT_IDX);
-    hold(&mut guest, 3, &[RESPONSE]);
-    guest.unit.wait_for_held(1);
-    let (response, _, data) = ask(&mut guest, &request_to(LUN_1, 9, &ECHO_512), &[7; 512], 512);
-    assert_eq!((response.response, data), (ResponseCode::OK, vec![7; 512]));
+    guest
+}
+
+/// What is held ends.
+fn release(guest: &mut Guest, count: u32) {
     guest.unit.release();
-    for _ in 0..3 {
+    for _ in 0..count {
         guest.wait(QUEUE);
     }
+}
+
+/// The first one hangs, whatever its commands wait for, and the other one serves.
+fn the_other_serves(guest: &mut Guest, room: &[u32]) {
+    hold(guest, 3, room);
+    guest.unit.wait_for_held(1);
+    let (response, _, data) = ask(guest, &request_to(LUN_1, 9, &ECHO_512), &[7; 512], 512);
+    assert_eq!((response.response, data), (ResponseCode::OK, vec![7; 512]));
+    release(guest, 3);
+}
+
+#[test]
+fn a_logical_unit_that_hangs_leaves_workers_to_the_others() {
+    let mut guest = two(Settings { request_queues: 1, workers: 2, ..Settings::default() });
+    the_other_serves(&mut guest, &[RESPONSE]);
 }
 
 #[test]
 fn a_logical_unit_that_hangs_leaves_buffers_to_the_others() {
-    let settings = Settings { request_queues: 1, most_buffered: 2048, ..Settings::default() };
-    let mut guest = Guest::with(settings, FakeUnit::new());
-    guest.device.attach(1, FakeUnit::new()).unwrap();
-    guest.run(EVENT_IDX);
-    hold(&mut guest, 3, &[RESPONSE, 1024]);
-    guest.unit.wait_for_held(1);
-    let (response, _, data) = ask(&mut guest, &request_to(LUN_1, 9, &ECHO_512), &[7; 512], 512);
-    assert_eq!((response.response, data), (ResponseCode::OK, vec![7; 512]));
-    guest.unit.release();
-    for _ in 0..3 {
-        guest.wait(QUEUE);
-    }
+    let mut guest = two(Settings { request_queues: 1, most_buffered: 2048, ..Settings::default() });
+    the_other_serves(&mut guest, &[RESPONSE, 1024]);
 }
 
 #[test]
 fn room_for_data_in_of_a_worker_counts_as_buffer() {
-    let settings = Settings { request_queues: 1, most_buffered: 2048, ..Settings::default() };
-    let mut guest = Guest::with(settings, FakeUnit::new());
-    guest.run(EVENT_IDX);
+    let mut guest = two(Settings { request_queues: 1, most_buffered: 2048, ..Settings::default() });
     hold(&mut guest, 2, &[RESPONSE, 1024]);
     guest.unit.wait_for_held(1);
     // It needs no buffer and so passes those that wait: they have been looked at.
     ask(&mut guest, &request(9, &[0; 6]), &[], 0);
     assert_eq!(guest.unit.held(), 1, "the second one would have its half twice");
-    guest.unit.release();
-    for _ in 0..2 {
-        guest.wait(QUEUE);
-    }
+    release(&mut guest, 2);
 }
 
 /// What has begun has its blocks, and commands that have the buffers may be waiting for just those.
@@ -84,8 +84,7 @@ fn a_transfer_never_waits_for_buffers_that_others_have() {
     let used = guest.wait(QUEUE);
     assert_eq!((used.head, used.length), (head, RESPONSE + 1024));
     assert_eq!(guest.buffer(QUEUE, head + 1, 108 + 1024)[108..], [9; 1024]);
-    guest.unit.release();
-    guest.wait(QUEUE);
+    release(&mut guest, 1);
 }
 
 /// Data that the guest took its memory away from.
