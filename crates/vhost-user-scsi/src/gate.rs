@@ -218,6 +218,11 @@ impl State {
         self.doors.iter_mut().find(|door| door.id == id)
     }
 
+    fn has_nexus(&self, id: u64) -> bool {
+        let had_it = || self.last == Some(id) || self.doors.len() == 1;
+        self.turn.map_or_else(|| !self.shut && had_it(), |turn| turn == id)
+    }
+
     /// Whether a door that had the turn or waited for it is gone.
     fn leave(&mut self, id: u64) -> bool {
         let wanted = self.entry(id).is_some_and(|door| door.wants.take().is_some());
@@ -272,10 +277,20 @@ impl Door {
 
     /// Whether the guest's nexus is this door's to reset: it has the turn; or nobody has it, the guest is here, and this door had it last or
     /// is the only one. A guest that is paused runs nowhere, and the front end that it is to move to is not the one it is at.
+    #[cfg(test)]
     pub(crate) fn has_nexus(&self) -> bool {
-        let state = self.gate.lock();
-        let had_it = || state.last == Some(self.id) || state.doors.len() == 1;
-        state.turn.map_or_else(|| !state.shut && had_it(), |turn| turn == self.id)
+        self.gate.lock().has_nexus(self.id)
+    }
+
+    /// Whether it is; then the guest stays here until this door [leaves](Self::leave), so that what is done to its nexus is done before
+    /// anybody saves its state.
+    pub(crate) fn hold_nexus(&self) -> bool {
+        let mut state = self.gate.lock();
+        let has = state.has_nexus(self.id);
+        if has {
+            state.turn = Some(self.id);
+        }
+        has
     }
 
     /// Whether the guest, stopped as it is, may be on its way to somebody else.

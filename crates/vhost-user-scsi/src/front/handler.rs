@@ -94,7 +94,7 @@ impl Handler {
     pub(super) fn end(&mut self, has_gone: bool) {
         let ran = self.vrings.iter().any(Vring::is_running);
         self.vrings.iter_mut().for_each(Vring::reset);
-        if has_gone && self.door.has_nexus() && (ran || !self.door.may_hand_over()) {
+        if has_gone && (ran || !self.door.may_hand_over()) && self.door.hold_nexus() {
             self.reset_nexus();
         }
         self.door.leave();
@@ -185,7 +185,7 @@ impl Handler {
     /// RESET_DEVICE: as a new device, for this nexus alone; memory and connection stay.
     fn reset(&mut self) {
         // QEMU resets a device also where a guest is only expected: it then runs at another front end.
-        let has_nexus = self.door.has_nexus();
+        let has_nexus = self.door.hold_nexus();
         self.vrings.iter_mut().for_each(Vring::reset);
         self.features = 0;
         self.connection.features.store(0, Ordering::SeqCst);

@@ -136,3 +136,19 @@ fn both_refusals_say_something_that_a_driver_knows() {
     let sense = OnError::Sense.completion().decoded_sense().unwrap();
     assert_eq!((sense.key, sense.code), (SenseKey::NOT_READY, MANUAL_INTERVENTION));
 }
+
+#[test]
+fn while_a_nexus_is_reset_its_guest_is_not_given_and_nobody_else_runs() {
+    let gate = long();
+    let (a, b) = (gate.door().unwrap(), gate.door().unwrap());
+    a.enter();
+    a.leave();
+    assert!(!b.hold_nexus() && a.hold_nexus());
+    assert_eq!(gate.shut(), Err(Running), "its state would be one of before");
+    assert!(matches!(b.enter(), Pass::Wait(_)));
+    a.leave();
+    assert!(is_told(&b));
+    b.leave();
+    gate.shut().unwrap();
+    assert!(!a.hold_nexus() && !gate.is_running());
+}
