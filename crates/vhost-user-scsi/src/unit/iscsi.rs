@@ -121,6 +121,20 @@ impl Target {
     /// The target did not confirm the logout: whether it has ended the session is not known. The connection is closed all the same; the
     /// next attempt ends the session by a new one.
     pub fn give_away(&self) -> Result<(), SessionError> {
+        self.part(true)
+    }
+
+    /// The same for a process that ends, or that served nobody: the guest may be elsewhere by then, so that no session is made, which
+    /// would end the one that it has there.
+    ///
+    /// # Errors
+    /// The target did not confirm the logout.
+    pub fn leave(&self) -> Result<(), SessionError> {
+        self.part(false)
+    }
+
+    /// `surely`: what an earlier logout left in doubt is made up for.
+    fn part(&self, surely: bool) -> Result<(), SessionError> {
         let mut place = self.lock();
         place.given_away = true;
         // A login that is under way must not outlive this.
@@ -133,8 +147,9 @@ impl Target {
         let ended = match session {
             Some(session) => session.logout(),
             // A session that may be there yet is ended by another one of the same port, which can be asked to end.
-            None if unsure => Session::login(&self.config).and_then(|session| session.logout()),
-            None => Ok(()),
+            None if !unsure => return Ok(()),
+            None if surely => Session::login(&self.config).and_then(|session| session.logout()),
+            None => return Ok(()),
         };
         self.lock().unsure = ended.is_err();
         ended

@@ -305,7 +305,7 @@ impl Drop for Real {
     fn drop(&mut self) {
         let targets =
             lock(&self.targets).iter().filter_map(|(_, target)| target.upgrade()).collect::<Vec<_>>();
-        for error in targets.iter().filter_map(|target| target.give_away().err()) {
+        for error in targets.iter().filter_map(|target| target.leave().err()) {
             tracing::debug!(%error, "a logout was not confirmed");
         }
     }

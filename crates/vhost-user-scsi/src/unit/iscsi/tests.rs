@@ -280,7 +280,13 @@ fn a_logout_that_was_not_confirmed_is_not_taken_for_one_later() {
     for _ in 0..2 {
         assert!(target.give_away().is_err());
     }
-    let _server = serve(&address, &device);
+    let server = serve(&address, &device);
+    target.leave().unwrap();
+    assert_eq!(server.connections(), 0, "who leaves makes no session");
+    // By now the guest is elsewhere.
+    let elsewhere = login(&server, "iqn.a", PATIENCE);
+    target.leave().unwrap();
+    assert!(elsewhere.give_away().is_ok(), "nor does it end one");
     target.give_away().unwrap();
     assert!(!target.is_connected());
 }

@@ -399,7 +399,7 @@ impl Real {
     pub(in crate::command::device) fn drop_all(&self) {
         let aside = self.present_records().map(|records| self.put_aside(&records)).unwrap_or_default();
         let sessions = self.sessions(&aside);
-        for error in sessions.iter().filter_map(|target| target.give_away().err()) {
+        for error in sessions.iter().filter_map(|target| target.leave().err()) {
             tracing::debug!(%error, "a logout was not confirmed");
         }
         self.forget(false, &aside);
