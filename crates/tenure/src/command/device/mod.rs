@@ -166,13 +166,17 @@ fn start(((hosted, _), bound): ((&Hosted, &Path), Bound)) -> Result<Served, Fail
     Ok(Served { name, stop, thread })
 }
 
+fn serve_until_told(listener: &UnixListener, device: &Arc<Device>, stop: &Stop) -> io::Result<()> {
+    or_end(device.name(), "no front end can be served any more", || serve(listener, device, stop))
+}
+
 /// A guest that cannot be served any more has lost its disks. That ends the process, in good order, so that whoever watches over it hears
 /// of that and starts it again.
-fn serve_until_told(listener: &UnixListener, device: &Arc<Device>, stop: &Stop) -> io::Result<()> {
-    let served = catch_unwind(AssertUnwindSafe(|| serve(listener, device, stop)));
-    let ended = served.unwrap_or_else(|_| Err(io::Error::other("its thread died")));
+fn or_end(device: &str, what: &str, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let ended = catch_unwind(AssertUnwindSafe(act));
+    let ended = ended.unwrap_or_else(|_| Err(io::Error::other("its thread died")));
     if let Err(error) = &ended {
-        tracing::error!(device = device.name(), %error, "no front end can be served any more");
+        tracing::error!(device, %error, what);
         let _ = signal_hook::low_level::raise(SIGTERM);
     }
     ended
@@ -200,6 +204,8 @@ mod tests {
         let broken = std::os::unix::net::UnixStream::pair().unwrap().0;
         let broken = UnixListener::from(std::os::fd::OwnedFd::from(broken));
         assert!(serve_until_told(&broken, &device, &stop).is_err());
+        assert_eq!(signals.pending().collect::<Vec<_>>(), [SIGTERM]);
+        assert!(or_end("test", "a test", || panic!("of a test")).is_err());
         assert_eq!(signals.pending().collect::<Vec<_>>(), [SIGTERM]);
     }
 }

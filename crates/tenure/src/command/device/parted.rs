@@ -95,11 +95,19 @@ fn recorded(args: &DeviceArgs, peering: &Peering, guest: &Guest) -> Result<Recor
             first(&file, 1, Place::Here)?
         }
     };
-    if let Some(other) = entry.place.other().filter(|other| !peering.knows(other)) {
+    if let Some(other) = asks(&entry.place, args.peering.incoming.as_ref()).filter(|it| !peering.knows(it)) {
         return Err(unknown(&guest.name, &entry.place, other.as_str()));
     }
     tracing::info!(guest = guest.name, place = entry.place.word(), epoch = entry.epoch, "custody");
     Ok(Recorded { guest: guest.name.clone(), file, entry })
+}
+
+/// Whom a device asks for a guest that is elsewhere, or in whose hands it is: of one that has gone the operator may know more.
+fn asks<'a>(place: &'a Place, incoming: Option<&'a HostName>) -> Option<&'a HostName> {
+    match place {
+        Place::Away { .. } | Place::Expected { .. } => incoming.or(place.other()),
+        _ => place.other(),
+    }
 }
 
 /// Who has no record may have had one, and the guest be elsewhere: that it is new has to be said, and no peer may know better.

@@ -107,7 +107,13 @@ impl Custody {
     /// Does what is to be done, on a thread of its own, until [`Custody::end`].
     pub(super) fn start(self: &Arc<Self>) -> std::io::Result<JoinHandle<()>> {
         let own = Arc::clone(self);
-        thread::Builder::new().name("custody".into()).spawn(move || own.run())
+        thread::Builder::new().name("custody".into()).spawn(move || {
+            // What became of it is in the log, and the process ends.
+            let _ = super::or_end(&own.guest, "nobody has custody of the guest any more", || {
+                own.run();
+                Ok(())
+            });
+        })
     }
 
     /// Ends the thread.

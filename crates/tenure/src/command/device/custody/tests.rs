@@ -5,6 +5,7 @@ use super::*;
 use crate::cli::{Cli, Command, DeviceArgs};
 use crate::command::device::guests::guests;
 use crate::command::device::parted::Parted;
+use crate::exit::Exit;
 use clap::Parser;
 use peer::message::DeviceStep::{Check, Commit, Give, Look};
 use std::path::Path;
@@ -262,6 +263,26 @@ fn a_guest_without_a_record_is_served_only_if_it_is_said_to_be_new_and_no_peer_k
 }
 
 #[test]
+fn a_guest_that_went_to_a_host_that_is_gone_is_asked_for_where_the_operator_says_that_it_is() {
+    let folder = TempDir::new().unwrap();
+    let source = start(folder.path(), "s", &[]);
+    let (id, state) = given(&source, NONE);
+    let gone: HostName = "gone".parse().unwrap();
+    let open = |more: &[&str]| {
+        let args = args(folder.path(), "s", more);
+        Parted::open(&args, &guests(&args).unwrap()).map(drop).map_err(|failure| failure.exit)
+    };
+    put(&source, Place::Away { id, to: gone.clone() });
+    drop(source);
+    assert_eq!(open(&[]), Err(Exit::Refused), "it is no peer");
+    assert_eq!(open(&["--incoming", "there"]), Ok(()));
+    let source = start(folder.path(), "s", &["--incoming", "there"]);
+    put(&source, Place::Taking { id, from: gone, state: state.into() });
+    drop(source);
+    assert_eq!(open(&["--incoming", "there"]), Err(Exit::Refused), "only that one can give it");
+}
+
+#[test]
 fn a_device_without_peers_does_not_serve_a_guest_that_is_elsewhere() {
     let folder = TempDir::new().unwrap();
     let source = start(folder.path(), "s", &[]);
@@ -270,5 +291,5 @@ fn a_device_without_peers_does_not_serve_a_guest_that_is_elsewhere() {
     let mut alone = args(folder.path(), "s", &[]);
     alone.peering.host = None;
     let guests = guests(&alone).unwrap();
-    assert_eq!(Parted::open(&alone, &guests).unwrap_err().exit, crate::exit::Exit::Refused);
+    assert_eq!(Parted::open(&alone, &guests).unwrap_err().exit, Exit::Refused);
 }
