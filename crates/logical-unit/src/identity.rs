@@ -3,6 +3,7 @@
 //! sees one logical unit; a memory LUN is new each time.
 
 use crate::ItNexus;
+use crate::presentation::Presentation;
 use rustix::fs::{major, minor};
 use scsi::inquiry::padded;
 use scsi::transport_id::protocol;
@@ -19,6 +20,7 @@ const LOCALLY_ASSIGNED: u64 = 3 << 60;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     number: u64,
+    presentation: Presentation,
 }
 
 impl Identity {
@@ -27,7 +29,7 @@ impl Identity {
         let path = path.canonicalize()?;
         let inode = path.metadata()?.ino();
         let bytes = path.as_os_str().as_encoded_bytes().iter().copied().chain(inode.to_be_bytes());
-        Ok(Self { number: fnv_1a(bytes) })
+        Ok(Self::new(fnv_1a(bytes)))
     }
 
     /// Names that follow from what a block device says of itself, on whatever host; where it says nothing, from its path.
@@ -38,26 +40,46 @@ impl Identity {
         // A device without a name is the same one under whatever link.
         let path = path.canonicalize()?;
         let bytes = told.unwrap_or_else(|| path.as_os_str().as_encoded_bytes().to_vec());
-        Ok(Self { number: fnv_1a(bytes.into_iter()) })
+        Ok(Self::new(fnv_1a(bytes.into_iter())))
     }
 
     /// Whether those names are the block device's own: not a path, nor that of a file behind it, which other hosts have as well.
     pub(crate) fn is_of_device(path: &Path) -> io::Result<bool> {
         let device = path.metadata()?.rdev();
         let folder = format!("/sys/dev/block/{}:{}", major(device), minor(device));
-        Ok(described(Path::new(&folder)).is_some_and(|told| !told.starts_with(BACKING_FILE.as_bytes())))
+        Ok(names_itself(Path::new(&folder)))
     }
 
     /// Names that nobody had before.
     pub(crate) fn random() -> Self {
-        Self { number: RandomState::new().build_hasher().finish() }
+        Self::new(RandomState::new().build_hasher().finish())
+    }
+
+    fn new(number: u64) -> Self {
+        Self { number, presentation: Presentation::default() }
+    }
+
+    /// The same medium, presented as the operator wants it.
+    pub(crate) fn presented(self, presentation: &Presentation) -> Self {
+        Self { presentation: presentation.clone(), ..self }
+    }
+
+    /// What the operator says of it.
+    pub(crate) const fn presentation(&self) -> &Presentation {
+        &self.presentation
     }
 
     /// UNIT SERIAL NUMBER.
     pub(crate) fn serial(&self) -> String {
+        self.presentation.serial.as_ref().map_or_else(|| self.digits(), ToString::to_string)
+    }
+
+    /// What names the medium in file names.
+    pub(crate) fn digits(&self) -> String {
         format!("{:016x}", self.naa())
     }
 
+    /// What follows from the medium, whatever is told.
     pub(crate) fn naa(&self) -> u64 {
         LOCALLY_ASSIGNED | self.number >> 4
     }
@@ -77,8 +99,10 @@ impl Identity {
             bytes,
         };
         let vendor = [&padded::<8>(vendor), self.serial().as_bytes()].concat();
+        let own = || self.naa().to_be_bytes().to_vec();
+        let naa = self.presentation.wwn.as_ref().map_or_else(own, |wwn| wwn.as_bytes().to_vec());
         let mut designators = vec![
-            unit(CodeSet::BINARY, DesignatorType::NAA, self.naa().to_be_bytes().to_vec()),
+            unit(CodeSet::BINARY, DesignatorType::NAA, naa),
             unit(CodeSet::ASCII, DesignatorType::T10_VENDOR_ID, vendor),
         ];
         designators.extend(port_designators(target, nexus.target_port));
@@ -88,6 +112,10 @@ impl Identity {
 
 /// The file behind a loop device.
 const BACKING_FILE: &str = "loop/backing_file";
+
+fn names_itself(folder: &Path) -> bool {
+    described(folder).is_some_and(|told| !told.starts_with(BACKING_FILE.as_bytes()))
+}
 
 /// What sysfs knows of a block device that names it and no other, the best first; for a partition its disk's and its number.
 fn described(folder: &Path) -> Option<Vec<u8>> {
@@ -188,14 +216,24 @@ mod tests {
     }
 
     #[test]
+    fn a_path_and_the_file_behind_a_loop_device_name_no_device_on_another_host() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!names_itself(folder.path()));
+        std::fs::create_dir(folder.path().join("loop")).unwrap();
+        std::fs::write(folder.path().join(BACKING_FILE), "/var/disk\n").unwrap();
+        assert!(described(folder.path()).is_some() && !names_itself(folder.path()));
+        std::fs::write(folder.path().join("wwid"), "naa.5\n").unwrap();
+        assert!(names_itself(folder.path()));
+    }
+
+    #[test]
     fn the_hash_is_the_published_one() {
         assert_eq!(fnv_1a("foobar".bytes()), 0x8594_4171_F739_67E8);
     }
 
     #[test]
     fn names_of_unit_and_port_are_told_apart() {
-        let page =
-            Identity { number: 0x1234_5678_9ABC_DEF0 }.designators("TENURE", Some("iqn.x:t"), &nexus(2));
+        let page = Identity::new(0x1234_5678_9ABC_DEF0).designators("TENURE", Some("iqn.x:t"), &nexus(2));
         assert_eq!(page.relative_target_port(), Some(2));
         let [naa, vendor] = page.logical_unit_names()[..] else { panic!("{page:?}") };
         assert_eq!(naa.bytes, [0x31, 0x23, 0x45, 0x67, 0x89, 0xAB, 0xCD, 0xEF]);

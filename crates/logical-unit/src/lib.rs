@@ -19,6 +19,7 @@ mod lun_spec;
 mod nexuses;
 mod open;
 mod pr_unit;
+pub mod presentation;
 pub mod profile;
 pub mod reservations;
 pub mod snapshot;

@@ -1,6 +1,7 @@
 //! The text form of a logical unit: `file=PATH[,size=SIZE][,direct=on|off]`, `block=PATH[,reservations=DIR][,direct=on|off]`
-//! or `memory=SIZE`, plus `[,profile=NAME][,delay=DURATION]`. Used by the command line; every error names the part at fault.
+//! or `memory=SIZE`, plus `[,readonly=on|off][,serial=TEXT][,wwn=HEX][,profile=NAME][,delay=DURATION]`. Used by the command line; every error names the part at fault.
 
+use crate::presentation::{Presentation, PresentationError};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub struct LunSpec {
     pub delay: Duration,
     /// Whether direct I/O is used where the medium can have it. `None`: nothing was said, and it is not.
     pub direct: Option<bool>,
+    /// How it presents itself where that does not follow from the medium.
+    pub presentation: Presentation,
 }
 
 /// What is wrong with a LUN specification.
@@ -53,7 +56,9 @@ pub enum LunSpecError {
     #[error("a LUN is exactly one of file=PATH, block=PATH and memory=SIZE")]
     Medium,
     /// A part that is not `name=value` with a known name.
-    #[error("`{0}` is not one of file=, block=, memory=, size=, reservations=, direct=, profile=, delay=")]
+    #[error(
+        "`{0}` is not one of file=, block=, memory=, size=, reservations=, direct=, readonly=, serial=, wwn=, profile=, delay="
+    )]
     Part(String),
     /// The same part twice.
     #[error("`{0}=` is given twice")]
@@ -76,6 +81,15 @@ pub enum LunSpecError {
     /// `direct=` for memory, or neither on nor off.
     #[error("direct=on and direct=off go with file= and block=")]
     Direct,
+    /// `readonly=` that is neither on nor off.
+    #[error("readonly= is on or off")]
+    ReadOnly,
+    /// `size=` with `readonly=on`.
+    #[error("size= makes a file, or makes it grow, which readonly=on forbids: give one of them")]
+    SizeOfReadOnly,
+    /// `serial=` or `wwn=` with what cannot be told.
+    #[error(transparent)]
+    Presentation(#[from] PresentationError),
 }
 
 impl LunSpec {
@@ -83,7 +97,20 @@ impl LunSpec {
     #[must_use]
     pub fn memory(size: u64) -> Self {
         let medium = Medium::Memory { size };
-        Self { medium, profile: "spc".to_owned(), delay: Duration::ZERO, direct: None }
+        Self {
+            medium,
+            profile: "spc".to_owned(),
+            delay: Duration::ZERO,
+            direct: None,
+            presentation: Presentation::default(),
+        }
+    }
+
+    /// Whether both have the same NAA identifier: whoever reaches both takes them for one logical unit.
+    #[must_use]
+    pub fn is_named_as(&self, other: &Self) -> bool {
+        let own = &self.presentation.wwn;
+        own.is_some() && *own == other.presentation.wwn
     }
 }
 
@@ -96,6 +123,9 @@ struct Parts<'a> {
     size: Option<&'a str>,
     reservations: Option<&'a str>,
     direct: Option<&'a str>,
+    readonly: Option<&'a str>,
+    serial: Option<&'a str>,
+    wwn: Option<&'a str>,
     profile: Option<&'a str>,
     delay: Option<&'a str>,
 }
@@ -121,6 +151,9 @@ impl<'a> Parts<'a> {
             "size" => &mut self.size,
             "reservations" => &mut self.reservations,
             "direct" => &mut self.direct,
+            "readonly" => &mut self.readonly,
+            "serial" => &mut self.serial,
+            "wwn" => &mut self.wwn,
             "profile" => &mut self.profile,
             "delay" => &mut self.delay,
             _ => return None,
@@ -158,6 +191,17 @@ impl<'a> Parts<'a> {
             _ => Err(LunSpecError::Direct),
         }
     }
+
+    fn presentation(&self) -> Result<Presentation, LunSpecError> {
+        let read_only = match self.readonly {
+            None | Some("off") => false,
+            Some("on") if self.size.is_some() => return Err(LunSpecError::SizeOfReadOnly),
+            Some("on") => true,
+            Some(_) => return Err(LunSpecError::ReadOnly),
+        };
+        let serial = self.serial.map(str::parse).transpose()?;
+        Ok(Presentation { read_only, serial, wwn: self.wwn.map(str::parse).transpose()? })
+    }
 }
 
 impl FromStr for LunSpec {
@@ -170,6 +214,7 @@ impl FromStr for LunSpec {
             profile: parts.profile.unwrap_or("spc").to_owned(),
             delay: parts.delay.map_or(Ok(Duration::ZERO), parse_duration)?,
             direct: parts.direct()?,
+            presentation: parts.presentation()?,
         })
     }
 }
@@ -210,10 +255,15 @@ mod tests {
         let spec: LunSpec = "file=/var/lun0,size=1G,profile=lio,delay=250us".parse().unwrap();
         let medium = Medium::File { path: "/var/lun0".into(), size: Some(1 << 30) };
         let delay = Duration::from_micros(250);
-        assert_eq!(spec, LunSpec { medium, profile: "lio".into(), delay, direct: None });
+        let presentation = Presentation::default();
+        assert_eq!(spec, LunSpec { medium, profile: "lio".into(), delay, direct: None, presentation });
         let spec: LunSpec = "direct=off,block=/dev/vdb,reservations=/var/lib/pr".parse().unwrap();
         let medium = Medium::Block { path: "/dev/vdb".into(), reservations: Some("/var/lib/pr".into()) };
         assert_eq!((spec.medium, spec.direct), (medium, Some(false)));
+        let spec: LunSpec = "file=/a,serial=S 1,readonly=on,wwn=0x5000c500a1b2c3d4".parse().unwrap();
+        let (serial, wwn) = ("S 1".parse().ok(), "5000c500a1b2c3d4".parse().ok());
+        assert_eq!(spec.presentation, Presentation { read_only: true, serial, wwn });
+        assert_eq!("file=/a,readonly=off".parse::<LunSpec>().unwrap().presentation, Presentation::default());
         assert_eq!("memory=64M".parse(), Ok(LunSpec::memory(64 << 20)));
     }
 
@@ -230,6 +280,11 @@ mod tests {
             ("file=a,reservations=b", LunSpecError::ReservationsWithoutBlock),
             ("file=a,direct=yes", LunSpecError::Direct),
             ("memory=1M,direct=on", LunSpecError::Direct),
+            ("file=a,readonly=yes", LunSpecError::ReadOnly),
+            ("file=a,size=1M,readonly=on", LunSpecError::SizeOfReadOnly),
+            ("file=a,serial=", LunSpecError::Presentation(PresentationError::Serial)),
+            ("file=a,wwn=12", LunSpecError::Presentation(PresentationError::Wwn)),
+            ("file=a,wwn=5000c500a1b2c3d4,wwn=5000c500a1b2c3d4", LunSpecError::Twice("wwn".into())),
             ("memory=0", LunSpecError::Size("0".into())),
             ("memory=12Q", LunSpecError::Size("12Q".into())),
             ("memory=99999999T", LunSpecError::Size("99999999T".into())),

@@ -5,7 +5,7 @@ use crate::aptpl;
 use crate::block::{BLOCK, Disk};
 use crate::identity::Identity;
 use crate::nexuses::Nexuses;
-use crate::store::{FileStore, FileStoreError, MAX_MEMORY, MemoryStore, Store};
+use crate::store::{Access, FileStore, FileStoreError, MAX_MEMORY, MemoryStore, Store};
 use crate::{Directory, LunSpec, Medium, PrUnit, Profile};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -80,16 +80,17 @@ impl Opened {
     pub(crate) fn open(spec: &LunSpec) -> Result<Self, OpenError> {
         let unknown = || OpenError::Profile { name: spec.profile.clone() };
         let profile = Profile::by_name(&spec.profile).ok_or_else(unknown)?;
+        let access = Access { direct: spec.direct.unwrap_or(false), read_only: spec.presentation.read_only };
         let (store, identity, image) = match &spec.medium {
             Medium::Memory { size } if *size > MAX_MEMORY => return Err(OpenError::TooLarge),
             Medium::Memory { size } => {
                 (Box::new(MemoryStore::new(*size)) as Box<dyn Store>, Identity::random(), None)
             }
-            Medium::File { path, size } => open_file(path, *size, spec.direct.unwrap_or(false))?,
+            Medium::File { path, size } => open_file(path, *size, access)?,
             Medium::Block { path, reservations } => {
                 let folder =
                     reservations.as_deref().ok_or_else(|| OpenError::NoReservations(path.clone()))?;
-                open_block(path, folder, spec.direct.unwrap_or(false))?
+                open_block(path, folder, access)?
             }
         };
         if store.size() < BLOCK {
@@ -97,7 +98,8 @@ impl Opened {
         }
         let mut nexuses = Nexuses::new(profile.identity);
         let unit = remembered(profile, image.as_deref(), &mut nexuses)?;
-        Ok(Self { disk: Disk::new(store, identity, profile), profile, unit, nexuses, image })
+        let disk = Disk::new(store, identity.presented(&spec.presentation), profile);
+        Ok(Self { disk, profile, unit, nexuses, image })
     }
 }
 
@@ -110,7 +112,7 @@ impl Opened {
 
 type FileParts = (Box<dyn Store>, Identity, Option<PathBuf>);
 
-fn open_file(path: &Path, size: Option<u64>, direct: bool) -> Result<FileParts, OpenError> {
+fn open_file(path: &Path, size: Option<u64>, access: Access) -> Result<FileParts, OpenError> {
     let named = |source| OpenError::File { path: path.to_owned(), source };
     if size.is_some_and(|size| size < BLOCK) {
         return Err(OpenError::TooSmall(size.unwrap_or(0)));
@@ -119,25 +121,25 @@ fn open_file(path: &Path, size: Option<u64>, direct: bool) -> Result<FileParts, 
         // Looked at before the file may grow: a refusal leaves everything as it is. Read again under the lock.
         aptpl::load(&image)?;
     }
-    let store = FileStore::open(path, size, direct).map_err(|error| refused(path, error))?;
+    let store = FileStore::open(path, size, access).map_err(|error| refused(path, error))?;
     let identity = Identity::of_file(path).map_err(named)?;
     Ok((Box::new(store), identity, Some(image_of(path).map_err(named)?)))
 }
 
 /// The image is found by the name that the device has on whatever host and under whatever path.
-fn open_block(path: &Path, folder: &Path, direct: bool) -> Result<FileParts, OpenError> {
-    let store = FileStore::open_block(path, direct).map_err(|error| refused(path, error))?;
+fn open_block(path: &Path, folder: &Path, access: Access) -> Result<FileParts, OpenError> {
+    let store = FileStore::open_block(path, access).map_err(|error| refused(path, error))?;
     let named = |source| OpenError::File { path: path.to_owned(), source };
     let identity = Identity::of_block_device(path).map_err(named)?;
     let elsewhere = |source| OpenError::File { path: folder.to_owned(), source };
     let folder = folder.canonicalize().map_err(elsewhere)?;
     // Another path to the same disk has the same name. And what cannot be written there is heard of now.
-    let lock = folder.join(format!("{}.lock", identity.serial()));
+    let lock = folder.join(format!("{}.lock", identity.digits()));
     let store = store.claim(&lock).map_err(|error| match error {
         FileStoreError::InUse => OpenError::InUse(path.to_owned()),
         other => refused(&lock, other),
     })?;
-    let image = folder.join(format!("{}.pr", identity.serial()));
+    let image = folder.join(format!("{}.pr", identity.digits()));
     Ok((Box::new(store), identity, Some(image)))
 }
 

@@ -83,12 +83,22 @@ fn for_every_nexus_nothing_has_happened_whatever_aptpl_says() {
 fn another_file_another_profile_and_a_smaller_one_are_refused_and_nothing_is_written() {
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let snapshot = busy(&spec(here.path(), ""), true).snapshot().unwrap();
+    let missing = LogicalUnit::resume(&spec(there.path(), ""), &snapshot);
+    assert!(
+        matches!(missing, Err(ResumeError::Open(_))) && !there.path().join("disk").exists(),
+        "{missing:?}"
+    );
+    std::fs::write(there.path().join("disk"), [0; 1 << 20]).unwrap();
     let refused = LogicalUnit::resume(&spec(there.path(), ""), &snapshot);
     assert!(matches!(refused, Err(ResumeError::Other { .. })), "{refused:?}");
     assert!(!there.path().join("disk.pr").exists());
     let larger = Snapshot { blocks: 4096, ..snapshot.clone() };
     let refused = LogicalUnit::resume(&spec(here.path(), ""), &larger);
     assert!(matches!(refused, Err(ResumeError::Smaller { found: 2048, wanted: 4096 })), "{refused:?}");
+    let asked = format!("file={},size=2M", here.path().join("disk").display());
+    let there = LogicalUnit::resume(&asked.parse().unwrap(), &snapshot).unwrap();
+    assert_eq!(there.snapshot().unwrap().blocks, 2048, "a larger one is not made of it");
+    drop(there);
     let refused = LogicalUnit::resume(&spec(here.path(), ",profile=lio"), &snapshot);
     assert!(matches!(refused, Err(ResumeError::Profile { .. })), "{refused:?}");
     let pages = Snapshot { modes: vec![(0x0A, vec![0; 3])], ..snapshot.clone() };

@@ -23,6 +23,7 @@ pub use plan::{Move, Room};
 pub(crate) use transfer::{data_out_length, read_length};
 
 use crate::identity::Identity;
+use crate::presentation::Presentation;
 use crate::store::{Caching, Store};
 use crate::{ItNexus, Profile};
 use copy::Copies;
@@ -88,7 +89,8 @@ impl Disk {
     /// A device over `store`, which must hold at least one block.
     pub(crate) fn new(store: Box<dyn Store>, identity: Identity, profile: &'static Profile) -> Self {
         let blocks = store.size() / BLOCK;
-        let modes = Modes::new(blocks, BLOCK as u32, store.has_volatile_cache());
+        let modes =
+            Modes::new(blocks, BLOCK as u32, store.has_volatile_cache(), identity.presentation().read_only);
         Self {
             store,
             blocks: AtomicU64::new(blocks),
@@ -101,6 +103,11 @@ impl Disk {
             stopped: AtomicBool::new(false),
             trouble: Trouble::default(),
         }
+    }
+
+    /// How the operator wants it presented.
+    pub(crate) const fn presentation(&self) -> &Presentation {
+        self.identity.presentation()
     }
 
     /// TAS of the Control page.
@@ -204,8 +211,13 @@ impl Disk {
             let code = AdditionalSense::INITIALIZING_COMMAND_REQUIRED;
             return Err(Refusal::new(SenseKey::NOT_READY, code));
         }
-        if writes_medium(command) && self.modes.write_protected() {
-            let code = AdditionalSense::SOFTWARE_WRITE_PROTECTED;
+        if writes_medium(command) && (self.modes.is_read_only() || self.modes.write_protected()) {
+            let hard = self.modes.is_read_only();
+            let code = if hard {
+                AdditionalSense::WRITE_PROTECTED
+            } else {
+                AdditionalSense::SOFTWARE_WRITE_PROTECTED
+            };
             return Err(Refusal::new(SenseKey::DATA_PROTECT, code));
         }
         Ok(())

@@ -50,6 +50,8 @@ pub(crate) struct Modes {
     defaults: Vec<Page>,
     blocks: AtomicU64,
     block_length: u32,
+    /// The medium is write protected, whatever an initiator does.
+    read_only: bool,
     write_protect: AtomicBool,
     write_through: AtomicBool,
     descriptor_sense: AtomicBool,
@@ -57,8 +59,8 @@ pub(crate) struct Modes {
 }
 
 impl Modes {
-    /// Defaults for a medium of `blocks` blocks, with or without a volatile write cache.
-    pub(crate) fn new(blocks: u64, block_length: u32, volatile_cache: bool) -> Self {
+    /// Defaults for a medium of `blocks` blocks, with or without a volatile write cache, write protected or not.
+    pub(crate) fn new(blocks: u64, block_length: u32, volatile_cache: bool, read_only: bool) -> Self {
         let page = |definition: &Definition| {
             let mut body = definition.body.to_vec();
             if definition.code == page::CACHING && !volatile_cache {
@@ -72,6 +74,7 @@ impl Modes {
             defaults,
             blocks: AtomicU64::new(blocks),
             block_length,
+            read_only,
             write_protect: AtomicBool::default(),
             write_through: AtomicBool::default(),
             descriptor_sense: AtomicBool::default(),
@@ -79,6 +82,11 @@ impl Modes {
         };
         modes.reset();
         modes
+    }
+
+    /// Nothing may be written to the medium, SWP or not.
+    pub(crate) const fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     /// The medium may have grown.
@@ -93,6 +101,11 @@ impl Modes {
     /// SWP: nothing may be written.
     pub(crate) fn write_protected(&self) -> bool {
         self.write_protect.load(Ordering::Acquire)
+    }
+
+    /// WP of the mode parameter header (SBC-4 6.5.1): either of them.
+    fn is_protected(&self) -> bool {
+        self.read_only || self.write_protected()
     }
 
     /// WCE = 0: every write is durable before its status.
@@ -145,7 +158,7 @@ impl Modes {
     pub(crate) fn sense(&self, command: &ModeSense) -> Answer {
         let parameters = ModeParameters {
             medium_type: 0,
-            device_specific: mode::DPO_FUA | if self.write_protected() { mode::WRITE_PROTECTED } else { 0 },
+            device_specific: mode::DPO_FUA | if self.is_protected() { mode::WRITE_PROTECTED } else { 0 },
             long_lba: command.long_lba_accepted && !command.disable_block_descriptor,
             block_descriptor: self.block_descriptor(command),
             pages: self.wanted_pages(command)?,

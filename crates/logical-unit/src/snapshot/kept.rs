@@ -207,14 +207,4 @@ mod tests {
         assert!(matches!(anew(opened, &as_block(&spec)), Err(OpenError::File { .. })));
         assert_eq!(aptpl::load(&image).unwrap().unwrap().registrations.len(), 1, "nothing has changed then");
     }
-
-    #[test]
-    fn what_is_of_the_past_is_gone_also_where_nothing_new_can_be_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let (spec, image) = registered(folder.path());
-        fs::write(name(&image), b"old").unwrap();
-        fs::create_dir(with(&name(&image), ".new")).unwrap();
-        assert!(anew(Opened::open(&spec).unwrap(), &spec).is_err());
-        assert!(!name(&image).exists());
-    }
 }

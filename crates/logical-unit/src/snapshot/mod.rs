@@ -4,11 +4,12 @@
 //!
 //! Format, all numbers big-endian: magic `TENURELU`, format version (2 bytes), length of the body (4 bytes), CRC32C of the body (4
 //! bytes), body. The body of version 1 is: length (1 byte) and name of the profile; NAA name (8 bytes); number of blocks (8
-//! bytes); flags (1 byte: bit 0 APTPL, bit 1 information lost, bit 2 stopped); PRgeneration (4 bytes); TYPE (1 byte, 0 without a
+//! bytes); flags (1 byte: bit 0 APTPL, bit 1 information lost, bit 2 stopped, bit 3 read only); PRgeneration (4 bytes); TYPE (1 byte, 0 without a
 //! reservation); place of the single or marked holder among the registrations (4 bytes, FFFF_FFFFh for none); number of
 //! registrations (4 bytes), each as in the durable image; an SPC-2 holder (1 byte: 1 and a nexus, or 0); number of nexuses with
 //! unit attentions (4 bytes), for each: nexus, number of conditions (1 byte), conditions (1 byte each, oldest first); number of
-//! mode pages (1 byte), for each: page code (1 byte), length (1 byte) and bytes of its body. A nexus is its relative target port
+//! mode pages (1 byte), for each: page code (1 byte), length (1 byte) and bytes of its body; length (1 byte) and bytes of the operator's
+//! serial number, and of his NAA identifier, each of length 0 where there is none. A nexus is its relative target port
 //! (2 bytes), length (2 bytes) and bytes of the TransportID.
 //!
 //! Used by `tenure device` when a guest moves ([`LogicalUnit::snapshot`](crate::LogicalUnit::snapshot),
@@ -19,12 +20,13 @@ pub(crate) mod kept;
 mod resume;
 pub(crate) mod stamp;
 
-pub use resume::{ResumeError, SnapshotError, naa_of, names_itself};
+pub use resume::{ResumeError, SnapshotError, must_present_alike, naa_of, names_itself};
 pub use stamp::Stamp;
 
 use crate::aptpl::{ImageError, Reader, SavedRegistration};
 use crate::attention::Attention;
 use crate::envelope::{Envelope, HEADER};
+use crate::presentation::{Presentation, PresentationError, Serial, Wwn};
 use crate::{ItNexus, Profile};
 use scsi::TransportId;
 use scsi::pr::ReservationType;
@@ -65,6 +67,8 @@ pub struct Snapshot {
     pub attentions: Vec<(ItNexus, Vec<Attention>)>,
     /// Code and body of each mode page.
     pub modes: Vec<(u8, Vec<u8>)>,
+    /// How it presents itself by the operator's wish.
+    pub presentation: Presentation,
 }
 
 impl Snapshot {
@@ -79,7 +83,8 @@ impl Snapshot {
         put_short(&mut out, self.profile.as_bytes());
         out.extend(self.naa.to_be_bytes());
         out.extend(self.blocks.to_be_bytes());
-        out.push(u8::from(self.aptpl) | u8::from(self.lost) << 1 | u8::from(self.stopped) << 2);
+        let flags = [self.aptpl, self.lost, self.stopped, self.presentation.read_only];
+        out.push(flags.iter().rev().fold(0, |flags, flag| flags << 1 | u8::from(*flag)));
         out.extend(self.generation.to_be_bytes());
         let (kind, holder) = self.reservation.unwrap_or((ReservationType(0), None));
         out.push(kind.0);
@@ -98,6 +103,9 @@ impl Snapshot {
             out.push(*code);
             put_short(&mut out, body);
         }
+        let Presentation { serial, wwn, .. } = &self.presentation;
+        put_short(&mut out, serial.as_ref().map_or("", Serial::as_str).as_bytes());
+        put_short(&mut out, wwn.as_ref().map_or(&[], Wwn::as_bytes));
         out
     }
 
@@ -120,7 +128,7 @@ impl Snapshot {
         let profile = String::from_utf8(profile).map_err(|_| ImageError::Content("a profile has no name"))?;
         let (naa, blocks) = (u64_of(body)?, u64_of(body)?);
         let flags = byte(body)?;
-        if flags & !0x07 != 0 {
+        if flags & !0x0F != 0 {
             return Err(ImageError::Content("an unknown flag is set"));
         }
         let generation = body.u32()?;
@@ -134,6 +142,7 @@ impl Snapshot {
         let attentions = many(body, |body| Ok((nexus(body)?, conditions(short(body)?)?)))?;
         let modes = (0..byte(body)?).map(|_| Ok((byte(body)?, short(body)?.to_vec())));
         let modes = modes.collect::<Result<_, ImageError>>()?;
+        let presentation = presentation(flags & 8 != 0, short(body)?, short(body)?)?;
         let holder = (holder != NO_HOLDER).then_some(holder);
         if kind == 0 && holder.is_some() {
             return Err(ImageError::Content("there is a holder without a reservation"));
@@ -153,6 +162,7 @@ impl Snapshot {
             spc2,
             attentions,
             modes,
+            presentation,
         })
     }
 
@@ -218,6 +228,14 @@ fn nexus(body: &mut Reader<'_>) -> Result<ItNexus, ImageError> {
         Ok((initiator, taken)) if taken == id.len() => Ok(ItNexus { initiator, target_port }),
         _ => Err(ImageError::Content("a TransportID is malformed")),
     }
+}
+
+fn presentation(read_only: bool, serial: &[u8], wwn: &[u8]) -> Result<Presentation, ImageError> {
+    let wrong = |_| ImageError::Content("a serial number or an NAA identifier is none");
+    let text = || std::str::from_utf8(serial).map_err(|_| PresentationError::Serial);
+    let serial = (!serial.is_empty()).then(|| text().and_then(str::parse)).transpose().map_err(wrong)?;
+    let wwn = (!wwn.is_empty()).then(|| Wwn::new(wwn)).transpose().map_err(wrong)?;
+    Ok(Presentation { read_only, serial, wwn })
 }
 
 fn conditions(codes: &[u8]) -> Result<Vec<Attention>, ImageError> {

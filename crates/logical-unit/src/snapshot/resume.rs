@@ -54,6 +54,16 @@ pub enum ResumeError {
         /// And where it comes from.
         wanted: String,
     },
+    /// The operator presents it otherwise.
+    #[error("{part}= is {found} here, and {wanted} where it comes from: give the LUN the same on both hosts")]
+    Presentation {
+        /// The part of the specification.
+        part: &'static str,
+        /// What it says here.
+        found: String,
+        /// And where it comes from.
+        wanted: String,
+    },
     /// It is smaller.
     #[error("it has {found} blocks, and had {wanted}")]
     Smaller {
@@ -108,13 +118,14 @@ impl LogicalUnit {
         snapshot.blocks = self.disk.blocks();
         snapshot.stopped = self.disk.is_stopped();
         snapshot.modes = self.disk.mode_pages();
+        snapshot.presentation = self.disk.presentation().clone();
         if snapshot.to_bytes().len() > MAX_LENGTH { Err(SnapshotError::TooLong) } else { Ok(snapshot) }
     }
 
     /// Opens what `spec` names and goes on with `snapshot`. For the nexuses nothing has happened.
     ///
     /// # Errors
-    /// [`ResumeError`] before anything is served; nothing on disk is changed then, unless only a file that had to grow.
+    /// [`ResumeError`] before anything is served; nothing on disk is changed then.
     pub fn resume(spec: &LunSpec, snapshot: &Snapshot) -> Result<Arc<Self>, ResumeError> {
         Self::resume_with(spec, snapshot, |_| Ok(()))
     }
@@ -132,7 +143,8 @@ impl LogicalUnit {
         snapshot: &Snapshot,
         look: impl Fn(&Path) -> Result<(), ResumeError>,
     ) -> Result<Arc<Self>, ResumeError> {
-        let mut opened = Opened::open(spec)?;
+        must_present_alike(spec, snapshot)?;
+        let mut opened = Opened::open(&as_it_is(spec))?;
         opened.image.as_deref().map_or(Ok(()), look)?;
         let parts = take_up(&opened, snapshot)?;
         if let Some(path) = &opened.image {
@@ -146,6 +158,15 @@ impl LogicalUnit {
         put(&mut opened, parts)?;
         Ok(go_on(opened, spec.delay)?)
     }
+}
+
+/// Its nexuses know its capacity: a file is there, and does not grow because it is asked for larger here.
+fn as_it_is(spec: &LunSpec) -> LunSpec {
+    let medium = match &spec.medium {
+        Medium::File { path, .. } => Medium::File { path: path.clone(), size: None },
+        other => other.clone(),
+    };
+    LunSpec { medium, ..spec.clone() }
 }
 
 /// The state of a snapshot in what was opened; nothing of it is in force yet, but for mode pages.
@@ -179,6 +200,17 @@ pub fn names_itself(spec: &LunSpec) -> io::Result<bool> {
     match &spec.medium {
         Medium::Block { path, .. } => Identity::is_of_device(path),
         Medium::File { .. } | Medium::Memory { .. } => Ok(false),
+    }
+}
+
+/// Whether the guest finds it presented as it was.
+///
+/// # Errors
+/// [`ResumeError::Presentation`].
+pub fn must_present_alike(spec: &LunSpec, snapshot: &Snapshot) -> Result<(), ResumeError> {
+    match spec.presentation.difference(&snapshot.presentation) {
+        Some((part, found, wanted)) => Err(ResumeError::Presentation { part, found, wanted }),
+        None => Ok(()),
     }
 }
 

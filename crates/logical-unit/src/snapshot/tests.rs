@@ -26,6 +26,11 @@ fn sample() -> Snapshot {
         spc2: None,
         attentions: vec![(nexus(9), vec![Attention::RegistrationsPreempted, Attention::PowerOn])],
         modes: vec![(0x0A, vec![2, 0x10, 0, 0, 0, 0, 0xFF, 0xFF, 0, 0])],
+        presentation: Presentation {
+            read_only: true,
+            serial: "S 1".parse().ok(),
+            wwn: "5000c500a1b2c3d4".parse().ok(),
+        },
     }
 }
 
@@ -90,6 +95,7 @@ prop_compose! {
         waiting in prop::collection::btree_map(any::<u64>(), prop::sample::subsequence(Attention::ALL.to_vec(), 1..13), 0..5),
         spc2 in prop::option::of(any::<u64>()),
         modes in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..40)), 0..5),
+        (read_only, serial, wwn) in (any::<bool>(), "([!-+\\--~]{1,64})?", prop::sample::select(vec!["", "6123456789abcdef0123456789abcdef"])),
     ) -> Snapshot {
         let registrations: Vec<_> = keys.into_iter().map(|(at, key)| saved(at, key)).collect();
         let kind = kind.map(ReservationType).filter(|_| !registrations.is_empty());
@@ -100,7 +106,8 @@ prop_compose! {
         let attentions = waiting.into_iter().map(|(at, waiting)| (nexus(at), waiting)).collect();
         let spc2 = spc2.map(nexus);
         Snapshot { naa, blocks, generation, aptpl, stopped, registrations, reservation, attentions, spc2, modes,
-            profile: "spc".into(), lost: false }
+            profile: "spc".into(), lost: false,
+            presentation: Presentation { read_only, serial: serial.parse().ok(), wwn: wwn.parse().ok() } }
     }
 }
 

@@ -37,6 +37,15 @@ pub(crate) enum FileStoreError {
     Larger(u64),
 }
 
+/// How a medium is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Access {
+    /// Past the page cache, where that can be had.
+    pub(crate) direct: bool,
+    /// Not for writing: whoever may only read it can serve it so.
+    pub(crate) read_only: bool,
+}
+
 /// An exclusively locked file or block device.
 #[derive(Debug)]
 pub(crate) struct FileStore {
@@ -58,13 +67,14 @@ static ZEROS: Zeros = Zeros([0; 64 << 10]);
 impl FileStore {
     /// Opens and locks the file. With a size it is created or grown to that many bytes, without one it
     /// must exist.
-    pub(crate) fn open(path: &Path, size: Option<u64>, direct: bool) -> Result<Self, FileStoreError> {
+    pub(crate) fn open(path: &Path, size: Option<u64>, access: Access) -> Result<Self, FileStoreError> {
         // Before it is opened, which some devices take for a wish.
         if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
             return Err(FileStoreError::NotAFile);
         }
-        let file =
-            OpenOptions::new().read(true).write(true).create(size.is_some()).truncate(false).open(path)?;
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(!access.read_only).create(size.is_some()).truncate(false);
+        let file = options.open(path)?;
         if !file.metadata()?.is_file() {
             return Err(FileStoreError::NotAFile);
         }
@@ -75,24 +85,25 @@ impl FileStore {
             Some(size) if size > present => store.file.set_len(size)?,
             _ => {}
         }
-        Ok(store.ready(size.unwrap_or(present), direct))
+        Ok(store.ready(size.unwrap_or(present), access.direct))
     }
 
     /// Opens a block device that nobody has mounted or made a part of something, and locks it; it stays so while it is
     /// served (O_EXCL).
-    pub(crate) fn open_block(path: &Path, direct: bool) -> Result<Self, FileStoreError> {
+    pub(crate) fn open_block(path: &Path, access: Access) -> Result<Self, FileStoreError> {
         if !fs::metadata(path)?.file_type().is_block_device() {
             return Err(FileStoreError::NotABlockDevice);
         }
         let exclusive = i32::try_from(OFlags::EXCL.bits()).unwrap_or(0);
-        let file = OpenOptions::new().read(true).write(true).custom_flags(exclusive).open(path);
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(!access.read_only).custom_flags(exclusive).open(path);
         let file = file.map_err(|error| match error.kind() {
             io::ErrorKind::ResourceBusy => FileStoreError::Held,
             _ => error.into(),
         })?;
         let store = Self::locked(file)?;
         let size = seek(&store.file, SeekFrom::End(0)).map_err(io::Error::from)?;
-        Ok(store.ready(size, direct))
+        Ok(store.ready(size, access.direct))
     }
 
     /// Locks `path` as well, which is made for that, as long as the medium.
@@ -306,25 +317,39 @@ fn write_durably(file: &File, mut offset: u64, mut data: &[u8]) -> io::Result<()
 mod tests {
     use super::*;
 
+    const BUFFERED: Access = Access { direct: false, read_only: false };
+
     #[test]
     fn a_copy_of_the_file_in_a_process_just_forked_keeps_nobody_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lun");
-        let store = FileStore::open(&path, Some(8192), false).unwrap();
+        let store = FileStore::open(&path, Some(8192), BUFFERED).unwrap();
         let _copy = store.file.try_clone().unwrap();
         drop(store);
-        assert_eq!(FileStore::open(&path, None, false).unwrap().size(), 8192);
+        assert_eq!(FileStore::open(&path, None, BUFFERED).unwrap().size(), 8192);
+    }
+
+    #[test]
+    fn what_is_read_only_is_not_opened_for_writing_and_locked_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lun");
+        fs::write(&path, [7; 8192]).unwrap();
+        let read_only = Access { read_only: true, ..BUFFERED };
+        let store = FileStore::open(&path, None, read_only).unwrap();
+        assert!(store.write_at(0, &[0; 512]).is_err() && store.deallocate(0, 4096).is_err());
+        assert!(matches!(FileStore::open(&path, None, read_only), Err(FileStoreError::InUse)));
+        assert_eq!(fs::read(&path).unwrap(), [7; 8192]);
     }
 
     #[test]
     fn a_file_stays_locked_while_somebody_still_moves_its_data() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lun");
-        let store = FileStore::open(&path, Some(8192), false).unwrap();
+        let store = FileStore::open(&path, Some(8192), BUFFERED).unwrap();
         let moving = store.descriptor();
         drop(store);
-        assert!(matches!(FileStore::open(&path, None, false), Err(FileStoreError::InUse)));
+        assert!(matches!(FileStore::open(&path, None, BUFFERED), Err(FileStoreError::InUse)));
         drop(moving);
-        assert!(FileStore::open(&path, None, false).is_ok());
+        assert!(FileStore::open(&path, None, BUFFERED).is_ok());
     }
 }

@@ -6,7 +6,7 @@ mod direct;
 mod file;
 mod memory;
 
-pub(crate) use file::{FileStore, FileStoreError};
+pub(crate) use file::{Access, FileStore, FileStoreError};
 pub(crate) use memory::{MAX_SIZE as MAX_MEMORY, MemoryStore};
 
 use crate::block::BLOCK;

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use std::path::Path;
 
 const SIZE: u64 = 3 << 20;
+const BUFFERED: Access = Access { direct: false, read_only: false };
+const DIRECT: Access = Access { direct: true, read_only: false };
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -76,14 +78,14 @@ proptest! {
     #[test]
     fn a_file_reads_what_was_written(steps in prop::collection::vec(step(), 0..24)) {
         let folder = tempfile::tempdir().unwrap();
-        agrees_with_an_array(&FileStore::open(&folder.path().join("lun"), Some(SIZE), false).unwrap(), steps);
+        agrees_with_an_array(&FileStore::open(&folder.path().join("lun"), Some(SIZE), BUFFERED).unwrap(), steps);
     }
 }
 
 #[test]
 fn nothing_beyond_the_end_is_read_or_written() {
     let folder = tempfile::tempdir().unwrap();
-    let file = FileStore::open(&folder.path().join("lun"), Some(8192), false).unwrap();
+    let file = FileStore::open(&folder.path().join("lun"), Some(8192), BUFFERED).unwrap();
     let memory = MemoryStore::new(1 << 20);
     for (store, size) in [(&file as &dyn Store, 8192), (&memory, 1 << 20)] {
         assert_eq!(store.read_at(size, 1, &mut Vec::new()).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
@@ -111,10 +113,10 @@ fn memory_gives_back_a_page_at_a_time() {
 fn a_file_in_use_is_refused_until_it_is_closed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lun");
-    let first = FileStore::open(&path, Some(8192), false).unwrap();
-    assert!(matches!(FileStore::open(&path, None, false), Err(FileStoreError::InUse)));
+    let first = FileStore::open(&path, Some(8192), BUFFERED).unwrap();
+    assert!(matches!(FileStore::open(&path, None, BUFFERED), Err(FileStoreError::InUse)));
     drop(first);
-    assert_eq!(FileStore::open(&path, None, false).unwrap().size(), 8192);
+    assert_eq!(FileStore::open(&path, None, BUFFERED).unwrap().size(), 8192);
 }
 
 #[test]
@@ -122,13 +124,13 @@ fn a_file_is_created_only_with_a_size_grown_and_never_cut() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lun");
     assert!(
-        matches!(FileStore::open(&path, None, false), Err(FileStoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound)
+        matches!(FileStore::open(&path, None, BUFFERED), Err(FileStoreError::Io(e)) if e.kind() == io::ErrorKind::NotFound)
     );
-    drop(FileStore::open(&path, Some(8192), false).unwrap());
-    drop(FileStore::open(&path, Some(16384), false).unwrap());
-    assert!(matches!(FileStore::open(&path, Some(8192), false), Err(FileStoreError::Larger(16384))));
+    drop(FileStore::open(&path, Some(8192), BUFFERED).unwrap());
+    drop(FileStore::open(&path, Some(16384), BUFFERED).unwrap());
+    assert!(matches!(FileStore::open(&path, Some(8192), BUFFERED), Err(FileStoreError::Larger(16384))));
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 16384);
-    assert!(matches!(FileStore::open(Path::new("/"), None, false), Err(FileStoreError::NotAFile)));
+    assert!(matches!(FileStore::open(Path::new("/"), None, BUFFERED), Err(FileStoreError::NotAFile)));
 }
 
 /// Whole blocks, as the block layer asks for them, on a file with direct I/O.
@@ -149,7 +151,7 @@ proptest! {
     #[test]
     fn a_file_with_direct_io_reads_what_was_written(steps in prop::collection::vec(whole_blocks(), 0..24)) {
         let folder = tempfile::tempdir().unwrap();
-        let store = FileStore::open(&folder.path().join("lun"), Some(SIZE), true).unwrap();
+        let store = FileStore::open(&folder.path().join("lun"), Some(SIZE), DIRECT).unwrap();
         // Where the file system has none this is the test above once more.
         prop_assert!(!matches!(store.caching(), Caching::Memory));
         agrees_with_an_array(&store, steps);
@@ -160,7 +162,7 @@ proptest! {
 fn a_file_always_has_a_cache_to_flush_and_what_has_grown_is_noticed_on_order() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lun");
-    let store = FileStore::open(&path, Some(8192), true).unwrap();
+    let store = FileStore::open(&path, Some(8192), DIRECT).unwrap();
     assert!(store.has_volatile_cache());
     let other = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     other.set_len(16384).unwrap();
@@ -174,10 +176,10 @@ fn a_file_always_has_a_cache_to_flush_and_what_has_grown_is_noticed_on_order() {
 fn only_a_block_device_is_served_as_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lun");
-    drop(FileStore::open(&path, Some(8192), false).unwrap());
-    assert!(matches!(FileStore::open_block(&path, true), Err(FileStoreError::NotABlockDevice)));
+    drop(FileStore::open(&path, Some(8192), BUFFERED).unwrap());
+    assert!(matches!(FileStore::open_block(&path, DIRECT), Err(FileStoreError::NotABlockDevice)));
     assert!(matches!(
-        FileStore::open_block(Path::new("/dev/null"), true),
+        FileStore::open_block(Path::new("/dev/null"), DIRECT),
         Err(FileStoreError::NotABlockDevice)
     ));
 }

@@ -27,7 +27,8 @@ pub struct DeviceArgs {
     #[arg(long = "name", value_name = "NAME")]
     pub names: Vec<String>,
     /// A LUN, the same for all guests: file=PATH[,size=SIZE], block=PATH or memory=SIZE, then
-    /// [,direct=on|off][,reservations=DIR][,profile=NAME][,delay=DURATION]; /dev/sdX or /dev/sgN, for one guest; or
+    /// [,direct=on|off][,readonly=on|off][,serial=TEXT][,wwn=HEX][,reservations=DIR][,profile=NAME][,delay=DURATION];
+    /// /dev/sdX or /dev/sgN, for one guest; or
     /// iscsi://HOST[:PORT]/IQN/LUN[?initiator=IQN&isid=HEX12], by default as the guest's own initiator port.
     /// Each with [,migrate-pr=on|off], the last also with always. LUNs count from 0 in the order given
     #[arg(long = "lun", value_name = "SPEC", required_unless_present = "print_capabilities")]

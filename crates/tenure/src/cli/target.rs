@@ -14,7 +14,8 @@ pub struct TargetArgs {
     #[arg(long, value_name = "IQN")]
     pub target: String,
     /// A LUN: file=PATH[,size=SIZE][,direct=on|off], block=PATH,reservations=DIR[,direct=on|off] or memory=SIZE,
-    /// then [,profile=NAME][,delay=DURATION]; LUNs count from 0 in the order given
+    /// then [,readonly=on|off][,serial=TEXT][,wwn=HEX][,profile=NAME][,delay=DURATION]; LUNs count from 0 in the order
+    /// given
     #[arg(long = "lun", value_name = "SPEC", required = true)]
     pub luns: Vec<String>,
     /// Ask initiators for CHAP: a file with USER:PASSWORD on its first line

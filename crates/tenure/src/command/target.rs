@@ -64,12 +64,24 @@ pub(crate) fn serve(
     specs: &[LunSpec],
 ) -> Result<Target, Failure> {
     let iqn: IscsiName = name.parse().map_err(|error| Failure::usage(format!("--target {name}: {error}")))?;
+    must_differ(specs)?;
     let open = |(number, spec)| LogicalUnit::open(spec).map_err(|error| refuse_lun(number, error));
     let units = specs.iter().enumerate().map(open).collect::<Result<Vec<_>, _>>()?;
     let address = listen.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
     let address = address.ok_or_else(|| Failure::usage(format!("--listen {listen}: not HOST:PORT")))?;
     let config = TargetConfig { chap, ..TargetConfig::new(address, iqn, Device::new(units)) };
     Ok(Target::bind(config).with_context(|| format!("cannot listen on {listen}"))?)
+}
+
+/// Whoever reaches two logical units of one name takes them for two paths to one.
+fn must_differ(specs: &[LunSpec]) -> Result<(), Failure> {
+    let first = |spec: &LunSpec| specs.iter().position(|other| other.is_named_as(spec));
+    for (number, spec) in specs.iter().enumerate() {
+        if let Some(other) = first(spec).filter(|other| *other < number) {
+            return Err(Failure::usage(format!("LUN {number} has the wwn= of LUN {other}")));
+        }
+    }
+    Ok(())
 }
 
 /// Where serving would break a promise to registrants it is refused, as elsewhere; everything else has failed.
@@ -171,6 +183,18 @@ mod tests {
             assert_eq!(failure.exit, Exit::Usage, "{bad}");
             assert!(failure.to_string().contains("iqn.YYYY-MM."), "{failure}");
         }
+    }
+
+    #[test]
+    fn no_two_logical_units_have_one_name() {
+        let specs = ["memory=1M", "memory=1M,wwn=5000c500a1b2c3d4", "memory=1M,wwn=0x5000c500a1b2c3d4"];
+        let specs = specs.map(|spec| spec.parse().unwrap());
+        let failure = serve("127.0.0.1:0", "iqn.2026-11.example:t", None, &specs).unwrap_err();
+        assert!(
+            failure.exit == Exit::Usage && failure.to_string().contains("the wwn= of LUN 1"),
+            "{failure}"
+        );
+        serve("127.0.0.1:0", "iqn.2026-11.example:t", None, &specs[..2]).unwrap();
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::*;
 use scsi::{Sense, SenseKey};
 
 fn modes() -> Modes {
-    Modes::new(2048, 512, true)
+    Modes::new(2048, 512, true, false)
 }
 
 fn sense(page: u8, control: PageControl) -> ModeSense {
@@ -71,7 +71,7 @@ fn clearing_wce_means_write_through_and_a_store_without_cache_has_no_wce() {
     caching.pages[0].body[0] = 0;
     assert_eq!(select(&modes, &caching), Ok(true));
     assert!(modes.write_through());
-    let without = Modes::new(8, 512, false);
+    let without = Modes::new(8, 512, false, false);
     assert_eq!(read(&without, page::CACHING, PageControl::Current).pages[0].body[0], 0);
 }
 

@@ -159,6 +159,10 @@ impl Host {
         if luns.slots.contains_key(&number) {
             return Err(Failure::usage(format!("there is a LUN {number} already")));
         }
+        if let Some(other) = luns.slots.iter().find(|(_, slot)| slot.lun.is_named_as(lun)) {
+            let why = "a guest would take them for two paths to one disk";
+            return Err(Failure::usage(format!("LUN {number} has the wwn= of LUN {}: {why}", other.0)));
+        }
         let unit = match &lun.kind {
             _ if luns.closed => {
                 self.guests.iter().for_each(|hosted| hosted.real.note_elsewhere(hosted, lun));
@@ -309,6 +313,10 @@ fn refuse_lun(number: u8, error: OpenError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::{Cli, Command};
+    use crate::command::device::guests::guests;
+    use clap::Parser;
+    use std::path::Path;
 
     #[test]
     fn what_others_write_to_is_refused_as_unsafe() {
@@ -353,6 +361,68 @@ mod tests {
         host.freeze(false);
         assert!(!host.resize(0).unwrap());
         host.remove(0).unwrap();
+    }
+
+    /// With the guests `a` and `b`.
+    fn of_two(folder: &Path) -> Host {
+        let sockets = ["a.sock", "b.sock"].map(|name| folder.join(name).display().to_string());
+        let line =
+            ["tenure", "device", "--socket", &sockets[0], "--socket", &sockets[1], "--lun", "memory=1M"];
+        let Command::Device(args) = Cli::try_parse_from(line).unwrap().command else {
+            panic!("another command")
+        };
+        Host::open(&args, &guests(&args).unwrap(), false).unwrap()
+    }
+
+    #[test]
+    fn a_logical_unit_is_there_for_all_guests_or_for_none() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let host = of_two(folder.path());
+        let has = |number: u8| {
+            let there = |hosted: &Hosted| hosted.device.target().table().get(number).is_some();
+            host.guests().iter().map(there).collect::<Vec<_>>()
+        };
+        assert_eq!(has(0), [true, true]);
+        let unit = LogicalUnit::open(&"memory=1M".parse().unwrap()).unwrap();
+        let second = &host.guests()[1];
+        second.device.attach(5, second.nexus_to(&unit)).unwrap();
+        assert_eq!(host.add(Some(5), "memory=1M").unwrap_err().exit, Exit::Failed);
+        assert_eq!(has(5), [false, false]);
+        host.add(Some(5), "memory=1M").unwrap();
+        assert_eq!(has(5), [true, true]);
+    }
+
+    #[test]
+    fn a_file_that_a_killed_device_has_not_let_go_yet_is_waited_for() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let lun = format!("file={},size=1M", folder.path().join("lun").display());
+        let (held, host) = (LogicalUnit::open(&lun.parse().unwrap()).unwrap(), host(false));
+        let (begins, began) = std::sync::mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                began.recv().unwrap();
+                thread::sleep(3 * LOOK);
+                drop(held);
+            });
+            begins.send(()).unwrap();
+            host.add(None, &lun).unwrap();
+        });
+    }
+
+    #[test]
+    fn no_two_logical_units_have_one_name() {
+        let host = host(false);
+        let named = "memory=1M,wwn=5000c500a1b2c3d4";
+        host.add(None, named).unwrap();
+        let refused = host.add(None, named).unwrap_err();
+        assert!(
+            refused.exit == Exit::Usage && refused.to_string().contains("the wwn= of LUN 0"),
+            "{refused}"
+        );
+        host.add(None, "memory=1M").unwrap();
+        host.add(None, "memory=1M").unwrap();
+        host.remove(0).unwrap();
+        host.add(None, named).unwrap();
     }
 
     #[test]

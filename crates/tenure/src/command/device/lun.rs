@@ -44,6 +44,7 @@ impl Lun {
         let (rest, migrate_pr) = migrate_pr(text)?;
         let is_url = rest.starts_with("iscsi://");
         let kind = if is_url {
+            must_be_own(text, &rest)?;
             let url = rest.parse().map_err(|error: UrlError| wrong(&without_secret(text), &error))?;
             Kind::Iscsi(Box::new(url))
         } else if rest.starts_with('/') {
@@ -80,6 +81,27 @@ fn migrate_pr(text: &str) -> Result<(String, MigratePr), Failure> {
         _ => return Err(wrong(&without_secret(text), &"migrate-pr= is on, off or always, and given once")),
     };
     Ok((rest.join(","), told))
+}
+
+impl Lun {
+    /// Whether the operator gave both the same name.
+    pub(super) fn is_named_as(&self, other: &Self) -> bool {
+        match (&self.kind, &other.kind) {
+            (Kind::Emulated(one), Kind::Emulated(other)) => one.is_named_as(other),
+            _ => false,
+        }
+    }
+}
+
+/// A real logical unit presents itself.
+fn must_be_own(text: &str, rest: &str) -> Result<(), Failure> {
+    const OWN: [&str; 4] = ["readonly=", "serial=", "wwn=", "direct="];
+    let last = rest.rsplit_once(',').map_or("", |(_, part)| part);
+    if OWN.iter().any(|name| last.starts_with(name)) {
+        let text = without_secret(text);
+        return Err(wrong(&text, &format!("{last} goes with file=, block= and memory=, not with iscsi://")));
+    }
+    Ok(())
 }
 
 fn disk(text: &str, rest: &str) -> Result<PathBuf, Failure> {
@@ -158,6 +180,9 @@ mod tests {
     fn what_makes_no_sense_is_named() {
         for (text, what) in [
             ("/dev/sda,direct=on", "direct=on does not go with a device"),
+            ("/dev/sda,serial=a", "serial=a does not go with a device"),
+            ("iscsi://a/iqn.2026-11.example:a/0,readonly=on,migrate-pr=on", "not with iscsi://"),
+            ("memory=1M,readonly=maybe", "readonly= is on or off"),
             ("/dev/sda,migrate-pr=yes", "migrate-pr= is on, off or always"),
             ("/dev/sda,migrate-pr=always", "is for iscsi://"),
             ("memory=1M,migrate-pr=on,migrate-pr=off", "given once"),

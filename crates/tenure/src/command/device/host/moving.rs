@@ -502,7 +502,11 @@ fn read_own(number: u8, spec: &LunSpec, saved: &SavedLun) -> Result<(LunSpec, Sn
     let found = snapshot::naa_of(spec).map_err(|error| MoveError::Missing(number, error))?;
     match found.ok_or(MoveError::Memory(number))? {
         found if found != wanted => Err(MoveError::Resume(number, ResumeError::Other { found, wanted })),
-        _ => Ok((spec.clone(), snapshot)),
+        _ => {
+            snapshot::must_present_alike(spec, &snapshot)
+                .map_err(|error| MoveError::Resume(number, error))?;
+            Ok((spec.clone(), snapshot))
+        }
     }
 }
 
