@@ -372,9 +372,9 @@ impl Unit for IscsiUnit {
         }
     }
 
-    /// The logical unit alone knows; it reports a residual where it took less.
-    fn data_out_length(&self, _cdb: &[u8]) -> Option<u64> {
-        None
+    /// Of blocks the logical unit alone knows how long they are; it reports a residual where it took less.
+    fn data_out_length(&self, cdb: &[u8]) -> Option<u64> {
+        remote::list_length(cdb)
     }
 
     fn listen(&self, teller: Teller) {

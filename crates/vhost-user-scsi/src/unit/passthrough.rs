@@ -237,9 +237,9 @@ impl Unit for Passthrough {
         }
     }
 
-    /// The logical unit alone knows.
-    fn data_out_length(&self, _cdb: &[u8]) -> Option<u64> {
-        None
+    /// Of blocks the logical unit alone knows how long they are.
+    fn data_out_length(&self, cdb: &[u8]) -> Option<u64> {
+        remote::list_length(cdb)
     }
 
     fn listen(&self, teller: Teller) {

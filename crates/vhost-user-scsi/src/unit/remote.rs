@@ -65,6 +65,23 @@ const fn length_of(code: u8) -> Option<usize> {
     }
 }
 
+/// Bytes of data-out that a CDB names, for the commands with a parameter list (SPC-4 6, SBC-3 5). How long the blocks of a WRITE are only
+/// the logical unit knows.
+pub(super) fn list_length(cdb: &[u8]) -> Option<u64> {
+    let (at, width) = match *cdb.first()? {
+        opcode::MODE_SELECT_6 => (4, 1),
+        opcode::SEND_DIAGNOSTIC => (3, 2),
+        opcode::WRITE_BUFFER => (6, 3),
+        opcode::UNMAP | opcode::SANITIZE | opcode::MODE_SELECT_10 => (7, 2),
+        opcode::PERSISTENT_RESERVE_OUT => (5, 4),
+        opcode::THIRD_PARTY_COPY_OUT => (10, 4),
+        opcode::MAINTENANCE_OUT => (6, 4),
+        _ => return None,
+    };
+    let field = cdb.get(at..at + width)?;
+    Some(field.iter().fold(0, |length, byte| length << 8 | u64::from(*byte)))
+}
+
 fn unknown_command() -> Completion {
     check(SenseKey::ILLEGAL_REQUEST, AdditionalSense::INVALID_COMMAND_OPERATION_CODE)
 }
@@ -166,6 +183,29 @@ mod tests {
         let order = Order::of(&arrival(&cdb, 3, 0)).unwrap();
         assert_eq!(order.request(&[1, 2, 3, 4]).data, DataPhase::Out(vec![1, 2, 3]));
         assert_eq!(Order::of(&arrival(&cdb, 0, 0)).unwrap().request(&[]).data, DataPhase::None);
+    }
+
+    #[test]
+    fn the_length_of_a_parameter_list_is_read_where_the_command_has_it() {
+        for (code, at, length) in [
+            (0x15, 4, &[0xFF][..]),
+            (0x55, 7, &[1, 2]),
+            (0x1D, 3, &[1, 2]),
+            (0x3B, 6, &[1, 2, 3]),
+            (0x42, 7, &[1, 2]),
+            (0x48, 7, &[1, 2]),
+            (0x5F, 5, &[1, 2, 3, 4]),
+            (0x83, 10, &[1, 2, 3, 4]),
+            (0xA4, 6, &[1, 2, 3, 4]),
+        ] {
+            let mut cdb = [0; 32];
+            cdb[0] = code;
+            assert_eq!(list_length(&cdb), Some(0), "{code:#x}");
+            cdb[at..at + length.len()].copy_from_slice(length);
+            let wanted = length.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
+            assert_eq!(list_length(&cdb), Some(wanted), "{code:#x}");
+        }
+        assert_eq!((list_length(&[0x2A; 10]), list_length(&[0x5F; 8]), list_length(&[])), (None, None, None));
     }
 
     #[test]
