@@ -422,9 +422,8 @@ fn new_record(identity: &Identity) -> Arc<Record> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use handover::{Port, Tracked, Tracker};
+    use handover::Port;
     use ledger::Change;
-    use scsi::pr::Key;
     use scsi::{AdditionalSense, Sense};
 
     /// Has nothing recorded, and records nothing.
@@ -460,8 +459,7 @@ mod tests {
     fn what_somebody_else_took_from_the_guest_is_given_to_it_and_what_it_tells_of_is_asked() {
         let (guard, identity) = (Guard::new(Box::new(Blank)), identity(0));
         let known = guard.known(&identity);
-        let registered = Tracked { key: Some(Key(1)), ..Tracked::default() };
-        lock(&known).tracker = Tracker::recorded(registered);
+        assert!(lock(&known).tracker.wants().nothing());
         let mut way = Way { identity: &identity, nexus: &mut Silent, confirm: &|_, _| Ok(true) };
         let told = Sense::unit_attention(AdditionalSense::REGISTRATIONS_PREEMPTED).to_fixed();
         assert!(guard.take(&mut way, vec![told.clone()]).is_err(), "it cannot be recorded");
