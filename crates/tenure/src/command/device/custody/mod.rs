@@ -225,7 +225,6 @@ impl Custody {
             Act::Publish => (self.publish(standing), Event::Published),
             Act::Serve => (self.serve(), Event::Served),
             Act::Save(id) => {
-                self.host.freeze(true);
                 return match self.host.give(id.0) {
                     Ok(state) => (Event::Saved(Some((id, state.into()))), None),
                     Err(error) => (Event::Saved(None), Some(error.to_string())),
@@ -393,8 +392,7 @@ impl Custody {
             }),
             Ok(None) => Ok(DeviceState::default()),
             Err(No::Elsewhere(Some(there))) if there != *from => {
-                let epoch = standing.entry().epoch;
-                Ok(DeviceState { elsewhere: Some(there.to_string()), epoch, ..DeviceState::default() })
+                Ok(DeviceState { elsewhere: Some(there.to_string()), ..DeviceState::default() })
             }
             Err(no) => Err(self.refusal(&no, &standing, why.as_deref())),
         }
@@ -453,7 +451,7 @@ impl Custody {
             place if place.other() == Some(from) => Vec::new(),
             place => {
                 let there = place.other().map(|there| there.to_string());
-                return Ok(DeviceState { elsewhere: there, epoch: entry.epoch, ..DeviceState::default() });
+                return Ok(DeviceState { elsewhere: there, ..DeviceState::default() });
             }
         };
         let state = peer::message::Bytes(state);

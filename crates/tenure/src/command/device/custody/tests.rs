@@ -103,10 +103,45 @@ fn what_was_given_of_the_logical_units_stays_true_until_that_has_come_to_an_end(
     let (id, _) = given(&source, NONE);
     assert!(!changes(&source));
     drop(source);
-    let source = start(folder.path(), "s", &[]);
+    let source = begin(folder.path(), "s", &[]);
     assert!(!changes(&source), "nor after a crash");
     ask(&source, Commit, id).unwrap();
     assert!(changes(&source), "the next state is compared with what there is then");
+}
+
+#[test]
+fn what_another_device_gives_is_compared_with_logical_units_that_stay_as_they_are() {
+    let folder = TempDir::new().unwrap();
+    let source = start(folder.path(), "s", &[]);
+    let (id, state) = given(&source, NONE);
+    let there = start(folder.path(), "d", &["--incoming", "there"]);
+    let stays = || there.host.add(None, "memory=1M").is_err();
+    {
+        let mut standing = there.lock();
+        standing.on(Event::Rings(true));
+        assert!(matches!(standing.act(id, true), Some(Act::Call(_))));
+    }
+    assert!(!stays());
+    there.host.remove(1).unwrap();
+    let told = |epoch: u64, state: &[u8]| DeviceState {
+        handover: Some(id),
+        epoch,
+        state: peer::message::Bytes(state.to_vec()),
+        ..DeviceState::default()
+    };
+    let from: HostName = "there".parse().unwrap();
+    assert!(matches!(there.given(&from, told(1, &state)), (Answer::Given(_), None)));
+    assert!(stays());
+    let _ = ask(&there, Check, NONE);
+    assert!(stays(), "a question of somebody else's changes nothing of that");
+    let untied = [&[0; 16], &state[16..]].concat();
+    let refused = |told| match there.given(&from, told) {
+        (Answer::Lost, Some(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    assert!(refused(told(1, &untied)).contains("ties"));
+    put(&there, Place::Expected { from: from.clone() });
+    assert!(refused(told(4, &state)).contains("is old"));
 }
 
 #[test]
@@ -188,6 +223,10 @@ fn a_guest_whose_vmm_may_come_back_is_not_given() {
     let folder = TempDir::new().unwrap();
     let source = begin(folder.path(), "s", &["--wait", "60"]);
     assert_eq!(ask(&source, Give, NONE), Err("StillRunning".into()), "also before anything is served");
+    let state = source.host.save().unwrap();
+    put(&source, Place::Owned { state: state.into() });
+    assert_eq!(ask(&source, Give, NONE), Err("StillRunning".into()), "nor before its LUNs are open again");
+    put(&source, Place::Here);
     source.advance();
     assert_eq!(ask(&source, Give, NONE), Err("StillRunning".into()));
     assert_eq!(source.turns_away(), None, "its VMM has come");
@@ -256,8 +295,19 @@ fn a_guest_without_a_record_is_served_only_if_it_is_said_to_be_new_and_no_peer_k
     let expects = there("t1", &["--incoming", "here"]);
     assert_eq!(open("new again", true), Ok(()));
     drop(expects);
+    let another = there("t3", &["--name", "b"]);
+    assert_eq!(open("new as well", true), Ok(()), "it has another guest");
+    drop(another);
     let has = there("t2", &[]);
     assert!(open("lost", true).unwrap_err().contains("there knows it"));
+    put(&has.0[0], Place::Away { id: Id(1), to: "gone".parse().unwrap() });
+    assert!(open("lost", true).unwrap_err().contains("it is at gone"));
+    put(&has.0[0], Place::Here);
+    let (records, aside) = (folder.path().join("t2/devices"), folder.path().join("aside"));
+    std::fs::rename(&records, &aside).unwrap();
+    let own: HostName = "here".parse().unwrap();
+    assert_eq!(has.0[0].answer(&own, &question(Give, NONE)).unwrap_err().class, "InDoubt");
+    assert!(open("lost", true).unwrap_err().contains("there knows it"), "who is in doubt knows it");
     let (_, why) = (has, open("lost", false).unwrap_err());
     assert!(why.contains("--incoming"), "{why}");
 }

@@ -120,8 +120,9 @@ pub(in crate::command::device) enum MoveError {
 
 impl Host {
     /// The state of the one guest's device, whose rings have stopped, for who goes on with it: what the guest was told is written is durable,
-    /// and beside each file is `stamp`, not 0.
+    /// and beside each file is `stamp`, not 0. The logical units stay as they are then ([`Host::freeze`]).
     pub(in crate::command::device) fn give(&self, stamp: u128) -> Result<Vec<u8>, MoveError> {
+        self.freeze(true);
         self.settle()?;
         self.stamp(stamp)?;
         // Last: it takes from targets what only comes once.
@@ -250,7 +251,8 @@ impl Host {
     /// let go first.
     pub(in crate::command::device) fn resume(&self, bytes: &[u8]) -> Result<(), MoveError> {
         let mut luns = self.lock();
-        if !luns.closed && luns.fresh.as_deref() == Some(bytes) {
+        // Fresh are only those that are open.
+        if luns.fresh.as_deref() == Some(bytes) {
             return Ok(());
         }
         self.let_go(&mut luns)?;
@@ -300,7 +302,10 @@ impl Host {
             return Ok(());
         }
         let units = luns.slots.iter().map(|(number, slot)| self.open_again(*number, slot)).collect();
-        self.put_all(&mut luns, units, &[])
+        self.put_all(&mut luns, units, &[])?;
+        // The guest hears of it (29h/01h): it has lost registrations that it counts on.
+        luns.slots.values().filter_map(|slot| slot.unit.as_ref()).for_each(|unit| unit.power_cycle());
+        Ok(())
     }
 
     fn open_again(&self, number: u8, slot: &Slot) -> Result<(u8, Opened), MoveError> {
@@ -560,6 +565,7 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let (here, disk) = (host(folder.path(), &[]), folder.path().join("disk"));
         let given = here.give(7).unwrap();
+        assert!(here.remove(0).is_err(), "it is part of what is on its way");
         here.close().unwrap();
         let stale =
             |host: &Host, state| matches!(host.resume(state), Err(MoveError::Resume(0, ResumeError::Stamp)));
@@ -759,6 +765,114 @@ mod tests {
     }
 
     #[test]
+    fn a_block_device_moves_only_if_it_names_itself() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let host = host(folder.path(), &[]);
+        // Of no block device, so that nothing is known of it.
+        let lun = crate::command::device::lun::Lun::parse("block=/dev/null,reservations=/b").unwrap();
+        let of = |spec: &str| {
+            let unit = LogicalUnit::open(&spec.parse().unwrap()).unwrap();
+            let direct = matches!(unit.caching(), Caching::Direct { .. });
+            host.lock().slots.insert(3, Slot { lun: lun.clone(), unit: Some(unit) });
+            (host.save(), direct)
+        };
+        assert!(matches!(of("memory=1M").0, Err(MoveError::Buffered(3))));
+        let file = format!("file={},size=1M,direct=on", folder.path().join("other").display());
+        match of(&file) {
+            (Err(MoveError::Nameless(3)), true) | (Err(MoveError::Buffered(3)), false) => {}
+            other => panic!("{other:?}"),
+        }
+        let state = Snapshot { profile: "spc".into(), ..Snapshot::default() }.to_bytes();
+        let saved = SavedLun { number: 3, kind: Kind::Emulated, changed: false, name: String::new(), state };
+        let Source::Emulated(spec) = &lun.kind else { panic!("another kind") };
+        assert!(matches!(read_own(3, spec, &saved), Err(MoveError::Nameless(3))));
+    }
+
+    #[test]
+    fn what_a_killed_device_left_is_not_gone_on_with_where_the_guest_was_elsewhere_since() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let of = |closed: bool| {
+            let lun = format!("file={},size=1M", folder.path().join("disk").display());
+            let socket = folder.path().join("a.sock").display().to_string();
+            let line = ["tenure", "device", "--socket", &socket, "--lun", &lun];
+            let Command::Device(args) = Cli::try_parse_from(line).unwrap().command else { panic!("another") };
+            Host::open(&args, &crate::command::device::guests::guests(&args).unwrap(), closed).unwrap()
+        };
+        let unit = |host: &Host| host.lock().slots.get(&0).and_then(|slot| slot.unit.clone()).unwrap();
+        let registrations =
+            |host: &Host| unit(host).inspect(|unit| unit.reservations().registrations().iter().count());
+        let here = of(false);
+        let nexus = hosted_nexus(&here);
+        let request = scsi::pr::request::register(Key::NONE, Key(7), false);
+        let DataPhase::Out(list) = &request.data else { panic!("no list") };
+        let mut cdb = [0; 32];
+        cdb[..request.cdb.len()].copy_from_slice(&request.cdb);
+        let arrival = Arrival { id: 1, cdb: &cdb, data_out: list.len(), data_in: 0 };
+        let Admission::Work(work) = nexus.admit(&arrival) else { panic!("not to be waited for") };
+        assert!(matches!(work.run(list), Ending::Status(ended) if ended.status.is_good()));
+        assert_eq!(registrations(&here), 1);
+        drop((nexus, here));
+        let here = of(true);
+        here.reopen().unwrap();
+        assert_eq!(registrations(&here), 0);
+        let arrival = Arrival { id: 2, cdb: &[0; 32], data_out: 0, data_in: 0 };
+        let told = match hosted_nexus(&here).admit(&arrival) {
+            Admission::Work(work) => work.run(&[]),
+            Admission::Ended(ended) => ended,
+            other => panic!("{other:?}"),
+        };
+        let Ending::Status(told) = told else { panic!("{told:?}") };
+        assert_eq!(nexus::unit_attention(&told), Some(AdditionalSense::POWER_ON), "{told:?}");
+    }
+
+    fn hosted_nexus(host: &Host) -> Arc<dyn unit::Unit> {
+        let table = host.guests()[0].device.target().table();
+        Arc::clone(&table.get(0).unwrap().unit)
+    }
+
+    #[test]
+    fn logical_units_that_were_found_before_one_that_is_missing_are_let_go() {
+        let (folder, (_target, urls)) = (tempfile::TempDir::new().unwrap(), target());
+        let here = at_target(folder.path(), "here", &urls, false);
+        let state = here.save().unwrap();
+        here.close().unwrap();
+        let wrong = at_target(folder.path(), "wrong", &[urls[0].clone(), urls[0].clone()], true);
+        assert!(matches!(wrong.resume(&state), Err(MoveError::Real(1, _))));
+        assert!(!wrong.is_open() && !wrong.guests()[0].real.has(0), "its session would keep the guest out");
+        here.resume(&state).unwrap();
+    }
+
+    #[test]
+    fn who_has_served_the_guest_lets_go_only_with_a_logout_that_is_confirmed() {
+        let (folder, (_target, urls)) = (tempfile::TempDir::new().unwrap(), target());
+        let here = at_target(folder.path(), "here", &urls[..1], false);
+        let there = at_target(folder.path(), "there", &urls[..1], true);
+        let state = here.save().unwrap();
+        here.close().unwrap();
+        here.resume(&state).unwrap();
+        here.begin().unwrap();
+        // Another one as the same initiator port: that ends the session here.
+        there.resume(&state).unwrap();
+        assert!(here.close().is_err() && here.is_open());
+    }
+
+    #[test]
+    fn what_somebody_else_has_handed_over_is_not_taken_back_unasked() {
+        let (folder, (_target, urls)) = (tempfile::TempDir::new().unwrap(), target());
+        let here = at_target(folder.path(), "here", &urls[..1], false);
+        register(&here, true);
+        drop(here);
+        let guest = Ledger::open(&folder.path().join("here")).unwrap().guest(&Owner("a".into())).unwrap();
+        let lun = guest.records().remove(0).lun.clone();
+        let handover = Some(ledger::HandoverId(5));
+        let moved = ledger::Change::State { state: State::Moved, handover, why: None };
+        guest.append(&[(lun, moved)]).unwrap();
+        drop(guest);
+        let _here = at_target(folder.path(), "here", &urls[..1], false);
+        assert_eq!(recorded(folder.path(), "here"), [(State::Moved, Some(Key(7)))]);
+    }
+
+    #[test]
     fn what_cannot_move_says_why() {
         let folder = tempfile::TempDir::new().unwrap();
         let state = host(folder.path(), &["--num-queues", "2"]).save().unwrap();
@@ -772,5 +886,11 @@ mod tests {
         assert!(message.contains("LUN 1 is here and not there"), "{message}");
         let message = refused(&["--name", "b"]);
         assert!(message.contains("guest a"), "{message}");
+        let here = host(folder.path(), &["--num-queues", "2"]);
+        assert!(matches!(here.check(&[0; 5]), Err(MoveError::Cut)));
+        let lun = Saved::parse(&state[16..]).unwrap().luns.remove(0);
+        let text = format!("file={},serial=a", folder.path().join("disk").display());
+        let presented = read_own(0, &text.parse().unwrap(), &lun).map(drop).unwrap_err().to_string();
+        assert!(presented.contains("serial= is a here, and none where it comes from"), "{presented}");
     }
 }

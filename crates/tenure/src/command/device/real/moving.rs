@@ -588,6 +588,20 @@ mod tests {
     }
 
     #[test]
+    fn only_who_says_that_there_are_no_registrations_is_believed_without_any() {
+        let illegal = scsi::Sense::new(
+            SenseKey::ILLEGAL_REQUEST,
+            scsi::AdditionalSense::INVALID_COMMAND_OPERATION_CODE,
+        );
+        let not_ready = scsi::Sense::new(SenseKey::NOT_READY, scsi::AdditionalSense { asc: 4, ascq: 1 });
+        assert!(nobody_registers(&Completion::check(&illegal)));
+        assert!(nobody_registers(&Completion::status(Status::RESERVATION_CONFLICT)));
+        for other in [Completion::check(&not_ready), Completion::status(Status::BUSY)] {
+            assert!(!nobody_registers(&other), "{other:?}");
+        }
+    }
+
+    #[test]
     fn a_registration_goes_along_only_where_the_target_is_known_to_keep_it() {
         let good = Status::GOOD;
         assert!(asked("on", b"TENURE  ", good).unwrap());

@@ -538,6 +538,20 @@ fn leave_to_open_is_for_the_rings_and_the_time_that_it_was_asked_for() {
 }
 
 #[test]
+fn from_the_question_until_the_record_is_written_a_state_is_on_its_way() {
+    let mut own = Own::new(entry(Place::Here), None);
+    own.on(Event::Served(true));
+    assert!(!own.has_state());
+    own.asked(&1, &Call { to: 0, step: Step::Give, id: Id(0) }).unwrap();
+    for done in [Event::Shut(true), Event::Saved(Some((Id(7), (1, 1)))), Event::Wrote(true)] {
+        assert!(own.has_state());
+        assert!(own.act(Id(7), false).is_some());
+        own.on(done);
+    }
+    assert!(own.has_state() && own.entry().place.state().is_some());
+}
+
+#[test]
 fn nothing_is_taken_from_an_old_record() {
     let away = Entry { epoch: 3, place: Place::Away { id: Id(1), to: 1 } };
     for (epoch, is_taken) in [(2, false), (3, true), (4, true)] {
