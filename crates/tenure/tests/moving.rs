@@ -379,6 +379,8 @@ fn the_operator_claims_a_guest_whose_other_host_is_gone_for_good() {
     let why = wait_for(DEADLINE, || hosts.guest(0)["waits"].as_str().map(str::to_owned)).unwrap();
     assert!(why.contains("beta"), "{why}");
     hosts.ask(0, "guest-claim", &json!({ "guest": "db1", "without-state": true }));
+    let told = send(&mut again, &ready()).decoded_sense().map(|sense| sense.code);
+    assert_eq!(told, Some(AdditionalSense::POWER_ON), "the guest hears that its state is gone");
     assert_eq!(
         send(&mut again, &ready()).status,
         Status::GOOD,
