@@ -20,7 +20,7 @@ pub(crate) fn steps(report: &mut Report, programs: &Path) {
     // The driver first: where the installed qemu-utils come from elsewhere, apt replaces them for its sake.
     let qemu = || tools::ensure_package("qemu-block-extra").and_then(|()| tools::ensure(tools::QEMU));
     let tgt = || tools::ensure(tools::TGT);
-    let emulator = || tools::ensure(tools::LAB);
+    let guest = || tools::ensure(tools::TGT).and_then(|()| tools::ensure(tools::LAB));
     with(report, "iscsi-test-cu", libiscsi, || conformance::run(&tenure));
     with(report, "libiscsi clients", libiscsi, || clients::libiscsi(&tenure));
     with(report, "iscsi-perf", libiscsi, || clients::perf(&tenure));
@@ -28,7 +28,7 @@ pub(crate) fn steps(report: &mut Report, programs: &Path) {
     with(report, "handovers on tgt", tgt, tgt::handovers);
     with(report, "logins", tgt, || tgt::logins(&tenure));
     with(report, "device on tgt", tgt, || tgt::keeps(&tenure));
-    with(report, "two devices", emulator, || tgt::moves(&tenure));
+    with(report, "two devices", guest, || tgt::moves(&tenure));
     with(report, "handover run on tgt", tgt, || tgt::refusal(&tenure));
 }
 

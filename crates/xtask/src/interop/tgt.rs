@@ -58,14 +58,19 @@ pub(super) fn logins(tenure: &Tenure) -> Result<Done> {
     Ok(Done::Passed(format!("tgt: {theirs}; tenure target: {ours}")))
 }
 
-/// A guest that moves between two devices, as of two hosts, and is fenced while it does; its disk is `tenure target`'s.
+/// A guest that moves between two devices, as of two hosts, and is fenced while it does: on `tenure target` with its initiator port, and on tgt, where
+/// its registration is handed from one nexus to the other.
 ///
 /// # Errors
 /// If anything of it is not as it must be.
 pub(super) fn moves(tenure: &Tenure) -> Result<Done> {
-    let target = tenure.target(&["memory=4M"])?;
-    let (lun, other) = (target.url(0), target.device(0, "other"));
-    Ok(Done::Passed(kept::moves::between(tenure, [&lun, &lun], &other, MOVES)?))
+    let moved = |served: &Served| {
+        let (lun, other) = (served.url(0), served.device(0, "other"));
+        kept::moves::between(tenure, [&lun, &lun], &other, MOVES)
+    };
+    let theirs = moved(&Tgt::start(1, 4)?.served).context("tgt")?;
+    let ours = moved(&tenure.target(&["memory=4M"])?).context("tenure target")?;
+    Ok(Done::Passed(format!("tgt: {theirs}; tenure target: {ours}")))
 }
 
 /// What `tenure handover run` itself does there: its session cannot have the registration, and it takes nobody's.
