@@ -446,7 +446,7 @@ impl Custody {
         let state = match &entry.place {
             _ if standing.is_in_doubt() => return Err(self.refusal(&No::InDoubt, &standing, None)),
             Place::Here => self.host.save().map_err(|error| Refusal::new("Refused", error.to_string()))?,
-            Place::Giving { state, .. } | Place::Owned { state } => state.to_vec(),
+            Place::Giving { state, .. } | Place::Owned { state } => without_stamp(state),
             // What is on its way to who asks has been looked at.
             place if place.other() == Some(from) => Vec::new(),
             place => {
@@ -483,6 +483,13 @@ impl Custody {
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A state for who only looks at it: whoever has its stamp may ask for what goes with the guest.
+fn without_stamp(state: &[u8]) -> Vec<u8> {
+    let mut shown = state.to_vec();
+    shown.iter_mut().take(16).for_each(|byte| *byte = 0);
+    shown
 }
 
 /// The one refusal that says for certain that a handover was never committed.

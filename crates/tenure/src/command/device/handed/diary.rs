@@ -79,15 +79,31 @@ impl Diary {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The handover that is under way.
-    pub(super) fn under_way(&self) -> Option<Under> {
-        self.book().open_handover().cloned()
+    /// The handover of this ticket that is under way, with this part of this host.
+    pub(super) fn under_way(&self, ticket: u128, side: Side) -> Option<Under> {
+        let is_it = |one: &&Handover| one.begun.uuid == ticket_words(ticket) && one.begun.side == side;
+        self.book().open_handover().filter(is_it).cloned()
     }
 
-    /// The handover of this id.
-    pub(super) fn of(&self, handover: u128) -> Option<Handover> {
-        let book = self.book();
-        book.handovers().iter().rev().find(|one| one.begun.handover.0 == handover).cloned()
+    /// One that is under way by another ticket, or with another part, is of the past: the other host ended it alone, or it never began
+    /// there. Nothing is taken from it.
+    ///
+    /// # Errors
+    /// That it is over is not durable.
+    pub(super) fn end_others(&self, ticket: u128, side: Side) -> Result<(), HandError> {
+        let open = self.book().open_handover().map(|one| one.begun.handover);
+        let Some(other) = open.filter(|_| self.under_way(ticket, side).is_none()) else { return Ok(()) };
+        tracing::warn!(handover = %other, "a handover of the past was never ended here");
+        self.end(KEPT)
+    }
+
+    /// The handover of this id, if it is of this ticket, with this part of this host.
+    pub(super) fn of(&self, handover: u128, ticket: u128, side: Side) -> Option<Handover> {
+        let is_it = |one: &&Handover| {
+            let begun = &one.begun;
+            (begun.handover.0, begun.side) == (handover, side) && begun.uuid == ticket_words(ticket)
+        };
+        self.book().handovers().iter().rev().find(is_it).cloned()
     }
 
     /// Whether nothing of this logical unit is left to be handed over with this ticket.
@@ -271,7 +287,7 @@ mod tests {
             .append(1, &[(UnitIndex(0), entry(Stage::Moved)), (UnitIndex(1), entry(Stage::Freeze))])
             .unwrap();
         assert!(!diary.has_settled(7, &lun("naa.1")), "it is under way");
-        assert_eq!(tell(&diary.under_way().unwrap()).luns.len(), 2);
+        assert_eq!(tell(&diary.under_way(7, Side::Destination).unwrap()).luns.len(), 2);
         diary.end(KEPT).unwrap();
         let settled = |ticket| luns.map(|name| diary.has_settled(ticket, &lun(name)));
         assert_eq!((settled(7), settled(8)), ([true, false], [false, false]));
@@ -280,6 +296,26 @@ mod tests {
         assert_eq!((settled(7), diary.has_settled(7, &lun("naa.3"))), ([true, true], false));
         drop((pages, diary));
         let diary = Diary::open(folder.path(), "beta", "db1").unwrap();
-        assert!(diary.under_way().is_none() && diary.has_settled(7, &lun("naa.2")) && diary.of(14).is_some());
+        assert!(diary.under_way(7, Side::Destination).is_none() && diary.has_settled(7, &lun("naa.2")));
+        let of = |ticket, side| diary.of(14, ticket, side).is_some();
+        assert_eq!(
+            (of(7, Side::Destination), of(7, Side::Source), of(8, Side::Destination)),
+            (true, false, false)
+        );
+    }
+
+    #[test]
+    fn a_handover_of_the_past_that_was_never_ended_is_none_of_this_ticket() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let diary = Diary::open(folder.path(), "beta", "db1").unwrap();
+        diary.begin(&beginning(7, &["naa.1"])).unwrap();
+        diary.end_others(7, Side::Destination).unwrap();
+        assert!(diary.under_way(7, Side::Destination).is_some(), "its own");
+        assert!(
+            diary.under_way(8, Side::Destination).is_none() && diary.under_way(7, Side::Source).is_none()
+        );
+        diary.end_others(8, Side::Destination).unwrap();
+        assert!(diary.under_way(7, Side::Destination).is_none());
+        diary.begin(&beginning(8, &["naa.1"])).unwrap();
     }
 }

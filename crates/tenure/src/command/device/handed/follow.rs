@@ -14,7 +14,7 @@ use crate::command::device::real::{Kept, RealUnit};
 use agent::conduct::{Follower, Order, Patience};
 use agent::migrate::Leg;
 use agent::recover::interrupted;
-use handover::{Group, Side};
+use handover::{Group, Side, Verdict};
 use ledger::{Change, LunId};
 use peer::HostName;
 use peer::message::{Close, Done, Guest, Open as Opening, Opened, Paths, Recover, Refusal, Reply, Request};
@@ -150,7 +150,8 @@ impl Asked<'_> {
             return Err(refused("a device follows no such handover"));
         }
         let diary = self.diary()?;
-        if let Some(left) = diary.under_way() {
+        diary.end_others(self.ticket, Side::Source)?;
+        if let Some(left) = diary.under_way(self.ticket, Side::Source) {
             if !left.last.is_empty() {
                 return Err(Refusal::new("Unfinished", format!("handover {} is", left.begun.handover)));
             }
@@ -191,13 +192,14 @@ impl Asked<'_> {
     fn recover(&self, desk: &mut Desk, recover: &Recover) -> Result<Opened, Refusal> {
         let diary = self.diary()?;
         let unknown = || Refusal::new("UnknownHandover", "no such handover was begun here");
-        let mut left = diary.of(recover.record.handover.0).ok_or_else(unknown)?;
+        let of = |id: u128| diary.of(id, self.ticket, Side::Source);
+        let mut left = of(recover.record.handover.0).ok_or_else(unknown)?;
         let gone: Vec<_> =
             left.begun.luns.iter().map(|lun| self.hosted.real.has_gone(&LunId(lun.lun.clone()))).collect();
         if left.is_open() && gone.contains(&true) {
             // It was being closed: nothing of it is left to be done.
             diary.end(if gone.contains(&false) { diary::KEPT } else { diary::SETTLED })?;
-            left = diary.of(recover.record.handover.0).ok_or_else(unknown)?;
+            left = of(recover.record.handover.0).ok_or_else(unknown)?;
         }
         let own = diary::tell(&left);
         let opened = Opened { luns: Vec::new(), record: Some(own.clone()), guest: None };
@@ -227,6 +229,15 @@ impl Asked<'_> {
 
     /// The record first: where a crash leaves it at that, whoever leads asks again, and is told that it is over.
     fn close(&self, desk: &mut Desk, close: &Close) -> Result<Reply, Refusal> {
+        let open = desk.open.as_ref().ok_or_else(|| refused("no handover is under way"))?;
+        if open
+            .follower
+            .iter()
+            .flat_map(|follower| follower.group().verdicts())
+            .any(|(_, verdict)| is_open(verdict))
+        {
+            return Err(Refusal::new("OutOfOrder", "the handover has not come to its end"));
+        }
         let Some(Open { diary, units, follower }) = desk.open.take() else {
             return Err(refused("no handover is under way"));
         };
@@ -239,7 +250,7 @@ impl Asked<'_> {
         let gone: Vec<_> = gone.collect();
         let changes: Vec<_> = gone.iter().flat_map(|kept| departed(kept)).collect();
         self.hosted.real.note(&changes)?;
-        if diary.under_way().is_some() {
+        if diary.under_way(self.ticket, Side::Source).is_some() {
             let settled = close.verdict == diary::SETTLED;
             diary.end(if settled { diary::SETTLED } else { diary::KEPT })?;
         }
@@ -269,6 +280,11 @@ fn follow(diary: Diary, units: Vec<Kept>, lines: Vec<Line>, group: Option<Group>
         Follower::new(group, Side::Source, Nexuses::new(Side::Source, lines), pages, Patience::default())
     });
     Open { diary, units, follower }
+}
+
+/// Something of it is left to be done.
+const fn is_open(verdict: Option<Verdict>) -> bool {
+    matches!(verdict, None | Some(Verdict::InDoubt(_) | Verdict::KeptAtSource { leftover: true, .. }))
 }
 
 fn paths(kept: &Kept) -> Paths {

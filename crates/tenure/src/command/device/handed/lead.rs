@@ -85,9 +85,19 @@ impl Lead<'_> {
         if coming.is_empty() {
             return Ok(());
         }
-        let run = Run { lead: self, diary, bearer, coming, records: self.records()? };
-        match run.diary.under_way() {
-            Some(_) if self.alone => run.recover_alone(),
+        diary.end_others(self.ticket, Side::Destination)?;
+        let mut run = Run { lead: self, diary, bearer, coming, records: self.records()? };
+        match run.under_way() {
+            Some(_) if self.alone => {
+                let done = run.recover_alone();
+                if done.is_ok() || run.under_way().is_some() {
+                    return done;
+                }
+                // It was undone: what is still the other host's is taken over by who is alone.
+                let Run { diary, coming, .. } = &mut run;
+                coming.retain(|one| !diary.has_settled(self.ticket, &one.identity.lun));
+                run.move_alone()
+            }
             Some(left) => run.recover(&left.begun.handover),
             None if self.alone => run.move_alone(),
             None => run.move_all(),
@@ -101,7 +111,8 @@ impl Lead<'_> {
         }
         let diary = self.diary()?;
         let lun = |lun: &SavedLun| LunId(lun.name.clone());
-        Ok(diary.under_way().is_some() || luns.iter().any(|one| diary.has_settled(self.ticket, &lun(one))))
+        let under_way = diary.under_way(self.ticket, Side::Destination).is_some();
+        Ok(under_way || luns.iter().any(|one| diary.has_settled(self.ticket, &lun(one))))
     }
 
     fn diary(&self) -> Result<Diary, HandError> {
@@ -333,7 +344,7 @@ impl Run<'_> {
     /// What is under way, of the logical units that are to come.
     fn left(&self) -> Result<diary::Under, HandError> {
         let unfit = |why: &str| HandError::Unfit(format!("the journal of handovers: {why}"));
-        let left = self.diary.under_way().ok_or_else(|| unfit("none is under way"))?;
+        let left = self.under_way().ok_or_else(|| unfit("none is under way"))?;
         let own = self.coming.iter().map(|one| &one.identity.lun.0);
         let same = left.begun.luns.iter().map(|lun| &lun.lun).eq(own);
         if same { Ok(left) } else { Err(unfit("a handover of other logical units is under way")) }
@@ -349,7 +360,8 @@ impl Run<'_> {
         let remains = diary::last(&left).into_iter().zip(&left.begun.luns).map(one);
         let group = Group::recover(remains.collect());
         let mut group = group.ok_or_else(|| HandError::Unfit("nothing moves".to_owned()))?;
-        self.carry_out_alone(&mut group)
+        let ends = self.ends_alone(&mut group);
+        self.finish(&ends, None)
     }
 
     fn move_alone(&self) -> Result<(), HandError> {
@@ -363,24 +375,27 @@ impl Run<'_> {
         self.diary.begin(&self.beginning(&settings)?)?;
         self.enter()?;
         let mut group = Group::new(settings).ok_or_else(|| HandError::Unfit("nothing moves".to_owned()))?;
-        self.carry_out_alone(&mut group)
+        let mut ends = self.ends_alone(&mut group);
+        // Where it was not safe, and this host's nexus has nothing of it, the guest is here all the same by the operator's word, without it.
+        // What is in doubt stays so: this nexus may be registered.
+        for (fate, _, verdict) in
+            ends.iter_mut().filter(|end| end.0 == Some(Fate::AsBefore) && !is_left(&end.2))
+        {
+            tracing::warn!(%verdict, "the guest's registration could not be taken over");
+            *fate = Some(Fate::Fenced);
+        }
+        self.finish(&ends, None)
     }
 
-    /// Whatever comes of it, the guest is here by the operator's word: with its registration, or without it.
-    fn carry_out_alone(&self, group: &mut Group) -> Result<(), HandError> {
+    fn ends_alone(&self, group: &mut Group) -> Vec<End> {
         let (mut hands, mut pages) = (self.hands(), self.pages());
         conduct::alone(group, Side::Destination, &mut hands, &mut pages, Patience::default());
         drop(pages);
-        let mut ends = self.ends(group, &[]);
-        for (fate, _, verdict) in &mut ends {
-            // Its own nexus may have done what it was told, and can be asked when it answers again.
-            let own = *verdict == Verdict::InDoubt(Doubt::DestinationUnreachable);
-            if matches!(fate, None | Some(Fate::AsBefore)) && !own {
-                tracing::warn!(%verdict, "the guest's registration could not be taken over");
-                *fate = Some(Fate::Fenced);
-            }
-        }
-        self.finish(&ends, None)
+        self.ends(group, &[])
+    }
+
+    fn under_way(&self) -> Option<diary::Under> {
+        self.diary.under_way(self.lead.ticket, Side::Destination)
     }
 
     fn ends(&self, group: &Group, owed: &[(UnitIndex, Vec<AdditionalSense>)]) -> Vec<End> {
@@ -389,7 +404,7 @@ impl Run<'_> {
     }
 
     fn ends_of(&self, verdicts: &[Option<Verdict>], owed: &[(UnitIndex, Vec<AdditionalSense>)]) -> Vec<End> {
-        let last = self.diary.under_way().map(|left| diary::last(&left)).unwrap_or_default();
+        let last = self.under_way().map(|left| diary::last(&left)).unwrap_or_default();
         let end = |(place, verdict): (usize, &Option<Verdict>)| {
             let verdict = verdict.unwrap_or(Verdict::InDoubt(Doubt::Mismatch));
             let entry = last.get(place).copied().flatten().map(|last| last.entry);
@@ -415,7 +430,8 @@ impl Run<'_> {
                 }
                 _ => {
                     settled = false;
-                    doubtful |= fate.is_none();
+                    // A key that is left at this host's nexus is for a recovery to remove.
+                    doubtful |= fate.is_none() || is_left(verdict);
                     why.push(format!("{}: {verdict}", lun.lun));
                 }
             }
@@ -464,6 +480,11 @@ impl Run<'_> {
         let changes = others.chain([commit(own.clone(), tracked)]).chain(owed).chain([end]);
         changes.map(|change| (one.identity.lun.clone(), change)).collect()
     }
+}
+
+/// The guest's key may be at this host's nexus, though the guest stayed.
+const fn is_left(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::KeptAtSource { leftover: true, .. })
 }
 
 /// What the device that follows says of a handover that it has no journal of.
