@@ -289,6 +289,40 @@ fn the_device_that_follows_may_be_killed_at_every_line_of_its_journal() {
     (2..=6).for_each(|line| killed_at(0, line));
 }
 
+/// The destination is gone for good in the middle of the handover, and the operator claims the guest for the host that it left: either that
+/// is refused, or the guest is registered by its own key and by nothing else, so that it can be fenced.
+fn claimed_at_the_source_after(line: usize) {
+    let mut hosts = Hosts::with(&["memory=4M,profile=scst,delay=15ms"]);
+    let [alpha, mut beta] = hosts.both();
+    let mut source = connect(&alpha);
+    reserve(&mut source);
+    source.front.stop().unwrap();
+    let destination = connect(&beta);
+    let reached = wait_for(DEADLINE, || (lines(&hosts, 0) >= line).then_some(()));
+    assert!(reached.is_some(), "{} lines only", lines(&hosts, 0));
+    beta.process.kill();
+    drop(destination);
+    let arguments = serde_json::json!({ "guest": "db1", "without-state": true });
+    let arguments = arguments.as_object().unwrap().clone();
+    let claimed = hosts.control_of(0).execute("guest-claim", arguments, std::time::Instant::now() + DEADLINE);
+    if let Err(error) = claimed {
+        assert!(error.to_string().contains("under the key"), "{line}: {error}");
+        return;
+    }
+    drop(source);
+    let mut again = connect(&alpha);
+    patiently(&mut again, &ready());
+    assert!(hosts.elsewhere(&request::register(Key::NONE, OTHER, false)).status.is_good());
+    hosts.elsewhere(&request::preempt(OTHER, OWN, KIND));
+    patiently(&mut again, &ready());
+    assert_eq!(patiently(&mut again, &write()).status, Status::RESERVATION_CONFLICT, "{line}: it is fenced");
+}
+
+#[test]
+fn a_guest_that_is_claimed_where_it_was_in_the_middle_of_the_handover_can_be_fenced() {
+    (2..=6).for_each(claimed_at_the_source_after);
+}
+
 #[test]
 fn a_target_by_which_the_guest_would_be_the_same_port_is_said_before_it_stops() {
     let hosts = Hosts::with(&["memory=4M,profile=tgt"]);

@@ -221,7 +221,7 @@ impl Custody {
             Act::Shut => (self.device.gate().shut().map_err(|error| error.to_string()), Event::Shut),
             Act::Close => (told(self.host.close()), Event::Closed),
             Act::Open(Some(state)) => (told(self.host.resume(&state)), Event::Opened),
-            Act::Open(None) => (told(self.host.reopen()), Event::Opened),
+            Act::Open(None) => (self.reopen(standing), Event::Opened),
             Act::Publish => (self.publish(standing), Event::Published),
             Act::Serve => (self.serve(), Event::Served),
             Act::Save(id) => {
@@ -241,6 +241,12 @@ impl Custody {
         self.record.write(entry).map_err(|error| format!("its record cannot be written: {error}"))?;
         tracing::info!(guest = self.guest, before, now, epoch = entry.epoch, "custody");
         Ok(())
+    }
+
+    /// By the operator's word, without a state.
+    fn reopen(&self, standing: &Standing) -> Result<(), String> {
+        told(self.host.end_alone(standing.entry().place.id().0, self.peering.own()))?;
+        told(self.host.reopen())
     }
 
     /// The registrations that are at other hosts' nexuses are brought here first: until then the guest waits.

@@ -27,7 +27,7 @@ pub(super) const KEPT: &str = "kept";
 pub(super) type Under = Handover;
 
 /// Who makes durable what commands took from the guest.
-type Owe = Box<dyn FnMut(&[(UnitIndex, Vec<AdditionalSense>)]) -> bool + Send>;
+pub(super) type Owe = Box<dyn FnMut(&[(UnitIndex, Vec<AdditionalSense>)]) -> bool + Send>;
 
 /// A guest's journal, of which this is the only user.
 #[derive(Clone, Debug)]

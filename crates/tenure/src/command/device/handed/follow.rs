@@ -11,13 +11,14 @@ use super::{HandError, KEPT, settings, told};
 use crate::command::device::host::Hosted;
 use crate::command::device::lun::Lun;
 use crate::command::device::real::{Kept, RealUnit};
-use agent::conduct::{Follower, Order, Patience};
+use agent::conduct::{self, Follower, Order, Patience};
 use agent::migrate::Leg;
 use agent::recover::interrupted;
 use handover::{Group, Side, Verdict};
 use ledger::{Change, LunId};
 use peer::HostName;
 use peer::message::{Close, Done, Guest, Open as Opening, Opened, Paths, Recover, Refusal, Reply, Request};
+use scsi::AdditionalSense;
 use scsi::pr::Key;
 use std::collections::BTreeMap;
 use std::mem;
@@ -227,6 +228,56 @@ impl Asked<'_> {
         Ok(opened)
     }
 
+    /// The operator says that the guest is here, and that the host which was to have its registrations is gone for good: what was begun is
+    /// ended by this host alone, before anybody is served by a nexus that may be registered under a nonce.
+    ///
+    /// # Errors
+    /// It cannot be ended safely; it may be tried again.
+    pub(in crate::command::device) fn end_alone(&self) -> Result<(), HandError> {
+        let mut desk = self.hosted.real.desk();
+        desk.evict();
+        let diary = self.diary()?;
+        let Some(left) = diary.under_way(self.ticket, Side::Source) else { return Ok(()) };
+        let luns = &left.begun.luns;
+        if luns.iter().any(|lun| self.hosted.real.has_gone(&LunId(lun.lun.clone()))) {
+            // It was being closed: nothing of it is left to be done.
+            return diary.end(diary::SETTLED);
+        }
+        let unfit = |why: Refusal| HandError::Unfit(why.desc);
+        let reached = luns.iter().map(|lun| self.reach(&mut desk, &lun.lun).map_err(unfit));
+        let (units, lines): (Vec<_>, Vec<_>) = reached.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        let one = |(last, lun): (Option<agent::migrate::Last>, &agent::journal::Lun)| {
+            let own = lun.own.iter().map(|path| path.port.clone()).collect();
+            agent::recover::alone(Side::Source, last, [own, lun.peer.clone()], lun.target)
+        };
+        let remains = diary::last(&left).into_iter().zip(luns).map(one).collect();
+        if let Some(mut group) = Group::recover(remains) {
+            let mut pages = diary.pages(units.len(), self.owed_here(units));
+            let mut hands = Nexuses::new(Side::Source, lines);
+            conduct::alone(&mut group, Side::Source, &mut hands, &mut pages, Patience::default());
+            drop(pages);
+            group.verdicts().zip(luns).try_for_each(|((_, verdict), lun)| may_serve(verdict, lun))?;
+        }
+        diary.end(diary::KEPT)
+    }
+
+    /// What commands take from the guest is owed to it here.
+    fn owed_here(&self, units: Vec<Kept>) -> diary::Owe {
+        let records = self.hosted.real.records().ok();
+        Box::new(move |owed| {
+            let changes = owed.iter().filter_map(|(unit, codes)| {
+                let identity = &units.get(usize::from(unit.0))?.identity;
+                let owes = |code: &AdditionalSense| {
+                    let sense = Some(agent::ground::sense(*code));
+                    (identity.lun.clone(), Change::Owed { path: identity.path.clone(), sense })
+                };
+                Some(codes.iter().map(owes).collect::<Vec<_>>())
+            });
+            let changes: Vec<_> = changes.flatten().collect();
+            records.as_ref().is_some_and(|records| records.book.append(&changes).is_ok())
+        })
+    }
+
     /// The record first: where a crash leaves it at that, whoever leads asks again, and is told that it is over.
     fn close(&self, desk: &mut Desk, close: &Close) -> Result<Reply, Refusal> {
         let open = desk.open.as_ref().ok_or_else(|| refused("no handover is under way"))?;
@@ -280,6 +331,20 @@ fn follow(diary: Diary, units: Vec<Kept>, lines: Vec<Line>, group: Option<Group>
         Follower::new(group, Side::Source, Nexuses::new(Side::Source, lines), pages, Patience::default())
     });
     Open { diary, units, follower }
+}
+
+/// Whether the guest may be served here after a handover that this host ended alone: not by a nexus that may be registered under a nonce.
+fn may_serve(verdict: Option<Verdict>, lun: &agent::journal::Lun) -> Result<(), HandError> {
+    let registered = match verdict {
+        None | Some(Verdict::InDoubt(_)) => "may be registered",
+        Some(Verdict::Fenced { nonce_left: true }) => "is registered, and the guest was fenced:",
+        Some(_) => return Ok(()),
+    };
+    let (name, nonce) = (&lun.lun, lun.nonce.0);
+    Err(HandError::Unfit(format!(
+        "{name}: this host's nexus {registered} under the key {nonce:#018x} of a handover that was not finished; another node can \
+         preempt that key"
+    )))
 }
 
 /// Something of it is left to be done.

@@ -303,6 +303,8 @@ impl Host {
         }
         let units = luns.slots.iter().map(|(number, slot)| self.open_again(*number, slot)).collect();
         self.put_all(&mut luns, units, &[])?;
+        // Their sessions are the guest's own again.
+        self.guests.iter().for_each(|hosted| hosted.real.desk().kept.clear());
         // The guest hears of it (29h/01h): it has lost registrations that it counts on.
         luns.slots.values().filter_map(|slot| slot.unit.as_ref()).for_each(|unit| unit.power_cycle());
         Ok(())

@@ -140,7 +140,7 @@ impl Real {
             .collect();
         let taken = kept.into_iter().filter_map(|number| Some((number, units.remove(&number)?)));
         desk.kept.extend(taken);
-        desk.kept.values().filter_map(|unit| unit.target().cloned()).collect()
+        desk.kept.values().filter(|unit| is_kept(unit)).filter_map(|unit| unit.target().cloned()).collect()
     }
 
     /// They are the guest's again: it stays.

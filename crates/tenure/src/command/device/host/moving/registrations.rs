@@ -4,6 +4,7 @@ use super::{Host, MoveError, Taken, parse};
 use crate::command::device::custody::Peering;
 use crate::command::device::handed::follow::Asked;
 use crate::command::device::handed::lead::Lead;
+use crate::command::device::lun::Kind as Source;
 use logical_unit::snapshot::Stamp;
 use peer::{HostName, Refusal, Reply, Request};
 
@@ -45,6 +46,22 @@ impl Host {
         let (Stamp(ticket), saved) = parse(state)?;
         let begun = Lead { hosted, peering, ticket, alone: false }.was_begun(&saved.luns)?;
         if begun { Err(MoveError::UnderWay) } else { Ok(()) }
+    }
+
+    /// What was begun of a handover of registrations to a host that is gone for good is ended by this one alone; the guest went away by
+    /// `ticket`.
+    pub(in crate::command::device) fn end_alone(
+        &self,
+        ticket: u128,
+        own: &HostName,
+    ) -> Result<(), MoveError> {
+        let [hosted] = self.guests() else { return Err(MoveError::Shared) };
+        let luns: Vec<_> =
+            self.lock().slots.iter().map(|(number, slot)| (*number, slot.lun.clone())).collect();
+        if luns.iter().all(|(_, lun)| matches!(lun.kind, Source::Emulated(_))) {
+            return Ok(());
+        }
+        Ok(Asked { hosted, luns, own, ticket, peer: own }.end_alone()?)
     }
 
     /// Answers the device that leads a handover of registrations which this host's nexuses have; the guest went away by `ticket`.
