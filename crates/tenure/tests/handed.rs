@@ -292,7 +292,7 @@ fn the_device_that_follows_may_be_killed_at_every_line_of_its_journal() {
 /// The destination is gone for good in the middle of the handover, and the operator claims the guest for the host that it left: either that
 /// is refused, or the guest is registered by its own key and by nothing else, so that it can be fenced.
 fn claimed_at_the_source_after(line: usize) {
-    let mut hosts = Hosts::with(&["memory=4M,profile=scst,delay=15ms"]);
+    let mut hosts = Hosts::with(&["memory=4M,profile=tgt,delay=15ms"]);
     let [alpha, mut beta] = hosts.both();
     let mut source = connect(&alpha);
     reserve(&mut source);
