@@ -50,6 +50,8 @@ struct Slot {
 /// The logical units by their numbers.
 #[derive(Debug, Default)]
 struct Luns {
+    /// By which custody's handover the guest was coming when the process started.
+    ticket: Option<u128>,
     /// The guest is elsewhere: nothing is open.
     closed: bool,
     /// What they were taken up with, as long as nobody has been served with them: a state, or nothing.
@@ -67,14 +69,20 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// Opens every LUN, unless the guest is elsewhere (`closed`), and makes every guest's device of them. Nobody is served yet.
+    /// Opens every LUN, unless the guest is elsewhere (`closed`), and makes every guest's device of them. Nobody is served yet. `ticket`:
+    /// the custody's handover of which a state is by which the guest is about to come.
     ///
     /// # Errors
     /// A LUN that cannot be served, more than a device can have, a name that names no guest.
-    pub(super) fn open(args: &DeviceArgs, guests: &[Guest], closed: bool) -> Result<Self, Failure> {
+    pub(super) fn open(
+        args: &DeviceArgs,
+        guests: &[Guest],
+        closed: bool,
+        ticket: Option<u128>,
+    ) -> Result<Self, Failure> {
         let luns = args.luns.iter().map(|text| Lun::parse(text)).collect::<Result<Vec<_>, _>>()?;
         let hosted = guests.iter().map(|guest| Hosted::new(guest, args)).collect::<Result<_, _>>()?;
-        let host = Self { guests: hosted, luns: Mutex::new(Luns { closed, ..Luns::default() }) };
+        let host = Self { guests: hosted, luns: Mutex::new(Luns { closed, ticket, ..Luns::default() }) };
         for (number, lun) in luns.iter().enumerate() {
             let number = u8::try_from(number)
                 .map_err(|_| Failure::usage(format!("{} LUNs; a device has 256 at most", luns.len())))?;
@@ -165,7 +173,7 @@ impl Host {
         }
         let unit = match &lun.kind {
             _ if luns.closed => {
-                self.guests.iter().for_each(|hosted| hosted.real.note_elsewhere(hosted, lun));
+                self.guests.iter().for_each(|hosted| hosted.real.note_elsewhere(hosted, lun, luns.ticket));
                 None
             }
             Kind::Emulated(spec) => Some(self.attach_emulated(number, spec)?),
@@ -371,7 +379,7 @@ mod tests {
         let Command::Device(args) = Cli::try_parse_from(line).unwrap().command else {
             panic!("another command")
         };
-        Host::open(&args, &guests(&args).unwrap(), false).unwrap()
+        Host::open(&args, &guests(&args).unwrap(), false, None).unwrap()
     }
 
     #[test]

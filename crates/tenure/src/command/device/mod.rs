@@ -83,7 +83,7 @@ pub fn run(args: &DeviceArgs, console: &mut Console) -> Result<Exit, Failure> {
     });
     let guests = guests(args)?;
     let parted = Parted::open(args, &guests)?;
-    let host = Arc::new(Host::open(args, &guests, parted.is_elsewhere())?);
+    let host = Arc::new(Host::open(args, &guests, parted.is_elsewhere(), parted.ticket())?);
     let peering = parted.peering();
     let custodies = parted.custodies(&host)?;
     // All of them before the first guest is served: what cannot be served must be heard of while nothing depends on it.

@@ -62,6 +62,12 @@ impl Parted {
         self.records.iter().any(|one| one.entry.place != Place::Here)
     }
 
+    /// The custody's handover of which a guest's state is that waits here.
+    pub(super) fn ticket(&self) -> Option<u128> {
+        let mut states = self.records.iter().filter_map(|one| one.entry.place.state());
+        states.find_map(|state| Some(u128::from_be_bytes(*state.first_chunk()?)))
+    }
+
     /// Who looks after the guests; their gates are shut until the guests are known to be here.
     ///
     /// # Errors

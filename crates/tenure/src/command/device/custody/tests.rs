@@ -37,7 +37,7 @@ fn begin(folder: &Path, state: &str, more: &[&str]) -> Arc<Custody> {
     let args = args(folder, state, more);
     let guests = guests(&args).unwrap();
     let parted = Parted::open(&args, &guests).unwrap();
-    let host = Arc::new(Host::open(&args, &guests, parted.is_elsewhere()).unwrap());
+    let host = Arc::new(Host::open(&args, &guests, parted.is_elsewhere(), parted.ticket()).unwrap());
     parted.custodies(&host).unwrap().remove(0)
 }
 
@@ -286,7 +286,7 @@ fn a_guest_without_a_record_is_served_only_if_it_is_said_to_be_new_and_no_peer_k
             Some(format!("unix:{}", folder.path().join("nobody").display()).parse().unwrap());
         let guests = guests(&args).unwrap();
         let parted = Parted::open(&args, &guests).unwrap();
-        let host = Arc::new(Host::open(&args, &guests, parted.is_elsewhere()).unwrap());
+        let host = Arc::new(Host::open(&args, &guests, parted.is_elsewhere(), parted.ticket()).unwrap());
         let peering = parted.peering().unwrap();
         let custodies = parted.custodies(&host).unwrap();
         let listener = peering.listen(args.peering.listen.as_ref().unwrap(), &custodies).unwrap();

@@ -106,19 +106,6 @@ impl Diary {
         self.book().handovers().iter().rev().find(is_it).cloned()
     }
 
-    /// Whether nothing of this logical unit is left to be handed over with this ticket.
-    pub(super) fn has_settled(&self, ticket: u128, lun: &LunId) -> bool {
-        let ticket = ticket_words(ticket);
-        let book = self.book();
-        let of_ticket = book.handovers().iter().filter(|one| one.begun.uuid == ticket && !one.is_open());
-        of_ticket.into_iter().any(|one| {
-            let unit = one.begun.luns.iter().position(|unit| unit.lun == lun.0);
-            let Some(unit) = unit.and_then(|unit| u16::try_from(unit).ok()) else { return false };
-            let last = one.last.get(&UnitIndex(unit)).and_then(|last| last.entry.stage.verdict());
-            one.verdict.as_deref() == Some(SETTLED) || last.is_some_and(|verdict| is_settled(&verdict))
-        })
-    }
-
     /// A handover begins.
     ///
     /// # Errors
@@ -275,28 +262,20 @@ mod tests {
     }
 
     #[test]
-    fn what_has_come_is_known_by_its_ticket_and_what_was_turned_back_is_still_to_come() {
+    fn a_handover_is_known_by_its_ticket_and_part_also_when_it_has_ended() {
         let folder = tempfile::TempDir::new().unwrap();
         let diary = Diary::open(folder.path(), "beta", "db1").unwrap();
         assert!(matches!(Diary::open(folder.path(), "beta", "db1"), Err(HandError::Journal(_))), "one user");
-        let lun = |name: &str| LunId(name.to_owned());
-        let luns = ["naa.1", "naa.2"];
-        diary.begin(&beginning(7, &luns)).unwrap();
+        diary.begin(&beginning(7, &["naa.1", "naa.2"])).unwrap();
         let mut pages = diary.pages(2, Box::new(|_| true));
         pages
             .append(1, &[(UnitIndex(0), entry(Stage::Moved)), (UnitIndex(1), entry(Stage::Freeze))])
             .unwrap();
-        assert!(!diary.has_settled(7, &lun("naa.1")), "it is under way");
         assert_eq!(tell(&diary.under_way(7, Side::Destination).unwrap()).luns.len(), 2);
         diary.end(KEPT).unwrap();
-        let settled = |ticket| luns.map(|name| diary.has_settled(ticket, &lun(name)));
-        assert_eq!((settled(7), settled(8)), ([true, false], [false, false]));
-        diary.begin(&beginning(7, &luns[1..])).unwrap();
-        diary.end(SETTLED).unwrap();
-        assert_eq!((settled(7), diary.has_settled(7, &lun("naa.3"))), ([true, true], false));
         drop((pages, diary));
         let diary = Diary::open(folder.path(), "beta", "db1").unwrap();
-        assert!(diary.under_way(7, Side::Destination).is_none() && diary.has_settled(7, &lun("naa.2")));
+        assert!(diary.under_way(7, Side::Destination).is_none());
         let of = |ticket, side| diary.of(14, ticket, side).is_some();
         assert_eq!(
             (of(7, Side::Destination), of(7, Side::Source), of(8, Side::Destination)),

@@ -17,7 +17,7 @@ use agent::recover::interrupted;
 use handover::{Group, Side, Verdict};
 use ledger::{Change, LunId};
 use peer::HostName;
-use peer::message::{Close, Done, Guest, Open as Opening, Opened, Paths, Recover, Refusal, Reply, Request};
+use peer::message::{Close, Done, Guest, Offer, Open as Opening, Opened, Paths, Recover, Refusal, Reply, Request};
 use scsi::AdditionalSense;
 use scsi::pr::Key;
 use std::collections::BTreeMap;
@@ -158,8 +158,15 @@ impl Asked<'_> {
             }
             diary.end(diary::KEPT)?;
         }
+        // What has gone already is not opened: that says so.
+        let has_gone = |offer: &&Offer| self.hosted.real.has_gone(&LunId(offer.lun.clone()));
+        let offers: Vec<Offer> = opening.luns.iter().filter(|offer| !has_gone(offer)).cloned().collect();
+        if offers.is_empty() {
+            desk.open = Some(follow(diary, Vec::new(), Vec::new(), None));
+            return Ok(Opened { luns: Vec::new(), record: None, guest: None });
+        }
         let (mut units, mut lines) = (Vec::new(), Vec::new());
-        for offer in &opening.luns {
+        for offer in &offers {
             let (kept, line) = self.reach(desk, &offer.lun)?;
             if kept.key != offer.key.map(|key| Key(key.0)) {
                 return Err(refused(&format!("{}: the guest has another key there", offer.lun)));
@@ -168,9 +175,9 @@ impl Asked<'_> {
             lines.push(line);
         }
         let paths: Vec<_> = units.iter().map(paths).collect();
-        let group = Group::new(settings(&opening.luns, &paths)?).ok_or_else(|| refused("nothing moves"))?;
-        let theirs = super::settings(&opening.luns, &paths)?.into_iter().map(|one| one.destination);
-        let begun = units.iter().zip(theirs).zip(&opening.luns).map(|((kept, theirs), offer)| Unit {
+        let group = Group::new(settings(&offers, &paths)?).ok_or_else(|| refused("nothing moves"))?;
+        let theirs = super::settings(&offers, &paths)?.into_iter().map(|one| one.destination);
+        let begun = units.iter().zip(theirs).zip(&offers).map(|((kept, theirs), offer)| Unit {
             lun: kept.identity.lun.clone(),
             node: kept.identity.node.clone(),
             own: kept.identity.port.clone(),

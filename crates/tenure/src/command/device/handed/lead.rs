@@ -17,13 +17,14 @@ use guard::Identity;
 use handover::known_targets::TargetIdentity;
 use handover::verdict::Doubt;
 use handover::{Group, Port, Settings, Side, Tracked, UnitIndex, Verdict};
-use ledger::{Change, HandoverId, LunId, Record, State, read_carried};
+use ledger::{Change, HandoverId, LunId, PathId, Record, State, read_carried};
 use peer::message::{
     Close, Guest, Id, Offer, Open, Opened, Options, Paths, Recover, Refusal, Reply, Request, Word,
 };
 use peer::{CallError, HostName, Link};
 use scsi::AdditionalSense;
 use scsi::pr::Key;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 use vhost_user_scsi::saved::{Kind, SavedLun};
@@ -36,10 +37,13 @@ const CLOSING: Duration = Duration::from_secs(10);
 /// A registration that is to come.
 #[derive(Debug)]
 struct Coming {
+    number: u8,
     unit: RealUnit,
     identity: Identity,
     /// What the bearer's nexus has.
     record: Record,
+    /// That nexus.
+    path: PathId,
     key: Key,
     from: Port,
     target: Option<TargetIdentity>,
@@ -67,40 +71,26 @@ impl Lead<'_> {
     /// # Errors
     /// What is in the way; it may be tried again.
     pub(in crate::command::device) fn settle(&self, luns: &[SavedLun]) -> Result<(), HandError> {
-        let mut bearers: Vec<HostName> = Vec::new();
-        let mut coming = Vec::new();
+        let (mut bearers, mut coming) = (Vec::new(), Vec::new());
         for lun in luns.iter().filter(|lun| lun.kind == Kind::Handed) {
             if let Some((bearer, one)) = self.look(lun)? {
                 bearers.push(bearer);
                 coming.push(one);
             }
         }
-        let Some(bearer) = bearers.first().cloned() else { return Ok(()) };
+        let Some(bearer): Option<HostName> = bearers.first().cloned() else { return Ok(()) };
         if bearers.iter().any(|other| *other != bearer) {
             return Err(HandError::Unfit("its registrations are at nexuses of several hosts".to_owned()));
         }
         self.hosted.real.desk().evict();
-        let diary = self.diary()?;
-        coming.retain(|one| !diary.has_settled(self.ticket, &one.identity.lun));
-        if coming.is_empty() {
-            return Ok(());
-        }
+        let (diary, records) = (self.diary()?, self.records()?);
         diary.end_others(self.ticket, Side::Destination)?;
-        let mut run = Run { lead: self, diary, bearer, coming, records: self.records()? };
-        match run.under_way() {
-            Some(_) if self.alone => {
-                let done = run.recover_alone();
-                if done.is_ok() || run.under_way().is_some() {
-                    return done;
-                }
-                // It was undone: what is still the other host's is taken over by who is alone.
-                let Run { diary, coming, .. } = &mut run;
-                coming.retain(|one| !diary.has_settled(self.ticket, &one.identity.lun));
-                run.move_alone()
-            }
-            Some(left) => run.recover(&left.begun.handover),
-            None if self.alone => run.move_alone(),
-            None => run.move_all(),
+        let mut run = Run { lead: self, diary, bearer, coming, records };
+        run.pass_over_settled()?;
+        match run.together() {
+            // The operator's word counts of a host that says nothing itself.
+            Err(error) if self.alone && run.is_gone(&error) => run.without_bearer(),
+            done => done,
         }
     }
 
@@ -109,10 +99,10 @@ impl Lead<'_> {
         if luns.iter().all(|lun| lun.kind != Kind::Handed) {
             return Ok(false);
         }
-        let diary = self.diary()?;
-        let lun = |lun: &SavedLun| LunId(lun.name.clone());
+        let (diary, records) = (self.diary()?, self.records()?);
+        let settled = settled(&records, self.ticket)?;
         let under_way = diary.under_way(self.ticket, Side::Destination).is_some();
-        Ok(under_way || luns.iter().any(|one| diary.has_settled(self.ticket, &lun(one))))
+        Ok(under_way || luns.iter().any(|lun| settled.iter().any(|one| one.0 == lun.name)))
     }
 
     fn diary(&self) -> Result<Diary, HandError> {
@@ -145,7 +135,8 @@ impl Lead<'_> {
             target_port: None,
         };
         let target = unit.nexus().and_then(|mut nexus| target_of(&mut *nexus));
-        Ok(Some((handed.bearer, Coming { unit, identity, record, key, from, target })))
+        let number = lun.number;
+        Ok(Some((handed.bearer, Coming { number, unit, identity, record, path, key, from, target })))
     }
 }
 
@@ -185,12 +176,54 @@ impl Run<'_> {
         match link.call(request, OPENING) {
             Ok(Reply::Opened(opened)) => Ok(Ok(opened)),
             Ok(_) => Err(self.lost("an answer to something else")),
+            Err(CallError::Refused(refusal)) if refusal.class == NO_GUEST => {
+                Err(HandError::Forgot { host: self.bearer.to_string() })
+            }
             Err(CallError::Refused(refusal)) => Ok(Err(refusal)),
             Err(error) => Err(self.lost(&error)),
         }
     }
 
-    fn beginning(&self, settings: &[Settings]) -> Result<Beginning, HandError> {
+    /// What has its place by this host's record needs no handover; of one that is under way it is told as it ended.
+    fn pass_over_settled(&mut self) -> Result<(), HandError> {
+        let left = self.under_way();
+        let is_left = |lun: &LunId| left.iter().flat_map(|left| &left.begun.luns).any(|one| one.lun == lun.0);
+        let settled = settled(&self.records, self.lead.ticket)?;
+        self.coming.retain(|one| is_left(&one.identity.lun) || !settled.contains(&one.identity.lun));
+        Ok(())
+    }
+
+    /// With the bearer.
+    fn together(&mut self) -> Result<(), HandError> {
+        match self.under_way() {
+            _ if self.coming.is_empty() => Ok(()),
+            Some(left) => self.recover(&left.begun.handover),
+            None => self.move_all(),
+        }
+    }
+
+    /// Whether the bearer says nothing, or knows nothing of the guest: of another one's no the operator cannot have known.
+    fn is_gone(&self, error: &HandError) -> bool {
+        match error {
+            HandError::Lost { .. } => self.link().is_err(),
+            HandError::Forgot { .. } => true,
+            _ => false,
+        }
+    }
+
+    fn without_bearer(&mut self) -> Result<(), HandError> {
+        if self.under_way().is_some() {
+            let done = self.recover_alone();
+            if done.is_ok() || self.under_way().is_some() {
+                return done;
+            }
+            // It was undone: what is still the other host's is taken over by who is alone.
+            self.pass_over_settled()?;
+        }
+        if self.coming.is_empty() { Ok(()) } else { self.move_alone() }
+    }
+
+    fn beginning(&self, handover: Id, settings: &[Settings]) -> Beginning {
         let unit = |(one, settings): (&Coming, &Settings)| Unit {
             lun: one.identity.lun.clone(),
             node: one.identity.node.clone(),
@@ -200,14 +233,13 @@ impl Run<'_> {
             nonce: settings.nonce,
             target: one.target,
         };
-        let [high, low] = [diary::fresh()?, diary::fresh()?];
-        Ok(Beginning {
-            handover: u128::from(high) << 64 | u128::from(low),
+        Beginning {
+            handover: handover.0,
             ticket: self.lead.ticket,
             side: Side::Destination,
             peer: self.bearer.to_string(),
             units: self.coming.iter().zip(settings).map(unit).collect(),
-        })
+        }
     }
 
     fn offers(&self) -> Result<Vec<Offer>, HandError> {
@@ -223,23 +255,41 @@ impl Run<'_> {
         self.coming.iter().map(one).collect()
     }
 
-    fn move_all(&self) -> Result<(), HandError> {
+    fn move_all(&mut self) -> Result<(), HandError> {
         let link = self.link()?;
-        let offers = self.offers()?;
-        let blank: Vec<_> =
-            offers.iter().map(|offer| Paths { lun: offer.lun.clone(), ports: Vec::new() }).collect();
-        let mut beginning = self.beginning(&settings(&offers, &blank)?)?;
-        let handover = Id(beginning.handover);
+        let (handover, mut offers) = (fresh_id()?, self.offers()?);
         let open = Open { handover, guest: self.guest(), luns: offers.clone(), options: Options::default() };
         let opened = self.call(&link, &Request::Open(open))?.map_err(|refusal| self.refused(&refusal))?;
-        let settings = settings(&offers, &opened.luns)?;
-        for (unit, settings) in beginning.units.iter_mut().zip(&settings) {
-            unit.theirs.clone_from(&settings.source);
+        let is_open = |lun: &str| opened.luns.iter().any(|paths| paths.lun == lun);
+        offers.retain(|offer| is_open(&offer.lun));
+        self.take_up_gone(is_open)?;
+        if self.coming.is_empty() {
+            return Ok(());
         }
+        let settings = settings(&offers, &opened.luns)?;
+        self.diary.begin(&self.beginning(handover, &settings))?;
         let group = Group::new(settings).ok_or_else(|| HandError::Unfit("nothing moves".to_owned()))?;
-        self.diary.begin(&beginning)?;
         self.enter()?;
         self.lead(&link, handover, group)
+    }
+
+    /// What the bearer has let go of by its record has a place in another handover of this ticket, which this host's record does not know of
+    /// any more: the device is asked what the guest has here.
+    fn take_up_gone(&mut self, is_open: impl Fn(&str) -> bool) -> Result<(), HandError> {
+        let (stays, gone): (Vec<_>, Vec<_>) =
+            mem::take(&mut self.coming).into_iter().partition(|one| is_open(&one.identity.lun.0));
+        self.coming = stays;
+        let ledger = |error: ledger::Error| HandError::Ledger(error.to_string());
+        for Coming { number, identity, record, path, .. } in gone {
+            let taken = self.lead.hosted.real.take_up(number, &record, &path);
+            taken.map_err(|why| HandError::Unit(number, why.to_string()))?;
+            self.records.book.refresh().map_err(ledger)?;
+            let found = self.records.book.record(&identity.lun);
+            let (state, why) = found.map(|found| (found.found, found.doubt.clone())).unwrap_or_default();
+            let settled = Change::State { state, handover: Some(HandoverId(self.lead.ticket)), why };
+            self.records.book.append(&[(identity.lun, settled)]).map_err(ledger)?;
+        }
+        Ok(())
     }
 
     fn lead(&self, link: &Link, handover: Id, group: Group) -> Result<(), HandError> {
@@ -306,7 +356,7 @@ impl Run<'_> {
         self.records.book.append(&changes).map_err(ledger)
     }
 
-    fn recover(&self, handover: &HandoverId) -> Result<(), HandError> {
+    fn recover(&mut self, handover: &HandoverId) -> Result<(), HandError> {
         let link = self.link()?;
         let left = self.left()?;
         let (id, own) = (Id(handover.0), diary::tell(&left));
@@ -325,7 +375,8 @@ impl Run<'_> {
             // It was closed there, which comes after the record here, and before the end of this journal.
             let verdict = if verdict == diary::SETTLED { diary::SETTLED } else { diary::KEPT };
             self.diary.end(verdict)?;
-            return if verdict == diary::SETTLED { Ok(()) } else { Err(self.kept("it was turned back")) };
+            self.pass_over_settled()?;
+            return if self.coming.is_empty() { Ok(()) } else { Err(self.kept("it was turned back")) };
         }
         let found = interrupted(&recover(theirs), &own, &[]).map_err(|trouble| self.refused(&trouble))?;
         if found.leg != Leg::There {
@@ -372,7 +423,7 @@ impl Run<'_> {
             .into_iter()
             .map(alone)
             .collect();
-        self.diary.begin(&self.beginning(&settings)?)?;
+        self.diary.begin(&self.beginning(fresh_id()?, &settings))?;
         self.enter()?;
         let mut group = Group::new(settings).ok_or_else(|| HandError::Unfit("nothing moves".to_owned()))?;
         let mut ends = self.ends_alone(&mut group);
@@ -489,6 +540,21 @@ const fn is_left(verdict: &Verdict) -> bool {
 
 /// What the device that follows says of a handover that it has no journal of.
 const UNKNOWN: &str = "UnknownHandover";
+/// What a device says that does not serve the guest.
+const NO_GUEST: &str = "UnknownGuest";
+
+fn fresh_id() -> Result<Id, HandError> {
+    let [high, low] = [diary::fresh()?, diary::fresh()?];
+    Ok(Id(u128::from(high) << 64 | u128::from(low)))
+}
+
+/// The logical units whose registration has its place at this host by this ticket, be it none: the record says so, and nothing else does.
+fn settled(records: &Records, ticket: u128) -> Result<Vec<LunId>, HandError> {
+    records.book.refresh().map_err(|error| HandError::Ledger(error.to_string()))?;
+    let is_it = |record: &Record| record.handover == Some(HandoverId(ticket)) && !record.state.is_away();
+    let all = records.book.records();
+    Ok(all.iter().filter(|record| is_it(record)).map(|record| record.lun.clone()).collect())
+}
 
 fn owes(identity: &Identity, sense: Vec<u8>) -> (LunId, Change) {
     (identity.lun.clone(), Change::Owed { path: identity.path.clone(), sense: Some(sense) })

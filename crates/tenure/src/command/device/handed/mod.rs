@@ -36,6 +36,12 @@ pub(super) enum HandError {
         /// The link's error.
         why: String,
     },
+    /// The device that had it knows nothing of the guest.
+    #[error("{host}, whose nexus has the guest's registration, does not know the guest")]
+    Forgot {
+        /// The bearer.
+        host: String,
+    },
     /// The device that has it says no.
     #[error("{host}, whose nexus has the guest's registration: {why}")]
     Refused {

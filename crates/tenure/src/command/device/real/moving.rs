@@ -18,7 +18,7 @@ use guard::Identity;
 use handover::known_targets::{Known, KnownTargets, TargetIdentity};
 use iscsi::initiator::{IscsiUrl, SessionConfig, SessionError};
 use ledger::{
-    CarriedError, Change, LunId, PathId, PathRecord, Record, State, carried, changes_to, read_carried,
+    CarriedError, Change, HandoverId, LunId, PathId, PathRecord, Record, State, carried, changes_to, read_carried,
 };
 use nexus::Nexus;
 use scsi::{Completion, DataPhase, Request, SenseKey, Status, TransportId, opcode};
@@ -423,16 +423,24 @@ impl Real {
     }
 
     /// The guest is elsewhere as this process starts: what is recorded of this LUN at a target says so, also where a device that was killed
-    /// had no time for that.
-    pub(in crate::command::device) fn note_elsewhere(&self, hosted: &Hosted, lun: &Lun) {
+    /// had no time for that. But of what has come already by the handover of this `ticket`, with which the guest is on its way here.
+    pub(in crate::command::device) fn note_elsewhere(
+        &self,
+        hosted: &Hosted,
+        lun: &Lun,
+        ticket: Option<u128>,
+    ) {
         let Ok(Some((url, config))) = at(lun, hosted) else { return };
         let Ok(records) = self.records() else { return };
         let node = vhost_user_scsi::unit::iscsi::node(&config, url.lun);
         let is_port = |port: &TransportId| session_as(url, &config, Which::As(port)).is_some();
         let is_its =
             |path: &&PathRecord| path.node == node && port_of(&path.path).is_some_and(|port| is_port(&port));
-        let here: Vec<_> =
-            records.book.records().into_iter().filter(|record| !record.state.is_away()).collect();
+        let ticket = ticket.map(HandoverId);
+        let is_here = |record: &Record| {
+            !record.state.is_away() && (ticket.is_none() || record.handover != ticket)
+        };
+        let here: Vec<_> = records.book.records().into_iter().filter(is_here).collect();
         let known = here.iter().filter_map(|record| Some((record, record.paths.iter().find(is_its)?)));
         let gone: Vec<_> = known.flat_map(|(record, path)| gone(record, &path.path, false)).collect();
         if let Err(error) = records.book.append(&gone) {

@@ -17,7 +17,7 @@ fn host(folder: &Path, more: &[&str]) -> Host {
     let line = [&["tenure", "device", "--socket", &socket, "--lun", &lun], more].concat();
     let Command::Device(args) = Cli::try_parse_from(line).unwrap().command else { panic!("another command") };
     let guests = crate::command::device::guests::guests(&args).unwrap();
-    Host::open(&args, &guests, false).unwrap()
+    Host::open(&args, &guests, false, None).unwrap()
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn at_target(folder: &Path, state: &str, urls: &[String], closed: bool) -> Host 
         panic!("another command")
     };
     let guests = crate::command::device::guests::guests(&args).unwrap();
-    Host::open(&args, &guests, closed).unwrap()
+    Host::open(&args, &guests, closed, None).unwrap()
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn what_a_killed_device_left_is_not_gone_on_with_where_the_guest_was_elsewhere_s
         let socket = folder.path().join("a.sock").display().to_string();
         let line = ["tenure", "device", "--socket", &socket, "--lun", &lun];
         let Command::Device(args) = Cli::try_parse_from(line).unwrap().command else { panic!("another") };
-        Host::open(&args, &crate::command::device::guests::guests(&args).unwrap(), closed).unwrap()
+        Host::open(&args, &crate::command::device::guests::guests(&args).unwrap(), closed, None).unwrap()
     };
     let unit = |host: &Host| host.lock().slots.get(&0).and_then(|slot| slot.unit.clone()).unwrap();
     let registrations =
