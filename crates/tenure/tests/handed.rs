@@ -2,82 +2,17 @@
 //! nexus to the other, at targets that end registrations with the session or of which that is not known.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[path = "hosts/between.rs"]
+mod between;
 mod hosts;
 
+use between::*;
 use hosts::*;
 use lab::front_end::scsi::{Function, VirtioScsi, flat, setting};
 use lab::process::{DEADLINE, wait_for};
-use lab::served::Device;
 use nexus::Nexus;
-use scsi::pr::{InAction, Key, ReadKeys, ReadReservation, Reservation, ReservationType, request};
+use scsi::pr::{Key, request};
 use scsi::{AdditionalSense, Request, Status};
-use std::fs;
-use std::path::PathBuf;
-
-const HOLDER: [&str; 3] = ["active", "holder", "0x00000000000000a1"];
-const MEMBER: [&str; 3] = ["active", "member", "0x00000000000000a1"];
-const GONE: [&str; 3] = ["moved", "unregistered", "none"];
-const ALL: ReservationType = ReservationType::WRITE_EXCLUSIVE_ALL_REGISTRANTS;
-
-fn keys(driver: &mut VirtioScsi) -> Vec<Key> {
-    let told = good(driver, &request::read(InAction::READ_KEYS, 256));
-    ReadKeys::parse(&told.data).unwrap().keys
-}
-
-fn reservation(driver: &mut VirtioScsi) -> Option<Reservation> {
-    let held = good(driver, &request::read(InAction::READ_RESERVATION, 64));
-    ReadReservation::parse(&held.data).unwrap().reservation
-}
-
-/// The guest holds it by the nexus of the host where it is, by that alone, and the other node is kept out.
-fn holds_here(hosts: &mut Hosts, driver: &mut VirtioScsi, host: usize) {
-    assert_eq!(keys(driver), [OWN]);
-    assert_eq!(reservation(driver).map(|held| (held.key, held.kind)), Some((OWN, KIND)));
-    good(driver, &write());
-    assert_eq!(hosts.elsewhere(&write()).status, Status::RESERVATION_CONFLICT);
-    hosts.wait_for(host, "here");
-    hosts.expect_record(host, HOLDER);
-    hosts.expect_record(1 - host, GONE);
-}
-
-/// Where a host's journals of such handovers are.
-fn journals(hosts: &Hosts, host: usize) -> PathBuf {
-    PathBuf::from(hosts.state(host)).join("devices/handovers")
-}
-
-/// Lines of a host's journal: its header, how a handover began, one for each stage, its end.
-fn lines(hosts: &Hosts, host: usize) -> usize {
-    let Ok(folder) = fs::read_dir(journals(hosts, host)) else { return 0 };
-    let logs = folder
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|e| e == "log"));
-    logs.filter_map(|path| fs::read(path).ok()).flatten().filter(|byte| *byte == b'\n').count()
-}
-
-/// From now on no handover is begun there: its journal cannot be made.
-fn block(hosts: &Hosts, host: usize) {
-    fs::create_dir_all(journals(hosts, host).parent().unwrap()).unwrap();
-    fs::write(journals(hosts, host), "").unwrap();
-}
-
-fn unblock(hosts: &Hosts, host: usize) {
-    fs::remove_file(journals(hosts, host)).unwrap();
-}
-
-/// The guest has been committed to the second host, and its registration is still at the first one's nexus.
-fn parted(hosts: &Hosts) -> (Device, Device, VirtioScsi, VirtioScsi, Vec<u16>) {
-    let [alpha, beta] = hosts.both();
-    let mut source = connect(&alpha);
-    reserve(&mut source);
-    block(hosts, 0);
-    let bases = source.front.stop().unwrap();
-    let destination = connect(&beta);
-    hosts.wait_for(0, "away");
-    hosts.wait_for(1, "owned");
-    let why = wait_for(DEADLINE, || hosts.guest(1)["waits"].as_str().map(str::to_owned)).unwrap();
-    assert!(why.contains("alpha"), "{why}");
-    (alpha, beta, source, destination, bases)
-}
 
 #[test]
 fn a_holder_moves_to_and_fro_between_nexuses() {
@@ -287,40 +222,6 @@ fn the_device_that_leads_may_be_killed_at_every_line_of_its_journal() {
 #[test]
 fn the_device_that_follows_may_be_killed_at_every_line_of_its_journal() {
     (2..=6).for_each(|line| killed_at(0, line));
-}
-
-/// The destination is gone for good in the middle of the handover, and the operator claims the guest for the host that it left: either that
-/// is refused, or the guest is registered by its own key and by nothing else, so that it can be fenced.
-fn claimed_at_the_source_after(line: usize) {
-    let mut hosts = Hosts::with(&["memory=4M,profile=tgt,delay=15ms"]);
-    let [alpha, mut beta] = hosts.both();
-    let mut source = connect(&alpha);
-    reserve(&mut source);
-    source.front.stop().unwrap();
-    let destination = connect(&beta);
-    let reached = wait_for(DEADLINE, || (lines(&hosts, 0) >= line).then_some(()));
-    assert!(reached.is_some(), "{} lines only", lines(&hosts, 0));
-    beta.process.kill();
-    drop(destination);
-    let arguments = serde_json::json!({ "guest": "db1", "without-state": true });
-    let arguments = arguments.as_object().unwrap().clone();
-    let claimed = hosts.control_of(0).execute("guest-claim", arguments, std::time::Instant::now() + DEADLINE);
-    if let Err(error) = claimed {
-        assert!(error.to_string().contains("under the key"), "{line}: {error}");
-        return;
-    }
-    drop(source);
-    let mut again = connect(&alpha);
-    patiently(&mut again, &ready());
-    assert!(hosts.elsewhere(&request::register(Key::NONE, OTHER, false)).status.is_good());
-    hosts.elsewhere(&request::preempt(OTHER, OWN, KIND));
-    patiently(&mut again, &ready());
-    assert_eq!(patiently(&mut again, &write()).status, Status::RESERVATION_CONFLICT, "{line}: it is fenced");
-}
-
-#[test]
-fn a_guest_that_is_claimed_where_it_was_in_the_middle_of_the_handover_can_be_fenced() {
-    (2..=6).for_each(claimed_at_the_source_after);
 }
 
 #[test]

@@ -17,7 +17,9 @@ use agent::recover::interrupted;
 use handover::{Group, Side, Verdict};
 use ledger::{Change, LunId};
 use peer::HostName;
-use peer::message::{Close, Done, Guest, Offer, Open as Opening, Opened, Paths, Recover, Refusal, Reply, Request};
+use peer::message::{
+    Close, Done, Guest, Offer, Open as Opening, Opened, Paths, Recover, Refusal, Reply, Request,
+};
 use scsi::AdditionalSense;
 use scsi::pr::Key;
 use std::collections::BTreeMap;

@@ -18,7 +18,8 @@ use guard::Identity;
 use handover::known_targets::{Known, KnownTargets, TargetIdentity};
 use iscsi::initiator::{IscsiUrl, SessionConfig, SessionError};
 use ledger::{
-    CarriedError, Change, HandoverId, LunId, PathId, PathRecord, Record, State, carried, changes_to, read_carried,
+    CarriedError, Change, HandoverId, LunId, PathId, PathRecord, Record, State, carried, changes_to,
+    read_carried,
 };
 use nexus::Nexus;
 use scsi::{Completion, DataPhase, Request, SenseKey, Status, TransportId, opcode};
@@ -437,9 +438,8 @@ impl Real {
         let is_its =
             |path: &&PathRecord| path.node == node && port_of(&path.path).is_some_and(|port| is_port(&port));
         let ticket = ticket.map(HandoverId);
-        let is_here = |record: &Record| {
-            !record.state.is_away() && (ticket.is_none() || record.handover != ticket)
-        };
+        let is_here =
+            |record: &Record| !record.state.is_away() && (ticket.is_none() || record.handover != ticket);
         let here: Vec<_> = records.book.records().into_iter().filter(is_here).collect();
         let known = here.iter().filter_map(|record| Some((record, record.paths.iter().find(is_its)?)));
         let gone: Vec<_> = known.flat_map(|(record, path)| gone(record, &path.path, false)).collect();
