@@ -6,9 +6,9 @@ use crate::random::Random;
 use crate::table::{Policy, Row, judge};
 use crate::vm::{ALONE, Media, Vm};
 use anyhow::{Context, Result, ensure};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Our helper, as seen in the VM.
 pub const OURS: &str = "/lab/programs/tenure-pr-helper --config /dev/null";
@@ -18,6 +18,10 @@ const OPEN: &str = "version = 1\nmigrate = \"off\"\n";
 pub const INCUMBENT: &str = "/usr/bin/qemu-pr-helper";
 /// How long one recording may take; it takes ten seconds on two idle cores.
 const RECORDING: Duration = Duration::from_secs(600);
+/// Between two looks at what a program says on its way.
+const LOOK: Duration = Duration::from_secs(1);
+/// Lines of that which are told when it fails.
+const LAST: usize = 20;
 /// The part of the lab that runs in the VM.
 const PROGRAM: &str = "/lab/programs/tenure-lab";
 /// The program, as seen in the VM.
@@ -29,7 +33,7 @@ const PASSING: &str = "/run/tenure-state";
 /// And if it must.
 const LASTING: &str = "/lab/keep/tenure-state";
 
-/// A VM with a logical unit and two nexuses to it: the guest's and a peer's.
+/// A VM with a logical unit and three nexuses to it: the guest's, a peer's, and the guest's on another host.
 #[derive(Debug)]
 pub struct Lab {
     vm: Vm,
@@ -94,28 +98,30 @@ impl Lab {
     }
 
     /// A guest of `tenure device` with a disk of the kernel's target, by its block and by its generic node; then the disk goes and
-    /// comes back; then the guest moves from QEMU to QEMU, at one device and between two.
+    /// comes back; then the guest moves from QEMU to QEMU, at one device and between two, each with a nexus of its own. `only`: stories in
+    /// whose names this is.
     ///
     /// # Errors
     /// What did not hold.
-    pub fn keeps(&mut self, moves: u32) -> Result<String> {
-        let [[block, generic], [peer, _]] =
-            self.disks.first_chunk().cloned().context("the lab has fewer than two disks")?;
+    pub fn keeps(&mut self, moves: u32, only: &str) -> Result<String> {
+        let [[block, generic], [peer, _], [there, _]] =
+            self.disks.first_chunk().cloned().context("the lab has fewer than three disks")?;
         let mut told = Vec::new();
         let moves = moves.to_string();
         let url = format!("iscsi://127.0.0.1/{TARGET}/0");
-        let stories: [(&str, &[&str]); 5] = [
-            (&block, &[]),
-            (&generic, &[]),
-            (&block, &["--gone"]),
-            (&block, &["--moves", &moves]),
-            (&url, &["--moves", &moves, "--there", &url]),
+        let stories: [(&str, &str, &[&str]); 6] = [
+            ("block node", &block, &[]),
+            ("generic node", &generic, &[]),
+            ("gone and back", &block, &["--gone"]),
+            ("one device", &block, &["--moves", &moves]),
+            ("two devices, iSCSI", &url, &["--moves", &moves, "--there", &url]),
+            ("two devices, disks", &block, &["--moves", &moves, "--there", &there]),
         ];
-        for (lun, more) in stories {
+        for (name, lun, more) in stories.into_iter().filter(|(name, ..)| name.contains(only)) {
             let words = [PROGRAM, "kept", "--tenure", TENURE, "--lun", lun, "--other", &peer];
-            let argv: Vec<String> = words.iter().chain(more).map(ToString::to_string).collect();
-            told.push(self.told(&argv, RECORDING)?);
+            told.push(self.story(&[&words[..], more].concat()).with_context(|| name.to_owned())?);
         }
+        ensure!(!told.is_empty(), "no story's name has {only:?} in it");
         Ok(told.join("; "))
     }
 
@@ -164,16 +170,76 @@ impl Lab {
         Ok(words.into_iter().chain(["--seed", &seed]).map(str::to_owned).collect())
     }
 
+    /// A program that says on its way how far it is, which is said here at once; its last line.
+    fn story(&mut self, argv: &[&str]) -> Result<String> {
+        let id = self.vm.start(argv, Path::new("/lab/keep/story"))?;
+        let mut log = Log { at: self.vm.keep().join("story"), ..Log::default() };
+        let end = Instant::now() + RECORDING;
+        let status = loop {
+            let ended = self.vm.ended(id, LOOK)?;
+            log.show()?;
+            if let Some(status) = ended {
+                break status;
+            }
+            ensure!(Instant::now() < end, "it does not come to an end: {}", log.last(LAST));
+        };
+        ensure!(status == 0, "exit status {status}: {}", log.last(LAST));
+        Ok(log.last(1))
+    }
+
     fn told(&mut self, argv: &[String], deadline: Duration) -> Result<String> {
         let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
         Ok(self.vm.run(&argv, deadline)?.good()?.trim().to_owned())
     }
 }
 
+/// What a program in the VM says.
+#[derive(Default)]
+struct Log {
+    at: PathBuf,
+    text: String,
+    shown: usize,
+}
+
+impl Log {
+    /// Says what is new.
+    fn show(&mut self) -> Result<()> {
+        self.text = String::from_utf8_lossy(&std::fs::read(&self.at)?).into_owned();
+        let whole = self.text.rfind('\n').map_or(0, |at| at + 1);
+        eprint!("{}", self.text.get(self.shown..whole).unwrap_or_default());
+        self.shown = whole;
+        Ok(())
+    }
+
+    /// The end of it.
+    fn last(&self, most: usize) -> String {
+        let lines: Vec<&str> = self.text.lines().collect();
+        lines.get(lines.len().saturating_sub(most)..).unwrap_or_default().join("\n")
+    }
+}
+
 fn serve(vm: &mut Vm, keep: &str) -> Result<Vec<[String; 2]>> {
-    let argv = [PROGRAM, "lio", "--backing", "/run/lun0.img", "--keep", keep, "--target", TARGET];
+    let argv =
+        [PROGRAM, "lio", "--backing", "/run/lun0.img", "--keep", keep, "--nexuses", "3", "--target", TARGET];
     let told = vm.run(&argv, Duration::from_secs(60))?.good().context("setting up LIO")?;
     let pair =
         |line: &str| line.split_once(' ').map(|(block, generic)| [block.to_owned(), generic.to_owned()]);
     Ok(told.lines().filter_map(pair).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_says_is_shown_once_and_by_whole_lines() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut log = Log { at: file.path().into(), ..Log::default() };
+        for (text, shown) in [("", 0), ("on", 0), ("one\ntw", 4), ("one\ntwo\n", 8)] {
+            std::fs::write(file.path(), text).unwrap();
+            log.show().unwrap();
+            assert_eq!(log.shown, shown, "{text:?}");
+        }
+        assert_eq!((log.last(1), log.last(9)), ("two".to_owned(), "one\ntwo".to_owned()));
+    }
 }

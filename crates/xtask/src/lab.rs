@@ -78,15 +78,22 @@ pub(crate) enum Trial {
         /// Nothing but the moves
         #[arg(long)]
         only_moves: bool,
+        /// Nothing but the moves between two devices
+        #[arg(long, conflicts_with = "only_moves")]
+        only_between: bool,
         /// Where programs are that were built already
         #[arg(long, value_name = "DIR")]
         programs: Option<PathBuf>,
     },
-    /// A guest of `tenure device` with a disk of the kernel's target: recorded, killed, fenced, the disk gone and back, and moved from QEMU to QEMU
+    /// A guest of `tenure device` with a disk of the kernel's target: recorded, killed, fenced, the disk gone and back, and moved from QEMU to QEMU,
+    /// at one device and between two
     Keeps {
         /// Moves while it holds a reservation; in one more it is fenced
         #[arg(long, default_value_t = ALL_MOVES)]
         moves: u32,
+        /// Only stories in whose names this is, such as "two devices, disks"
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        only: String,
         /// Where programs are that were built already
         #[arg(long, value_name = "DIR")]
         programs: Option<PathBuf>,
@@ -150,13 +157,17 @@ pub(crate) fn run(trial: Option<&Trial>, full: bool) -> Result<()> {
         Some(Trial::Record { helper, front }) => {
             alone(|lab| Ok(serde_json::to_string_pretty(&lab.record(helper, *front)?)?))
         }
-        Some(Trial::Device { moves, only_moves, programs }) => {
+        Some(Trial::Device { moves, only_moves, only_between, programs }) => {
             let programs = programs::build(programs.as_deref())?;
-            println!("{}", device(&programs, *moves, *only_moves)?);
+            if !only_between {
+                println!("{}", device(&programs, *moves, *only_moves)?);
+            }
             println!("{}", between_devices(&programs, *moves)?);
             Ok(())
         }
-        Some(Trial::Keeps { moves, programs }) => alone_with(programs.as_deref(), |lab| lab.keeps(*moves)),
+        Some(Trial::Keeps { moves, only, programs }) => {
+            alone_with(programs.as_deref(), |lab| lab.keeps(*moves, only))
+        }
         Some(Trial::Logins { programs }) => alone_with(programs.as_deref(), Lab::logins),
         Some(Trial::DeviceKills { kills, seed, aio, programs }) => {
             println!("{}", device_kills(&programs::build(programs.as_deref())?, *kills, *seed, aio)?);
@@ -187,7 +198,7 @@ fn alone_with(built: Option<&Path>, trial: impl FnOnce(&mut Lab) -> Result<Strin
 pub(crate) fn steps(report: &mut Report, full: bool) {
     let mut lab = None;
     report.step("lab: compare", || within(&mut lab, |lab| compare(lab, full)));
-    report.step("lab: keeps", || within(&mut lab, |lab| lab.keeps(ALL_MOVES)));
+    report.step("lab: keeps", || within(&mut lab, |lab| lab.keeps(ALL_MOVES, "")));
     report.step("lab: logins", || within(&mut lab, Lab::logins));
     report.step("lab: kills", || within(&mut lab, |lab| lab.kills(KILLS, KILLS_OF_QEMU, SEED)));
     report.step("lab: resets", || within(&mut lab, |lab| lab.resets(SEED)));

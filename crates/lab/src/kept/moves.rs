@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Unit attentions before a command passes.
@@ -78,6 +78,7 @@ struct Story {
     doors: Vec<Door>,
     other: Mutex<Opened>,
     tenure: Tenure,
+    begun: Instant,
     _directory: TempDir,
 }
 
@@ -92,23 +93,32 @@ impl Story {
         let way: Way = other.parse().map_err(|what: String| anyhow!(what))?;
         let other = Mutex::new(way.open(DEADLINE)?);
         let guest = Seated::start(&doors.first().context("no door")?.socket)?;
-        Ok(Self { guest, at: 0, devices, doors, other, tenure: tenure.clone(), _directory: directory })
+        let (tenure, begun) = (tenure.clone(), Instant::now());
+        Ok(Self { guest, at: 0, devices, doors, other, tenure, begun, _directory: directory })
     }
 
     /// How often the other node tried to write meanwhile, and was refused.
     fn play(mut self, moves: u32) -> Result<u64> {
         self.holds()?;
+        self.say("the guest holds a reservation");
         let mut looks = 0;
         for number in 1..=moves {
             looks += self.moves_and_holds_throughout().with_context(|| format!("move {number}"))?;
             self.still_holds().with_context(|| format!("after move {number}"))?;
+            self.say(&format!("{number} of {moves} moves, {looks} writes of the other node refused in them"));
         }
         self.is_fenced_in_a_move().context("fenced while it moves")?;
+        self.say("fenced in one more move, and fenced still after another");
         self.comes_back().context("back in the cluster")?;
         for device in &mut self.devices {
             ensure!(device.process.is_running(), "a device is gone");
         }
         Ok(looks)
+    }
+
+    /// For people who wait.
+    fn say(&self, what: &str) {
+        eprintln!("{:6.1} s: {what}", self.begun.elapsed().as_secs_f64());
     }
 
     /// Never in the move can the other node write.

@@ -197,6 +197,16 @@ impl Vm {
         }
     }
 
+    /// Waits until a program that was started has ended, and says how; nothing if it runs even after `within`.
+    ///
+    /// # Errors
+    /// If no such program was started.
+    pub fn ended(&mut self, id: u32, within: Duration) -> Result<Option<i32>> {
+        // No file has the empty path.
+        self.appears("", id, within)?;
+        self.status(id)
+    }
+
     /// Makes a directory in the VM, empty, whatever was there.
     ///
     /// # Errors
