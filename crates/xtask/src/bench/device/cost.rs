@@ -26,7 +26,6 @@ const SIZE: u64 = 64 << 20;
 const LENGTH: u32 = 4096;
 /// Requests of the shorter run, and of the longer one.
 const REQUESTS_OF_RUNS: [u64; 2] = [200, 1700];
-const ROUNDS: usize = 3;
 const SHAPE: Shape =
     Shape { size: 128, requests: 128, room: LENGTH, segment: LENGTH, indirect: true, event_idx: true };
 /// READ(10) of 4 KiB.
@@ -43,10 +42,10 @@ struct Setup<'a> {
 }
 
 /// Prints the rows; `programs`: where our own programs are, `file`: a path for the disk's file.
-pub(super) fn print(programs: &Path, file: &Path) -> Result<()> {
+pub(super) fn print(programs: &Path, file: &Path, rounds: usize) -> Result<()> {
     tools::ensure(VALGRIND)?;
     println!(
-        "what reservations cost a command of {LENGTH} bytes: instructions of the device's process for each, one at a time; the least of {ROUNDS} rounds"
+        "what reservations cost a command of {LENGTH} bytes: instructions of the device's process for each, one at a time; the least of {rounds} rounds"
     );
     println!("{:<10} {:<56} {:>9} {:>9}   more", "", "", "without", "with");
     fs::File::create(file)?.set_len(SIZE)?;
@@ -57,18 +56,23 @@ pub(super) fn print(programs: &Path, file: &Path) -> Result<()> {
     for (name, kind) in [("READ", Kind::Read), ("WRITE", Kind::Write)] {
         let plain = Setup { lun: &lun, account: None, reserved: false };
         let both = [&plain, &Setup { reserved: true, ..plain }];
-        row(&program, name, kind, "a file; a reservation is held", both)?;
+        row((&program, rounds), (name, kind), "a file; a reservation is held", both)?;
         let plain = Setup { lun: &remote, account: None, reserved: false };
         let both = [&plain, &Setup { account: Some(state.path()), ..plain }];
-        row(&program, name, kind, "an iscsi:// LUN; account is kept of what is registered", both)?;
+        row((&program, rounds), (name, kind), "an iscsi:// LUN; account is kept of what is registered", both)?;
     }
     println!("the check of a command alone: {:.1} ns", check());
     Ok(())
 }
 
-fn row(program: &Path, name: &str, kind: Kind, what: &str, both: [&Setup<'_>; 2]) -> Result<()> {
+fn row(
+    (program, rounds): (&Path, usize),
+    (name, kind): (&str, Kind),
+    what: &str,
+    both: [&Setup<'_>; 2],
+) -> Result<()> {
     let mut least = [f64::INFINITY; 2];
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         // Threads that find nothing to do look once more: the least is what has to be done.
         for (least, setup) in least.iter_mut().zip(both) {
             *least = least.min(each(program, setup, kind)?);

@@ -75,7 +75,7 @@ pub(super) fn print(effort: &Effort) -> Result<()> {
         let directory = TempDir::new_in(directory)?;
         if place == COST {
             let programs = programs.tenure.parent().context("the programs' directory")?;
-            cost::print(programs, &directory.path().join("disk"))?;
+            cost::print(programs, &directory.path().join("disk"), effort.rounds)?;
             continue;
         }
         println!(
