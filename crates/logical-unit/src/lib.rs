@@ -12,7 +12,7 @@ pub mod attention;
 mod block;
 mod device;
 mod directory;
-mod envelope;
+pub mod envelope;
 mod identity;
 mod it_nexus;
 mod lun_spec;

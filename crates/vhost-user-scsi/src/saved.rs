@@ -9,15 +9,15 @@
 //!
 //! Used by `tenure device` when a guest moves to another process.
 
+use logical_unit::envelope::{Envelope, EnvelopeError, HEADER, Reader};
 use std::collections::BTreeSet;
 use thiserror::Error;
 
-const MAGIC: [u8; 8] = *b"TENUREVS";
 /// The newest format.
 pub const VERSION: u16 = 1;
-const HEADER: usize = 18;
 /// The longest state in bytes.
 pub const MAX_LENGTH: usize = 2 << 20;
+const ENVELOPE: Envelope = Envelope { magic: *b"TENUREVS", version: VERSION, longest: MAX_LENGTH - HEADER };
 
 /// Why bytes are not a device's state.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -39,6 +39,17 @@ pub enum SavedError {
     /// The content contradicts itself.
     #[error("the device's state is inconsistent: {0}")]
     Content(&'static str),
+}
+
+impl From<EnvelopeError> for SavedError {
+    fn from(error: EnvelopeError) -> Self {
+        match error {
+            EnvelopeError::Length => Self::Length,
+            EnvelopeError::Magic => Self::Magic,
+            EnvelopeError::Version(version) => Self::Version(version),
+            EnvelopeError::Checksum => Self::Checksum,
+        }
+    }
 }
 
 /// What carries out a logical unit's commands.
@@ -85,12 +96,7 @@ impl Saved {
     /// # Errors
     /// [`SavedError::Length`] if that is more than can be carried.
     pub fn to_bytes(&self) -> Result<Vec<u8>, SavedError> {
-        let body = self.body()?;
-        let mut out = MAGIC.to_vec();
-        out.extend(VERSION.to_be_bytes());
-        out.extend(u32::try_from(body.len()).map_err(|_| SavedError::Length)?.to_be_bytes());
-        out.extend(crc32c::crc32c(&body).to_be_bytes());
-        out.extend(body);
+        let out = ENVELOPE.seal(&self.body()?);
         if out.len() > MAX_LENGTH { Err(SavedError::Length) } else { Ok(out) }
     }
 
@@ -115,38 +121,17 @@ impl Saved {
     /// # Errors
     /// [`SavedError`] for anything that [`Saved::to_bytes`] of this or an earlier version cannot have written.
     pub fn parse(bytes: &[u8]) -> Result<Self, SavedError> {
-        if bytes.len() > MAX_LENGTH || bytes.len() < HEADER {
-            return Err(SavedError::Length);
-        }
-        let mut header = Reader(bytes);
-        if header.array()? != MAGIC {
-            return Err(SavedError::Magic);
-        }
-        let version = u16::from_be_bytes(header.array()?);
-        if version == 0 || version > VERSION {
-            return Err(SavedError::Version(version));
-        }
-        let (length, checksum) = (u32::from_be_bytes(header.array()?), u32::from_be_bytes(header.array()?));
-        if usize::try_from(length) != Ok(header.0.len()) {
-            return Err(SavedError::Length);
-        }
-        if crc32c::crc32c(header.0) != checksum {
-            return Err(SavedError::Checksum);
-        }
-        Self::parse_body(Reader(header.0))
+        Self::parse_body(ENVELOPE.open(bytes)?)
     }
 
     fn parse_body(mut body: Reader<'_>) -> Result<Self, SavedError> {
-        let length = body.byte()?;
-        let guest = body.text(length.into())?;
-        let request_queues = u16::from_be_bytes(body.array()?);
+        let guest = text(body.short()?)?;
+        let request_queues = body.u16()?;
         let mut luns = Vec::new();
-        for _ in 0..u16::from_be_bytes(body.array()?) {
-            luns.push(body.lun()?);
+        for _ in 0..body.u16()? {
+            luns.push(lun(&mut body)?);
         }
-        if !body.0.is_empty() {
-            return Err(SavedError::Length);
-        }
+        body.end()?;
         let numbers: BTreeSet<u8> = luns.iter().map(|lun| lun.number).collect();
         if numbers.len() != luns.len() {
             return Err(SavedError::Content("a logical unit number is there twice"));
@@ -155,46 +140,26 @@ impl Saved {
     }
 }
 
-/// What is left to read.
-struct Reader<'a>(&'a [u8]);
+fn text(bytes: &[u8]) -> Result<String, SavedError> {
+    String::from_utf8(bytes.to_vec()).map_err(|_| SavedError::Content("a name is no text"))
+}
 
-impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], SavedError> {
-        let (head, rest) = self.0.split_at_checked(length).ok_or(SavedError::Length)?;
-        self.0 = rest;
-        Ok(head)
+fn lun(body: &mut Reader<'_>) -> Result<SavedLun, SavedError> {
+    let [number, kind, flags] = body.array()?;
+    if flags > 1 {
+        return Err(SavedError::Content("an unknown flag is set"));
     }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], SavedError> {
-        self.take(N)?.try_into().map_err(|_| SavedError::Length)
-    }
-
-    fn byte(&mut self) -> Result<u8, SavedError> {
-        self.array().map(|[byte]| byte)
-    }
-
-    fn text(&mut self, length: usize) -> Result<String, SavedError> {
-        let bytes = self.take(length)?.to_vec();
-        String::from_utf8(bytes).map_err(|_| SavedError::Content("a name is no text"))
-    }
-
-    fn lun(&mut self) -> Result<SavedLun, SavedError> {
-        let [number, kind, flags] = self.array()?;
-        if flags > 1 {
-            return Err(SavedError::Content("an unknown flag is set"));
-        }
-        let kind = match kind {
-            1 => Kind::Emulated,
-            2 => Kind::Iscsi,
-            3 => Kind::Handed,
-            _ => return Err(SavedError::Content("a logical unit of an unknown kind")),
-        };
-        let length = u16::from_be_bytes(self.array()?);
-        let name = self.text(length.into())?;
-        let length = u32::from_be_bytes(self.array()?);
-        let state = self.take(usize::try_from(length).map_err(|_| SavedError::Length)?)?.to_vec();
-        Ok(SavedLun { number, kind, changed: flags == 1, name, state })
-    }
+    let kind = match kind {
+        1 => Kind::Emulated,
+        2 => Kind::Iscsi,
+        3 => Kind::Handed,
+        _ => return Err(SavedError::Content("a logical unit of an unknown kind")),
+    };
+    let length = body.u16()?;
+    let name = text(body.take(length.into())?)?;
+    let length = body.length()?;
+    let state = body.take(length)?.to_vec();
+    Ok(SavedLun { number, kind, changed: flags == 1, name, state })
 }
 
 #[cfg(test)]
@@ -252,7 +217,8 @@ mod tests {
         assert!(matches!(Saved::parse(&bytes), Err(SavedError::Content(_))));
         saved.luns[0].state = vec![0; MAX_LENGTH];
         assert_eq!(saved.to_bytes(), Err(SavedError::Length));
-        assert_eq!(Saved::parse(&vec![0; MAX_LENGTH + 1]), Err(SavedError::Length));
+        let longer = ENVELOPE.seal(&vec![0; MAX_LENGTH]);
+        assert_eq!(Saved::parse(&longer), Err(SavedError::Length));
     }
 
     proptest! {

@@ -13,7 +13,7 @@ pub(crate) mod file;
 
 pub use file::{FileError, load, save};
 
-use crate::envelope::{Envelope, HEADER};
+use crate::envelope::{Envelope, EnvelopeError, HEADER, Reader};
 use crate::reservations::{Holder, Registration, Reservation, Reservations};
 use crate::{Directory, ItNexus, PrUnit, Profile};
 use scsi::TransportId;
@@ -46,6 +46,17 @@ pub enum ImageError {
     /// The content contradicts itself.
     #[error("its content is inconsistent: {0}")]
     Content(&'static str),
+}
+
+impl From<EnvelopeError> for ImageError {
+    fn from(error: EnvelopeError) -> Self {
+        match error {
+            EnvelopeError::Length => Self::Length,
+            EnvelopeError::Magic => Self::Magic,
+            EnvelopeError::Version(version) => Self::Version(version),
+            EnvelopeError::Checksum => Self::Checksum,
+        }
+    }
 }
 
 /// A saved registration.
@@ -150,7 +161,7 @@ impl Image {
     }
 
     fn parse_body(body: &mut Reader<'_>) -> Result<Self, ImageError> {
-        let [flags, kind] = body.array().ok_or(ImageError::Length)?;
+        let [flags, kind] = body.array()?;
         if flags & !0x03 != 0 {
             return Err(ImageError::Content("an unknown flag is set"));
         }
@@ -159,9 +170,7 @@ impl Image {
         for _ in 0..count {
             registrations.push(SavedRegistration::parse(body)?);
         }
-        if !body.0.is_empty() {
-            return Err(ImageError::Length);
-        }
+        body.end()?;
         let holder = (holder != NO_HOLDER).then_some(holder);
         if kind == 0 && holder.is_some() {
             return Err(ImageError::Content("there is a holder without a reservation"));
@@ -208,10 +217,10 @@ impl SavedRegistration {
     }
 
     pub(crate) fn parse(body: &mut Reader<'_>) -> Result<Self, ImageError> {
-        let key = Key(u64::from_be_bytes(body.array().ok_or(ImageError::Length)?));
-        let [flags] = body.array().ok_or(ImageError::Length)?;
+        let key = Key(body.u64()?);
+        let flags = body.byte()?;
         let (target_port, length) = (body.u16()?, body.u16()?);
-        let id = body.take(usize::from(length)).ok_or(ImageError::Length)?;
+        let id = body.take(length.into())?;
         let wrong = ImageError::Content("a TransportID is malformed");
         match TransportId::parse(id) {
             Ok((initiator, taken)) if taken == id.len() && flags <= 1 => {
@@ -219,29 +228,6 @@ impl SavedRegistration {
             }
             _ => Err(wrong),
         }
-    }
-}
-
-/// What is left to read.
-pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
-
-impl<'a> Reader<'a> {
-    pub(crate) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(head)
-    }
-
-    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    pub(crate) fn u16(&mut self) -> Result<u16, ImageError> {
-        self.array().map(u16::from_be_bytes).ok_or(ImageError::Length)
-    }
-
-    pub(crate) fn u32(&mut self) -> Result<u32, ImageError> {
-        self.array().map(u32::from_be_bytes).ok_or(ImageError::Length)
     }
 }
 

@@ -23,9 +23,9 @@ pub(crate) mod stamp;
 pub use resume::{ResumeError, SnapshotError, must_present_alike, naa_of, names_itself};
 pub use stamp::Stamp;
 
-use crate::aptpl::{ImageError, Reader, SavedRegistration};
+use crate::aptpl::{ImageError, SavedRegistration};
 use crate::attention::Attention;
-use crate::envelope::{Envelope, HEADER};
+use crate::envelope::{Envelope, HEADER, Reader};
 use crate::presentation::{Presentation, PresentationError, Serial, Wwn};
 use crate::{ItNexus, Profile};
 use scsi::TransportId;
@@ -116,33 +116,31 @@ impl Snapshot {
     pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
         let mut body = ENVELOPE.open(bytes)?;
         let snapshot = Self::parse_body(&mut body)?;
-        if !body.0.is_empty() {
-            return Err(ImageError::Length);
-        }
+        body.end()?;
         snapshot.check()?;
         Ok(snapshot)
     }
 
     fn parse_body(body: &mut Reader<'_>) -> Result<Self, ImageError> {
-        let profile = short(body)?.to_vec();
+        let profile = body.short()?.to_vec();
         let profile = String::from_utf8(profile).map_err(|_| ImageError::Content("a profile has no name"))?;
-        let (naa, blocks) = (u64_of(body)?, u64_of(body)?);
-        let flags = byte(body)?;
+        let (naa, blocks) = (body.u64()?, body.u64()?);
+        let flags = body.byte()?;
         if flags & !0x0F != 0 {
             return Err(ImageError::Content("an unknown flag is set"));
         }
         let generation = body.u32()?;
-        let (kind, holder) = (byte(body)?, body.u32()?);
+        let (kind, holder) = (body.byte()?, body.u32()?);
         let registrations = many(body, SavedRegistration::parse)?;
-        let spc2 = match byte(body)? {
+        let spc2 = match body.byte()? {
             0 => None,
             1 => Some(nexus(body)?),
             _ => return Err(ImageError::Content("an unknown flag is set")),
         };
-        let attentions = many(body, |body| Ok((nexus(body)?, conditions(short(body)?)?)))?;
-        let modes = (0..byte(body)?).map(|_| Ok((byte(body)?, short(body)?.to_vec())));
+        let attentions = many(body, |body| Ok((nexus(body)?, conditions(body.short()?)?)))?;
+        let modes = (0..body.byte()?).map(|_| Ok((body.byte()?, body.short()?.to_vec())));
         let modes = modes.collect::<Result<_, ImageError>>()?;
-        let presentation = presentation(flags & 8 != 0, short(body)?, short(body)?)?;
+        let presentation = presentation(flags & 8 != 0, body.short()?, body.short()?)?;
         let holder = (holder != NO_HOLDER).then_some(holder);
         if kind == 0 && holder.is_some() {
             return Err(ImageError::Content("there is a holder without a reservation"));
@@ -223,7 +221,7 @@ fn put_nexus(out: &mut Vec<u8>, nexus: &ItNexus) {
 
 fn nexus(body: &mut Reader<'_>) -> Result<ItNexus, ImageError> {
     let (target_port, length) = (body.u16()?, body.u16()?);
-    let id = body.take(usize::from(length)).ok_or(ImageError::Length)?;
+    let id = body.take(length.into())?;
     match TransportId::parse(id) {
         Ok((initiator, taken)) if taken == id.len() => Ok(ItNexus { initiator, target_port }),
         _ => Err(ImageError::Content("a TransportID is malformed")),
@@ -261,19 +259,6 @@ fn many<T>(
         all.push(one(body)?);
     }
     Ok(all)
-}
-
-fn short<'a>(body: &mut Reader<'a>) -> Result<&'a [u8], ImageError> {
-    let length = byte(body)?;
-    body.take(length.into()).ok_or(ImageError::Length)
-}
-
-fn byte(body: &mut Reader<'_>) -> Result<u8, ImageError> {
-    body.array().map(|[byte]| byte).ok_or(ImageError::Length)
-}
-
-fn u64_of(body: &mut Reader<'_>) -> Result<u64, ImageError> {
-    body.array().map(u64::from_be_bytes).ok_or(ImageError::Length)
 }
 
 #[cfg(test)]

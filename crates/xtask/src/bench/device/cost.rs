@@ -59,7 +59,12 @@ pub(super) fn print(programs: &Path, file: &Path, rounds: usize) -> Result<()> {
         row((&program, rounds), (name, kind), "a file; a reservation is held", both)?;
         let plain = Setup { lun: &remote, account: None, reserved: false };
         let both = [&plain, &Setup { account: Some(state.path()), ..plain }];
-        row((&program, rounds), (name, kind), "an iscsi:// LUN; account is kept of what is registered", both)?;
+        row(
+            (&program, rounds),
+            (name, kind),
+            "an iscsi:// LUN; account is kept of what is registered",
+            both,
+        )?;
     }
     println!("the check of a command alone: {:.1} ns", check());
     Ok(())

@@ -11,6 +11,7 @@
 use super::place;
 use crate::exit::Failure;
 use anyhow::{Context, anyhow};
+use logical_unit::envelope::{Envelope, EnvelopeError, HEADER, Reader};
 use peer::HostName;
 use peer::message::Id;
 use std::fs::{self, File, OpenOptions};
@@ -19,11 +20,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vhost_user_scsi::saved;
 
-const MAGIC: [u8; 8] = *b"TENUREGU";
-const VERSION: u16 = 1;
-const HEADER: usize = 18;
 /// A state and what is around it.
 const LONGEST: usize = saved::MAX_LENGTH + 1024;
+const ENVELOPE: Envelope = Envelope { magic: *b"TENUREGU", version: 1, longest: LONGEST - HEADER };
 
 /// A device's state.
 pub(in crate::command::device) type State = Arc<[u8]>;
@@ -60,12 +59,7 @@ fn to_bytes(owner: &Owner, entry: &Entry) -> Vec<u8> {
     let state: &[u8] = place.state().map_or(&[], |state| state);
     body.extend(u32::try_from(state.len()).unwrap_or(u32::MAX).to_be_bytes());
     body.extend(state);
-    let mut out = MAGIC.to_vec();
-    out.extend(VERSION.to_be_bytes());
-    out.extend(u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes());
-    out.extend(crc32c::crc32c(&body).to_be_bytes());
-    out.extend(body);
-    out
+    ENVELOPE.seal(&body)
 }
 
 /// A host's or guest's name, which is no longer than 255 bytes.
@@ -77,70 +71,34 @@ fn put_short(out: &mut Vec<u8>, text: &str) {
 
 /// What is wrong with the bytes, if they are none of [`to_bytes`].
 fn parse(bytes: &[u8]) -> Result<(Owner, Entry), String> {
-    let cut = || "it is cut short or has bytes behind its end".to_owned();
-    let (header, body) = bytes.split_at_checked(HEADER).ok_or_else(cut)?;
-    let mut header = Reader(header);
-    if header.array() != Some(MAGIC) {
-        return Err("it does not begin like the record of a guest".into());
-    }
-    match header.array().map(u16::from_be_bytes) {
-        Some(VERSION) => {}
-        version => return Err(format!("its format version {} is not known here", version.unwrap_or(0))),
-    }
-    if header.number().ok_or_else(cut)? != body.len() {
-        return Err(cut());
-    }
-    if header.array().map(u32::from_be_bytes) != Some(crc32c::crc32c(body)) {
-        return Err("its checksum does not match its content".into());
-    }
-    parse_body(Reader(body)).ok_or_else(|| "its content is inconsistent".into())
+    let body = ENVELOPE.open(bytes).map_err(|error| error.to_string())?;
+    let (owner, epoch, place) = parse_body(body).map_err(|error| error.to_string())?;
+    let place = place.ok_or("its content is inconsistent")?;
+    Ok((owner, Entry { epoch, place }))
 }
 
-fn parse_body(mut body: Reader<'_>) -> Option<(Owner, Entry)> {
-    let owner = Owner { host: body.short()?.to_owned(), guest: body.short()?.to_owned() };
-    let epoch = u64::from_be_bytes(body.array()?);
-    let [code] = body.array()?;
+/// Whose it is, how often the guest has changed hands, and where it is, if that makes sense.
+fn parse_body(mut body: Reader<'_>) -> Result<(Owner, u64, Option<Place>), EnvelopeError> {
+    let mut name = || body.short().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    let owner = Owner { host: name()?, guest: name()? };
+    let epoch = body.u64()?;
+    let code = body.byte()?;
     let id = Id(u128::from_be_bytes(body.array()?));
-    let other: Option<HostName> = body.short()?.parse().ok();
-    let length = body.number()?;
+    let other = body.short()?;
+    let other: Option<HostName> = std::str::from_utf8(other).ok().and_then(|name| name.parse().ok());
+    let length = body.length()?;
     let state: State = body.take(length)?.into();
-    if !body.0.is_empty() {
-        return None;
-    }
+    body.end()?;
     let place = match (code, other) {
-        (0, None) if state.is_empty() => Place::Here,
-        (1, Some(from)) if state.is_empty() => Place::Expected { from },
-        (2, Some(to)) => Place::Giving { id, to, state },
-        (3, Some(to)) if state.is_empty() => Place::Away { id, to },
-        (4, Some(from)) => Place::Taking { id, from, state },
-        (5, None) => Place::Owned { state },
-        _ => return None,
+        (0, None) if state.is_empty() => Some(Place::Here),
+        (1, Some(from)) if state.is_empty() => Some(Place::Expected { from }),
+        (2, Some(to)) => Some(Place::Giving { id, to, state }),
+        (3, Some(to)) if state.is_empty() => Some(Place::Away { id, to }),
+        (4, Some(from)) => Some(Place::Taking { id, from, state }),
+        (5, None) => Some(Place::Owned { state }),
+        _ => None,
     };
-    Some((owner, Entry { epoch, place }))
-}
-
-/// What is left to read.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(head)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    fn short(&mut self) -> Option<&'a str> {
-        let [length] = self.array()?;
-        std::str::from_utf8(self.take(length.into())?).ok()
-    }
-
-    fn number(&mut self) -> Option<usize> {
-        usize::try_from(u32::from_be_bytes(self.array()?)).ok()
-    }
+    Ok((owner, epoch, place))
 }
 
 /// A guest's file, of which this process is the only user.
