@@ -1,5 +1,6 @@
 //! A guest that moves between two processes of `tenure device`, as between two hosts with a file system in common: the disk in a file goes to the
-//! other process with its reservation, with those at targets its initiator port goes, and nobody orchestrates that.
+//! other process with its reservation, with that at `tenure target` its initiator port goes, at tgt its registration is
+//! handed to another, and nobody orchestrates that.
 
 use crate::linux_guest::moves::{Writer, clear, reserve, still_holds, summary};
 use crate::linux_guest::node::{self, Node};
@@ -14,8 +15,6 @@ use tempfile::TempDir;
 
 /// A file, `tenure target`'s, and tgt's.
 const DISKS: [&str; 3] = ["/dev/sda", "/dev/sdb", "/dev/sdc"];
-/// Those that keep a registration on such a move: tgt ends it with the session, so a guest that has one there would not move.
-const RESERVED: [&str; 2] = ["/dev/sda", "/dev/sdb"];
 
 /// A guest, and the two devices.
 #[derive(Debug)]
@@ -53,16 +52,16 @@ impl TwoDevices {
     /// # Errors
     /// What did not hold.
     pub fn moves(&mut self, count: u32) -> Result<String> {
-        reserve(&mut self.guest, &RESERVED)?;
+        reserve(&mut self.guest, &DISKS)?;
         let writer = Writer::start(&mut self.guest, &DISKS)?;
         let mut moved = Vec::new();
         for number in 1..=count {
             writer.get_on(&mut self.guest)?;
             moved.push(self.guest.move_on(&self.media).with_context(|| format!("move {number}"))?);
-            still_holds(&mut self.guest, &RESERVED).with_context(|| format!("after move {number}"))?;
+            still_holds(&mut self.guest, &DISKS).with_context(|| format!("after move {number}"))?;
         }
         let rounds = writer.finish(&mut self.guest)?;
-        clear(&mut self.guest, &RESERVED)?;
+        clear(&mut self.guest, &DISKS)?;
         for device in &mut self.devices {
             ensure!(device.process.is_running(), "a device is gone");
         }
