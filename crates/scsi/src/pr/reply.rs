@@ -35,7 +35,8 @@ impl ReadKeys {
     /// The full parameter data.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        with_header(self.generation, self.keys.iter().flat_map(|key| key.0.to_be_bytes()).collect())
+        let keys: Vec<u8> = self.keys.iter().flat_map(|key| key.0.to_be_bytes()).collect();
+        with_header(self.generation, &keys)
     }
 }
 
@@ -83,7 +84,7 @@ impl ReadReservation {
             body.extend([0, 0, 0, 0, 0, held.scope.0 << 4 | held.kind.0 & 0x0F, 0, 0]);
             body
         });
-        with_header(self.generation, body.unwrap_or_default())
+        with_header(self.generation, &body.unwrap_or_default())
     }
 }
 
@@ -226,7 +227,9 @@ impl FullStatus {
     /// The full parameter data.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        with_header(self.generation, self.descriptors.iter().flat_map(emit_descriptor).collect())
+        let mut body = Vec::new();
+        self.descriptors.iter().for_each(|descriptor| put_descriptor(&mut body, descriptor));
+        with_header(self.generation, &body)
     }
 }
 
@@ -244,19 +247,18 @@ fn parse_descriptor(bytes: &[u8]) -> Option<(FullStatusDescriptor, &[u8])> {
     Some((descriptor, bytes.get(end..)?))
 }
 
-fn emit_descriptor(descriptor: &FullStatusDescriptor) -> Vec<u8> {
+fn put_descriptor(out: &mut Vec<u8>, descriptor: &FullStatusDescriptor) {
     let id = match &descriptor.initiator_port {
         Ok(port) => port.to_bytes(),
         Err(raw) => raw.clone(),
     };
     let flags = u8::from(descriptor.all_target_ports) << 1 | u8::from(descriptor.holds.is_some());
     let what = descriptor.holds.map_or(0, |(scope, kind)| scope.0 << 4 | kind.0 & 0x0F);
-    let mut out = descriptor.key.0.to_be_bytes().to_vec();
+    out.extend(descriptor.key.0.to_be_bytes());
     out.extend([0, 0, 0, 0, flags, what, 0, 0, 0, 0]);
     out.extend(descriptor.relative_target_port.to_be_bytes());
     out.extend(u32::try_from(id.len()).unwrap_or(u32::MAX).to_be_bytes());
     out.extend(id);
-    out
 }
 
 /// PRGENERATION and ADDITIONAL LENGTH.
@@ -264,8 +266,9 @@ fn header(data: &[u8]) -> Option<(u32, usize)> {
     Some((be32(data, 0)?, usize::try_from(be32(data, 4)?).ok()?))
 }
 
-fn with_header(generation: u32, body: Vec<u8>) -> Vec<u8> {
-    let mut out = generation.to_be_bytes().to_vec();
+fn with_header(generation: u32, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HEADER + body.len());
+    out.extend(generation.to_be_bytes());
     out.extend(u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes());
     out.extend(body);
     out

@@ -293,15 +293,27 @@ fn fixed(protocol: u8, at: usize, payload: &[u8]) -> Vec<u8> {
 
 fn iscsi_bytes(name: &IscsiName, isid: Option<Isid>) -> Vec<u8> {
     let format = if isid.is_some() { 0x40 } else { 0 };
-    let mut text = name.as_str().as_bytes().to_vec();
-    if let Some(isid) = isid {
-        text.extend(format!(",i,0x{isid}").bytes());
+    let mut out = Vec::with_capacity(4 + name.as_str().len() + ISID_TEXT + 4);
+    out.extend([format | protocol::ISCSI, 0, 0, 0]);
+    out.extend(name.as_str().bytes());
+    if let Some(Isid(bytes)) = isid {
+        out.extend(b",i,0x");
+        // The explorer does this some hundred million times: formatting would be a tenth of its time.
+        out.extend(bytes.iter().flat_map(|byte| [hex_digit(byte >> 4), hex_digit(byte & 0x0F)]));
     }
-    let length = (text.len() + 1).next_multiple_of(4).max(20);
-    text.resize(length, 0);
+    let length = (out.len() - 4 + 1).next_multiple_of(4).max(20);
+    out.resize(4 + length, 0);
     let length = u16::try_from(length).unwrap_or(u16::MAX);
-    let mut out = vec![format | protocol::ISCSI, 0];
-    out.extend(length.to_be_bytes());
-    out.extend(text);
+    out.iter_mut().skip(2).zip(length.to_be_bytes()).for_each(|(place, byte)| *place = byte);
     out
+}
+
+/// Bytes of `,i,0x` and an ISID.
+const ISID_TEXT: usize = 17;
+
+const fn hex_digit(nibble: u8) -> u8 {
+    match nibble {
+        0..=9 => b'0' + nibble,
+        _ => b'a' + (nibble & 0x0F) - 10,
+    }
 }
