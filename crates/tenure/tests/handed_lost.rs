@@ -8,18 +8,22 @@ mod hosts;
 #[path = "hosts/wire.rs"]
 mod wire;
 
+use agent::drive::Device as Way;
 use between::*;
 use hosts::*;
+use lab::front_end::scsi::{VirtioScsi, setting};
 use lab::process::{DEADLINE, wait_for};
+use lab::served::Device;
 use scsi::Status;
-use scsi::pr::Key;
+use scsi::pr::{Key, request};
+use std::fs;
 use wire::{Deed, Wire, is_out};
 
-/// The REGISTER of the guest's key, and the PREEMPT.
+const REGISTER: u8 = 0;
 const PREEMPT: u8 = 4;
 
 /// A node fences the guest, which does not write any more.
-fn can_be_fenced(hosts: &mut Hosts, driver: &mut lab::front_end::scsi::VirtioScsi, when: &str) {
+fn can_be_fenced(hosts: &mut Hosts, driver: &mut VirtioScsi, when: &str) {
     fence(hosts);
     patiently(driver, &ready());
     assert_eq!(patiently(driver, &write()).status, Status::RESERVATION_CONFLICT, "{when}: it is fenced");
@@ -75,9 +79,7 @@ fn a_guest_that_is_claimed_where_it_goes_in_the_middle_of_the_handover_can_be_fe
 }
 
 /// The source has the nonce, and the destination's PREEMPT of that is on its way.
-fn in_the_window(
-    profile: &str,
-) -> (Hosts, Wire, [lab::served::Device; 2], [lab::front_end::scsi::VirtioScsi; 2], Key) {
+fn in_the_window(profile: &str) -> (Hosts, Wire, [lab::served::Device; 2], [VirtioScsi; 2], Key) {
     let mut hosts = Hosts::with(&[&format!("memory=4M,profile={profile}")]);
     let wire = Wire::to(&hosts.target);
     let devices = [hosts.alpha(), hosts.beta(&wire.url(&hosts.target, 0))];
@@ -106,4 +108,217 @@ fn a_guest_is_not_served_by_a_nexus_that_has_the_nonce_whose_preemptor_is_gone()
     let mut again = connect(&alpha);
     patiently(&mut again, &ready());
     can_be_fenced(&mut hosts, &mut again, "in the nonce's window");
+}
+
+#[test]
+fn a_claim_does_not_pass_over_a_bearer_that_answers() {
+    let mut hosts = Hosts::with(&["memory=4M,profile=scst"]);
+    let (_alpha, _beta, _source, mut destination, _) = parted(&hosts);
+    let refused = claim(&hosts, 1, false).unwrap_err();
+    assert!(refused.contains("alpha") && refused.contains("journal"), "{refused}");
+    assert_eq!(hosts.guest(1)["place"], "owned");
+    unblock(&hosts, 0);
+    claim(&hosts, 1, false).unwrap();
+    assert_eq!(patiently(&mut destination, &ready()).status, Status::GOOD);
+    holds_here(&mut hosts, &mut destination, 1);
+}
+
+#[test]
+fn what_fails_is_tried_less_and_less_often_and_at_once_where_something_changes() {
+    let hosts = Hosts::with(&["memory=4M,profile=tgt"]);
+    let (_alpha, _beta, _source, mut destination, _) = parted(&hosts);
+    let seconds = |why: &str| why.rsplit_once("tried again in ")?.1.split_once(' ')?.0.parse::<u32>().ok();
+    let longer = || seconds(&waits_for(&hosts, 1, "tried again in ")).filter(|seconds| *seconds > 2);
+    assert!(wait_for(DEADLINE, longer).is_some(), "{}", hosts.guest(1));
+    unblock(&hosts, 0);
+    claim(&hosts, 1, false).unwrap();
+    assert_eq!(patiently(&mut destination, &ready()).status, Status::GOOD);
+    assert!(hosts.guest(1)["waits"].is_null());
+}
+
+#[test]
+fn a_key_of_a_handover_that_is_left_is_named_and_the_guest_is_not_served_by_that_nexus() {
+    let (mut hosts, wire, [alpha, _beta], [source, mut destination], nonce) = in_the_window("tgt");
+    fence(&mut hosts);
+    wire.release();
+    assert_eq!(on(&mut destination, 0, &write()).status, Status::RESERVATION_CONFLICT);
+    let key = format!("{:#018x}", nonce.0);
+    for (host, state) in [(0, "moved"), (1, "fenced")] {
+        let row = records(&hosts, host);
+        assert!(row[0][0] == state && row[0][1] == "none" && row[0][2].contains(&key), "{row:?}");
+    }
+    let mut keys = keys_elsewhere(&mut hosts);
+    keys.retain(|key| *key != OTHER);
+    assert_eq!(keys, [nonce], "with its session");
+    assert_eq!(hosts.guest(0)["keeps"], serde_json::json!([0]));
+    drop(source);
+    // Back where that nexus is.
+    destination.front.stop().unwrap();
+    let mut back = connect(&alpha);
+    waits_for(&hosts, 0, &key);
+    assert!(hosts.elsewhere(&request::preempt(OTHER, nonce, KIND)).status.is_good());
+    assert_eq!(on(&mut back, 0, &write()).status, Status::RESERVATION_CONFLICT);
+    assert_eq!(keys_elsewhere(&mut hosts), [OTHER]);
+}
+
+#[test]
+fn a_key_that_is_left_where_the_guest_goes_is_removed_before_anything_else_is_begun() {
+    let mut hosts = Hosts::with(&["memory=4M,profile=scst"]);
+    let wire = Wire::to(&hosts.target);
+    let [_alpha, _beta] = [hosts.alpha(), hosts.beta(&wire.url(&hosts.target, 0))];
+    let [alpha, beta] = [&_alpha, &_beta];
+    let mut source = connect(alpha);
+    reserve(&mut source);
+    // When the destination has registered, the target understands no PERSISTENT RESERVE of its any more, until it has given up.
+    let (mut registered, mut removals) = (false, 0);
+    wire.meddle(move |cdb| match cdb[0] {
+        0x5E | 0x5F if removals == 4 => Deed::Hold,
+        0x5E | 0x5F if registered => {
+            removals += u32::from(cdb[0] == 0x5F);
+            cdb[1] |= 0x1F;
+            Deed::Pass
+        }
+        _ => {
+            registered |= is_out(cdb, REGISTER);
+            Deed::Pass
+        }
+    });
+    source.front.stop().unwrap();
+    let mut destination = connect(beta);
+    wire.wait_held();
+    assert_eq!(keys_elsewhere(&mut hosts), [OWN, OWN]);
+    for host in 0..2 {
+        assert!(!journal(&hosts, host).contains("\"end\""), "{}", journal(&hosts, host));
+    }
+    wire.release();
+    assert_eq!(patiently(&mut destination, &ready()).status, Status::GOOD);
+    holds_here(&mut hosts, &mut destination, 1);
+    assert_eq!(journal(&hosts, 1).matches("\"begin\"").count(), 2, "{}", journal(&hosts, 1));
+}
+
+#[test]
+fn a_guest_comes_back_to_a_host_whose_handover_the_other_one_ended_alone() {
+    let mut hosts = Hosts::with(&["memory=4M,profile=scst,delay=50ms"]);
+    let [mut alpha, beta] = hosts.both();
+    let mut source = connect(&alpha);
+    reserve(&mut source);
+    source.front.stop().unwrap();
+    let mut destination = connect(&beta);
+    assert!(wait_for(DEADLINE, || (lines(&hosts, 0) >= 4).then_some(())).is_some());
+    alpha.process.kill();
+    assert!(!journal(&hosts, 0).contains("\"end\""));
+    claim(&hosts, 1, false).unwrap();
+    assert_eq!(on(&mut destination, 0, &ready()).status, Status::GOOD);
+    let alpha = hosts.alpha();
+    destination.front.migrate(&alpha.sockets[0], |_, _| Ok(())).unwrap();
+    assert_eq!(patiently(&mut destination, &ready()).status, Status::GOOD);
+    holds_here(&mut hosts, &mut destination, 0);
+}
+
+/// A third host's device, where the guest is expected from the second one.
+fn gamma(hosts: &Hosts, more: &[&str]) -> Device {
+    let address = |name: &str| format!("unix:{}", hosts.text(&format!("{name}.peer")));
+    let _ = fs::create_dir(hosts.at("gamma"));
+    let (listen, beta, state) =
+        (address("gamma"), format!("beta={}", address("beta")), hosts.text("gamma/state"));
+    let words = ["--num-queues", "2", "--host", "gamma", "--incoming", "beta", "--state", &state];
+    let peers = ["--peer-listen", &listen, "--peer", &beta];
+    let url = hosts.target.url(0);
+    tenure().device(&hosts.at("gamma"), &["db1"], &[&url], &[&words[..], &peers, more].concat()).unwrap()
+}
+
+#[test]
+fn a_registration_that_has_not_come_goes_to_the_third_host_that_has_the_guest_if_that_knows_where_it_is() {
+    let mut hosts = Hosts::with(&["memory=4M,profile=tgt"]);
+    let address = |name: &str| format!("{name}=unix:{}", hosts.text(&format!("{name}.peer")));
+    let (third, first, url) =
+        (["--peer", &address("gamma")], ["--peer", &address("alpha")], hosts.target.url(0));
+    let alpha = hosts.start(0, &[&url], &third);
+    let beta = hosts.start(1, &[&url], &[&third[..], &["--incoming", "alpha"]].concat());
+    let mut source = connect(&alpha);
+    reserve(&mut source);
+    block(&hosts, 0);
+    source.front.stop().unwrap();
+    let destination = connect(&beta);
+    waits_for(&hosts, 1, "alpha");
+    let mut unfit = gamma(&hosts, &[]);
+    assert!(VirtioScsi::connect(&unfit.sockets[0], &setting(2, SHAPE)).is_err(), "it could not ask alpha");
+    unfit.process.kill();
+    drop(destination);
+    let gamma = gamma(&hosts, &first);
+    let mut driver = connect(&gamma);
+    hosts.wait_for(1, "away");
+    assert_eq!(keys_elsewhere(&mut hosts), [OWN]);
+    unblock(&hosts, 0);
+    assert_eq!(patiently(&mut driver, &ready()).status, Status::GOOD);
+    assert_eq!(keys(&mut driver), [OWN]);
+    good(&mut driver, &write());
+    assert_eq!(hosts.elsewhere(&write()).status, Status::RESERVATION_CONFLICT);
+    hosts.expect_record(0, GONE);
+}
+
+/// Of two logical units of a target the guest is fenced at one, and at the other one the initiator port that it is to be is another's for a
+/// while. `forgets`: the destination loses its records meanwhile.
+fn two_ends(forgets: bool) {
+    let mut hosts = Hosts::with(&["memory=4M,profile=scst"; 2]);
+    let luns = [hosts.target.url(0), hosts.target.url(1)];
+    let luns = [&*luns[0], &*luns[1]];
+    let (alpha, start) =
+        (hosts.start(0, &luns, &[]), |hosts: &Hosts| hosts.start(1, &luns, &["--incoming", "alpha"]));
+    let mut beta = start(&hosts);
+    let (name, isid) = alpha.initiators[0].split_once(",i,0x").unwrap();
+    let isid = u64::from_str_radix(isid, 16).unwrap() ^ 1;
+    let another = Key(0xC3);
+    {
+        let way: Way = format!("{}?initiator={name}&isid={isid:012x}", luns[1]).parse().unwrap();
+        let mut line = way.open(DEADLINE).unwrap();
+        let ended = nexus::retry_unit_attention(&mut line, &request::register(Key::NONE, another, false), 8);
+        assert!(ended.unwrap().completion.status.is_good());
+    }
+    let mut source = connect(&alpha);
+    reserve(&mut source);
+    assert!(on(&mut source, 1, &request::register(Key::NONE, OWN, false)).status.is_good());
+    block(&hosts, 0);
+    source.front.stop().unwrap();
+    let mut destination = connect(&beta);
+    waits_for(&hosts, 1, "alpha");
+    fence(&mut hosts);
+    unblock(&hosts, 0);
+    waits_for(&hosts, 1, "another key");
+    let states = |hosts: &Hosts, host| {
+        let mut states: Vec<String> = records(hosts, host).into_iter().map(|[state, ..]| state).collect();
+        states.sort();
+        states
+    };
+    beta.process.kill();
+    if forgets {
+        fs::remove_dir_all(hosts.at("beta/state/guests")).unwrap();
+    }
+    beta = start(&hosts);
+    destination.front.reconnect(&beta.sockets[0]).unwrap();
+    waits_for(&hosts, 1, "another key");
+    assert_eq!(states(&hosts, 1), ["fenced", "handover"]);
+    let way: Way = hosts.target.device(1, "other").parse().unwrap();
+    let mut other = way.open(DEADLINE).unwrap();
+    for request in [request::register(Key::NONE, OTHER, false), request::preempt(OTHER, another, KIND)] {
+        let ended = nexus::retry_unit_attention(&mut other, &request, 8).unwrap().completion;
+        assert!(ended.status.is_good(), "{ended:?}");
+    }
+    claim(&hosts, 1, false).unwrap();
+    assert_eq!(on(&mut destination, 0, &write()).status, Status::RESERVATION_CONFLICT);
+    assert_eq!(on(&mut destination, 1, &ready()).status, Status::GOOD);
+    assert_eq!(
+        (states(&hosts, 0), states(&hosts, 1)),
+        (vec!["moved".to_owned(); 2], vec!["active".to_owned(), "fenced".to_owned()])
+    );
+}
+
+#[test]
+fn logical_units_that_end_differently_each_have_their_place_also_after_a_restart() {
+    two_ends(false);
+}
+
+#[test]
+fn a_registration_that_is_nowhere_any_more_by_the_bearers_record_is_asked_for_at_the_device() {
+    two_ends(true);
 }

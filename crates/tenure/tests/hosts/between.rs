@@ -6,8 +6,8 @@ use crate::hosts::*;
 use lab::front_end::scsi::VirtioScsi;
 use lab::process::{DEADLINE, wait_for};
 use lab::served::Device;
-use scsi::Status;
 use scsi::pr::{InAction, Key, ReadKeys, ReadReservation, Reservation, ReservationType, request};
+use scsi::{Completion, Status};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -50,6 +50,15 @@ pub(crate) fn lines(hosts: &Hosts, host: usize) -> usize {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|e| e == "log"));
     logs.filter_map(|path| fs::read(path).ok()).flatten().filter(|byte| *byte == b'\n').count()
+}
+
+/// What a host's journals say.
+pub(crate) fn journal(hosts: &Hosts, host: usize) -> String {
+    let files = fs::read_dir(journals(hosts, host)).unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+    files
+        .filter(|path| path.extension().is_some_and(|e| e == "log"))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect()
 }
 
 /// From now on no handover is begun there: its journal cannot be made.
@@ -95,4 +104,30 @@ pub(crate) fn claim(hosts: &Hosts, host: usize, without_state: bool) -> Result<(
 pub(crate) fn fence(hosts: &mut Hosts) {
     assert!(hosts.elsewhere(&request::register(Key::NONE, OTHER, false)).status.is_good());
     hosts.elsewhere(&request::preempt(OTHER, OWN, KIND));
+}
+
+/// Why the guest waits at a host, when it says so and the words are these.
+pub(crate) fn waits_for(hosts: &Hosts, host: usize, words: &str) -> String {
+    let why = || hosts.guest(host)["waits"].as_str().filter(|why| why.contains(words)).map(str::to_owned);
+    wait_for(DEADLINE, why).unwrap_or_else(|| panic!("{}", hosts.guest(host)))
+}
+
+/// State, key and reason of every record of a host.
+pub(crate) fn records(hosts: &Hosts, host: usize) -> Vec<[String; 3]> {
+    let ran = tenure().run(&["status", "--state", &hosts.state(host), "--vm", "db1", "--json"]).unwrap();
+    let rows = ran.json().unwrap()["records"].as_array().unwrap().clone();
+    let row = |row: &serde_json::Value| {
+        ["state", "key", "why"].map(|what| row[what].as_str().unwrap_or("none").to_owned())
+    };
+    rows.iter().map(row).collect()
+}
+
+/// The guest's command to one of its logical units, past the unit attentions.
+pub(crate) fn on(driver: &mut VirtioScsi, lun: u16, request: &scsi::Request) -> Completion {
+    let ended = || nexus::retry_unit_attention(&mut driver.disk(lun), request, 8).unwrap().completion;
+    wait_for(DEADLINE, {
+        let mut ended = ended;
+        move || Some(ended()).filter(|ended| ended.status != Status::BUSY)
+    })
+    .unwrap()
 }

@@ -74,6 +74,17 @@ impl Service for Commands {
     }
 
     fn execute(&self, _session: &Session, command: &str, arguments: Object) -> Result<Value, CommandError> {
+        let done = self.carry_out(command, arguments);
+        if done.is_ok() && command != "query-device" {
+            // It may have mended what a guest waits for.
+            self.1.iter().for_each(|custody| custody.try_again());
+        }
+        done
+    }
+}
+
+impl Commands {
+    fn carry_out(&self, command: &str, arguments: Object) -> Result<Value, CommandError> {
         match command {
             "query-device" => read(&arguments, &[]).map(|()| self.query()),
             "lun-add" => self.add(&arguments),
@@ -83,9 +94,7 @@ impl Service for Commands {
             _ => Err(CommandError::not_found(command)),
         }
     }
-}
 
-impl Commands {
     fn query(&self) -> Value {
         let luns = self.0.luns();
         let luns = luns.iter().map(|(lun, spec)| json!({ "lun": lun, "spec": spec }));

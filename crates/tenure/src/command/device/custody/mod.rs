@@ -6,6 +6,7 @@
 //!
 //! Guarantees: one thing at a time; what a front end's thread or the control socket wants to know never waits for a file or a peer.
 
+mod again;
 mod peers;
 mod place;
 mod record;
@@ -14,7 +15,9 @@ mod standing;
 pub(super) use peers::{Asked, Peering};
 pub(super) use record::{Entry, Place, RecordFile, State};
 
-use super::host::Host;
+use super::handed::HandError;
+use super::host::{Host, MoveError};
+use again::Again;
 use logical_unit::snapshot;
 use peer::message::{Device as Question, DeviceState, DeviceStep, Id};
 use peer::{HostName, Refusal, Reply, Request};
@@ -50,6 +53,8 @@ pub(super) struct Custody {
     standing: Mutex<Standing>,
     /// What others may know and tell at any time.
     seen: Mutex<Seen>,
+    /// When registrations of another host's nexus are asked for again.
+    again: Mutex<Again>,
     told: Condvar,
 }
 
@@ -89,6 +94,7 @@ impl Custody {
             began: Instant::now(),
             standing: Mutex::new(standing),
             seen: Mutex::new(seen),
+            again: Mutex::default(),
             told: Condvar::new(),
         })
     }
@@ -100,8 +106,19 @@ impl Custody {
 
     /// Where the guest is, and why it waits if it does.
     pub(super) fn status(&self) -> (Place, Option<String>) {
+        let left = self.again().left(Instant::now());
         let seen = self.seen();
-        (seen.place.clone(), seen.trouble.clone())
+        let again = |why: String| match left {
+            Some(left) => format!("{why} (tried again in {} s)", left.as_secs().saturating_add(1)),
+            None => why,
+        };
+        (seen.place.clone(), seen.trouble.clone().map(again))
+    }
+
+    /// Something has changed by which what failed may succeed.
+    pub(super) fn try_again(&self) {
+        self.again().reset();
+        self.stir();
     }
 
     /// Does what is to be done, on a thread of its own, until [`Custody::end`].
@@ -253,7 +270,25 @@ impl Custody {
     fn publish(&self, standing: &Standing) -> Result<(), String> {
         told(self.host.publish())?;
         let Some(state) = standing.entry().place.state() else { return Ok(()) };
-        told(self.host.bring_registrations(state, &self.peering, standing.is_claiming()))
+        if let Some(why) = self.again().waits(Instant::now()) {
+            return Err(why);
+        }
+        let brought = self.host.bring_registrations(state, &self.peering, standing.is_claiming());
+        brought.inspect(|()| self.again().reset()).map_err(|error| self.failed(&error))
+    }
+
+    /// Registrations did not come.
+    fn failed(&self, error: &MoveError) -> String {
+        let heard = !matches!(error, MoveError::Handed(HandError::Lost { .. }));
+        let why = error.to_string();
+        let pause = self.again().failed(Instant::now(), &why, heard);
+        tracing::warn!(
+            guest = self.guest,
+            why,
+            seconds = pause.as_secs(),
+            "its registrations did not come; tried again later"
+        );
+        why
     }
 
     fn serve(&self) -> Result<(), String> {
@@ -309,7 +344,8 @@ impl Custody {
             return (Answer::Lost, Some(format!("{from} gave a state that nothing ties to its files")));
         }
         self.host.freeze(true);
-        match self.host.check(&told.state.0) {
+        let known = self.host.bearers_are_known(&told.state.0, &self.peering);
+        match self.host.check(&told.state.0).and(known) {
             Ok(()) => (Answer::Given(Gift { id, epoch: told.epoch, state: told.state.0.into() }), None),
             Err(error) => (Answer::Lost, Some(format!("what {from} gave does not fit: {error}"))),
         }
@@ -327,6 +363,7 @@ impl Custody {
     pub(super) fn claim(&self, without: bool) -> Result<(), Refusal> {
         let refused = |why: &str| Refusal::new("Refused", format!("guest {}: {why}", self.guest));
         let mut standing = self.lock();
+        self.again().reset();
         standing.claim(without).map_err(refused)?;
         let (_, why) = self.work(&mut standing, false);
         let (is_here, in_doubt) = (standing.entry().place == Place::Here, standing.is_in_doubt());
@@ -357,7 +394,12 @@ impl Custody {
             return Err(Refusal::new("Version", why));
         }
         let step = match question.step {
-            DeviceStep::Look => return self.look(from),
+            // Its VMM begins something there.
+            DeviceStep::Look => {
+                let seen = self.look(from);
+                self.try_again();
+                return seen;
+            }
             DeviceStep::Give => Step::Give,
             DeviceStep::Check => Step::Check,
             DeviceStep::Commit => Step::Commit,
@@ -475,7 +517,10 @@ impl Custody {
         };
         match told {
             Ok(told) if told.state.is_empty() => None,
-            Ok(told) => self.host.look_at(&told.state.0).err().map(|error| error.to_string()),
+            Ok(told) => {
+                let known = self.host.bearers_are_known(&told.state.0, &self.peering);
+                known.and_then(|()| self.host.look_at(&told.state.0)).err().map(|error| error.to_string())
+            }
             // The VMM that the guest was in may be the one that comes back.
             Err(Asked::Lost(_)) if matches!(place, Place::Away { .. }) => None,
             Err(asked) => Some(asked.to_string()),
@@ -484,6 +529,10 @@ impl Custody {
 
     fn lock(&self) -> MutexGuard<'_, Standing> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn again(&self) -> MutexGuard<'_, Again> {
+        self.again.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {

@@ -23,7 +23,7 @@ use peer::message::{
 use scsi::AdditionalSense;
 use scsi::pr::Key;
 use std::collections::BTreeMap;
-use std::mem;
+use std::{iter, mem};
 use vhost_user_scsi::unit::iscsi::Target;
 
 /// What a device keeps for a guest that is elsewhere.
@@ -301,21 +301,27 @@ impl Asked<'_> {
         let Some(Open { diary, units, follower }) = desk.open.take() else {
             return Err(refused("no handover is under way"));
         };
-        let verdicts: Vec<_> = follower
-            .iter()
-            .flat_map(|follower| follower.group().verdicts())
-            .map(|(_, verdict)| verdict.is_some_and(|verdict| diary::is_settled(&verdict)))
+        let verdicts: Vec<_> =
+            follower.iter().flat_map(|follower| follower.group().verdicts()).map(|(_, it)| it).collect();
+        let left = diary.under_way(self.ticket, Side::Source);
+        let nonces = left.iter().flat_map(|left| &left.begun.luns).map(|lun| lun.nonce);
+        let nonces = nonces.map(Some).chain(iter::repeat(None));
+        let all = units.iter().zip(verdicts).zip(nonces);
+        let gone: Vec<_> = all
+            .filter_map(|((kept, verdict), nonce)| {
+                let verdict = verdict.filter(diary::is_settled)?;
+                Some((kept, nonce.filter(|_| verdict == Verdict::Fenced { nonce_left: true })))
+            })
             .collect();
-        let gone = units.iter().zip(verdicts).filter(|(_, settled)| *settled).map(|(kept, _)| kept);
-        let gone: Vec<_> = gone.collect();
-        let changes: Vec<_> = gone.iter().flat_map(|kept| departed(kept)).collect();
+        let changes: Vec<_> = gone.iter().flat_map(|(kept, nonce)| departed(kept, *nonce)).collect();
         self.hosted.real.note(&changes)?;
         if diary.under_way(self.ticket, Side::Source).is_some() {
             let settled = close.verdict == diary::SETTLED;
             diary.end(if settled { diary::SETTLED } else { diary::KEPT })?;
         }
         drop(follower);
-        for kept in gone {
+        // With a session the nonce would end here and there, and with it the reservation that another node may rely on.
+        for (kept, _) in gone.into_iter().filter(|(_, nonce)| nonce.is_none()) {
             self.let_go(desk, kept);
         }
         Ok(Reply::Done(Done {}))
@@ -365,10 +371,11 @@ fn paths(kept: &Kept) -> Paths {
     Paths { lun: kept.identity.lun.0.clone(), ports: vec![told(&kept.identity.port)] }
 }
 
-/// Nothing of the guest's is registered by this nexus any more.
-fn departed(kept: &Kept) -> Vec<(LunId, Change)> {
+/// Nothing of the guest's is registered by this nexus any more, but for a `nonce` that is left.
+fn departed(kept: &Kept, nonce: Option<Key>) -> Vec<(LunId, Change)> {
     let path = kept.identity.path.clone();
-    let why = Some("the guest's registration went to another host's nexus".to_owned());
+    let why = nonce.map(|nonce| super::nonce_is_left("this host's nexus", nonce));
+    let why = why.or_else(|| Some("the guest's registration went to another host's nexus".to_owned()));
     let gone = Change::Commit { path: path.clone(), tracked: handover::Tracked::default(), generation: None };
     let given = vec![Change::Owed { path, sense: None }; kept.owed];
     let moved = Change::State { state: ledger::State::Moved, handover: Some(KEPT), why };

@@ -5,7 +5,7 @@
 use super::diary::{self, Beginning, Diary, Unit};
 use super::hands::{Line, Nexuses};
 use super::state::Handed;
-use super::{HandError, settings, told};
+use super::{HandError, nonce_is_left, settings, told};
 use crate::command::device::custody::Peering;
 use crate::command::device::host::Hosted;
 use crate::command::device::real::{RealUnit, Records, target_of};
@@ -469,6 +469,7 @@ impl Run<'_> {
     /// Writes down what came of it: the record first, then the other host's journal, and this one's last.
     fn finish(&self, ends: &[End], link: Option<(&Link, Id)>) -> Result<(), HandError> {
         let left = self.left()?;
+        let nonce_left = |verdict: &Verdict| *verdict == Verdict::Fenced { nonce_left: true };
         let mut changes = Vec::new();
         let mut why = Vec::new();
         let (mut settled, mut doubtful) = (!ends.is_empty(), false);
@@ -476,7 +477,8 @@ impl Run<'_> {
             let one = self.coming.iter().find(|one| one.identity.lun.0 == lun.lun);
             match (fate, one) {
                 (Some(fate), Some(one)) if *fate != Fate::AsBefore => {
-                    changes.extend(self.arrived(one, *fate, owed));
+                    let nonce = Some(lun.nonce).filter(|_| nonce_left(verdict));
+                    changes.extend(self.arrived(one, *fate, owed, nonce));
                     tracing::info!(lun = lun.lun, %verdict, from = %self.bearer, "the guest's registration");
                 }
                 _ => {
@@ -510,13 +512,22 @@ impl Run<'_> {
         }
     }
 
-    fn arrived(&self, one: &Coming, fate: Fate, owed: &[AdditionalSense]) -> Vec<(LunId, Change)> {
+    /// `nonce`: what the bearer's nexus keeps of it.
+    fn arrived(
+        &self,
+        one: &Coming,
+        fate: Fate,
+        owed: &[AdditionalSense],
+        nonce: Option<Key>,
+    ) -> Vec<(LunId, Change)> {
         let own = &one.identity.path;
+        let at_bearer = |nonce| nonce_is_left(&format!("the nexus of {}", self.bearer), nonce);
         let (tracked, state, why) = match fate {
             Fate::Has(tracked) => (tracked, State::Active, None),
-            Fate::Lost => (Tracked::default(), State::Lost, Some("the target forgot it")),
+            Fate::Lost => (Tracked::default(), State::Lost, Some("the target forgot it".to_owned())),
             Fate::Fenced | Fate::AsBefore => {
-                (Tracked::default(), State::Fenced, Some("another nexus removed it"))
+                let why = nonce.map_or_else(|| "another nexus removed it".to_owned(), at_bearer);
+                (Tracked::default(), State::Fenced, Some(why))
             }
         };
         let before = self.records.book.record(&one.identity.lun);
@@ -527,7 +538,7 @@ impl Run<'_> {
             .map(|path| commit(path.path.clone(), Tracked::default()));
         let owed = owed.iter().map(|code| owes(&one.identity, sense(*code)).1);
         let handover = Some(HandoverId(self.lead.ticket));
-        let end = Change::State { state, handover, why: why.map(str::to_owned) };
+        let end = Change::State { state, handover, why };
         let changes = others.chain([commit(own.clone(), tracked)]).chain(owed).chain([end]);
         changes.map(|change| (one.identity.lun.clone(), change)).collect()
     }

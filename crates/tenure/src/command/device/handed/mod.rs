@@ -25,6 +25,22 @@ use thiserror::Error;
 /// and when that is done.
 pub(super) const KEPT: HandoverId = HandoverId(u128::from_be_bytes(*b"device-its-nexus"));
 
+/// Before the key that a host's nexus has kept of a handover in which the guest was fenced.
+const UNDER: &str = "holds the reservation under the key ";
+
+/// Why a registration has not come, or gone: the guest was fenced while this nexus held the reservation under the nonce, which it still
+/// does, because a node may expect the reservation to exist.
+pub(super) fn nonce_is_left(nexus: &str, nonce: Key) -> String {
+    format!("another node fenced the guest in a handover, since which {nexus} {UNDER}{:#018x}", nonce.0)
+}
+
+/// The key that a record says is left at this host's nexus.
+pub(super) fn left_nonce(record: &ledger::Record) -> Option<Key> {
+    let why = record.doubt.as_deref().filter(|_| record.handover == Some(KEPT))?;
+    let (_, key) = why.split_once(UNDER)?;
+    u64::from_str_radix(key.strip_prefix("0x")?.get(..16)?, 16).ok().map(Key)
+}
+
 /// Why a registration is not handed over.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(super) enum HandError {
@@ -100,4 +116,21 @@ fn ports(told: &[Told]) -> Result<Vec<Port>, HandError> {
 /// A port in the words of the messages.
 fn told(port: &Port) -> Told {
     Told { initiator: port.initiator.as_ref().map(ToString::to_string), target_port: port.target_port }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ledger::LunId;
+
+    #[test]
+    fn a_key_that_is_left_is_read_from_the_words_of_the_record_that_name_it() {
+        let mut record = ledger::Record::new(LunId("naa.1".to_owned()));
+        record.doubt = Some(nonce_is_left("this host's nexus", Key(0xAB)));
+        assert_eq!(left_nonce(&record), None, "of no handover");
+        record.handover = Some(KEPT);
+        assert_eq!(left_nonce(&record), Some(Key(0xAB)));
+        record.doubt = Some("another nexus removed it".to_owned());
+        assert_eq!(left_nonce(&record), None);
+    }
 }

@@ -4,6 +4,7 @@
 //! Format: length (1 byte) and name of the bearer; length (1 byte) and text of the boot in which its nexus was used; the record.
 
 use peer::HostName;
+use scsi::TransportId;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,15 @@ impl Handed {
         let (bearer, rest) = short(bytes)?;
         let (boot, record) = short(rest)?;
         Some(Self { bearer: bearer.parse().ok()?, boot: boot.to_owned(), record: record.to_vec() })
+    }
+
+    /// Whether its nexus has a registration that only the bearer can hand over to `own`: not where there is none, nor where the nexus may be
+    /// the very same disk of this machine.
+    pub(in crate::command::device) fn is_to_be_asked_for(&self, own: &HostName) -> bool {
+        let Ok((record, path)) = ledger::read_carried(&self.record) else { return false };
+        let has_key = record.path(&path).is_some_and(|known| known.tracked.key.is_some());
+        let is_port = path.0.split(' ').next().is_some_and(|port| port.parse::<TransportId>().is_ok());
+        has_key && self.bearer != *own && (is_port || !self.is_of_this_boot())
     }
 
     /// A nexus of this host, as it runs now.

@@ -13,6 +13,7 @@ use crate::command::device::lun::Kind as Source;
 use crate::command::device::real::{Hindrance, RealUnit, Stays};
 use logical_unit::snapshot::{self, ResumeError, Snapshot, Stamp};
 use logical_unit::{Caching, LogicalUnit, LunSpec, Medium};
+use peer::HostName;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
@@ -115,6 +116,11 @@ pub(in crate::command::device) enum MoveError {
     /// Its registrations are another host's nexus's yet.
     #[error(transparent)]
     Handed(#[from] HandError),
+    /// Nobody here could ask for them.
+    #[error(
+        "its registration is at the nexus of {0}, which is no peer of this device: give it --peer {0}=ADDRESS, and the device there this one"
+    )]
+    NoPeer(HostName),
     /// They are on their way.
     #[error("its registrations are being brought here")]
     UnderWay,

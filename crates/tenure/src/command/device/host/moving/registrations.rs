@@ -4,9 +4,11 @@ use super::{Host, MoveError, Taken, parse};
 use crate::command::device::custody::Peering;
 use crate::command::device::handed::follow::Asked;
 use crate::command::device::handed::lead::Lead;
+use crate::command::device::handed::state::Handed;
 use crate::command::device::lun::Kind as Source;
 use logical_unit::snapshot::Stamp;
 use peer::{HostName, Refusal, Reply, Request};
+use vhost_user_scsi::saved::Kind;
 
 impl Host {
     /// Whether the guest could come here with `bytes`, which were saved for a look: also what it would have to reach by nexuses of this host.
@@ -22,6 +24,21 @@ impl Host {
             let reached = hosted.real.can_reach(hosted, lun, saved);
             reached.map_err(|why| MoveError::Real(saved.number, why))
         })
+    }
+
+    /// Whether every host whose nexus has a registration of a state is this one or a peer of it: no other one could be asked for that.
+    pub(in crate::command::device) fn bearers_are_known(
+        &self,
+        bytes: &[u8],
+        peering: &Peering,
+    ) -> Result<(), MoveError> {
+        let handed = parse(bytes)?.1.luns.into_iter().filter(|lun| lun.kind == Kind::Handed);
+        let bearers = handed.filter_map(|lun| Handed::parse(&lun.state));
+        let mut others = bearers.filter(|handed| handed.is_to_be_asked_for(peering.own()));
+        match others.find(|handed| !peering.knows(&handed.bearer)) {
+            Some(Handed { bearer, .. }) => Err(MoveError::NoPeer(bearer)),
+            None => Ok(()),
+        }
     }
 
     /// Brings the registrations of a state that are another host's nexus's to this one's; `alone` where that host is gone for good.
