@@ -22,34 +22,12 @@ const ENVELOPE: Envelope = Envelope { magic: *b"TENUREVS", version: VERSION, lon
 /// Why bytes are not a device's state.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum SavedError {
-    /// It is shorter or longer than it says, or too long.
-    #[error("the device's state is cut short, too long, or has bytes behind its end")]
-    Length,
-    /// It begins otherwise.
-    #[error("it does not begin like the state of a device")]
-    Magic,
-    /// A later format.
-    #[error(
-        "the device's state has format version {0}, which is newer than this program knows ({VERSION}): update it"
-    )]
-    Version(u16),
-    /// The checksum does not match.
-    #[error("the checksum of the device's state does not match its content")]
-    Checksum,
+    /// It is cut short or too long, begins otherwise, is newer or damaged.
+    #[error("the device's state is not what it should be: {0}")]
+    Envelope(#[from] EnvelopeError),
     /// The content contradicts itself.
     #[error("the device's state is inconsistent: {0}")]
     Content(&'static str),
-}
-
-impl From<EnvelopeError> for SavedError {
-    fn from(error: EnvelopeError) -> Self {
-        match error {
-            EnvelopeError::Length => Self::Length,
-            EnvelopeError::Magic => Self::Magic,
-            EnvelopeError::Version(version) => Self::Version(version),
-            EnvelopeError::Checksum => Self::Checksum,
-        }
-    }
 }
 
 /// What carries out a logical unit's commands.
@@ -94,14 +72,14 @@ impl Saved {
     /// The bytes.
     ///
     /// # Errors
-    /// [`SavedError::Length`] if that is more than can be carried.
+    /// [`EnvelopeError::Length`] if that is more than can be carried.
     pub fn to_bytes(&self) -> Result<Vec<u8>, SavedError> {
         let out = ENVELOPE.seal(&self.body()?);
-        if out.len() > MAX_LENGTH { Err(SavedError::Length) } else { Ok(out) }
+        if out.len() > MAX_LENGTH { Err(EnvelopeError::Length.into()) } else { Ok(out) }
     }
 
     fn body(&self) -> Result<Vec<u8>, SavedError> {
-        let long = |_| SavedError::Length;
+        let long = |_| EnvelopeError::Length;
         let mut out = vec![u8::try_from(self.guest.len()).map_err(long)?];
         out.extend(self.guest.as_bytes());
         out.extend(self.request_queues.to_be_bytes());
@@ -216,9 +194,9 @@ mod tests {
         let bytes = saved.to_bytes().unwrap();
         assert!(matches!(Saved::parse(&bytes), Err(SavedError::Content(_))));
         saved.luns[0].state = vec![0; MAX_LENGTH];
-        assert_eq!(saved.to_bytes(), Err(SavedError::Length));
+        assert_eq!(saved.to_bytes(), Err(EnvelopeError::Length.into()));
         let longer = ENVELOPE.seal(&vec![0; MAX_LENGTH]);
-        assert_eq!(Saved::parse(&longer), Err(SavedError::Length));
+        assert_eq!(Saved::parse(&longer), Err(EnvelopeError::Length.into()));
     }
 
     proptest! {

@@ -31,32 +31,12 @@ const ENVELOPE: Envelope = Envelope { magic: MAGIC, version: VERSION, longest: L
 /// Why bytes are not a durable image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
-    /// It is shorter or longer than it says.
-    #[error("it is cut short or has bytes behind its end")]
-    Length,
-    /// It begins otherwise.
-    #[error("it does not begin like a reservation image")]
-    Magic,
-    /// A later format.
-    #[error("its format version {0} is newer than this program knows (1)")]
-    Version(u16),
-    /// The checksum does not match.
-    #[error("its checksum does not match its content")]
-    Checksum,
+    /// It is cut short or too long, begins otherwise, is newer or damaged.
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
     /// The content contradicts itself.
     #[error("its content is inconsistent: {0}")]
     Content(&'static str),
-}
-
-impl From<EnvelopeError> for ImageError {
-    fn from(error: EnvelopeError) -> Self {
-        match error {
-            EnvelopeError::Length => Self::Length,
-            EnvelopeError::Magic => Self::Magic,
-            EnvelopeError::Version(version) => Self::Version(version),
-            EnvelopeError::Checksum => Self::Checksum,
-        }
-    }
 }
 
 /// A saved registration.

@@ -1,6 +1,7 @@
 //! The format: golden bytes, both ways, and every kind of damage refused.
 
 use super::*;
+use crate::envelope::EnvelopeError;
 use proptest::prelude::*;
 use scsi::{IscsiName, Isid};
 
@@ -48,16 +49,16 @@ fn every_changed_bit_and_every_cut_is_refused() {
             assert!(Image::parse(&damaged).is_err(), "bit {bit} of byte {at}");
         }
     }
-    assert_eq!(Image::parse(&[bytes, vec![0]].concat()), Err(ImageError::Length));
+    assert_eq!(Image::parse(&[bytes, vec![0]].concat()), Err(EnvelopeError::Length.into()));
 }
 
 #[test]
 fn later_formats_are_named() {
     let mut bytes = sample().to_bytes();
     bytes[9] = 2;
-    assert_eq!(Image::parse(&bytes), Err(ImageError::Version(2)));
+    assert_eq!(Image::parse(&bytes), Err(EnvelopeError::Version(2).into()));
     bytes[0] = b'X';
-    assert_eq!(Image::parse(&bytes), Err(ImageError::Magic));
+    assert_eq!(Image::parse(&bytes), Err(EnvelopeError::Magic.into()));
 }
 
 #[test]
@@ -92,7 +93,7 @@ fn a_count_without_content_takes_no_memory() {
     let mut bytes = [&MAGIC[..], &VERSION.to_be_bytes(), &(body.len() as u32).to_be_bytes()].concat();
     bytes.extend(crc32c::crc32c(&body).to_be_bytes());
     bytes.extend(body);
-    assert_eq!(Image::parse(&bytes), Err(ImageError::Length));
+    assert_eq!(Image::parse(&bytes), Err(EnvelopeError::Length.into()));
 }
 
 fn any_image() -> impl Strategy<Value = Image> {

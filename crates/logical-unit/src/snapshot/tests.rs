@@ -1,6 +1,7 @@
 //! The format: golden bytes, both ways, and every kind of damage refused.
 
 use super::*;
+use crate::envelope::EnvelopeError;
 use proptest::prelude::*;
 use scsi::pr::Key;
 
@@ -45,7 +46,7 @@ fn version_1_stays_readable() {
 fn a_newer_one_is_refused_and_says_so() {
     let mut newer = sample().to_bytes();
     newer[9] = 2;
-    assert_eq!(Snapshot::parse(&newer), Err(ImageError::Version(2)));
+    assert_eq!(Snapshot::parse(&newer), Err(EnvelopeError::Version(2).into()));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Replaced whole or not at all; a damaged file is refused with its path and left as it is.
 
 use super::*;
+use crate::envelope::EnvelopeError;
 
 #[test]
 fn what_was_saved_is_loaded() {
@@ -25,7 +26,10 @@ fn damaged_file_is_refused_by_name_and_kept() {
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&path, &bytes).unwrap();
     let error = load(&path).unwrap_err();
-    assert!(matches!(error, FileError::Damaged { source: ImageError::Checksum, .. }));
+    assert!(matches!(
+        error,
+        FileError::Damaged { source: ImageError::Envelope(EnvelopeError::Checksum), .. }
+    ));
     let text = error.to_string();
     assert!(text.contains(path.to_str().unwrap()) && text.contains("move it away"), "{text}");
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
