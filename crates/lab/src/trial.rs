@@ -98,7 +98,7 @@ impl Lab {
     }
 
     /// A guest of `tenure device` with a disk of the kernel's target, by its block and by its generic node; then the disk goes and
-    /// comes back; then the guest moves from QEMU to QEMU, at one device and between two, each with a nexus of its own. `only`: stories in
+    /// comes back; then the guest moves from QEMU to QEMU, at one device and between two, each with a nexus of its own or both with one. `only`: stories in
     /// whose names this is.
     ///
     /// # Errors
@@ -109,13 +109,15 @@ impl Lab {
         let mut told = Vec::new();
         let moves = moves.to_string();
         let url = format!("iscsi://127.0.0.1/{TARGET}/0");
-        let stories: [(&str, &str, &[&str]); 6] = [
+        let stories: [(&str, &str, &[&str]); 7] = [
             ("block node", &block, &[]),
             ("generic node", &generic, &[]),
             ("gone and back", &block, &["--gone"]),
             ("one device", &block, &["--moves", &moves]),
             ("two devices, iSCSI", &url, &["--moves", &moves, "--there", &url]),
             ("two devices, disks", &block, &["--moves", &moves, "--there", &there]),
+            // On one host: the guest's nexus stays the same.
+            ("two devices, one disk", &block, &["--moves", "2", "--there", &block]),
         ];
         for (name, lun, more) in stories.into_iter().filter(|(name, ..)| name.contains(only)) {
             let words = [PROGRAM, "kept", "--tenure", TENURE, "--lun", lun, "--other", &peer];
