@@ -1,6 +1,7 @@
 //! Who is connected, and how many may be.
 
 use crate::HostName;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::HashMap;
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -18,6 +19,16 @@ pub(super) enum Hold {
 }
 
 impl Hold {
+    /// Whether the other end has closed it, or it is broken; what came before that may not be read yet.
+    fn has_gone(&self) -> bool {
+        let of = match self {
+            Self::Tcp(socket) => PollFd::new(socket, PollFlags::RDHUP),
+            Self::Unix(socket) => PollFd::new(socket, PollFlags::RDHUP),
+        };
+        // HUP and ERR are told unasked. What cannot be asked is taken to be there.
+        matches!(poll(&mut [of], Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
+    }
+
     fn end(&self) {
         // It may have ended already.
         let _ = match self {
@@ -38,6 +49,12 @@ impl std::fmt::Debug for LinkEnd {
 }
 
 impl LinkEnd {
+    /// Whether nobody is at its other end any more: an answer would reach nobody.
+    #[must_use]
+    pub fn has_gone(&self) -> bool {
+        self.0.upgrade().is_none_or(|hold| hold.has_gone())
+    }
+
     /// Ends it: its session hears of that after the request under way.
     pub fn end(&self) {
         if let Some(hold) = self.0.upgrade() {
@@ -107,5 +124,24 @@ impl Guest {
 impl Drop for Guest {
     fn drop(&mut self) {
         self.guests.lock().all.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_link_whose_other_end_was_closed_has_gone_also_before_all_is_read() {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let guest = Guests::default().enter(Hold::Unix(here)).unwrap();
+        let link = guest.end();
+        there.write_all(b"a request").unwrap();
+        assert!(!link.has_gone());
+        drop(there);
+        assert!(link.has_gone());
+        drop(guest);
+        assert!(link.has_gone(), "nobody serves it any more");
     }
 }

@@ -288,6 +288,14 @@ impl IscsiUnit {
         identify(&mut self.line(), node(&self.0.target.config, self.0.lun))
     }
 
+    /// The same, where no login is waited for longer than until `end`.
+    ///
+    /// # Errors
+    /// As [`Self::identify`].
+    pub fn identify_until(&self, end: Instant) -> Result<Option<Identity>, Completion> {
+        identify(&mut Line { end: Some(end), ..self.line() }, node(&self.0.target.config, self.0.lun))
+    }
+
     /// From now on `keeper` keeps account of the guest's registrations; the first one that is given does.
     pub fn keep(&self, keeper: Keeper) {
         let _ = self.0.keeper.set(keeper);
