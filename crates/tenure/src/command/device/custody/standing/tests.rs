@@ -383,7 +383,21 @@ impl World {
         if !self.hosts.iter().any(|host| host.gone) && !self.hosts.iter().any(has) {
             return Err("nobody has the newest state".into());
         }
-        Ok(())
+        self.all().try_for_each(|at| self.is_found_from(at))
+    }
+
+    /// Who has kept what goes with the guest follows only the host that has it: that is found from any other one by asking where the guest
+    /// is, and where it went on from there.
+    fn is_found_from(&self, at: u8) -> Result<(), String> {
+        let owns = |at: &u8| matches!(self.host(*at).disk.place, Place::Here | Place::Owned { .. });
+        let Some(owner) = self.all().find(owns).filter(|_| !self.hosts.iter().any(|host| host.gone)) else {
+            return Ok(());
+        };
+        let mut there = at;
+        for _ in self.all() {
+            there = *self.host(there).disk.place.other().unwrap_or(&there);
+        }
+        if there == owner { Ok(()) } else { Err(format!("from {at} the guest is not found at {owner}")) }
     }
 
     /// Everybody is there, nothing is lost, and only `at` wants the guest: whether it runs there in the end.
@@ -535,6 +549,25 @@ fn leave_to_open_is_for_the_rings_and_the_time_that_it_was_asked_for() {
     asks(&mut own, "that was some time ago");
     own.on(told());
     assert_eq!(own.act(Id(2), true), Some(Act::Open(Some(state))));
+}
+
+#[test]
+fn a_device_to_which_the_guest_nearly_came_back_knows_who_has_it() {
+    let mut own = Own::new(entry(Place::Away { id: Id(1), to: 1 }), None);
+    own.on(Event::Rings(true));
+    let mut step = |own: &mut Own, answer: Answer<u8, State>| {
+        let Some(Act::Call(call)) = own.act(Id(9), true) else { panic!("it asks for nothing") };
+        own.on(Event::Answered(call, answer));
+        while let Some(act) = own.act(Id(9), false) {
+            own.on(if matches!(act, Act::Write(_)) { Event::Wrote(true) } else { Event::Opened(false) });
+        }
+        own.on(Event::Retry);
+        own.entry().place.clone()
+    };
+    let state = (1, 1);
+    let taking = step(&mut own, Answer::Given(Gift { id: Id(2), epoch: 1, state }));
+    assert_eq!(taking, Place::Taking { id: Id(2), from: 1, state });
+    assert_eq!(step(&mut own, Answer::Unknown), Place::Expected { from: 1 });
 }
 
 #[test]
