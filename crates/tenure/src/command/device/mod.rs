@@ -31,6 +31,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 use vhost_user_scsi::device::Device;
 use vhost_user_scsi::front::{Stop, serve};
 
@@ -100,6 +101,7 @@ pub fn run(args: &DeviceArgs, console: &mut Console) -> Result<Exit, Failure> {
     thread::spawn(move || end_at_once(signals));
     told(manager.stopping(), console);
     control.into_iter().for_each(Control::stop);
+    finish_following(&host);
     // A guest whose rings stop because this process ends has not left.
     keeping.turn_peers_away();
     // All at once: each of them waits for what its guest has under way.
@@ -108,6 +110,31 @@ pub fn run(args: &DeviceArgs, console: &mut Console) -> Result<Exit, Failure> {
     ended.fold(Ok(()), Result::and)?;
     keeping.end();
     Ok(Exit::Done)
+}
+
+/// How long a handover that is under way may take until a device that is to end does.
+const FOLLOWING: Duration = Duration::from_secs(30);
+
+/// Sessions end with this process, and at some targets with them what is still to be taken over from here.
+fn finish_following(host: &Host) {
+    let end = Instant::now() + FOLLOWING;
+    let is_following = |hosted: &Hosted| hosted.real.is_following();
+    while host.guests().iter().any(is_following) && Instant::now() < end {
+        thread::sleep(host::LOOK);
+    }
+    for hosted in host.guests() {
+        let awaited = hosted.real.awaited();
+        if awaited.is_empty() {
+            continue;
+        }
+        let luns = awaited.iter().map(|lun| lun.0.as_str()).collect::<Vec<_>>().join(", ");
+        tracing::error!(
+            guest = hosted.guest.name,
+            luns,
+            "its registration is awaited from this host's nexus, and no other host can take it over before this device runs again; at a \
+             target that ends registrations with the session (tgt) it is lost now"
+        );
+    }
 }
 
 /// Whoever does not wait for what guests have under way says so by a second signal. To the guests that is as if the device was killed.

@@ -2,6 +2,8 @@
 
 use super::custody::{Custody, Entry, Peering, Place, RecordFile};
 use super::guests::Guest;
+use super::handed::HandError;
+use super::handed::diary::Diary;
 use super::host::Host;
 use crate::cli::DeviceArgs;
 use crate::exit::Failure;
@@ -93,6 +95,7 @@ impl Parted {
 
 fn recorded(args: &DeviceArgs, peering: &Peering, guest: &Guest) -> Result<Recorded, Failure> {
     let (file, found) = RecordFile::open(&args.state, peering.own(), &guest.name)?;
+    must_be_its_journal(args, peering.own(), &guest.name)?;
     let entry = match (found, &args.peering.incoming) {
         (Some(entry), _) => entry,
         (None, Some(from)) => first(&file, 0, Place::Expected { from: from.clone() })?,
@@ -106,6 +109,18 @@ fn recorded(args: &DeviceArgs, peering: &Peering, guest: &Guest) -> Result<Recor
     }
     tracing::info!(guest = guest.name, place = entry.place.word(), epoch = entry.epoch, "custody");
     Ok(Recorded { guest: guest.name.clone(), file, entry })
+}
+
+/// With the journal of handovers of another host nothing could be handed over, and nothing that was begun be ended.
+fn must_be_its_journal(args: &DeviceArgs, own: &HostName, guest: &str) -> Result<(), Failure> {
+    match Diary::owner(&args.state, own.as_str(), guest) {
+        Err(HandError::Foreign { path, host }) => Err(Failure::refused(format!(
+            "{path}: the handovers of guest {guest} were journalled by host {host}, and this is --host {own}: every host has a --state of \
+             its own; a host keeps its name, or is started once more as {host} until the guest is here, and then with that file removed"
+        ))),
+        // What else is wrong with it matters when something is handed over, which says so.
+        _ => Ok(()),
+    }
 }
 
 /// Whom a device asks for a guest that is elsewhere, or in whose hands it is: of one that has gone the operator may know more.

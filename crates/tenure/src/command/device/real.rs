@@ -6,7 +6,7 @@
 mod kept;
 mod moving;
 
-pub(super) use kept::{Kept, target_of};
+pub(super) use kept::{Kept, LOOKING, mark, owed_codes, target_of};
 pub(super) use moving::{Hindrance, Stays};
 
 use super::handed::KEPT;
@@ -26,6 +26,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Instant;
@@ -51,6 +52,10 @@ pub(super) struct Real {
     host: Option<HostName>,
     /// What is kept of them while the guest is elsewhere.
     desk: Mutex<Desk>,
+    /// They are open here, or are being opened: nobody is followed. Said before the desk is waited for.
+    at_home: AtomicBool,
+    /// How often somebody asked to be followed: whoever came last is.
+    turn: AtomicU64,
 }
 
 /// The guest's ledger, and who keeps it.
@@ -140,6 +145,14 @@ impl RealUnit {
         }
     }
 
+    /// The same, where no login is waited for longer than until `end`.
+    fn identify_until(&self, end: Instant) -> Result<Option<Identity>, Completion> {
+        match self {
+            Self::Disk(unit) => unit.identify(),
+            Self::Iscsi(unit) => unit.identify_until(end),
+        }
+    }
+
     fn keep(&self, keeper: Keeper) {
         match self {
             Self::Disk(unit) => unit.keep(keeper),
@@ -159,6 +172,8 @@ impl Real {
             targets: Mutex::default(),
             host: host.cloned(),
             desk: Mutex::default(),
+            at_home: AtomicBool::new(false),
+            turn: AtomicU64::new(0),
         }
     }
 
@@ -192,6 +207,7 @@ impl Real {
         claimed: bool,
     ) -> Result<RealUnit, Failure> {
         let at = || format!("LUN {number}");
+        self.at_home.store(true, Ordering::Release);
         let unit = match &lun.kind {
             Kind::Disk(path) => {
                 RealUnit::Disk(open_disk(path, guests).map_err(|failure| within(failure, at()))?)

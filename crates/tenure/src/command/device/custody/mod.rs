@@ -18,7 +18,9 @@ pub(super) use record::{Entry, Place, RecordFile, State};
 use super::handed::HandError;
 use super::host::{Host, MoveError};
 use again::Again;
+use ledger::HandoverId;
 use logical_unit::snapshot;
+use peer::listener::LinkEnd;
 use peer::message::{Device as Question, DeviceState, DeviceStep, Id};
 use peer::{HostName, Refusal, Reply, Request};
 use standing::{Act, Answer, Call, Event, Gift, No, Step};
@@ -32,6 +34,9 @@ use vhost_user_scsi::saved;
 /// Between two attempts, at first and at most.
 const SHORT: Duration = Duration::from_millis(20);
 const LONG: Duration = Duration::from_secs(1);
+
+/// From host to host, to find who has a guest.
+const MOST_HOPS: usize = 4;
 
 /// The newest format of all that a state is made of.
 const FORMAT: u16 = 1;
@@ -446,24 +451,64 @@ impl Custody {
         }
     }
 
-    /// Follows a device that leads a handover of registrations which this host's nexuses have, of a guest that is away.
+    /// Follows a device that leads a handover of registrations which this host's nexuses have kept for this ticket: that is for the ledger
+    /// to say, and not for the place, which may be that of another handover since, in which the guest nearly came back.
     ///
     /// # Errors
     /// What it is told.
     pub(super) fn follow(
         &self,
-        from: &HostName,
+        (from, link): (&HostName, &LinkEnd),
+        ticket: HandoverId,
         request: &Request,
         turn: &mut Option<u64>,
     ) -> Result<Reply, Refusal> {
-        // Not the standing: this host may be asking that device just now.
-        let Place::Away { id, .. } = self.seen().place.clone() else {
-            return Err(Refusal::new(
-                "NotHere",
-                "the guest is not away, or its registration would go with it",
-            ));
+        let to = self.must_be_elsewhere()?;
+        if let Request::Open(_) | Request::Recover(_) = request {
+            self.must_have_it(from, to)?;
+        }
+        let still = || {
+            if link.has_gone() {
+                return Err(Refusal::new("Stopped", "nobody waits for the answer"));
+            }
+            self.must_be_elsewhere().map(drop)
         };
-        self.host.follow(id.0, self.peering.own(), from, request, turn)
+        self.host.follow(ticket.0, [self.peering.own(), from], (request, &still), turn)
+    }
+
+    /// The host that has the guest, as far as this one knows, which has no right to it. Not the standing is asked: this host may be asking
+    /// that device just now.
+    fn must_be_elsewhere(&self) -> Result<HostName, Refusal> {
+        match self.seen().place.clone() {
+            Place::Away { to: other, .. }
+            | Place::Expected { from: other }
+            | Place::Taking { from: other, .. } => Ok(other),
+            _ => Err(Refusal::new("NotHere", "the guest is not away, or its registration would go with it")),
+        }
+    }
+
+    /// Only the host that has the guest is followed: the one that this host knows of, or is told of by the operator, or to which the guest
+    /// went on from there. Where nobody can say the ticket is believed, which only hosts know that were given the guest.
+    fn must_have_it(&self, from: &HostName, to: HostName) -> Result<(), Refusal> {
+        let told = self.seen().source.clone();
+        let mut at = to;
+        for _ in 0..MOST_HOPS {
+            if at == *from || told.as_ref() == Some(from) {
+                return Ok(());
+            }
+            at = match self.ask(&at, DeviceStep::Look, Id(0)) {
+                Ok(DeviceState { elsewhere: Some(there), .. }) => {
+                    let there = there.parse().ok().filter(|there| self.peering.knows(there));
+                    there.ok_or_else(|| Refusal::new("NotHere", "the guest is at a host that is no peer"))?
+                }
+                Ok(_) | Err(Asked::Refused(_)) => break,
+                Err(Asked::Lost(why)) => {
+                    tracing::warn!(guest = self.guest, host = %at, why, follows = %from, "not asked where the guest is");
+                    return Ok(());
+                }
+            };
+        }
+        Err(Refusal::new("NotHere", format!("guest {}: by all that is known it is at {at}", self.guest)))
     }
 
     /// Nobody has connected since the start, and not for long: the guest may be in a VMM that has not noticed.

@@ -5,6 +5,7 @@ use crate::cli::DeviceArgs;
 use crate::exit::Failure;
 use anyhow::Context;
 use handover::ENGINE_REVISION;
+use ledger::HandoverId;
 use peer::listener::{LinkEnd, TurnedAway};
 use peer::message::{Device as Question, DeviceState, DeviceStep, Id};
 use peer::{
@@ -164,8 +165,8 @@ fn credentials(args: &DeviceArgs, host: &HostName) -> Result<Credentials, Failur
 struct Answering(Vec<Arc<Custody>>);
 
 impl Service for Answering {
-    fn session(&self, peer: &Agreed, _: LinkEnd) -> Box<dyn Session> {
-        Box::new(Answers { guests: self.0.clone(), peer: peer.host.clone(), follows: None })
+    fn session(&self, peer: &Agreed, link: LinkEnd) -> Box<dyn Session> {
+        Box::new(Answers { guests: self.0.clone(), peer: peer.host.clone(), link, follows: None })
     }
 
     fn turned_away(&self, from: &str, why: &TurnedAway) {
@@ -176,8 +177,9 @@ impl Service for Answering {
 struct Answers {
     guests: Vec<Arc<Custody>>,
     peer: HostName,
-    /// Whose registrations are handed over on this link, and the turn in which they are.
-    follows: Option<(Arc<Custody>, Option<u64>)>,
+    link: LinkEnd,
+    /// Whose registrations are handed over on this link, for which ticket, and the turn in which they are.
+    follows: Option<(Arc<Custody>, HandoverId, Option<u64>)>,
 }
 
 impl Answers {
@@ -194,11 +196,12 @@ impl Answers {
         };
         if let Some(guest) = guest {
             let custody = self.guests.iter().find(|custody| custody.guest() == guest.vm).cloned();
-            self.follows = custody.map(|custody| (custody, None));
+            let ticket = HandoverId::from_hex(&guest.uuid);
+            self.follows = custody.zip(ticket).map(|(custody, ticket)| (custody, ticket, None));
         }
         let unknown = || Refusal::new("UnknownGuest", "there is no such guest");
-        let (custody, turn) = self.follows.as_mut().ok_or_else(unknown)?;
-        custody.follow(&self.peer, request, turn)
+        let (custody, ticket, turn) = self.follows.as_mut().ok_or_else(unknown)?;
+        custody.follow((&self.peer, &self.link), *ticket, request, turn)
     }
 }
 

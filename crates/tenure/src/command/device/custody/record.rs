@@ -192,10 +192,11 @@ impl Drop for RecordFile {
 
 fn foreign(path: &Path, found: &Owner) -> Failure {
     Failure::refused(format!(
-        "{}: it is the record of guest {} at host {}: every host has a --state of its own",
+        "{}: it is the record of guest {} at host {there}: every host has a --state of its own, and keeps its name: if this is that host, \
+         give --host {there}",
         path.display(),
         found.guest,
-        found.host
+        there = found.host
     ))
 }
 

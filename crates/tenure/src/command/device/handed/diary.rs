@@ -31,7 +31,7 @@ pub(super) type Owe = Box<dyn FnMut(&[(UnitIndex, Vec<AdditionalSense>)]) -> boo
 
 /// A guest's journal, of which this is the only user.
 #[derive(Clone, Debug)]
-pub(super) struct Diary(Arc<Mutex<Book>>);
+pub(in crate::command::device) struct Diary(Arc<Mutex<Book>>);
 
 /// A logical unit of a handover as it begins.
 #[derive(Clone, Debug)]
@@ -73,6 +73,20 @@ impl Diary {
         let journals = Journals::new(&state.join("devices"), host);
         let book = journals.open(guest).map_err(|error| unwritten(&error))?;
         Ok(Self(Arc::new(Mutex::new(book))))
+    }
+
+    /// Looks whether the journal is this host's, if there is one.
+    ///
+    /// # Errors
+    /// [`HandError::Foreign`], or it cannot be read.
+    pub(in crate::command::device) fn owner(state: &Path, host: &str, guest: &str) -> Result<(), HandError> {
+        let read = Journals::new(&state.join("devices"), host).read(guest);
+        read.map(drop).map_err(|error| match error {
+            agent::journal::Error::Foreign { path, host, .. } => {
+                HandError::Foreign { path: path.display().to_string(), host }
+            }
+            error => unwritten(&error),
+        })
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {

@@ -10,19 +10,19 @@ use super::hands::{Line, Nexuses};
 use super::{HandError, KEPT, settings, told};
 use crate::command::device::host::Hosted;
 use crate::command::device::lun::Lun;
-use crate::command::device::real::{Kept, RealUnit};
+use crate::command::device::real::{Kept, RealUnit, Records, mark, owed_codes};
 use agent::conduct::{self, Follower, Order, Patience};
 use agent::migrate::Leg;
 use agent::recover::interrupted;
-use handover::{Group, Side, Verdict};
+use guard::Identity;
+use handover::{Group, Side, UnitIndex, Verdict};
 use ledger::{Change, LunId};
 use peer::HostName;
-use peer::message::{
-    Close, Done, Guest, Offer, Open as Opening, Opened, Paths, Recover, Refusal, Reply, Request,
-};
+use peer::message::{Close, Done, Offer, Open as Opening, Opened, Paths, Recover, Refusal, Reply, Request};
 use scsi::AdditionalSense;
 use scsi::pr::Key;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 use std::{iter, mem};
 use vhost_user_scsi::unit::iscsi::Target;
 
@@ -31,8 +31,6 @@ use vhost_user_scsi::unit::iscsi::Target;
 pub(in crate::command::device) struct Desk {
     /// Logical units at targets, whose sessions stay logged in, by their numbers.
     pub(in crate::command::device) kept: BTreeMap<u8, RealUnit>,
-    /// How often somebody began to be followed.
-    turn: u64,
     open: Option<Open>,
 }
 
@@ -49,6 +47,12 @@ impl Desk {
     /// Nobody is followed any more: the guest is to be here again, or somebody else asks.
     pub(in crate::command::device) fn evict(&mut self) {
         self.open = None;
+    }
+
+    /// Whether a handover that was begun has not come to its end.
+    pub(in crate::command::device) fn is_following(&self) -> bool {
+        let follower = self.open.as_ref().and_then(|open| open.follower.as_ref());
+        follower.is_some_and(|follower| follower.group().verdicts().any(|(_, verdict)| is_open(verdict)))
     }
 
     /// Whether a session of this target is kept.
@@ -70,7 +74,15 @@ pub(in crate::command::device) struct Asked<'a> {
     pub(in crate::command::device) ticket: u128,
     /// Who asks.
     pub(in crate::command::device) peer: &'a HostName,
+    /// Whether it still does, and the guest is still away; asked when it is his turn.
+    pub(in crate::command::device) still: &'a dyn Fn() -> Result<(), Refusal>,
+    /// Nothing more is begun after this.
+    pub(in crate::command::device) end: Instant,
 }
+
+/// How long after it was asked a device begins to answer: who asks gives up later than that (`lead`), and the guest's logical units are not
+/// to be kept for somebody who has.
+pub(in crate::command::device) const BEGINNING: Duration = Duration::from_secs(15);
 
 impl From<HandError> for Refusal {
     fn from(error: HandError) -> Self {
@@ -92,19 +104,16 @@ impl Asked<'_> {
         request: &Request,
         turn: &mut Option<u64>,
     ) -> Result<Reply, Refusal> {
-        match request {
-            Request::Open(Opening { guest, .. }) | Request::Recover(Recover { guest, .. }) => {
-                self.must_be_its(guest)?;
-            }
-            _ => {}
+        if let Request::Open(_) | Request::Recover(_) = request {
+            // Who waits for the desk already comes too late.
+            *turn = Some(self.hosted.real.take_turn());
         }
         let mut desk = self.hosted.real.desk();
+        self.may_go_on(*turn)?;
         match request {
             Request::Ping => return Ok(Reply::Done(Done {})),
             Request::Open(_) | Request::Recover(_) => {
                 desk.evict();
-                desk.turn = desk.turn.wrapping_add(1);
-                *turn = Some(desk.turn);
                 let opened = match request {
                     Request::Open(opening) => self.open(&mut desk, opening),
                     Request::Recover(recover) => self.recover(&mut desk, recover),
@@ -114,35 +123,67 @@ impl Asked<'_> {
             }
             _ => {}
         }
-        if *turn != Some(desk.turn) {
-            return Err(Refusal::new("Stopped", "another handover of the guest was begun since"));
-        }
         match (Order::from_request(request), request) {
             (Some(order), _) => {
-                let follower = desk.open.as_mut().and_then(|open| open.follower.as_mut());
-                let follower = follower.ok_or_else(|| refused("no handover is under way"))?;
-                follower.handle(&order)?.into_answer(order.digest)
+                let none = || refused("no handover is under way");
+                let Open { units, follower, .. } = desk.open.as_mut().ok_or_else(none)?;
+                let follower = follower.as_mut().ok_or_else(none)?;
+                let done = follower.handle(&order);
+                // What was taken from the guest's nexus is durable before it is told: it is the guest's wherever that goes on.
+                self.owe(units, follower.group())?;
+                done?.into_answer(order.digest)
             }
             (None, Request::Close(close)) => self.close(&mut desk, close),
             _ => Err(Refusal::new("OutOfOrder", format!("{} does not belong here", request.name()))),
         }
     }
 
-    fn must_be_its(&self, guest: &Guest) -> Result<(), Refusal> {
-        if guest.uuid == diary::ticket_words(self.ticket) {
-            return Ok(());
+    /// Under the desk's lock, for which it may have waited.
+    fn may_go_on(&self, turn: Option<u64>) -> Result<(), Refusal> {
+        (self.still)()?;
+        if self.hosted.real.is_at_home() {
+            return Err(Refusal::new(
+                "NotHere",
+                "the guest's logical units are open here, or are being opened",
+            ));
         }
-        Err(Refusal::new("NotHere", "the guest went away in another handover since"))
+        if turn != Some(self.hosted.real.turn()) {
+            return Err(Refusal::new("Stopped", "another handover of the guest was begun since"));
+        }
+        Ok(())
+    }
+
+    /// What commands took from the guest's nexuses here is owed to it.
+    fn owe(&self, units: &[Kept], group: &Group) -> Result<(), HandError> {
+        let records = self.records()?;
+        let new = |(unit, codes): (UnitIndex, Vec<AdditionalSense>)| {
+            units.get(usize::from(unit.0)).map(|kept| owes(&records, kept, &codes))
+        };
+        let changes: Vec<_> = group.attentions(Side::Source).filter_map(new).flatten().collect();
+        if changes.is_empty() { Ok(()) } else { self.hosted.real.note(&changes) }
+    }
+
+    fn records(&self) -> Result<Records, HandError> {
+        self.hosted.real.records().map_err(|failure| HandError::Ledger(failure.to_string()))
     }
 
     fn diary(&self) -> Result<Diary, HandError> {
         Diary::open(self.hosted.real.state(), self.own.as_str(), &self.hosted.guest.name)
     }
 
+    fn has_gone(&self, lun: &str) -> bool {
+        self.hosted.real.has_gone(&LunId(lun.to_owned()), self.ticket)
+    }
+
     /// The way to a logical unit whose registration is this host's.
     fn reach(&self, desk: &mut Desk, lun: &str) -> Result<(Kept, Line), Refusal> {
         let lun = LunId(lun.to_owned());
-        let kept = self.hosted.real.reach_kept(self.hosted, &self.luns, &mut desk.kept, &lun);
+        (self.still)()?;
+        if Instant::now() >= self.end {
+            return Err(refused("its target, or whoever asked before, was too slow"));
+        }
+        let (hosted, wanted) = (self.hosted, (&lun, self.ticket));
+        let kept = hosted.real.reach_kept((hosted, &self.luns), &mut desk.kept, wanted, self.end);
         let (kept, waiting) = kept.map_err(|why| refused(&format!("{}: {why}", lun.0)))?;
         let line = Line::new(kept.unit.clone(), waiting);
         Ok((kept, line))
@@ -161,7 +202,7 @@ impl Asked<'_> {
             diary.end(diary::KEPT)?;
         }
         // What has gone already is not opened: that says so.
-        let has_gone = |offer: &&Offer| self.hosted.real.has_gone(&LunId(offer.lun.clone()));
+        let has_gone = |offer: &&Offer| self.has_gone(&offer.lun);
         let offers: Vec<Offer> = opening.luns.iter().filter(|offer| !has_gone(offer)).cloned().collect();
         if offers.is_empty() {
             desk.open = Some(follow(diary, Vec::new(), Vec::new(), None));
@@ -204,8 +245,7 @@ impl Asked<'_> {
         let unknown = || Refusal::new("UnknownHandover", "no such handover was begun here");
         let of = |id: u128| diary.of(id, self.ticket, Side::Source);
         let mut left = of(recover.record.handover.0).ok_or_else(unknown)?;
-        let gone: Vec<_> =
-            left.begun.luns.iter().map(|lun| self.hosted.real.has_gone(&LunId(lun.lun.clone()))).collect();
+        let gone: Vec<_> = left.begun.luns.iter().map(|lun| self.has_gone(&lun.lun)).collect();
         if left.is_open() && gone.contains(&true) {
             // It was being closed: nothing of it is left to be done.
             diary.end(if gone.contains(&false) { diary::KEPT } else { diary::SETTLED })?;
@@ -243,12 +283,22 @@ impl Asked<'_> {
     /// # Errors
     /// It cannot be ended safely; it may be tried again.
     pub(in crate::command::device) fn end_alone(&self) -> Result<(), HandError> {
-        let mut desk = self.hosted.real.desk();
+        // The place may name another handover since, or none.
+        let ticket = self.hosted.real.kept_ticket().unwrap_or(self.ticket);
+        let ended = Self { ticket, luns: self.luns.clone(), ..*self }.end_what_was_begun();
+        if ended.is_err() {
+            self.hosted.real.set_at_home(false);
+        }
+        ended
+    }
+
+    fn end_what_was_begun(&self) -> Result<(), HandError> {
+        let mut desk = self.hosted.real.desk_for_claim()?;
         desk.evict();
         let diary = self.diary()?;
         let Some(left) = diary.under_way(self.ticket, Side::Source) else { return Ok(()) };
         let luns = &left.begun.luns;
-        if luns.iter().any(|lun| self.hosted.real.has_gone(&LunId(lun.lun.clone()))) {
+        if luns.iter().any(|lun| self.has_gone(&lun.lun)) {
             // It was being closed: nothing of it is left to be done.
             return diary.end(diary::SETTLED);
         }
@@ -272,18 +322,14 @@ impl Asked<'_> {
 
     /// What commands take from the guest is owed to it here.
     fn owed_here(&self, units: Vec<Kept>) -> diary::Owe {
-        let records = self.hosted.real.records().ok();
+        let records = self.records().ok();
         Box::new(move |owed| {
-            let changes = owed.iter().filter_map(|(unit, codes)| {
-                let identity = &units.get(usize::from(unit.0))?.identity;
-                let owes = |code: &AdditionalSense| {
-                    let sense = Some(agent::ground::sense(*code));
-                    (identity.lun.clone(), Change::Owed { path: identity.path.clone(), sense })
-                };
-                Some(codes.iter().map(owes).collect::<Vec<_>>())
-            });
-            let changes: Vec<_> = changes.flatten().collect();
-            records.as_ref().is_some_and(|records| records.book.append(&changes).is_ok())
+            let Some(records) = &records else { return false };
+            let new = |(unit, codes): &(UnitIndex, Vec<AdditionalSense>)| {
+                Some(owes(records, units.get(usize::from(unit.0))?, codes))
+            };
+            let changes: Vec<_> = owed.iter().filter_map(new).flatten().collect();
+            records.book.append(&changes).is_ok()
         })
     }
 
@@ -313,7 +359,9 @@ impl Asked<'_> {
                 Some((kept, nonce.filter(|_| verdict == Verdict::Fenced { nonce_left: true })))
             })
             .collect();
-        let changes: Vec<_> = gone.iter().flat_map(|(kept, nonce)| departed(kept, *nonce)).collect();
+        let records = self.records()?;
+        let departed = |(kept, nonce): &(&Kept, Option<Key>)| departed(&records, kept, (self.ticket, *nonce));
+        let changes: Vec<_> = gone.iter().flat_map(departed).collect();
         self.hosted.real.note(&changes)?;
         if diary.under_way(self.ticket, Side::Source).is_some() {
             let settled = close.verdict == diary::SETTLED;
@@ -341,7 +389,7 @@ impl Asked<'_> {
 
 fn follow(diary: Diary, units: Vec<Kept>, lines: Vec<Line>, group: Option<Group>) -> Open {
     let follower = group.map(|group| {
-        // What is taken from the guest here its new device makes durable, which hears of it with each round.
+        // A follower does not say what it took: its group does (`Asked::owe`).
         let pages = diary.pages(units.len(), Box::new(|_| true));
         Follower::new(group, Side::Source, Nexuses::new(Side::Source, lines), pages, Patience::default())
     });
@@ -371,16 +419,31 @@ fn paths(kept: &Kept) -> Paths {
     Paths { lun: kept.identity.lun.0.clone(), ports: vec![told(&kept.identity.port)] }
 }
 
-/// Nothing of the guest's is registered by this nexus any more, but for a `nonce` that is left.
-fn departed(kept: &Kept, nonce: Option<Key>) -> Vec<(LunId, Change)> {
+/// Nothing of the guest's is registered by this nexus any more, but for a `nonce` that is left; and what it was owed here has gone with that:
+/// the host that has it was told.
+fn departed(records: &Records, kept: &Kept, (ticket, nonce): (u128, Option<Key>)) -> Vec<(LunId, Change)> {
     let path = kept.identity.path.clone();
     let why = nonce.map(|nonce| super::nonce_is_left("this host's nexus", nonce));
-    let why = why.or_else(|| Some("the guest's registration went to another host's nexus".to_owned()));
+    let why = why.unwrap_or_else(|| "the guest's registration went to another host's nexus".to_owned());
+    let why = Some(mark(ticket, &why));
+    let owed = records.book.record(&kept.identity.lun);
+    let owed = owed.and_then(|record| Some(record.path(&path)?.owed.len())).unwrap_or_default();
     let gone = Change::Commit { path: path.clone(), tracked: handover::Tracked::default(), generation: None };
-    let given = vec![Change::Owed { path, sense: None }; kept.owed];
+    let given = vec![Change::Owed { path, sense: None }; owed];
     let moved = Change::State { state: ledger::State::Moved, handover: Some(KEPT), why };
     let changes = given.into_iter().chain([gone, moved]);
     changes.map(|change| (kept.identity.lun.clone(), change)).collect()
+}
+
+/// What the record does not say yet that the guest is owed.
+fn owes(records: &Records, kept: &Kept, codes: &[AdditionalSense]) -> Vec<(LunId, Change)> {
+    let Identity { lun, path, .. } = &kept.identity;
+    let known = owed_codes(records.book.record(lun).as_deref(), path);
+    let owes = |code: &AdditionalSense| {
+        let sense = Some(agent::ground::sense(*code));
+        (lun.clone(), Change::Owed { path: path.clone(), sense })
+    };
+    codes.iter().filter(|code| !known.contains(code)).map(owes).collect()
 }
 
 impl Drop for Desk {

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Threads of one round.
 const MOST_THREADS: usize = 16;
+/// So many unit attentions are told one after the other: a command absorbs no more (engine, `batch`).
+const MOST_AT_ONCE: u8 = 4;
 /// Between two attempts to hear from a nexus.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -34,18 +36,26 @@ pub(in crate::command::device) struct Line {
     unit: RealUnit,
     /// Sense data of unit attentions that were taken of it before: told with the next commands, as the device would have.
     waiting: VecDeque<Vec<u8>>,
+    /// How many of them were told since the device itself answered.
+    told: u8,
 }
 
 impl Line {
     pub(in crate::command::device) fn new(unit: RealUnit, waiting: Vec<Vec<u8>>) -> Self {
-        Self { unit, waiting: waiting.into() }
+        Self { unit, waiting: waiting.into(), told: 0 }
+    }
+
+    /// The next that waits, unless it is the device's turn.
+    fn next_waiting(&mut self) -> Option<Completion> {
+        let sense = if self.told < MOST_AT_ONCE { self.waiting.pop_front() } else { None };
+        self.told = if sense.is_some() { self.told.saturating_add(1) } else { 0 };
+        Some(Completion { status: Status::CHECK_CONDITION, sense: sense?, data: Vec::new() })
     }
 
     fn carry_out(&mut self, action: &Action, end: Instant) -> Option<Outcome> {
         // By name and ISID no device hands over.
         let Action::Execute { request, .. } = action else { return Some(Outcome::NotSent) };
-        if let Some(sense) = self.waiting.pop_front() {
-            let told = Completion { status: Status::CHECK_CONDITION, sense, data: Vec::new() };
+        if let Some(told) = self.next_waiting() {
             return Some(Outcome::Done(told));
         }
         let Some(mut nexus) = self.unit.nexus_until(end) else { return Some(Outcome::NotSent) };

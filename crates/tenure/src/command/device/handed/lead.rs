@@ -8,7 +8,7 @@ use super::state::Handed;
 use super::{HandError, nonce_is_left, settings, told};
 use crate::command::device::custody::Peering;
 use crate::command::device::host::Hosted;
-use crate::command::device::real::{RealUnit, Records, target_of};
+use crate::command::device::real::{LOOKING, RealUnit, Records, owed_codes, target_of};
 use agent::conduct::{self, Leader, Patience, Pause, PeerExchange, Stop};
 use agent::ground::{Fate, sense};
 use agent::migrate::Leg;
@@ -26,7 +26,7 @@ use scsi::AdditionalSense;
 use scsi::pr::Key;
 use std::mem;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vhost_user_scsi::saved::{Kind, SavedLun};
 
 /// How long the other device may need to open its ways.
@@ -134,7 +134,7 @@ impl Lead<'_> {
             initiator: path.0.split(' ').next().and_then(|port| port.parse().ok()),
             target_port: None,
         };
-        let target = unit.nexus().and_then(|mut nexus| target_of(&mut *nexus));
+        let target = unit.nexus_until(Instant::now() + LOOKING).and_then(|mut nexus| target_of(&mut *nexus));
         let number = lun.number;
         Ok(Some((handed.bearer, Coming { number, unit, identity, record, path, key, from, target })))
     }
@@ -320,7 +320,10 @@ impl Run<'_> {
         let owe = move |owed: &[(UnitIndex, Vec<AdditionalSense>)]| {
             let changes = owed.iter().filter_map(|(unit, codes)| {
                 let identity = units.get(usize::from(unit.0))?;
-                Some(codes.iter().map(|code| owes(identity, sense(*code))).collect::<Vec<_>>())
+                // The bearer tells all that the guest is owed in every attempt, what came with the guest too.
+                let known = owed_codes(book.record(&identity.lun).as_deref(), &identity.path);
+                let new = codes.iter().filter(|code| !known.contains(code));
+                Some(new.map(|code| owes(identity, sense(*code))).collect::<Vec<_>>())
             });
             book.append(&changes.flatten().collect::<Vec<_>>()).is_ok()
         };
@@ -536,7 +539,9 @@ impl Run<'_> {
         let others = others
             .filter(|path| path.tracked.key.is_some())
             .map(|path| commit(path.path.clone(), Tracked::default()));
-        let owed = owed.iter().map(|code| owes(&one.identity, sense(*code)).1);
+        let known = owed_codes(before.as_deref(), own);
+        let owed = owed.iter().filter(|code| !known.contains(code));
+        let owed = owed.map(|code| owes(&one.identity, sense(*code)).1);
         let handover = Some(HandoverId(self.lead.ticket));
         let end = Change::State { state, handover, why };
         let changes = others.chain([commit(own.clone(), tracked)]).chain(owed).chain([end]);

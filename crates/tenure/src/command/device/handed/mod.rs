@@ -69,6 +69,14 @@ pub(super) enum HandError {
     /// It could not be written down.
     #[error("the journal of handovers cannot be written: {0}")]
     Journal(String),
+    /// It is another host's.
+    #[error("{path}: it is the journal of host {host}")]
+    Foreign {
+        /// The journal.
+        path: String,
+        /// Whose it is.
+        host: String,
+    },
     /// The record cannot be used.
     #[error("the ledger cannot be used: {0}")]
     Ledger(String),

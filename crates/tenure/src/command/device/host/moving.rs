@@ -166,7 +166,7 @@ impl Host {
             luns: luns
                 .slots
                 .iter()
-                .map(|(number, slot)| save(hosted, *number, slot, &stays))
+                .map(|(number, slot)| save(hosted, (*number, slot), stamp, &stays))
                 .collect::<Result<_, _>>()?,
         };
         Ok([&stamp.to_be_bytes()[..], &saved.to_bytes()?].concat())
@@ -474,11 +474,18 @@ fn must_be_direct(number: u8, spec: &LunSpec, unit: &LogicalUnit) -> Result<(), 
     if direct { Ok(()) } else { Err(MoveError::Buffered(number)) }
 }
 
-fn save(hosted: &Hosted, number: u8, slot: &Slot, stays: &Stays) -> Result<SavedLun, MoveError> {
+/// `stamp`: 0 where somebody only looks.
+fn save(
+    hosted: &Hosted,
+    (number, slot): (u8, &Slot),
+    stamp: u128,
+    stays: &Stays,
+) -> Result<SavedLun, MoveError> {
     let changed = hosted.device.target().table().get(number).is_some_and(|lun| lun.is_changed());
     if let Source::Iscsi(_) | Source::Disk(_) = &slot.lun.kind {
         // Shut, it lets no ring run.
-        let saved = hosted.real.save(number, &slot.lun, hosted.device.gate().is_shut(), stays);
+        let ticket = (stamp != 0 && hosted.device.gate().is_shut()).then_some(stamp);
+        let saved = hosted.real.save(number, &slot.lun, ticket, stays);
         let (way, name, state) = saved.map_err(|why| MoveError::Real(number, why))?;
         return Ok(SavedLun { number, kind: way.kind(), changed, name, state });
     }

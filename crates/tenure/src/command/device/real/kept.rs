@@ -1,20 +1,26 @@
 //! Registrations that stay with this host's nexus when the guest goes, until its new device has taken them over (`handed`), and the
 //! initiator ports that this takes at targets: of the guest's two there a host uses the one by which nothing is registered yet.
 
-use super::{Hosted, Kind, Lun, Real, RealUnit, Records, lock, open_disk, session};
+use super::{
+    Hosted, Kind, LETTING_GO, LOOK, Lun, Real, RealUnit, Records, WITH_ITS_PORT, lock, open_disk, session,
+};
 use crate::command::device::handed::follow::Desk;
 use crate::command::device::handed::{HandError, KEPT};
 use crate::command::device::real::Hindrance;
 use guard::Identity;
 use handover::known_targets::TargetIdentity;
 use iscsi::initiator::{IscsiUrl, SessionConfig};
-use ledger::{Change, LunId, PathId, Record, State};
+use ledger::{Change, HandoverId, LunId, PathId, Record, State};
 use nexus::Nexus;
+use rustix::rand::{GetRandomFlags, getrandom};
 use scsi::pr::Key;
-use scsi::{DataPhase, Isid, Request, TransportId, opcode};
+use scsi::{AdditionalSense, DataPhase, Isid, Request, Sense, SenseKey, TransportId, opcode};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, TryLockError};
+use std::thread;
+use std::time::{Duration, Instant};
 use vhost_user_scsi::unit::iscsi::{IscsiUnit, Target, is_of_a_login, take_attentions};
 
 /// A logical unit whose registration is still this host's.
@@ -27,9 +33,10 @@ pub(in crate::command::device) struct Kept {
     pub(in crate::command::device) identity: Identity,
     pub(in crate::command::device) key: Option<Key>,
     pub(in crate::command::device) target: Option<TargetIdentity>,
-    /// Unit attentions that went with the guest, and are still noted here.
-    pub(in crate::command::device) owed: usize,
 }
+
+/// How long a logical unit may need to say what it is, where somebody waits with a lock.
+pub(in crate::command::device) const LOOKING: Duration = Duration::from_secs(10);
 
 /// Which of the guest's initiator ports at a target.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +68,26 @@ pub(super) fn session_as(url: &IscsiUrl, base: &SessionConfig, which: Which<'_>)
     Some(config)
 }
 
+/// The session of a look, by an initiator port that is nobody's: a login by one of the guest's would end a session that another host may
+/// need just now, or that of another look.
+///
+/// # Errors
+/// The system has no random bytes.
+pub(super) fn session_to_look(config: &SessionConfig) -> Result<SessionConfig, Hindrance> {
+    let mut random = [0; 5];
+    let filled = getrandom(&mut random, GetRandomFlags::empty());
+    if !matches!(filled, Ok(5)) {
+        return Err(Hindrance::Open("the system has no random bytes".to_owned()));
+    }
+    let (Isid([_, guests, ..]), [mut first, b, c, d, e]) = (config.isid, random);
+    // The guest's own begin alike.
+    first ^= u8::from(first == guests);
+    let mut config = config.clone();
+    // A random one (RFC 7143 11.12.5, T = 10b).
+    config.isid = Isid([0x80, first, b, c, d, e]);
+    Ok(config)
+}
+
 /// The initiator port of a nexus as records name it.
 pub(super) fn port_of(path: &PathId) -> Option<TransportId> {
     path.0.split(' ').next()?.parse().ok()
@@ -70,11 +97,50 @@ pub(super) fn is_kept(record: &Record) -> bool {
     record.state == State::Handover && record.handover == Some(KEPT)
 }
 
-/// That the registration stays with this host for now.
-pub(super) fn keep_here(lun: &LunId) -> (LunId, Change) {
-    let why =
-        Some("its registration stays with this host's nexus until the guest's new host has it".to_owned());
-    (lun.clone(), Change::State { state: State::Handover, handover: Some(KEPT), why })
+/// A registration that was to come from another host's nexus.
+pub(super) fn is_coming(record: &Record) -> bool {
+    let known = [Some(KEPT), Some(WITH_ITS_PORT), None].contains(&record.handover);
+    record.state == State::Handover && !known
+}
+
+/// That the registration stays with this host for now, for who comes with this ticket.
+pub(super) fn keep_here(lun: &LunId, ticket: u128) -> (LunId, Change) {
+    let why = mark(ticket, "its registration stays with this host's nexus until the guest's new host has it");
+    (lun.clone(), Change::State { state: State::Handover, handover: Some(KEPT), why: Some(why) })
+}
+
+/// What a record says of a registration that was kept for a ticket.
+pub(in crate::command::device) fn mark(ticket: u128, what: &str) -> String {
+    format!("{MARK}{}: {what}", HandoverId(ticket))
+}
+
+const MARK: &str = "given away in ";
+
+/// The ticket for which a registration was kept.
+fn ticket_of(record: &Record) -> Option<u128> {
+    let own = record.handover == Some(KEPT) && record.state.is_away();
+    let digits = record.doubt.as_deref().filter(|_| own)?.strip_prefix(MARK)?.split(':').next()?;
+    HandoverId::from_hex(digits).map(|ticket| ticket.0)
+}
+
+/// What a guest is owed at a nexus, by the codes of the unit attentions.
+pub(in crate::command::device) fn owed_codes(record: Option<&Record>, path: &PathId) -> Vec<AdditionalSense> {
+    let owed = record.and_then(|record| record.path(path)).into_iter().flat_map(|known| &known.owed);
+    owed.filter_map(|sense| Some(Sense::parse(sense)?.code)).collect()
+}
+
+/// Of what is owed, what a command can tell of: a unit attention.
+fn tellable(record: &Record, path: &PathId) -> Vec<Vec<u8>> {
+    let owed = record.path(path).into_iter().flat_map(|known| &known.owed);
+    let is_told = |sense: &&Vec<u8>| {
+        let sense = Sense::parse(sense);
+        sense.is_some_and(|sense| !sense.deferred && sense.key == SenseKey::UNIT_ATTENTION)
+    };
+    let mut told: Vec<Vec<u8>> = owed.filter(is_told).cloned().collect();
+    // A power-on that was long ago is none since the handover began, if it is told first.
+    let is_reset = |sense: &Vec<u8>| Sense::parse(sense).is_some_and(|sense| sense.code.asc == 0x29);
+    told.sort_by_key(|sense| !is_reset(sense));
+    told
 }
 
 /// What the target calls itself.
@@ -104,12 +170,78 @@ impl Real {
         records.book.append(changes).map_err(|error| HandError::Ledger(error.to_string()))
     }
 
-    /// Whether the registration of a logical unit went from this host's nexus to another one's.
-    pub(in crate::command::device) fn has_gone(&self, lun: &LunId) -> bool {
+    /// Whether the registration of a logical unit went from this host's nexus to another one's, which had that ticket.
+    pub(in crate::command::device) fn has_gone(&self, lun: &LunId, ticket: u128) -> bool {
         let Ok(records) = self.records() else { return false };
         let read = records.book.refresh().is_ok();
         let record = records.book.record(lun).filter(|_| read);
-        record.is_some_and(|record| record.state == State::Moved && record.handover == Some(KEPT))
+        record.is_some_and(|record| record.state == State::Moved && ticket_of(&record) == Some(ticket))
+    }
+
+    /// For which ticket registrations of this host's nexuses are kept, whatever became of the place since.
+    pub(in crate::command::device) fn kept_ticket(&self) -> Option<u128> {
+        let records = self.records().ok()?;
+        records.book.refresh().ok()?;
+        records.book.records().iter().filter(|record| is_kept(record)).find_map(|record| ticket_of(record))
+    }
+
+    /// The desk of a guest that the operator claims for this host.
+    ///
+    /// # Errors
+    /// Somebody is just being followed.
+    pub(in crate::command::device) fn desk_for_claim(&self) -> Result<MutexGuard<'_, Desk>, HandError> {
+        self.desk_at_home().map_err(|why| HandError::Unfit(why.to_string()))
+    }
+
+    /// The logical units whose registration is awaited from this host's nexus, if sessions are kept for that.
+    pub(in crate::command::device) fn awaited(&self) -> Vec<LunId> {
+        let Some(records) = self.records().ok().filter(|_| !self.desk().kept.is_empty()) else {
+            return Vec::new();
+        };
+        let kept = records.book.records().into_iter().filter(|record| is_kept(record));
+        kept.map(|record| record.lun.clone()).collect()
+    }
+
+    /// Whether a handover is being followed just now.
+    pub(in crate::command::device) fn is_following(&self) -> bool {
+        match self.desk.try_lock() {
+            Ok(desk) => desk.is_following(),
+            Err(TryLockError::Poisoned(desk)) => desk.into_inner().is_following(),
+            Err(TryLockError::WouldBlock) => true,
+        }
+    }
+
+    /// Somebody asks to be followed: his turn, which ends when the next one asks.
+    pub(in crate::command::device) fn take_turn(&self) -> u64 {
+        self.turn.fetch_add(1, Ordering::AcqRel).wrapping_add(1)
+    }
+
+    /// Whose turn it is.
+    pub(in crate::command::device) fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Acquire)
+    }
+
+    /// Whether the logical units are open here, or are being opened.
+    pub(in crate::command::device) fn is_at_home(&self) -> bool {
+        self.at_home.load(Ordering::Acquire)
+    }
+
+    pub(in crate::command::device) fn set_at_home(&self, home: bool) {
+        self.at_home.store(home, Ordering::Release);
+    }
+
+    /// The desk of a guest that is to be here: nobody is followed from now on, and who is just being followed is not waited for long.
+    pub(super) fn desk_at_home(&self) -> Result<MutexGuard<'_, Desk>, Hindrance> {
+        self.set_at_home(true);
+        let end = Instant::now() + LETTING_GO;
+        loop {
+            match self.desk.try_lock() {
+                Ok(desk) => return Ok(desk),
+                Err(TryLockError::Poisoned(desk)) => return Ok(desk.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() < end => thread::sleep(LOOK),
+                Err(TryLockError::WouldBlock) => return Err(Hindrance::Followed),
+            }
+        }
     }
 
     /// The session by which the guest is registered at the target of `url`, or the first of its two.
@@ -128,6 +260,7 @@ impl Real {
     /// The logical units whose registration stays with this host are put aside with their sessions, and those targets are no more the guest's.
     pub(super) fn put_aside(&self, records: &Records) -> Vec<Arc<Target>> {
         let mut desk = self.desk();
+        self.set_at_home(false);
         let mut units = lock(&self.units);
         let is_kept = |unit: &RealUnit| {
             let record = unit.keeper().and_then(|keeper| records.book.record(&keeper.identity().lun));
@@ -146,54 +279,60 @@ impl Real {
     /// They are the guest's again: it stays.
     pub(super) fn take_from_aside(&self) {
         let mut desk = self.desk();
+        self.set_at_home(true);
         lock(&self.units).append(&mut desk.kept);
     }
 
-    /// The way to a logical unit whose registration stayed with this host, opened again if need be, and the guest's unit attentions that
-    /// this took.
+    /// The way to a logical unit whose registration stayed with this host for this ticket, opened again if need be, and the unit attentions
+    /// that the guest is owed there: what is taken of it is durable before anybody is told.
     ///
     /// # Errors
-    /// Nothing is registered any more, or there is no way.
+    /// Nothing is registered any more, or there is no way, or none before `end`.
     pub(in crate::command::device) fn reach_kept(
         &self,
-        hosted: &Hosted,
-        luns: &[(u8, Lun)],
+        (hosted, luns): (&Hosted, &[(u8, Lun)]),
         kept: &mut BTreeMap<u8, RealUnit>,
-        wanted: &LunId,
+        (wanted, ticket): (&LunId, u128),
+        end: Instant,
     ) -> Result<(Kept, Vec<Vec<u8>>), Hindrance> {
         let records = self.records().map_err(|failure| Hindrance::Silent(failure.to_string()))?;
         records.book.refresh()?;
-        let record =
-            records.book.record(wanted).filter(|record| is_kept(record)).ok_or(Hindrance::NotKept)?;
+        let record = records.book.record(wanted);
+        let record = record.filter(|record| is_kept(record) && ticket_of(record) == Some(ticket));
+        let record = record.ok_or(Hindrance::NotKept)?;
         let known = record.paths.iter().find(|path| path.tracked.key.is_some()).ok_or(Hindrance::NotKept)?;
         let here = kept.iter().find(|(_, unit)| {
             unit.keeper().is_some_and(|keeper| {
                 keeper.identity().path == known.path && keeper.identity().lun == *wanted
             })
         });
-        let (number, unit, waiting) = match here {
-            Some((number, unit)) => (Some(*number), unit.clone(), Vec::new()),
+        let (number, unit) = match here {
+            Some((number, unit)) => (Some(*number), unit.clone()),
             None => {
-                let (number, unit, waiting) =
-                    self.open_kept(hosted, luns, (wanted, &known.path, &known.node))?;
+                let (number, unit, taken) =
+                    self.open_kept((hosted, luns), (wanted, &known.path, &known.node), end)?;
+                let owes = |sense| Change::Owed { path: known.path.clone(), sense: Some(sense) };
+                let taken: Vec<_> = taken.into_iter().map(|sense| (wanted.clone(), owes(sense))).collect();
+                records.book.append(&taken)?;
                 if let RealUnit::Iscsi(_) = &unit {
                     kept.insert(number, unit.clone());
                 }
-                (Some(number), unit, waiting)
+                (Some(number), unit)
             }
         };
-        let identity = unit.identify().map_err(|ended| Hindrance::Silent(super::told(&ended)))?;
+        let identity = unit.identify_until(end).map_err(|ended| Hindrance::Silent(super::told(&ended)))?;
         let identity = identity.ok_or_else(|| Hindrance::Silent("it has no name any more".to_owned()))?;
-        let target = unit.nexus().and_then(|mut nexus| target_of(&mut *nexus));
-        let (key, owed) = (known.tracked.key, known.owed.len());
-        Ok((Kept { number, unit, identity, key, target, owed }, waiting))
+        let target = unit.nexus_until(end).and_then(|mut nexus| target_of(&mut *nexus));
+        let record = records.book.record(wanted).unwrap_or_else(|| Arc::clone(&record));
+        let (key, owed) = (known.tracked.key, tellable(&record, &known.path));
+        Ok((Kept { number, unit, identity, key, target }, owed))
     }
 
     fn open_kept(
         &self,
-        hosted: &Hosted,
-        luns: &[(u8, Lun)],
+        (hosted, luns): (&Hosted, &[(u8, Lun)]),
         (wanted, path, node): (&LunId, &PathId, &str),
+        end: Instant,
     ) -> Result<(u8, RealUnit, Vec<Vec<u8>>), Hindrance> {
         let mut last = Hindrance::NotKept;
         // A disk may go by another name since; those that are open already are not looked at for that.
@@ -214,13 +353,13 @@ impl Real {
                 _ => continue,
             };
             let is_it = |unit: &RealUnit| {
-                let identity = unit.identify().ok().flatten();
+                let identity = unit.identify_until(end).ok().flatten();
                 identity.is_some_and(|identity| identity.lun == *wanted && identity.path == *path)
             };
             match opened {
                 Ok(unit) if is_it(&unit) => {
                     let waiting = match &unit {
-                        RealUnit::Iscsi(unit) => take_attentions(&mut *unit.nexus()).0,
+                        RealUnit::Iscsi(unit) => take_attentions(&mut *unit.nexus_until(end)).0,
                         RealUnit::Disk(_) => Vec::new(),
                     };
                     let waiting = waiting.into_iter().filter(|sense| !is_of_a_login(sense)).collect();

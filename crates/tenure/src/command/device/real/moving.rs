@@ -9,7 +9,7 @@
 //! *Handed*: at any other target, and on a disk of this host, the guest is another initiator port there; its registration stays with this
 //! host's nexus until the device there has taken it over (`handed`). Used by `host::moving`.
 
-use super::kept::{Which, is_kept, keep_here, port_of, session_as};
+use super::kept::{LOOKING, Which, is_coming, is_kept, keep_here, port_of, session_as, session_to_look};
 use super::{
     Hosted, Kind, LETTING_GO, Lun, Real, RealUnit, Records, WITH_ITS_PORT, lock, open_disk, session,
 };
@@ -29,7 +29,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 use thiserror::Error;
 use vhost_user_scsi::saved::{Kind as SavedKind, SavedLun};
-use vhost_user_scsi::unit::iscsi::{IscsiUnit, Target, is_of_a_login, take_attentions};
+use vhost_user_scsi::unit::iscsi::{IscsiUnit, Target, TargetError, is_of_a_login, take_attentions};
 use vhost_user_scsi::unit::keep::Keeper;
 
 /// Why a real logical unit does not move.
@@ -61,6 +61,16 @@ pub(in crate::command::device) enum Hindrance {
          when another node has preempted that key"
     )]
     NonceLeft(Key),
+    /// It is in the hands of another device.
+    #[error(
+        "another device is just being answered, which takes over what the guest had registered from here"
+    )]
+    Followed,
+    /// What the target ends with the session was found when the way was chosen already.
+    #[error(
+        "the guest has registered a key there that was not known of, and that would end with the session"
+    )]
+    Found,
     /// The reservation would be gone.
     #[error(
         "the guest has reserved it by RESERVE, which a target forgets with the session: it moves when the guest has released it"
@@ -138,8 +148,9 @@ impl Real {
         Ok(stays)
     }
 
-    /// How a logical unit goes, what it is called, and what is to be known of it where its guest goes. `stopped`: the guest runs no
-    /// command any more, so that unit attentions that wait for it can be taken along; a registration that stays is noted as such.
+    /// How a logical unit goes, what it is called, and what is to be known of it where its guest goes. `ticket`: it is given, in that
+    /// handover of the custody; the guest runs no command any more, so that unit attentions that wait for it can be taken along, and a
+    /// registration that stays is noted as such.
     ///
     /// # Errors
     /// What keeps it from moving.
@@ -147,20 +158,21 @@ impl Real {
         &self,
         number: u8,
         lun: &Lun,
-        stopped: bool,
+        ticket: Option<u128>,
         stays: &Stays,
     ) -> Result<(Way, String, Vec<u8>), Hindrance> {
         let unit = self.unit(number).ok_or(Hindrance::Closed)?;
         let (Some(keeper), Some(records)) = (unit.keeper(), self.present_records()) else {
             return Err(Hindrance::Closed);
         };
+        let stopped = ticket.is_some();
         // While the guest runs its commands see to that.
         if !(unit.is_present() || stopped && unit.target().is_some_and(|target| target.reach())) {
             return Err(Hindrance::NoSession);
         }
         let Identity { lun: name, path, .. } = keeper.identity();
         if stopped {
-            take_waiting(keeper, &unit, |_| true)?;
+            take_waiting(keeper, unit.nexus(), |_| true)?;
             prove(&recorded(&records, name)?, keeper, &unit)?;
         }
         if let RealUnit::Iscsi(unit) = &unit
@@ -176,16 +188,19 @@ impl Real {
         let handed =
             unit.target().is_none_or(|target| stays.0.iter().any(|other| Arc::ptr_eq(other, target)));
         let bytes = carried(&record, path)?;
+        let has = has(&record, path);
         if !handed {
+            if stopped && has {
+                must_go_along(lun, &unit)?;
+            }
             return Ok((Way::WithItsPort, name.0.clone(), bytes));
         }
-        let has = has(&record, path);
         if has && !lun.migrate_pr {
             return Err(Hindrance::Off);
         }
         let bearer = self.host.clone().ok_or(Hindrance::Alone)?;
-        if stopped && has {
-            records.book.append(&[keep_here(name)])?;
+        if let Some(ticket) = ticket.filter(|_| has) {
+            records.book.append(&[keep_here(name, ticket)])?;
         }
         let state = Handed { bearer, boot: boot(), record: bytes };
         Ok((Way::Handed, name.0.clone(), state.to_bytes()))
@@ -230,12 +245,16 @@ impl Real {
         let (record, path) = read(saved)?;
         // The way that is kept for whoever takes the registration over is the guest's again, which may be here once more.
         let before = {
-            let mut desk = self.desk();
+            let mut desk = self.desk_at_home()?;
             desk.evict();
             desk.kept.remove(&number)
         };
-        let unit = self.open_for(hosted, lun, saved)?;
-        drop(before);
+        let opened = self.open_for(hosted, lun, saved);
+        if let (Err(_), Some(before)) = (&opened, before) {
+            // Its session is not to end for that: the registration may end with it.
+            self.desk_at_home()?.kept.insert(number, before);
+        }
+        let unit = opened?;
         let identity = self.identity(&unit).map_err(|failure| Hindrance::Open(failure.to_string()))?;
         if identity.lun != record.lun {
             return Err(Hindrance::Other { found: identity.lun.0, wanted: record.lun.0 });
@@ -268,8 +287,10 @@ impl Real {
             return Ok(());
         }
         let (record, _) = read(saved)?;
-        let unit = self.open_for(hosted, lun, saved)?;
-        let asked = unit.identify().map_err(|ended| Hindrance::Silent(super::told(&ended)))?;
+        let unit = self.open_to_look(hosted, lun, saved)?;
+        let asked = unit
+            .identify_until(Instant::now() + LOOKING)
+            .map_err(|ended| Hindrance::Silent(super::told(&ended)))?;
         if let Some(target) = unit.target()
             && let Err(error) = target.give_away()
         {
@@ -329,6 +350,17 @@ impl Real {
         Ok(RealUnit::Iscsi(Arc::new(unit)))
     }
 
+    /// The same by an initiator port of its own, of which the guest has nothing.
+    fn open_to_look(&self, hosted: &Hosted, lun: &Lun, saved: &SavedLun) -> Result<RealUnit, Hindrance> {
+        let Some((url, config)) = self.config_for(hosted, lun, saved)? else {
+            return self.open_for(hosted, lun, saved);
+        };
+        let opened = |error: TargetError| Hindrance::Open(format!("{:#}", anyhow::Error::from(error)));
+        let target = Target::login(session_to_look(&config)?, LOOKING).map_err(opened)?;
+        let unit = IscsiUnit::open(&target, url.lun).map_err(opened)?;
+        Ok(RealUnit::Iscsi(Arc::new(unit)))
+    }
+
     /// When all of the guest's logical units were [found](Self::find), of one that comes with its port: the record goes on here, what waits
     /// for the guest is taken, and the device proves what the guest has.
     ///
@@ -362,11 +394,14 @@ impl Real {
             (known.path, known.node) = (own.clone(), node.clone());
         }
         records.book.refresh()?;
-        let before = records.book.record(&record.lun);
-        records.book.append(&changes_to(&record, own, before.as_deref()))?;
-        take_waiting(keeper, &unit, |sense| !is_of_a_login(sense))?;
+        let before = records.book.record(&record.lun).map(|before| undone(&before, own));
+        let (given, before) = before.unzip();
+        let comes = changes_to(&record, own, before.as_ref());
+        records.book.append(&[given.unwrap_or_default(), comes].concat())?;
+        let end = Instant::now() + LOOKING;
+        take_waiting(keeper, unit.nexus_until(end), |sense| !is_of_a_login(sense))?;
         let has_key = has(&record, own);
-        ask(has_key, keeper, &unit)?;
+        ask(has_key, keeper, unit.nexus_until(end))?;
         if has_key && !has(&recorded(&records, &record.lun)?, own) {
             tracing::warn!(
                 lun = record.lun.0,
@@ -407,6 +442,10 @@ impl Real {
     /// The same for a guest that nobody was served with here: nothing of its is under way, so it does not matter whether a target confirms
     /// the logout. The connection is closed, and the session ends at the latest when the guest logs in elsewhere.
     pub(in crate::command::device) fn drop_all(&self) {
+        if lock(&self.units).is_empty() {
+            // What else is logged in is kept for the host that has the guest, and may be in use.
+            return self.set_at_home(false);
+        }
         let aside = self.present_records().map(|records| self.put_aside(&records)).unwrap_or_default();
         let sessions = self.sessions(&aside);
         for error in sessions.iter().filter_map(|target| target.leave().err()) {
@@ -512,8 +551,12 @@ fn recorded(records: &Records, lun: &LunId) -> Result<Record, Hindrance> {
 }
 
 /// Takes what waits for the guest, which would get lost with the session, and keeps what is `wanted` of that for it.
-fn take_waiting(keeper: &Keeper, unit: &RealUnit, wanted: fn(&[u8]) -> bool) -> Result<(), Hindrance> {
-    let mut nexus = unit.nexus().ok_or(Hindrance::Closed)?;
+fn take_waiting(
+    keeper: &Keeper,
+    nexus: Option<Box<dyn Nexus>>,
+    wanted: fn(&[u8]) -> bool,
+) -> Result<(), Hindrance> {
+    let mut nexus = nexus.ok_or(Hindrance::Closed)?;
     let (waiting, ended) = take_attentions(&mut *nexus);
     let waiting = waiting.into_iter().filter(|sense| wanted(sense)).collect();
     keeper.take(&mut *nexus, waiting).map_err(|refused| Hindrance::Silent(refused.why))?;
@@ -544,12 +587,29 @@ fn no_nonce_is_left(records: &Records, lun: &LunId, unit: &RealUnit) -> Result<(
 }
 
 /// Asks the device what the guest has, also where the other host knew of nothing.
-fn ask(has: bool, keeper: &Keeper, unit: &RealUnit) -> Result<(), Hindrance> {
-    let mut nexus = unit.nexus().ok_or(Hindrance::Closed)?;
+fn ask(has: bool, keeper: &Keeper, nexus: Option<Box<dyn Nexus>>) -> Result<(), Hindrance> {
+    let mut nexus = nexus.ok_or(Hindrance::Closed)?;
     match keeper.agree(&mut *nexus) {
         Err(refused) if !has && nobody_registers(&refused.completion) => Ok(()),
         asked => asked.map_err(|refused| Hindrance::Silent(refused.why)),
     }
+}
+
+/// What was noted for a registration that was to come by a handover which came to nothing, or did elsewhere, is the guest's no more: who
+/// had the registration then told it where that went. `record` without it, and what makes it so.
+fn undone(record: &Record, path: &PathId) -> (Vec<(LunId, Change)>, Record) {
+    let mut record = record.clone();
+    let came_to_nothing = is_coming(&record);
+    let known = record.paths.iter_mut().find(|known| known.path == *path && came_to_nothing);
+    let owed = known.map(|known| std::mem::take(&mut known.owed)).unwrap_or_default();
+    let given = (record.lun.clone(), Change::Owed { path: path.clone(), sense: None });
+    (vec![given; owed.len()], record)
+}
+
+/// The proof can have found what was not known of when the way was chosen.
+fn must_go_along(lun: &Lun, unit: &RealUnit) -> Result<(), Hindrance> {
+    let mut nexus = unit.nexus_until(Instant::now() + LETTING_GO).ok_or(Hindrance::Closed)?;
+    if goes_along(lun, &mut *nexus)? { Ok(()) } else { Err(Hindrance::Found) }
 }
 
 /// The device does not know the commands, or somebody has a RESERVE, which there is only without registrations (SPC-2 5.5.1).
@@ -580,7 +640,9 @@ fn note_moved<'a>(records: &Records, units: impl Iterator<Item = &'a RealUnit>, 
     let identities = units.filter_map(RealUnit::keeper).map(Keeper::identity);
     let known = identities.filter_map(|identity| Some((records.book.record(&identity.lun)?, &identity.path)));
     let known = known.filter(|(record, _)| !is_kept(record));
-    let gone: Vec<_> = known.flat_map(|(record, path)| gone(&record, path, owed)).collect();
+    // What was noted on the way of a registration that did not come is told by who has that.
+    let gone: Vec<_> =
+        known.flat_map(|(record, path)| gone(&record, path, owed || is_coming(&record))).collect();
     if let Err(error) = records.book.append(&gone) {
         tracing::warn!(%error, "the record does not say that the guest moved");
     }

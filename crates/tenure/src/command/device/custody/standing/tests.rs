@@ -555,7 +555,7 @@ fn leave_to_open_is_for_the_rings_and_the_time_that_it_was_asked_for() {
 fn a_device_to_which_the_guest_nearly_came_back_knows_who_has_it() {
     let mut own = Own::new(entry(Place::Away { id: Id(1), to: 1 }), None);
     own.on(Event::Rings(true));
-    let mut step = |own: &mut Own, answer: Answer<u8, State>| {
+    let step = |own: &mut Own, answer: Answer<u8, State>| {
         let Some(Act::Call(call)) = own.act(Id(9), true) else { panic!("it asks for nothing") };
         own.on(Event::Answered(call, answer));
         while let Some(act) = own.act(Id(9), false) {

@@ -2,12 +2,13 @@
 
 use super::{Host, MoveError, Taken, parse};
 use crate::command::device::custody::Peering;
-use crate::command::device::handed::follow::Asked;
+use crate::command::device::handed::follow::{Asked, BEGINNING};
 use crate::command::device::handed::lead::Lead;
 use crate::command::device::handed::state::Handed;
 use crate::command::device::lun::Kind as Source;
 use logical_unit::snapshot::Stamp;
 use peer::{HostName, Refusal, Reply, Request};
+use std::time::Instant;
 use vhost_user_scsi::saved::Kind;
 
 impl Host {
@@ -78,22 +79,25 @@ impl Host {
         if luns.iter().all(|(_, lun)| matches!(lun.kind, Source::Emulated(_))) {
             return Ok(());
         }
-        Ok(Asked { hosted, luns, own, ticket, peer: own }.end_alone()?)
+        // The operator waits for it.
+        let end = Instant::now() + BEGINNING;
+        Ok(Asked { hosted, luns, own, ticket, peer: own, still: &|| Ok(()), end }.end_alone()?)
     }
 
-    /// Answers the device that leads a handover of registrations which this host's nexuses have; the guest went away by `ticket`.
+    /// Answers the device `peer` that leads a handover of registrations which this host's nexuses have; the guest went away by `ticket`.
+    /// `still`: whether that is to be answered yet, asked when it is its turn.
     pub(in crate::command::device) fn follow(
         &self,
         ticket: u128,
-        own: &HostName,
-        peer: &HostName,
-        request: &Request,
+        [own, peer]: [&HostName; 2],
+        (request, still): (&Request, &dyn Fn() -> Result<(), Refusal>),
         turn: &mut Option<u64>,
     ) -> Result<Reply, Refusal> {
+        let end = Instant::now() + BEGINNING;
         let [hosted] = self.guests() else {
             return Err(Refusal::new("Refused", MoveError::Shared.to_string()));
         };
         let luns = self.lock().slots.iter().map(|(number, slot)| (*number, slot.lun.clone())).collect();
-        Asked { hosted, luns, own, ticket, peer }.answer(request, turn)
+        Asked { hosted, luns, own, ticket, peer, still, end }.answer(request, turn)
     }
 }
