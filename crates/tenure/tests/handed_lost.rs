@@ -16,7 +16,7 @@ use lab::process::{DEADLINE, wait_for};
 use lab::served::Device;
 use scsi::Status;
 use scsi::pr::{Key, request};
-use std::fs;
+use std::{fs, thread};
 use wire::{Deed, Wire, is_out};
 
 const REGISTER: u8 = 0;
@@ -61,6 +61,11 @@ fn claimed_after(profile: &str, lost: usize, line: usize) {
         }
         destination
     };
+    let ended = on(&mut driver, 0, &write());
+    // There the registration ends with the host; and after the commit it is that host's.
+    let has_gone = profile == "tgt" || lost == 1 && line > 3;
+    assert!(has_gone || ended.status.is_good(), "{when}: {ended:?}");
+    assert!(keys_elsewhere(&mut hosts).iter().all(|key| *key == OWN), "{when}: no nonce is left");
     can_be_fenced(&mut hosts, &mut driver, &when);
 }
 
@@ -321,4 +326,29 @@ fn logical_units_that_end_differently_each_have_their_place_also_after_a_restart
 #[test]
 fn a_registration_that_is_nowhere_any_more_by_the_bearers_record_is_asked_for_at_the_device() {
     two_ends(true);
+}
+
+#[test]
+fn a_claim_is_refused_where_this_hosts_nexus_may_be_registered_by_a_nonce_and_nobody_is_served() {
+    let mut hosts = Hosts::with(&["memory=4M,profile=scst"]);
+    let wire = Wire::to(&hosts.target);
+    let (mut alpha, beta) = (hosts.alpha(), hosts.beta(&wire.url(&hosts.target, 0)));
+    let mut source = connect(&alpha);
+    reserve(&mut source);
+    block(&hosts, 0);
+    source.front.stop().unwrap();
+    let mut destination = connect(&beta);
+    waits_for(&hosts, 1, "alpha");
+    alpha.process.kill();
+    wire.meddle(|cdb| if is_out(cdb, PREEMPT) || is_out(cdb, PREEMPT + 1) { Deed::Hold } else { Deed::Pass });
+    let control = hosts.control(1);
+    let claimed = thread::spawn(move || claim_by(&control, false));
+    wire.wait_held();
+    // Somebody changes something between the last look and the PREEMPT: who shares the key now is not known.
+    assert!(hosts.elsewhere(&request::register(Key::NONE, OTHER, false)).status.is_good());
+    wire.release();
+    let refused = claimed.join().unwrap().unwrap_err();
+    assert!(refused.contains("in doubt"), "{refused}");
+    assert_eq!(hosts.guest(1)["place"], "owned");
+    assert_eq!(send(&mut destination, &write()).status, Status::BUSY);
 }

@@ -4,13 +4,13 @@ use super::hex::{Bytes, Id, Word};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A guest, by the name under which both agents are configured for it and by QEMU's `query-uuid`.
+/// A guest, by the name under which both hosts are configured for it, and by what tells it from another of that name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Guest {
     /// Its name.
     pub vm: String,
-    /// Its UUID, in QEMU's form.
+    /// Between agents its UUID, in QEMU's form; between devices which custody's handover brought it where it is, 32 hexadecimal digits.
     pub uuid: String,
 }
 
@@ -37,7 +37,7 @@ pub struct Offer {
     pub key: Option<Word>,
     /// A random key that nobody uses.
     pub nonce: Word,
-    /// The source's paths, one to eight.
+    /// The paths of the host that leads, one to eight: of the source between agents, of the destination between devices.
     pub ports: Vec<Port>,
     /// Initiator name and ISID belong to this guest alone, and the source will close its session for good.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -6,10 +6,11 @@ use crate::hosts::*;
 use lab::front_end::scsi::VirtioScsi;
 use lab::process::{DEADLINE, wait_for};
 use lab::served::Device;
+use qmp::{Client, Opening};
 use scsi::pr::{InAction, Key, ReadKeys, ReadReservation, Reservation, ReservationType, request};
 use scsi::{Completion, Status};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub(crate) const HOLDER: [&str; 3] = ["active", "holder", "0x00000000000000a1"];
@@ -94,9 +95,15 @@ pub(crate) fn keys_elsewhere(hosts: &mut Hosts) -> Vec<Key> {
 
 /// The operator says that the guest is this host's.
 pub(crate) fn claim(hosts: &Hosts, host: usize, without_state: bool) -> Result<(), String> {
+    claim_by(&hosts.control(host), without_state)
+}
+
+/// The same by this control socket.
+pub(crate) fn claim_by(control: &Path, without_state: bool) -> Result<(), String> {
+    let (end, opening) = (Instant::now() + DEADLINE * 2, Opening::default());
     let arguments = serde_json::json!({ "guest": "db1", "without-state": without_state });
     let arguments = arguments.as_object().unwrap().clone();
-    let told = hosts.control_of(host).execute("guest-claim", arguments, Instant::now() + DEADLINE * 2);
+    let told = Client::connect(control, &opening, end).unwrap().execute("guest-claim", arguments, end);
     told.map(drop).map_err(|error| error.to_string())
 }
 
