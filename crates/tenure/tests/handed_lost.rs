@@ -170,9 +170,8 @@ fn a_key_of_a_handover_that_is_left_is_named_and_the_guest_is_not_served_by_that
 fn a_key_that_is_left_where_the_guest_goes_is_removed_before_anything_else_is_begun() {
     let mut hosts = Hosts::with(&["memory=4M,profile=scst"]);
     let wire = Wire::to(&hosts.target);
-    let [_alpha, _beta] = [hosts.alpha(), hosts.beta(&wire.url(&hosts.target, 0))];
-    let [alpha, beta] = [&_alpha, &_beta];
-    let mut source = connect(alpha);
+    let [alpha, beta] = [hosts.alpha(), hosts.beta(&wire.url(&hosts.target, 0))];
+    let mut source = connect(&alpha);
     reserve(&mut source);
     // When the destination has registered, the target understands no PERSISTENT RESERVE of its any more, until it has given up.
     let (mut registered, mut removals) = (false, 0);
@@ -189,7 +188,7 @@ fn a_key_that_is_left_where_the_guest_goes_is_removed_before_anything_else_is_be
         }
     });
     source.front.stop().unwrap();
-    let mut destination = connect(beta);
+    let mut destination = connect(&beta);
     wire.wait_held();
     assert_eq!(keys_elsewhere(&mut hosts), [OWN, OWN]);
     for host in 0..2 {

@@ -116,7 +116,9 @@ pub(crate) fn fence(hosts: &mut Hosts) {
 /// Why the guest waits at a host, when it says so and the words are these.
 pub(crate) fn waits_for(hosts: &Hosts, host: usize, words: &str) -> String {
     let why = || hosts.guest(host)["waits"].as_str().filter(|why| why.contains(words)).map(str::to_owned);
-    wait_for(DEADLINE, why).unwrap_or_else(|| panic!("{}", hosts.guest(host)))
+    let told = wait_for(DEADLINE, why);
+    assert!(told.is_some(), "{}", hosts.guest(host));
+    told.unwrap()
 }
 
 /// State, key and reason of every record of a host.
@@ -131,10 +133,6 @@ pub(crate) fn records(hosts: &Hosts, host: usize) -> Vec<[String; 3]> {
 
 /// The guest's command to one of its logical units, past the unit attentions.
 pub(crate) fn on(driver: &mut VirtioScsi, lun: u16, request: &scsi::Request) -> Completion {
-    let ended = || nexus::retry_unit_attention(&mut driver.disk(lun), request, 8).unwrap().completion;
-    wait_for(DEADLINE, {
-        let mut ended = ended;
-        move || Some(ended()).filter(|ended| ended.status != Status::BUSY)
-    })
-    .unwrap()
+    let mut ended = || nexus::retry_unit_attention(&mut driver.disk(lun), request, 8).unwrap().completion;
+    wait_for(DEADLINE, || Some(ended()).filter(|ended| ended.status != Status::BUSY)).unwrap()
 }

@@ -74,7 +74,7 @@ impl Service for Commands {
     }
 
     fn execute(&self, _session: &Session, command: &str, arguments: Object) -> Result<Value, CommandError> {
-        let done = self.carry_out(command, arguments);
+        let done = self.carry_out(command, &arguments);
         if done.is_ok() && command != "query-device" {
             // It may have mended what a guest waits for.
             self.1.iter().for_each(|custody| custody.try_again());
@@ -84,13 +84,13 @@ impl Service for Commands {
 }
 
 impl Commands {
-    fn carry_out(&self, command: &str, arguments: Object) -> Result<Value, CommandError> {
+    fn carry_out(&self, command: &str, arguments: &Object) -> Result<Value, CommandError> {
         match command {
-            "query-device" => read(&arguments, &[]).map(|()| self.query()),
-            "lun-add" => self.add(&arguments),
-            "lun-remove" => self.remove(&arguments),
-            "lun-resize" => self.resize(&arguments),
-            "guest-claim" => self.claim(&arguments),
+            "query-device" => read(arguments, &[]).map(|()| self.query()),
+            "lun-add" => self.add(arguments),
+            "lun-remove" => self.remove(arguments),
+            "lun-resize" => self.resize(arguments),
+            "guest-claim" => self.claim(arguments),
             _ => Err(CommandError::not_found(command)),
         }
     }
