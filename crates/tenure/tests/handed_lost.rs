@@ -167,6 +167,23 @@ fn a_key_of_a_handover_that_is_left_is_named_and_the_guest_is_not_served_by_that
 }
 
 #[test]
+fn a_guest_is_not_claimed_for_a_nexus_that_has_a_key_of_a_handover_that_is_left() {
+    let (mut hosts, wire, [alpha, mut beta], [source, mut destination], nonce) = in_the_window("tgt");
+    fence(&mut hosts);
+    wire.release();
+    assert_eq!(on(&mut destination, 0, &write()).status, Status::RESERVATION_CONFLICT);
+    beta.process.kill();
+    drop((source, destination));
+    let refused = claim(&hosts, 0, true).unwrap_err();
+    assert!(refused.contains(&format!("{:#018x}", nonce.0)), "{refused}");
+    assert!(hosts.elsewhere(&request::preempt(OTHER, nonce, KIND)).status.is_good());
+    claim(&hosts, 0, true).unwrap();
+    let mut back = connect(&alpha);
+    patiently(&mut back, &ready());
+    assert_eq!(on(&mut back, 0, &write()).status, Status::RESERVATION_CONFLICT, "it is fenced");
+}
+
+#[test]
 fn a_key_that_is_left_where_the_guest_goes_is_removed_before_anything_else_is_begun() {
     let mut hosts = Hosts::with(&["memory=4M,profile=scst"]);
     let wire = Wire::to(&hosts.target);

@@ -274,6 +274,8 @@ impl Real {
     fn keep(&self, unit: &RealUnit, migrate_pr: bool, claimed: bool) -> Result<(), Failure> {
         let identity = self.identity(unit)?;
         let records = self.records()?;
+        // A guest that is claimed has not been looked for here: a key that is left of a handover would pass every fencing of the guest.
+        moving::no_nonce_is_left(&records, &identity.lun, unit).map_err(anyhow::Error::from)?;
         records.bring_back(&identity.lun, claimed).context("the record that says that it moved")?;
         let keeper = Keeper::new(records.guard, identity, migrate_pr);
         if let Some(mut nexus) = unit.nexus() {

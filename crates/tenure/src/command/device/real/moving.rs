@@ -575,7 +575,7 @@ fn prove(record: &Record, keeper: &Keeper, unit: &RealUnit) -> Result<(), Hindra
 }
 
 /// Whether what is left of a handover at this host's nexus is gone, if there was anything.
-fn no_nonce_is_left(records: &Records, lun: &LunId, unit: &RealUnit) -> Result<(), Hindrance> {
+pub(super) fn no_nonce_is_left(records: &Records, lun: &LunId, unit: &RealUnit) -> Result<(), Hindrance> {
     records.book.refresh()?;
     let Some(nonce) = records.book.record(lun).and_then(|record| left_nonce(&record)) else { return Ok(()) };
     let mut nexus = unit.nexus().ok_or(Hindrance::Closed)?;
