@@ -104,15 +104,18 @@ fn a_guest_is_not_served_by_a_nexus_that_has_the_nonce_whose_preemptor_is_gone()
     let (mut hosts, _wire, [alpha, mut beta], [source, destination], nonce) = in_the_window("tgt");
     beta.process.kill();
     drop(destination);
-    if let Err(error) = claim(&hosts, 0, true) {
-        let key = format!("{:#018x}", nonce.0);
-        assert!(error.contains("under the key") && error.contains(&key), "{error}");
-        return;
-    }
+    let refused = claim(&hosts, 0, true).unwrap_err();
+    let key = format!("{:#018x}", nonce.0);
+    assert!(refused.contains("under the key") && refused.contains(&key), "{refused}");
+    // What it says is to be done ends it.
+    assert!(hosts.elsewhere(&request::register(Key::NONE, OTHER, false)).status.is_good());
+    assert!(hosts.elsewhere(&request::preempt(OTHER, nonce, KIND)).status.is_good());
+    claim(&hosts, 0, true).unwrap();
     drop(source);
     let mut again = connect(&alpha);
     patiently(&mut again, &ready());
-    can_be_fenced(&mut hosts, &mut again, "in the nonce's window");
+    assert_eq!(patiently(&mut again, &write()).status, Status::RESERVATION_CONFLICT);
+    assert!(!keys_elsewhere(&mut hosts).contains(&nonce));
 }
 
 #[test]

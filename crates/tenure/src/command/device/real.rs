@@ -4,9 +4,11 @@
 //! initiator port, which all the guest's LUNs there share.
 
 mod kept;
+mod left;
 mod moving;
 
 pub(super) use kept::{Kept, LOOKING, mark, owed_codes, target_of};
+pub(super) use left::lists;
 pub(super) use moving::{Hindrance, Stays};
 
 use super::handed::KEPT;
@@ -275,7 +277,7 @@ impl Real {
         let identity = self.identity(unit)?;
         let records = self.records()?;
         // A guest that is claimed has not been looked for here: a key that is left of a handover would pass every fencing of the guest.
-        moving::no_nonce_is_left(&records, &identity.lun, unit).map_err(anyhow::Error::from)?;
+        left::no_nonce_is_left(&records, &identity, unit).map_err(anyhow::Error::from)?;
         records.bring_back(&identity.lun, claimed).context("the record that says that it moved")?;
         let keeper = Keeper::new(records.guard, identity, migrate_pr);
         if let Some(mut nexus) = unit.nexus() {

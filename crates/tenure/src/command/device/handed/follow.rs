@@ -10,7 +10,7 @@ use super::hands::{Line, Nexuses};
 use super::{HandError, KEPT, settings, told};
 use crate::command::device::host::Hosted;
 use crate::command::device::lun::Lun;
-use crate::command::device::real::{Kept, RealUnit, Records, mark, owed_codes};
+use crate::command::device::real::{Kept, RealUnit, Records, lists, mark, owed_codes};
 use agent::conduct::{self, Follower, Order, Patience};
 use agent::migrate::Leg;
 use agent::recover::interrupted;
@@ -311,11 +311,15 @@ impl Asked<'_> {
         };
         let remains = diary::last(&left).into_iter().zip(luns).map(one).collect();
         if let Some(mut group) = Group::recover(remains) {
-            let mut pages = diary.pages(units.len(), self.owed_here(units));
+            let mut pages = diary.pages(units.len(), self.owed_here(units.clone()));
             let mut hands = Nexuses::new(Side::Source, lines);
             conduct::alone(&mut group, Side::Source, &mut hands, &mut pages, Patience::default());
             drop(pages);
-            group.verdicts().zip(luns).try_for_each(|((_, verdict), lun)| may_serve(verdict, lun))?;
+            let mut owe = self.owed_here(units.clone());
+            for (((unit, verdict), lun), kept) in group.verdicts().zip(luns).zip(&units) {
+                let told = may_serve(verdict, lun, &kept.unit)?;
+                owe(&[(unit, told)]);
+            }
         }
         diary.end(diary::KEPT)
     }
@@ -397,17 +401,30 @@ fn follow(diary: Diary, units: Vec<Kept>, lines: Vec<Line>, group: Option<Group>
 }
 
 /// Whether the guest may be served here after a handover that this host ended alone: not by a nexus that may be registered under a nonce.
-fn may_serve(verdict: Option<Verdict>, lun: &agent::journal::Lun) -> Result<(), HandError> {
+/// Where that is in doubt the target is asked: what is listed by the guest's own key, or not at all, can be fenced. Gives what was told on
+/// the way.
+fn may_serve(
+    verdict: Option<Verdict>,
+    lun: &agent::journal::Lun,
+    unit: &RealUnit,
+) -> Result<Vec<AdditionalSense>, HandError> {
     let registered = match verdict {
         None | Some(Verdict::InDoubt(_)) => "may be registered",
         Some(Verdict::Fenced { nonce_left: true }) => "is registered, and the guest was fenced:",
-        Some(_) => return Ok(()),
+        Some(_) => return Ok(Vec::new()),
     };
     let (name, nonce) = (&lun.lun, lun.nonce.0);
-    Err(HandError::Unfit(format!(
-        "{name}: this host's nexus {registered} under the key {nonce:#018x} of a handover that was not finished; another node can \
-         preempt that key"
-    )))
+    match lists(unit, lun.nonce) {
+        Ok((false, told)) => Ok(told),
+        Ok((true, _)) => Err(HandError::Unfit(format!(
+            "{name}: this host's nexus {registered} under the key {nonce:#018x} of a handover that was not finished: claim the guest \
+             again when another node has preempted that key"
+        ))),
+        Err(why) => Err(HandError::Unfit(format!(
+            "{name}: this host's nexus {registered} under the key {nonce:#018x} of a handover that was not finished, and the target \
+             cannot be asked: {why}"
+        ))),
+    }
 }
 
 /// Something of it is left to be done.

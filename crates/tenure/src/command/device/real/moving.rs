@@ -10,10 +10,10 @@
 //! host's nexus until the device there has taken it over (`handed`). Used by `host::moving`.
 
 use super::kept::{LOOKING, Which, is_coming, is_kept, keep_here, port_of, session_as, session_to_look};
+use super::left::no_nonce_is_left;
 use super::{
     Hosted, Kind, LETTING_GO, Lun, Real, RealUnit, Records, WITH_ITS_PORT, lock, open_disk, session,
 };
-use crate::command::device::handed::left_nonce;
 use crate::command::device::handed::state::{Handed, boot};
 use guard::Identity;
 use handover::known_targets::{Known, KnownTargets, TargetIdentity};
@@ -23,7 +23,7 @@ use ledger::{
     read_carried,
 };
 use nexus::Nexus;
-use scsi::pr::{InAction, Key, ReadKeys, request};
+use scsi::pr::Key;
 use scsi::{Completion, DataPhase, Request, SenseKey, Status, TransportId, opcode};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -263,7 +263,7 @@ impl Real {
             return Err(Hindrance::Target { here: identity.path.0, there: path.0 });
         }
         let records = self.records().map_err(|failure| Hindrance::Silent(failure.to_string()))?;
-        no_nonce_is_left(&records, &identity.lun, &unit)?;
+        no_nonce_is_left(&records, &identity, &unit)?;
         unit.keep(Keeper::new(records.guard, identity, lun.migrate_pr));
         lock(&self.units).insert(number, unit.clone());
         Ok(unit)
@@ -572,18 +572,6 @@ fn prove(record: &Record, keeper: &Keeper, unit: &RealUnit) -> Result<(), Hindra
     }
     let mut nexus = unit.nexus().ok_or(Hindrance::Closed)?;
     keeper.agree(&mut *nexus).map_err(|refused| Hindrance::Silent(refused.why))
-}
-
-/// Whether what is left of a handover at this host's nexus is gone, if there was anything.
-pub(super) fn no_nonce_is_left(records: &Records, lun: &LunId, unit: &RealUnit) -> Result<(), Hindrance> {
-    records.book.refresh()?;
-    let Some(nonce) = records.book.record(lun).and_then(|record| left_nonce(&record)) else { return Ok(()) };
-    let mut nexus = unit.nexus().ok_or(Hindrance::Closed)?;
-    let told = nexus::retry_unit_attention(&mut *nexus, &request::read(InAction::READ_KEYS, 0xFFFC), 8);
-    let told = told.map_err(|error| Hindrance::Silent(error.to_string()))?.completion;
-    let keys = ReadKeys::parse(&told.data).filter(|_| told.status.is_good());
-    let keys = keys.ok_or_else(|| Hindrance::Silent(format!("its READ KEYS ended with {}", told.status)))?;
-    if keys.keys.contains(&nonce) { Err(Hindrance::NonceLeft(nonce)) } else { Ok(()) }
 }
 
 /// Asks the device what the guest has, also where the other host knew of nothing.
