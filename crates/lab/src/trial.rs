@@ -98,8 +98,8 @@ impl Lab {
     }
 
     /// A guest of `tenure device` with a disk of the kernel's target, by its block and by its generic node; then the disk goes and
-    /// comes back; then the guest moves from QEMU to QEMU, at one device and between two, each with a nexus of its own or both with one. `only`: stories in
-    /// whose names this is.
+    /// comes back; then the guest moves from QEMU to QEMU, at one device and between two, each with a nexus of its own or both with
+    /// one. `only`: stories in whose names this is.
     ///
     /// # Errors
     /// What did not hold.
