@@ -225,7 +225,8 @@ impl Occupied {
         let bases = source.front.stop().unwrap();
         let destination = connect(&devices[1]);
         hosts.wait_for(1, "owned");
-        // What is pending at the nexus of the first host from now on no state has with it.
+        // What is pending at the nexus of the first host from now on no state has with it. (A handover that is refused for the key sends nothing
+        // there, so that none of it is taken by one that is undone.)
         assert!(hosts.elsewhere(&request::release(OTHER, KIND)).status.is_good());
         waits(&hosts, 1, "the guest's registration stays", DEADLINE);
         Self { hosts, devices, source, destination, bases }
@@ -258,7 +259,7 @@ fn hears_it_once(driver: &mut VirtioScsi) {
 }
 
 #[test]
-fn what_an_undone_handover_took_the_guest_hears_once_where_it_was() {
+fn what_comes_while_a_registration_is_awaited_the_guest_hears_once_where_it_was() {
     let mut one = Occupied::new();
     drop(one.destination);
     one.source.front.resume(&one.bases).unwrap();
@@ -270,7 +271,7 @@ fn what_an_undone_handover_took_the_guest_hears_once_where_it_was() {
 }
 
 #[test]
-fn what_an_undone_handover_took_the_guest_hears_once_where_it_goes() {
+fn what_comes_while_a_registration_is_awaited_the_guest_hears_once_where_it_goes() {
     let mut one = Occupied::new();
     one.cleared();
     hears_it_once(&mut one.destination);
@@ -278,7 +279,7 @@ fn what_an_undone_handover_took_the_guest_hears_once_where_it_goes() {
 }
 
 #[test]
-fn what_an_undone_handover_took_the_guest_hears_once_at_a_third_host() {
+fn what_comes_while_a_registration_is_awaited_the_guest_hears_once_at_a_third_host() {
     let mut one = Occupied::new();
     let gamma = gamma(&one.hosts);
     one.destination.front.stop().unwrap();
