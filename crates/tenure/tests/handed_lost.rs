@@ -16,6 +16,7 @@ use lab::process::{DEADLINE, wait_for};
 use lab::served::Device;
 use scsi::Status;
 use scsi::pr::{Key, request};
+use std::os::unix::net::UnixListener;
 use std::{fs, thread};
 use wire::{Deed, Wire, is_out};
 
@@ -78,9 +79,9 @@ fn a_guest_that_is_claimed_where_it_was_in_the_middle_of_the_handover_can_be_fen
 
 #[test]
 fn a_guest_that_is_claimed_where_it_goes_in_the_middle_of_the_handover_can_be_fenced() {
-    for profile in ["tgt", "scst"] {
-        (2..=6).for_each(|line| claimed_after(profile, 0, line));
-    }
+    // Who answers nothing for a while only is not gone: each claim waits for that.
+    (3..=5).for_each(|line| claimed_after("tgt", 0, line));
+    (2..=6).for_each(|line| claimed_after("scst", 0, line));
 }
 
 /// The source has the nonce, and the destination's PREEMPT of that is on its way.
@@ -322,7 +323,7 @@ fn two_ends(forgets: bool) {
     destination.front.reconnect(&beta.sockets[0]).unwrap();
     waits_for(&hosts, 1, "another key");
     assert_eq!(states(&hosts, 1), ["fenced", "handover"]);
-    let way: Way = hosts.target.device(1, "other").parse().unwrap();
+    let way: Way = hosts.target.device(1, "third").parse().unwrap();
     let mut other = way.open(DEADLINE).unwrap();
     for request in [request::register(Key::NONE, OTHER, false), request::preempt(OTHER, another, KIND)] {
         let ended = nexus::retry_unit_attention(&mut other, &request, 8).unwrap().completion;
@@ -370,4 +371,97 @@ fn a_claim_is_refused_where_this_hosts_nexus_may_be_registered_by_a_nonce_and_no
     assert!(refused.contains("in doubt"), "{refused}");
     assert_eq!(hosts.guest(1)["place"], "owned");
     assert_eq!(send(&mut destination, &write()).status, Status::BUSY);
+    // The other host comes back, and has not heard of what this one began alone.
+    unblock(&hosts, 0);
+    let _alpha = hosts.alpha();
+    let refused = claim(&hosts, 1, false).unwrap_err();
+    let nonce: Vec<Key> = keys_elsewhere(&mut hosts).into_iter().filter(|key| *key != OTHER).collect();
+    assert!(nonce.len() == 1 && refused.contains(&format!("{:#018x}", nonce[0].0)), "{refused} {nonce:?}");
+    assert!(hosts.elsewhere(&request::preempt(OTHER, nonce[0], KIND)).status.is_good());
+    claim(&hosts, 1, false).unwrap();
+    assert_eq!(on(&mut destination, 0, &write()).status, Status::RESERVATION_CONFLICT);
+    assert_eq!(keys_elsewhere(&mut hosts), [OTHER]);
+}
+
+#[test]
+fn who_answers_and_refuses_is_not_gone() {
+    let mut hosts = Hosts::with(&["memory=4M,profile=scst"]);
+    let (mut alpha, _beta, _source, mut destination, _) = parted(&hosts);
+    alpha.process.kill();
+    let address = hosts.at("alpha.peer");
+    fs::remove_file(&address).unwrap();
+    let listener = UnixListener::bind(&address).unwrap();
+    thread::spawn(move || listener.incoming().for_each(drop));
+    let refused = claim(&hosts, 1, false).unwrap_err();
+    assert!(refused.contains("alpha"), "{refused}");
+    assert_eq!(keys_elsewhere(&mut hosts), [OWN]);
+    fs::remove_file(&address).unwrap();
+    claim(&hosts, 1, false).unwrap();
+    holds_here_alone(&mut hosts, &mut destination);
+}
+
+fn holds_here_alone(hosts: &mut Hosts, driver: &mut VirtioScsi) {
+    assert!(on(driver, 0, &write()).status.is_good());
+    assert_eq!(hosts.elsewhere(&write()).status, Status::RESERVATION_CONFLICT);
+    assert_eq!(keys_elsewhere(hosts), [OWN]);
+}
+
+/// The guest is claimed where it goes, and of its two logical units one can be taken over. The other one's initiator port is `occupied`, which
+/// passes, or its key is another node's as well, which does not.
+fn taken_over_one_by_one(occupied: bool) {
+    let mut hosts = Hosts::with(&["memory=4M,profile=scst"; 2]);
+    let luns = [hosts.target.url(0), hosts.target.url(1)];
+    let luns = [&*luns[0], &*luns[1]];
+    let (mut alpha, beta) = (hosts.start(0, &luns, &[]), hosts.start(1, &luns, &["--incoming", "alpha"]));
+    let (name, isid) = alpha.initiators[0].split_once(",i,0x").unwrap();
+    let isid = u64::from_str_radix(isid, 16).unwrap() ^ 1;
+    let way = if occupied {
+        format!("{}?initiator={name}&isid={isid:012x}", luns[1])
+    } else {
+        hosts.target.device(1, "sharer")
+    };
+    let another = if occupied { Key(0xC3) } else { OWN };
+    {
+        let mut line = way.parse::<Way>().unwrap().open(DEADLINE).unwrap();
+        let ended = nexus::retry_unit_attention(&mut line, &request::register(Key::NONE, another, false), 8);
+        assert!(ended.unwrap().completion.status.is_good());
+    }
+    let mut source = connect(&alpha);
+    reserve(&mut source);
+    assert!(on(&mut source, 1, &request::register(Key::NONE, OWN, false)).status.is_good());
+    block(&hosts, 0);
+    source.front.stop().unwrap();
+    let mut destination = connect(&beta);
+    waits_for(&hosts, 1, "alpha");
+    alpha.process.kill();
+    let claimed = claim(&hosts, 1, false);
+    if occupied {
+        let refused = claimed.unwrap_err();
+        assert!(refused.contains("another key"), "{refused}");
+        assert_eq!(hosts.guest(1)["place"], "owned");
+        let way: Way = hosts.target.device(1, "third").parse().unwrap();
+        let mut other = way.open(DEADLINE).unwrap();
+        for request in [request::register(Key::NONE, OTHER, false), request::preempt(OTHER, another, KIND)] {
+            let ended = nexus::retry_unit_attention(&mut other, &request, 8).unwrap().completion;
+            assert!(ended.status.is_good(), "{ended:?}");
+        }
+        claim(&hosts, 1, false).unwrap();
+    } else {
+        claimed.unwrap();
+    }
+    holds_here_alone(&mut hosts, &mut destination);
+    let all = records(&hosts, 1);
+    let fenced = all.iter().filter(|[state, ..]| state == "fenced").collect::<Vec<_>>();
+    assert_eq!(fenced.len(), usize::from(!occupied), "{all:?}");
+    assert!(fenced.iter().all(|[.., why]| why.contains("shares the key")), "{all:?}");
+}
+
+#[test]
+fn what_can_be_taken_over_is_and_what_cannot_now_is_the_refusal_of_the_claim() {
+    taken_over_one_by_one(true);
+}
+
+#[test]
+fn what_can_be_taken_over_is_and_what_never_can_counts_as_fenced_with_the_reason() {
+    taken_over_one_by_one(false);
 }

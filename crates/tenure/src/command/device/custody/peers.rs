@@ -9,16 +9,20 @@ use ledger::HandoverId;
 use peer::listener::{LinkEnd, TurnedAway};
 use peer::message::{Device as Question, DeviceState, DeviceStep, Id};
 use peer::{
-    Address, Agreed, CallError, Credentials, Files, HostName, Link, Listener, Local, Patience, Peer, Refusal,
-    Reply, Request, Service, Session, SharedTerms, Terms,
+    Address, Agreed, CallError, ConnectError, Credentials, Files, HostName, Link, Listener, Local, Patience,
+    Peer, Refusal, Reply, Request, Service, Session, SharedTerms, Terms,
 };
 use qmp::CodecError;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// How long a host may need for one step.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// How long a device that is started again may not answer.
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// Why a question has no answer.
 #[derive(Debug, Error)]
@@ -81,6 +85,20 @@ impl Peering {
     /// Why there is none.
     pub(in crate::command::device) fn link(&self, host: &HostName) -> Result<Link, String> {
         Link::connect(&self.terms.get(), host).map_err(|error| chain(&error))
+    }
+
+    /// Whether nobody answers there, for some seconds: who turns this host away, or is not believed, does.
+    pub(in crate::command::device) fn is_silent(&self, host: &HostName) -> bool {
+        let end = Instant::now() + SILENCE;
+        loop {
+            if !matches!(Link::connect(&self.terms.get(), host), Err(ConnectError::Connect { .. })) {
+                return false;
+            }
+            if Instant::now() >= end {
+                return true;
+            }
+            thread::sleep(SILENCE / 15);
+        }
     }
 
     /// Asks a peer.

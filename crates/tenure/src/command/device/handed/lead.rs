@@ -2,6 +2,8 @@
 //! nexuses, all of them or none, puts an interrupted one in order, or, where the operator says that the other host is gone for good, does
 //! what can be done alone. The guest's gate is shut meanwhile.
 
+mod alone;
+
 use super::diary::{self, Beginning, Diary, Unit};
 use super::hands::{Line, Nexuses};
 use super::state::Handed;
@@ -9,7 +11,7 @@ use super::{HandError, nonce_is_left, settings, told};
 use crate::command::device::custody::Peering;
 use crate::command::device::host::Hosted;
 use crate::command::device::real::{LOOKING, RealUnit, Records, owed_codes, target_of};
-use agent::conduct::{self, Leader, Patience, Pause, PeerExchange, Stop};
+use agent::conduct::{Leader, Patience, Pause, PeerExchange, Stop};
 use agent::ground::{Fate, sense};
 use agent::migrate::Leg;
 use agent::recover::interrupted;
@@ -18,9 +20,7 @@ use handover::known_targets::TargetIdentity;
 use handover::verdict::Doubt;
 use handover::{Group, Port, Settings, Side, Tracked, UnitIndex, Verdict};
 use ledger::{Change, HandoverId, LunId, PathId, Record, State, read_carried};
-use peer::message::{
-    Close, Guest, Id, Offer, Open, Opened, Options, Paths, Recover, Refusal, Reply, Request, Word,
-};
+use peer::message::{Close, Guest, Id, Offer, Open, Opened, Options, Recover, Refusal, Reply, Request, Word};
 use peer::{CallError, HostName, Link};
 use scsi::AdditionalSense;
 use scsi::pr::Key;
@@ -88,7 +88,8 @@ impl Lead<'_> {
         let mut run = Run { lead: self, diary, bearer, coming, records };
         run.pass_over_settled()?;
         match run.together() {
-            // The operator's word counts of a host that says nothing itself.
+            // The operator's word counts of a host that says nothing itself, and of what this host began without it.
+            Err(HandError::Unheard { .. }) if self.alone => run.end_own().and_then(|()| run.together()),
             Err(error) if self.alone && run.is_gone(&error) => run.without_bearer(),
             done => done,
         }
@@ -195,32 +196,27 @@ impl Run<'_> {
 
     /// With the bearer.
     fn together(&mut self) -> Result<(), HandError> {
-        match self.under_way() {
-            _ if self.coming.is_empty() => Ok(()),
-            Some(left) => self.recover(&left.begun.handover),
-            None => self.move_all(),
+        if let Some(left) = self.under_way() {
+            let others = self.set_aside(&left);
+            let done = self.recover(&left.begun.handover);
+            self.take_back(others)?;
+            done?;
         }
+        if self.coming.is_empty() { Ok(()) } else { self.move_all() }
     }
 
-    /// Whether the bearer says nothing, or knows nothing of the guest: of another one's no the operator cannot have known.
-    fn is_gone(&self, error: &HandError) -> bool {
-        match error {
-            HandError::Lost { .. } => self.link().is_err(),
-            HandError::Forgot { .. } => true,
-            _ => false,
-        }
+    /// What is to come and no part of what is under way.
+    fn set_aside(&mut self, left: &diary::Under) -> Vec<Coming> {
+        let is_part = |one: &Coming| left.begun.luns.iter().any(|lun| lun.lun == one.identity.lun.0);
+        let (part, others) = mem::take(&mut self.coming).into_iter().partition(is_part);
+        self.coming = part;
+        others
     }
 
-    fn without_bearer(&mut self) -> Result<(), HandError> {
-        if self.under_way().is_some() {
-            let done = self.recover_alone();
-            if done.is_ok() || self.under_way().is_some() {
-                return done;
-            }
-            // It was undone: what is still the other host's is taken over by who is alone.
-            self.pass_over_settled()?;
-        }
-        if self.coming.is_empty() { Ok(()) } else { self.move_alone() }
+    fn take_back(&mut self, others: Vec<Coming>) -> Result<(), HandError> {
+        self.coming.extend(others);
+        self.coming.sort_by_key(|one| one.number);
+        self.pass_over_settled()
     }
 
     fn beginning(&self, handover: Id, settings: &[Settings]) -> Beginning {
@@ -371,6 +367,9 @@ impl Run<'_> {
                 self.diary.end(diary::KEPT)?;
                 return self.move_all();
             }
+            Err(refusal) if refusal.class == UNKNOWN => {
+                return Err(HandError::Unheard { host: self.bearer.to_string() });
+            }
             opened => opened.map_err(|refusal| self.refused(&refusal))?,
         };
         let theirs = opened.record.ok_or_else(|| self.refused("it tells of no journal"))?;
@@ -404,50 +403,6 @@ impl Run<'_> {
         if same { Ok(left) } else { Err(unfit("a handover of other logical units is under way")) }
     }
 
-    /// Nothing is sent on the other host's nexuses, and nobody there sends anything: the operator says so.
-    fn recover_alone(&self) -> Result<(), HandError> {
-        let left = self.left()?;
-        let one = |(last, lun): (Option<agent::migrate::Last>, &agent::journal::Lun)| {
-            let own = lun.own.iter().map(|path| path.port.clone()).collect();
-            agent::recover::alone(Side::Destination, last, [lun.peer.clone(), own], lun.target)
-        };
-        let remains = diary::last(&left).into_iter().zip(&left.begun.luns).map(one);
-        let group = Group::recover(remains.collect());
-        let mut group = group.ok_or_else(|| HandError::Unfit("nothing moves".to_owned()))?;
-        let ends = self.ends_alone(&mut group);
-        self.finish(&ends, None)
-    }
-
-    fn move_alone(&self) -> Result<(), HandError> {
-        let offers = self.offers()?;
-        let source = |one: &Coming| Paths { lun: one.identity.lun.0.clone(), ports: vec![told(&one.from)] };
-        let alone = |settings| Settings { source_alive: false, allow_absence: true, ..settings };
-        let settings: Vec<_> = settings(&offers, &self.coming.iter().map(source).collect::<Vec<_>>())?
-            .into_iter()
-            .map(alone)
-            .collect();
-        self.diary.begin(&self.beginning(fresh_id()?, &settings))?;
-        self.enter()?;
-        let mut group = Group::new(settings).ok_or_else(|| HandError::Unfit("nothing moves".to_owned()))?;
-        let mut ends = self.ends_alone(&mut group);
-        // Where it was not safe, and this host's nexus has nothing of it, the guest is here all the same by the operator's word, without it.
-        // What is in doubt stays so: this nexus may be registered.
-        for (fate, _, verdict) in
-            ends.iter_mut().filter(|end| end.0 == Some(Fate::AsBefore) && !is_left(&end.2))
-        {
-            tracing::warn!(%verdict, "the guest's registration could not be taken over");
-            *fate = Some(Fate::Fenced);
-        }
-        self.finish(&ends, None)
-    }
-
-    fn ends_alone(&self, group: &mut Group) -> Vec<End> {
-        let (mut hands, mut pages) = (self.hands(), self.pages());
-        conduct::alone(group, Side::Destination, &mut hands, &mut pages, Patience::default());
-        drop(pages);
-        self.ends(group, &[])
-    }
-
     fn under_way(&self) -> Option<diary::Under> {
         self.diary.under_way(self.lead.ticket, Side::Destination)
     }
@@ -472,7 +427,6 @@ impl Run<'_> {
     /// Writes down what came of it: the record first, then the other host's journal, and this one's last.
     fn finish(&self, ends: &[End], link: Option<(&Link, Id)>) -> Result<(), HandError> {
         let left = self.left()?;
-        let nonce_left = |verdict: &Verdict| *verdict == Verdict::Fenced { nonce_left: true };
         let mut changes = Vec::new();
         let mut why = Vec::new();
         let (mut settled, mut doubtful) = (!ends.is_empty(), false);
@@ -480,8 +434,8 @@ impl Run<'_> {
             let one = self.coming.iter().find(|one| one.identity.lun.0 == lun.lun);
             match (fate, one) {
                 (Some(fate), Some(one)) if *fate != Fate::AsBefore => {
-                    let nonce = Some(lun.nonce).filter(|_| nonce_left(verdict));
-                    changes.extend(self.arrived(one, *fate, owed, nonce));
+                    let why = self.why(verdict, lun.nonce);
+                    changes.extend(self.arrived(one, *fate, owed, why));
                     tracing::info!(lun = lun.lun, %verdict, from = %self.bearer, "the guest's registration");
                 }
                 _ => {
@@ -515,23 +469,30 @@ impl Run<'_> {
         }
     }
 
-    /// `nonce`: what the bearer's nexus keeps of it.
+    /// Why a guest counts as fenced.
+    fn why(&self, verdict: &Verdict, nonce: Key) -> String {
+        match verdict {
+            Verdict::Fenced { nonce_left: true } => {
+                nonce_is_left(&format!("the nexus of {}", self.bearer), nonce)
+            }
+            Verdict::Fenced { .. } => "another nexus removed it".to_owned(),
+            verdict => format!("it could not be taken over from the nexus of {}: {verdict}", self.bearer),
+        }
+    }
+
+    /// `why`: the reason of a fencing.
     fn arrived(
         &self,
         one: &Coming,
         fate: Fate,
         owed: &[AdditionalSense],
-        nonce: Option<Key>,
+        why: String,
     ) -> Vec<(LunId, Change)> {
         let own = &one.identity.path;
-        let at_bearer = |nonce| nonce_is_left(&format!("the nexus of {}", self.bearer), nonce);
         let (tracked, state, why) = match fate {
             Fate::Has(tracked) => (tracked, State::Active, None),
             Fate::Lost => (Tracked::default(), State::Lost, Some("the target forgot it".to_owned())),
-            Fate::Fenced | Fate::AsBefore => {
-                let why = nonce.map_or_else(|| "another nexus removed it".to_owned(), at_bearer);
-                (Tracked::default(), State::Fenced, Some(why))
-            }
+            Fate::Fenced | Fate::AsBefore => (Tracked::default(), State::Fenced, Some(why)),
         };
         let before = self.records.book.record(&one.identity.lun);
         let others = before.iter().flat_map(|before| &before.paths).filter(|path| path.path != *own);

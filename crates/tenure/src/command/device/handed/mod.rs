@@ -13,9 +13,10 @@ pub(super) mod diary;
 pub(super) mod follow;
 pub(super) mod hands;
 pub(super) mod lead;
+mod probe;
 pub(super) mod state;
 
-use handover::{Port, Settings};
+use handover::{Port, Settings, Verdict};
 use ledger::HandoverId;
 use peer::message::{Offer, Paths, Port as Told};
 use scsi::pr::Key;
@@ -65,6 +66,27 @@ pub(super) enum HandError {
         host: String,
         /// Its words.
         why: String,
+    },
+    /// The device that has it was not asked for what this host began alone.
+    #[error(
+        "{host}, whose nexus has the guest's registration, knows nothing of the handover that was begun here without it: guest-claim ends that"
+    )]
+    Unheard {
+        /// The bearer.
+        host: String,
+    },
+    /// A handover that nobody finishes has left a key at this host's nexus.
+    #[error(
+        "{lun}: this host's nexus is registered under the key {:#018x} of a handover that was not finished ({doubt}): the guest can be claimed \
+         when another node has preempted that key", key.0
+    )]
+    Registered {
+        /// The logical unit.
+        lun: String,
+        /// The guest's key, or the handover's.
+        key: Key,
+        /// What is not known.
+        doubt: Verdict,
     },
     /// It could not be written down.
     #[error("the journal of handovers cannot be written: {0}")]
