@@ -290,6 +290,58 @@ fn what_comes_while_a_registration_is_awaited_the_guest_hears_once_at_a_third_ho
     one.hosts.expect_record(0, GONE);
 }
 
+/// A link to the first host's device, as from the device of the host `name`.
+fn link(hosts: &Hosts, name: &str) -> Link {
+    let local = Local {
+        host: name.parse().unwrap(),
+        program: env!("CARGO_PKG_VERSION").into(),
+        engine: handover::ENGINE_REVISION,
+        capabilities: Vec::new(),
+    };
+    let address: Address = address(hosts, "alpha").parse().unwrap();
+    let alpha = Peer { name: "alpha".parse().unwrap(), address };
+    let to = alpha.name.clone();
+    let terms = Terms { local, credentials: None, peers: vec![alpha], patience: Patience::default() };
+    Link::connect(&terms, &to).unwrap()
+}
+
+/// Why no handover is begun with this ticket.
+fn refusal(link: &Link, ticket: String) -> peer::Refusal {
+    let guest = Guest { vm: "db1".into(), uuid: ticket };
+    let open = Open { handover: Id(1), guest, luns: Vec::new(), options: Options::default() };
+    match link.call(&Asked::Open(open), DEADLINE) {
+        Err(CallError::Refused(refusal)) => refusal,
+        other => panic!("followed: {other:?}"),
+    }
+}
+
+#[test]
+fn who_comes_with_another_ticket_ends_nothing_that_is_under_way() {
+    let mut hosts = Hosts::with(&["memory=4M,profile=scst,delay=15ms"]);
+    let [alpha, mut beta] = hosts.both();
+    let mut source = connect(&alpha);
+    reserve(&mut source);
+    source.front.stop().unwrap();
+    let mut destination = connect(&beta);
+    assert!(wait_for(DEADLINE, || (lines(&hosts, 0) >= 4).then_some(())).is_some());
+    beta.process.kill();
+    let refusal = refusal(&link(&hosts, "beta"), "0".repeat(31) + "7");
+    assert!(refusal.class == "NotHere" && refusal.desc.contains("nothing is kept"), "{refusal}");
+    beta = hosts.beta(&hosts.target.url(0));
+    destination.front.reconnect(&beta.sockets[0]).unwrap();
+    assert_eq!(told(&mut destination).1, Status::GOOD);
+    holds_here(&mut hosts, &mut destination, 1);
+}
+
+#[test]
+fn a_device_without_real_logical_units_leaves_no_ledger_when_it_ends() {
+    let hosts = Hosts::new();
+    let (file, state) = (format!("file={},size=4M", hosts.text("disk")), hosts.text("nowhere"));
+    let mut device = tenure().device(&hosts.at("alpha"), &["db1"], &[&file], &["--state", &state]).unwrap();
+    assert!(device.process.stop().unwrap().success());
+    assert!(!hosts.at("nowhere/guests").exists() && !hosts.at("nowhere").exists());
+}
+
 #[test]
 fn nobody_is_followed_but_the_host_that_has_the_guest_whatever_he_knows() {
     let hosts = Hosts::with(&["memory=4M,profile=tgt"]);
@@ -297,22 +349,7 @@ fn nobody_is_followed_but_the_host_that_has_the_guest_whatever_he_knows() {
     let (_source, mut destination, _) = part(&hosts, &devices);
     let ran = tenure().run(&["status", "--state", &hosts.state(0), "--vm", "db1", "--json"]).unwrap();
     let ticket = ran.out.split("given away in ").nth(1).and_then(|rest| rest.get(..32)).unwrap().to_owned();
-    let local = Local {
-        host: GAMMA.parse().unwrap(),
-        program: env!("CARGO_PKG_VERSION").into(),
-        engine: handover::ENGINE_REVISION,
-        capabilities: Vec::new(),
-    };
-    let address: Address = address(&hosts, "alpha").parse().unwrap();
-    let alpha = Peer { name: "alpha".parse().unwrap(), address };
-    let name = alpha.name.clone();
-    let terms = Terms { local, credentials: None, peers: vec![alpha], patience: Patience::default() };
-    let link = Link::connect(&terms, &name).unwrap();
-    let guest = Guest { vm: "db1".into(), uuid: ticket };
-    let open = Open { handover: Id(1), guest, luns: Vec::new(), options: Options::default() };
-    let Err(CallError::Refused(refusal)) = link.call(&Asked::Open(open), DEADLINE) else {
-        panic!("followed")
-    };
+    let refusal = refusal(&link(&hosts, GAMMA), ticket);
     assert!(refusal.class == "NotHere" && refusal.desc.contains("it is at beta"), "{refusal}");
     unblock(&hosts, 0);
     assert_eq!(told(&mut destination).1, Status::GOOD);
@@ -376,15 +413,19 @@ fn a_host_by_another_name_is_told_what_to_do_and_not_only_that_nothing_can_be_ha
         let words = ["device", "--socket", &socket, "--lun", &url, "--state", &state, "--host", "delta"];
         let listen = address(&hosts, "delta");
         let more = ["--peer", &peer, "--peer-listen", &listen, "--incoming", "beta"];
-        tenure().run(&[&words[..], &more].concat()).unwrap()
+        let mut device = Command::new(env!("CARGO_BIN_EXE_tenure"));
+        device.args([&words[..], &more].concat()).stderr(File::create(hosts.at("log")).unwrap());
+        // One that is not refused runs until it is ended here.
+        let ended = Background::start(&mut device).unwrap().wait().unwrap();
+        (ended, fs::read_to_string(hosts.at("log")).unwrap())
     };
-    let ran = renamed();
-    assert!(ran.exit != 0 && ran.err.contains("give --host alpha"), "{ran:?}");
+    let (ended, log) = renamed();
+    assert!(!ended.success() && log.contains("give --host alpha"), "{log}");
     // Whoever removes the record of the custody has the journal left.
     let records = fs::read_dir(hosts.at("alpha/state/devices")).unwrap().filter_map(Result::ok);
     records.filter(|entry| entry.path().is_file()).for_each(|entry| fs::remove_file(entry.path()).unwrap());
-    let ran = renamed();
-    assert!(ran.exit != 0 && ran.err.contains("started once more as alpha"), "{ran:?}");
+    let (ended, log) = renamed();
+    assert!(!ended.success() && log.contains("started once more as alpha"), "{log}");
 }
 
 /// What the first host's device knew of the guest's registration is not known for sure any more.

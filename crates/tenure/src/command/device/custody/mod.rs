@@ -476,6 +476,11 @@ impl Custody {
         self.host.follow(ticket.0, [self.peering.own(), from], (request, &still), turn)
     }
 
+    /// The link of whoever was followed in this turn is no more.
+    pub(super) fn stop_following(&self, turn: u64) {
+        self.host.guests().iter().for_each(|hosted| hosted.real.stop_following(turn));
+    }
+
     /// The host that has the guest, as far as this one knows, which has no right to it. Not the standing is asked: this host may be asking
     /// that device just now.
     fn must_be_elsewhere(&self) -> Result<HostName, Refusal> {
@@ -501,11 +506,12 @@ impl Custody {
                     let there = there.parse().ok().filter(|there| self.peering.knows(there));
                     there.ok_or_else(|| Refusal::new("NotHere", "the guest is at a host that is no peer"))?
                 }
-                Ok(_) | Err(Asked::Refused(_)) => break,
-                Err(Asked::Lost(why)) => {
+                Err(asked) if asked.knows_nothing() => {
+                    let why = asked.to_string();
                     tracing::warn!(guest = self.guest, host = %at, why, follows = %from, "not asked where the guest is");
                     return Ok(());
                 }
+                Ok(_) | Err(_) => break,
             };
         }
         Err(Refusal::new("NotHere", format!("guest {}: by all that is known it is at {at}", self.guest)))

@@ -35,6 +35,16 @@ pub(in crate::command::device) enum Asked {
     Lost(String),
 }
 
+impl Asked {
+    /// Nobody is there, or nobody who has to do with the guest.
+    pub(super) fn knows_nothing(&self) -> bool {
+        match self {
+            Self::Lost(_) => true,
+            Self::Refused(refusal) => refusal.class == "UnknownGuest",
+        }
+    }
+}
+
 /// This host among its peers.
 #[derive(Debug)]
 pub(in crate::command::device) struct Peering {
@@ -244,6 +254,9 @@ impl Session for Answers {
     }
 
     fn ended(&mut self, why: Option<&CodecError>) {
+        if let Some((custody, _, Some(turn))) = &self.follows {
+            custody.stop_following(*turn);
+        }
         if let Some(why) = why {
             tracing::warn!(peer = %self.peer, %why, "link lost");
         }

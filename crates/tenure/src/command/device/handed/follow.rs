@@ -9,7 +9,7 @@ use super::diary::{self, Beginning, Diary, Unit};
 use super::hands::{Line, Nexuses};
 use super::{HandError, KEPT, settings, told};
 use crate::command::device::host::Hosted;
-use crate::command::device::lun::Lun;
+use crate::command::device::lun::{Kind, Lun};
 use crate::command::device::real::{Kept, RealUnit, Records, lists, mark, owed_codes};
 use agent::conduct::{self, Follower, Order, Patience};
 use agent::migrate::Leg;
@@ -105,6 +105,7 @@ impl Asked<'_> {
         turn: &mut Option<u64>,
     ) -> Result<Reply, Refusal> {
         if let Request::Open(_) | Request::Recover(_) = request {
+            self.must_be_kept()?;
             // Who waits for the desk already comes too late.
             *turn = Some(self.hosted.real.take_turn());
         }
@@ -136,6 +137,15 @@ impl Asked<'_> {
             (None, Request::Close(close)) => self.close(&mut desk, close),
             _ => Err(Refusal::new("OutOfOrder", format!("{} does not belong here", request.name()))),
         }
+    }
+
+    /// Before anything is ended for who asks: with another ticket nothing is to be had here.
+    fn must_be_kept(&self) -> Result<(), Refusal> {
+        let is_real = |(_, lun): &(u8, Lun)| !matches!(lun.kind, Kind::Emulated(_));
+        if self.luns.iter().any(is_real) && self.hosted.real.is_of(self.ticket) {
+            return Ok(());
+        }
+        Err(Refusal::new("NotHere", "by the record nothing is kept here for that handover of the guest"))
     }
 
     /// Under the desk's lock, for which it may have waited.

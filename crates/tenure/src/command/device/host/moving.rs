@@ -208,7 +208,8 @@ impl Host {
             Some(number) => Err(MoveError::InUse(number)),
             // Who may go on elsewhere waits for nobody's logout.
             None if luns.fresh.is_some() => {
-                self.guests.iter().for_each(|hosted| hosted.real.drop_all());
+                let ticket = luns.fresh.as_deref().and_then(stamp_of);
+                self.guests.iter().for_each(|hosted| hosted.real.drop_all(ticket));
                 Ok(())
             }
             None => self.guests.iter().try_for_each(|hosted| Ok(hosted.real.let_go()?)),
@@ -340,7 +341,7 @@ impl Host {
     ) -> Result<(), MoveError> {
         if units.is_err() {
             // Those that came before the one that could not be opened: the guest may go on elsewhere.
-            self.guests.iter().for_each(|hosted| hosted.real.drop_all());
+            self.guests.iter().for_each(|hosted| hosted.real.drop_all(stamp_of(state)));
         }
         self.put(luns, units?);
         luns.fresh = Some(state.to_vec());
@@ -403,6 +404,11 @@ impl Host {
         }
         saved.luns.into_iter().map(|lun| read(hosted, luns, lun, stamp)).collect()
     }
+}
+
+/// The handover of the custody that a state is of, if it is of any.
+fn stamp_of(bytes: &[u8]) -> Option<u128> {
+    bytes.first_chunk().map(|stamp| u128::from_be_bytes(*stamp)).filter(|stamp| *stamp != 0)
 }
 
 fn parse(bytes: &[u8]) -> Result<(Stamp, Saved), MoveError> {

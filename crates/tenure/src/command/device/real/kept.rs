@@ -195,11 +195,35 @@ impl Real {
 
     /// The logical units whose registration is awaited from this host's nexus, if sessions are kept for that.
     pub(in crate::command::device) fn awaited(&self) -> Vec<LunId> {
-        let Some(records) = self.records().ok().filter(|_| !self.desk().kept.is_empty()) else {
-            return Vec::new();
+        // Before the ledger, which a guest without such logical units has not.
+        let keeps = match self.desk.try_lock() {
+            Ok(desk) => !desk.kept.is_empty(),
+            Err(TryLockError::Poisoned(desk)) => !desk.into_inner().kept.is_empty(),
+            // Somebody is being followed.
+            Err(TryLockError::WouldBlock) => true,
         };
+        let Some(records) = keeps.then(|| self.records().ok()).flatten() else { return Vec::new() };
         let kept = records.book.records().into_iter().filter(|record| is_kept(record));
         kept.map(|record| record.lun.clone()).collect()
+    }
+
+    /// Whether something is, or was, kept for this ticket and nothing for another one.
+    pub(in crate::command::device) fn is_of(&self, ticket: u128) -> bool {
+        match self.kept_ticket() {
+            Some(kept) => kept == ticket,
+            None => self.records().is_ok_and(|records| {
+                records.book.records().iter().any(|record| ticket_of(record) == Some(ticket))
+            }),
+        }
+    }
+
+    /// The link of whoever had this turn is no more: what is under way is for the next one to put in order.
+    pub(in crate::command::device) fn stop_following(&self, turn: u64) {
+        if let Ok(mut desk) = self.desk.try_lock()
+            && self.turn() == turn
+        {
+            desk.evict();
+        }
     }
 
     /// Whether a handover is being followed just now.

@@ -249,23 +249,34 @@ impl Real {
             desk.evict();
             desk.kept.remove(&number)
         };
-        let opened = self.open_for(hosted, lun, saved);
-        if let (Err(_), Some(before)) = (&opened, before) {
+        let found = self.find_it(hosted, lun, saved, (&record, &path));
+        match (&found, before) {
+            (Ok(unit), _) => drop(lock(&self.units).insert(number, unit.clone())),
             // Its session is not to end for that: the registration may end with it.
-            self.desk_at_home()?.kept.insert(number, before);
+            (Err(_), Some(before)) => drop(self.desk().kept.insert(number, before)),
+            (Err(_), None) => {}
         }
-        let unit = opened?;
+        found
+    }
+
+    fn find_it(
+        &self,
+        hosted: &Hosted,
+        lun: &Lun,
+        saved: &SavedLun,
+        (record, path): (&Record, &PathId),
+    ) -> Result<RealUnit, Hindrance> {
+        let unit = self.open_for(hosted, lun, saved)?;
         let identity = self.identity(&unit).map_err(|failure| Hindrance::Open(failure.to_string()))?;
         if identity.lun != record.lun {
-            return Err(Hindrance::Other { found: identity.lun.0, wanted: record.lun.0 });
+            return Err(Hindrance::Other { found: identity.lun.0, wanted: record.lun.0.clone() });
         }
-        if saved.kind == SavedKind::Iscsi && identity.path != path {
-            return Err(Hindrance::Target { here: identity.path.0, there: path.0 });
+        if saved.kind == SavedKind::Iscsi && identity.path != *path {
+            return Err(Hindrance::Target { here: identity.path.0, there: path.0.clone() });
         }
         let records = self.records().map_err(|failure| Hindrance::Silent(failure.to_string()))?;
         no_nonce_is_left(&records, &identity, &unit)?;
         unit.keep(Keeper::new(records.guard, identity, lun.migrate_pr));
-        lock(&self.units).insert(number, unit.clone());
         Ok(unit)
     }
 
@@ -435,13 +446,14 @@ impl Real {
             self.take_from_aside();
             return Err(Hindrance::Logout(error));
         }
-        self.forget(true, &aside);
+        self.forget(true, &aside, None);
         Ok(())
     }
 
     /// The same for a guest that nobody was served with here: nothing of its is under way, so it does not matter whether a target confirms
     /// the logout. The connection is closed, and the session ends at the latest when the guest logs in elsewhere.
-    pub(in crate::command::device) fn drop_all(&self) {
+    /// What has come already by the handover of this `ticket` stays on record as that.
+    pub(in crate::command::device) fn drop_all(&self, ticket: Option<u128>) {
         if lock(&self.units).is_empty() {
             // What else is logged in is kept for the host that has the guest, and may be in use.
             return self.set_at_home(false);
@@ -451,7 +463,7 @@ impl Real {
         for error in sessions.iter().filter_map(|target| target.leave().err()) {
             tracing::debug!(%error, "a logout was not confirmed");
         }
-        self.forget(false, &aside);
+        self.forget(false, &aside, ticket);
     }
 
     /// All sessions but those of `aside`.
@@ -462,12 +474,12 @@ impl Real {
     }
 
     /// `owed`: what is owed to the guest goes with it.
-    fn forget(&self, owed: bool, aside: &[Arc<Target>]) {
+    fn forget(&self, owed: bool, aside: &[Arc<Target>], ticket: Option<u128>) {
         let stays = |target: &Weak<Target>| aside.iter().any(|kept| Arc::as_ptr(kept) == target.as_ptr());
         lock(&self.targets).retain(|(_, target)| stays(target));
         let units = std::mem::take(&mut *lock(&self.units));
         if let Some(records) = lock(&self.records).take() {
-            note_moved(&records, units.values(), owed);
+            note_moved(&records, units.values(), owed, ticket.map(HandoverId));
         }
     }
 
@@ -624,10 +636,16 @@ fn goes_along(lun: &Lun, nexus: &mut dyn Nexus) -> Result<bool, Hindrance> {
 }
 
 /// For people, and against PERSISTENT RESERVE OUT by whoever else has the guest's records. What decides is the record of where the guest is.
-fn note_moved<'a>(records: &Records, units: impl Iterator<Item = &'a RealUnit>, owed: bool) {
+fn note_moved<'a>(
+    records: &Records,
+    units: impl Iterator<Item = &'a RealUnit>,
+    owed: bool,
+    ticket: Option<HandoverId>,
+) {
+    let has_come = |record: &Record| ticket.is_some() && record.handover == ticket && !record.state.is_away();
     let identities = units.filter_map(RealUnit::keeper).map(Keeper::identity);
     let known = identities.filter_map(|identity| Some((records.book.record(&identity.lun)?, &identity.path)));
-    let known = known.filter(|(record, _)| !is_kept(record));
+    let known = known.filter(|(record, _)| !is_kept(record) && !has_come(record));
     // What was noted on the way of a registration that did not come is told by who has that.
     let gone: Vec<_> =
         known.flat_map(|(record, path)| gone(&record, path, owed || is_coming(&record))).collect();
