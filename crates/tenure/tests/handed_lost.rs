@@ -352,7 +352,8 @@ fn a_registration_that_is_nowhere_any_more_by_the_bearers_record_is_asked_for_at
 fn a_claim_is_refused_where_this_hosts_nexus_may_be_registered_by_a_nonce_and_nobody_is_served() {
     let mut hosts = Hosts::with(&["memory=4M,profile=scst"]);
     let wire = Wire::to(&hosts.target);
-    let (mut alpha, beta) = (hosts.alpha(), hosts.beta(&wire.url(&hosts.target, 0)));
+    let url = wire.url(&hosts.target, 0);
+    let (mut alpha, beta) = (hosts.alpha(), hosts.start(1, &[&url], &["--incoming", "alpha", "--wait", "1"]));
     let mut source = connect(&alpha);
     reserve(&mut source);
     block(&hosts, 0);
