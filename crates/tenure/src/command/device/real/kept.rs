@@ -182,7 +182,7 @@ impl Real {
     pub(in crate::command::device) fn kept_ticket(&self) -> Option<u128> {
         let records = self.records().ok()?;
         records.book.refresh().ok()?;
-        records.book.records().iter().filter(|record| is_kept(record)).find_map(|record| ticket_of(record))
+        records.book.records().iter().filter(|record| is_kept(record)).find_map(ticket_of)
     }
 
     /// The desk of a guest that the operator claims for this host.
@@ -203,7 +203,7 @@ impl Real {
             Err(TryLockError::WouldBlock) => true,
         };
         let Some(records) = keeps.then(|| self.records().ok()).flatten() else { return Vec::new() };
-        let kept = records.book.records().into_iter().filter(|record| is_kept(record));
+        let kept = records.book.records().into_iter().filter(is_kept);
         kept.map(|record| record.lun.clone()).collect()
     }
 
