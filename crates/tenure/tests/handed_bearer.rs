@@ -4,6 +4,8 @@
 #[path = "hosts/between.rs"]
 mod between;
 mod hosts;
+#[path = "hosts/wire.rs"]
+mod wire;
 
 use between::*;
 use hosts::*;
@@ -23,6 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
+use wire::*;
 
 const GAMMA: &str = "gamma";
 
@@ -194,55 +197,56 @@ fn a_bearer_that_does_not_reach_its_target_says_so_before_it_is_given_up() {
     hosts.expect_record(1, HOLDER);
 }
 
-/// Another node reserves, the guest is a member, and the initiator port that it would be at the second host has a key of somebody's: there
-/// is no handover before that is gone.
-struct Occupied {
+/// Another node reserved, and has released it when the guest, a member, was given: what tells of that waits at the bearer's nexus. A handover
+/// has taken it, and came to nothing: the target takes no key from the second host.
+struct Undone {
     hosts: Hosts,
     devices: [Device; 2],
     source: VirtioScsi,
     destination: VirtioScsi,
     bases: Vec<u16>,
+    wire: Wire,
 }
 
-const THEIRS: Key = Key(0xC9);
-
-impl Occupied {
+impl Undone {
     fn new() -> Self {
         let mut hosts = Hosts::with(&["memory=4M,profile=scst"]);
         assert!(hosts.elsewhere(&request::register(Key::NONE, OTHER, false)).status.is_good());
         assert!(hosts.elsewhere(&request::reserve(OTHER, KIND)).status.is_good());
-        let devices = both_of_three(&hosts, &hosts.target.url(0));
-        let second = second_port(&devices[0].initiators[0]);
-        let way: agent::drive::Device = format!("{}?{second}", hosts.target.url(0)).parse().unwrap();
-        let mut other = way.open(DEADLINE).unwrap();
-        let registered =
-            nexus::retry_unit_attention(&mut other, &request::register(Key::NONE, THEIRS, false), 8);
-        assert!(registered.unwrap().completion.status.is_good());
-        drop(other);
+        let wire = Wire::to(&hosts.target);
+        let third = format!("{GAMMA}={}", address(&hosts, GAMMA));
+        let devices = [
+            hosts.start(0, &[&hosts.target.url(0)], &["--peer", &third]),
+            hosts.start(1, &[&wire.url(&hosts.target, 0)], &["--incoming", "alpha", "--peer", &third]),
+        ];
         let mut source = connect(&devices[0]);
         assert!(wait_for(DEADLINE, || send(&mut source, &ready()).status.is_good().then_some(())).is_some());
         good(&mut source, &request::register(Key::NONE, OWN, false));
+        block(&hosts, 0);
         let bases = source.front.stop().unwrap();
         let destination = connect(&devices[1]);
         hosts.wait_for(1, "owned");
-        // What is pending at the nexus of the first host from now on no state has with it. (A handover that is refused for the key sends nothing
-        // there, so that none of it is taken by one that is undone.)
         assert!(hosts.elsewhere(&request::release(OTHER, KIND)).status.is_good());
+        wire.meddle(|cdb| {
+            if is_out(cdb, 0) || is_out(cdb, 6) {
+                // There is no such service action.
+                cdb[1] |= 0x1F;
+            }
+            Deed::Pass
+        });
+        unblock(&hosts, 0);
+        assert!(wait_for(DEADLINE, || owes_release(&hosts).then_some(())).is_some(), "{}", hosts.guest(1));
         waits(&hosts, 1, "the guest's registration stays", DEADLINE);
-        Self { hosts, devices, source, destination, bases }
-    }
-
-    /// From now on the registration can come.
-    fn cleared(&mut self) {
-        assert!(self.hosts.elsewhere(&request::preempt(OTHER, THEIRS, KIND)).status.is_good());
+        Self { hosts, devices, source, destination, bases, wire }
     }
 }
 
-/// The words of a URL for the second initiator port of a guest.
-fn second_port(first: &str) -> String {
-    let (name, isid) = first.split_once(",i,0x").unwrap();
-    let isid = u64::from_str_radix(isid, 16).unwrap() ^ 1;
-    format!("initiator={name}&isid={isid:012x}")
+/// Whether it is on record at the first host that the guest is to hear of it.
+fn owes_release(hosts: &Hosts) -> bool {
+    let book = Ledger::open(&hosts.at("alpha/state")).unwrap().guest(&Owner("db1".into())).unwrap();
+    let records = book.records();
+    let mut owed = records.iter().flat_map(|record| &record.paths).flat_map(|path| &path.owed);
+    owed.any(|sense| scsi::Sense::parse(sense).is_some_and(|sense| sense.code == RELEASED))
 }
 
 const RELEASED: AdditionalSense = AdditionalSense::RESERVATIONS_RELEASED;
@@ -259,33 +263,33 @@ fn hears_it_once(driver: &mut VirtioScsi) {
 }
 
 #[test]
-fn what_comes_while_a_registration_is_awaited_the_guest_hears_once_where_it_was() {
-    let mut one = Occupied::new();
+fn what_an_undone_handover_took_the_guest_hears_once_where_it_was() {
+    let mut one = Undone::new();
     drop(one.destination);
     one.source.front.resume(&one.bases).unwrap();
     hears_it_once(&mut one.source);
     one.hosts.wait_for(0, "here");
-    assert!(one.hosts.elsewhere(&request::preempt(OTHER, THEIRS, KIND)).status.is_good());
+    one.wire.release();
     one.source.front.migrate(&one.devices[1].sockets[0], |_, _| Ok(())).unwrap();
     assert_eq!(told(&mut one.source), (Vec::new(), Status::GOOD), "it has heard of it");
 }
 
 #[test]
-fn what_comes_while_a_registration_is_awaited_the_guest_hears_once_where_it_goes() {
-    let mut one = Occupied::new();
-    one.cleared();
+fn what_an_undone_handover_took_the_guest_hears_once_where_it_goes() {
+    let mut one = Undone::new();
+    one.wire.release();
     hears_it_once(&mut one.destination);
     one.hosts.expect_record(0, GONE);
 }
 
 #[test]
-fn what_comes_while_a_registration_is_awaited_the_guest_hears_once_at_a_third_host() {
-    let mut one = Occupied::new();
+fn what_an_undone_handover_took_the_guest_hears_once_at_a_third_host() {
+    let mut one = Undone::new();
     let gamma = gamma(&one.hosts);
     one.destination.front.stop().unwrap();
     let mut third = connect(&gamma);
     assert!(wait_for(DEADLINE, || (one.hosts.guest(1)["place"] == "away").then_some(())).is_some());
-    one.cleared();
+    one.wire.release();
     hears_it_once(&mut third);
     one.hosts.expect_record(0, GONE);
 }
