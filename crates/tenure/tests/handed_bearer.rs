@@ -313,10 +313,10 @@ fn link(hosts: &Hosts, name: &str) -> Link {
 fn refusal(link: &Link, ticket: String) -> peer::Refusal {
     let guest = Guest { vm: "db1".into(), uuid: ticket };
     let open = Open { handover: Id(1), guest, luns: Vec::new(), options: Options::default() };
-    match link.call(&Asked::Open(open), DEADLINE) {
-        Err(CallError::Refused(refusal)) => refusal,
-        other => panic!("followed: {other:?}"),
-    }
+    let told = link.call(&Asked::Open(open), DEADLINE);
+    let refusal = if let Err(CallError::Refused(refusal)) = &told { Some(refusal.clone()) } else { None };
+    assert!(refusal.is_some(), "followed: {told:?}");
+    refusal.unwrap()
 }
 
 #[test]
