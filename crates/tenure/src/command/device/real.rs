@@ -8,7 +8,6 @@ mod left;
 mod moving;
 
 pub(super) use kept::{Kept, LOOKING, mark, owed_codes, target_of};
-pub(super) use left::lists;
 pub(super) use moving::{Hindrance, Stays};
 
 use super::handed::KEPT;

@@ -7,10 +7,11 @@
 
 use super::diary::{self, Beginning, Diary, Unit};
 use super::hands::{Line, Nexuses};
+use super::probe::{Found, probe};
 use super::{HandError, KEPT, settings, told};
 use crate::command::device::host::Hosted;
 use crate::command::device::lun::{Kind, Lun};
-use crate::command::device::real::{Kept, RealUnit, Records, lists, mark, owed_codes};
+use crate::command::device::real::{Kept, RealUnit, Records, mark, owed_codes};
 use agent::conduct::{self, Follower, Order, Patience};
 use agent::migrate::Leg;
 use agent::recover::interrupted;
@@ -326,8 +327,9 @@ impl Asked<'_> {
             conduct::alone(&mut group, Side::Source, &mut hands, &mut pages, Patience::default());
             drop(pages);
             let mut owe = self.owed_here(units.clone());
-            for (((unit, verdict), lun), kept) in group.verdicts().zip(luns).zip(&units) {
-                let told = may_serve(verdict, lun, &kept.unit)?;
+            let aptpl = diary::last(&left).into_iter().map(|last| last.is_some_and(|last| last.entry.aptpl));
+            for ((((unit, verdict), lun), kept), aptpl) in group.verdicts().zip(luns).zip(&units).zip(aptpl) {
+                let told = may_serve(verdict, lun, kept, aptpl)?;
                 owe(&[(unit, told)]);
             }
         }
@@ -410,31 +412,34 @@ fn follow(diary: Diary, units: Vec<Kept>, lines: Vec<Line>, group: Option<Group>
     Open { diary, units, follower }
 }
 
-/// Whether the guest may be served here after a handover that this host ended alone: not by a nexus that may be registered under a nonce.
-/// Where that is in doubt the target is asked: what is listed by the guest's own key, or not at all, can be fenced. Gives what was told on
-/// the way.
+/// Whether the guest may be served here after a handover that this host ended alone: not by a nexus that may be registered under a nonce,
+/// nor by a key of which it is not known whether a node has removed it meanwhile. Where that is in doubt the nexus is asked: what has neither
+/// can only be fenced. Gives what was told on the way.
 fn may_serve(
     verdict: Option<Verdict>,
     lun: &agent::journal::Lun,
-    unit: &RealUnit,
+    kept: &Kept,
+    aptpl: bool,
 ) -> Result<Vec<AdditionalSense>, HandError> {
     let registered = match verdict {
         None | Some(Verdict::InDoubt(_)) => "may be registered",
         Some(Verdict::Fenced { nonce_left: true }) => "is registered, and the guest was fenced:",
         Some(_) => return Ok(Vec::new()),
     };
-    let (name, nonce) = (&lun.lun, lun.nonce.0);
-    match lists(unit, lun.nonce) {
-        Ok((false, told)) => Ok(told),
-        Ok((true, _)) => Err(HandError::Unfit(format!(
-            "{name}: this host's nexus {registered} under the key {nonce:#018x} of a handover that was not finished: claim the guest \
-             again when another node has preempted that key"
-        ))),
-        Err(why) => Err(HandError::Unfit(format!(
-            "{name}: this host's nexus {registered} under the key {nonce:#018x} of a handover that was not finished, and the target \
-             cannot be asked: {why}"
-        ))),
-    }
+    let (name, nonce) = (&lun.lun, lun.nonce);
+    let (found, told) = probe(&kept.unit, [kept.key.unwrap_or(nonce), nonce], aptpl);
+    let then = match found {
+        Found::Neither => return Ok(told),
+        Found::Has(key) if key == nonce => "claim the guest again when another node has preempted that key",
+        Found::Has(_) => {
+            "it has the guest's key, of which it is not known yet whether a node had removed it: claim the guest again"
+        }
+        Found::Unknown => "its nexus could not be asked: claim the guest again",
+    };
+    let nonce = nonce.0;
+    Err(HandError::Unfit(format!(
+        "{name}: this host's nexus {registered} under the key {nonce:#018x} of a handover that was not finished; {then}"
+    )))
 }
 
 /// Something of it is left to be done.

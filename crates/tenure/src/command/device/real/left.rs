@@ -1,13 +1,13 @@
 //! What is left of a handover at this host's nexus: the key under which it may hold a reservation that no fencing of the guest's own key
-//! removes (promise P1). Asked before a guest is served by that nexus again (`super::moving`, a claim) and before a handover that was not
-//! finished is taken for over (`handed::follow`).
+//! removes (promise P1). Asked before a guest is served by that nexus again (`super::moving`, a claim).
 
-use super::{Hindrance, RealUnit, Records};
+use super::{Hindrance, LOOKING, RealUnit, Records};
 use crate::command::device::handed::left_nonce;
 use guard::Identity;
 use ledger::Change;
 use scsi::AdditionalSense;
 use scsi::pr::{InAction, Key, ReadKeys, request};
+use std::time::Instant;
 
 /// So many bytes hold all keys that a target lists.
 const ROOM: u16 = 0xFFFC;
@@ -18,11 +18,8 @@ const ATTENTIONS: usize = 8;
 ///
 /// # Errors
 /// It does not say.
-pub(in crate::command::device) fn lists(
-    unit: &RealUnit,
-    key: Key,
-) -> Result<(bool, Vec<AdditionalSense>), Hindrance> {
-    let mut nexus = unit.nexus().ok_or(Hindrance::Closed)?;
+fn lists(unit: &RealUnit, key: Key) -> Result<(bool, Vec<AdditionalSense>), Hindrance> {
+    let mut nexus = unit.nexus_until(Instant::now() + LOOKING).ok_or(Hindrance::Closed)?;
     let asked =
         nexus::retry_unit_attention(&mut *nexus, &request::read(InAction::READ_KEYS, ROOM), ATTENTIONS);
     let asked = asked.map_err(|error| Hindrance::Silent(error.to_string()))?;
