@@ -468,6 +468,29 @@ fn a_registration_that_is_found_when_the_guest_is_given_goes_from_nexus_to_nexus
 }
 
 #[test]
+fn a_claim_that_fails_half_way_leaves_what_is_kept_for_the_other_host() {
+    let hosts = Hosts::with(&["memory=4M,profile=tgt"]);
+    let (url, disk) = (hosts.target.url(0), format!("file={},size=4M", hosts.text("disk")));
+    let luns = [url.as_str(), disk.as_str()];
+    let start = || hosts.start(1, &luns, &["--incoming", "alpha"]);
+    let mut devices = [hosts.start(0, &luns, &[]), start()];
+    let (_source, mut destination, _) = part(&hosts, &devices);
+    devices[1].process.kill();
+    unblock(&hosts, 0);
+    fs::rename(hosts.at("disk"), hosts.at("elsewhere")).unwrap();
+    fs::create_dir(hosts.at("disk")).unwrap();
+    let why = claim(&hosts, 0, true).unwrap_err();
+    assert!(why.contains("LUN 1"), "{why}");
+    assert_eq!(hosts.record(0)[0], "handover");
+    fs::remove_dir(hosts.at("disk")).unwrap();
+    fs::rename(hosts.at("elsewhere"), hosts.at("disk")).unwrap();
+    devices[1] = start();
+    destination.front.reconnect(&devices[1].sockets[0]).unwrap();
+    assert_eq!(told(&mut destination).1, Status::GOOD);
+    assert_eq!(keys(&mut destination), [OWN], "tgt would have forgotten it with the session");
+}
+
+#[test]
 fn a_guest_that_is_claimed_where_its_registration_stayed_has_its_sessions_as_its_own_again() {
     let hosts = Hosts::with(&["memory=4M,profile=tgt"]);
     let mut devices = hosts.both();

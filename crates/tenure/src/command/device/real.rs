@@ -277,12 +277,31 @@ impl Real {
         let records = self.records()?;
         // A guest that is claimed has not been looked for here: a key that is left of a handover would pass every fencing of the guest.
         left::no_nonce_is_left(&records, &identity, unit).map_err(anyhow::Error::from)?;
-        records.bring_back(&identity.lun, claimed).context("the record that says that it moved")?;
+        if !claimed {
+            records.bring_back(&identity.lun, false).context("the record that says that it moved")?;
+        }
         let keeper = Keeper::new(records.guard, identity, migrate_pr);
-        if let Some(mut nexus) = unit.nexus() {
+        if let Some(mut nexus) = unit.nexus().filter(|_| !claimed) {
             keeper.settle(&mut *nexus);
         }
         unit.keep(keeper);
+        Ok(())
+    }
+
+    /// All that was [claimed](Self::claim) is open: only now does the record say that it is here, and no more that it is kept for another
+    /// host.
+    ///
+    /// # Errors
+    /// That is not durable.
+    pub(super) fn take_claimed(&self) -> Result<(), Hindrance> {
+        let Some(records) = self.present_records() else { return Ok(()) };
+        for unit in lock(&self.units).values() {
+            let Some(keeper) = unit.keeper() else { continue };
+            records.bring_back(&keeper.identity().lun, true)?;
+            if let Some(mut nexus) = unit.nexus() {
+                keeper.settle(&mut *nexus);
+            }
+        }
         Ok(())
     }
 

@@ -310,7 +310,13 @@ impl Host {
         if !luns.closed {
             return Ok(());
         }
-        let units = luns.slots.iter().map(|(number, slot)| self.open_again(*number, slot)).collect();
+        let units: Result<BTreeMap<_, _>, MoveError> =
+            luns.slots.iter().map(|(number, slot)| self.open_again(*number, slot)).collect();
+        let claimed = |units| {
+            self.guests.iter().try_for_each(|hosted| hosted.real.take_claimed())?;
+            Ok(units)
+        };
+        let units = units.and_then(claimed);
         self.put_all(&mut luns, units, &[])?;
         // Their sessions are the guest's own again.
         self.guests.iter().for_each(|hosted| hosted.real.desk().kept.clear());
