@@ -99,6 +99,12 @@ impl Diary {
         self.book().open_handover().filter(is_it).cloned()
     }
 
+    /// The one that is under way with this part of this host, and its ticket.
+    pub(super) fn any_under_way(&self, side: Side) -> Option<(u128, Under)> {
+        let open = self.book().open_handover().filter(|one| one.begun.side == side).cloned()?;
+        Some((HandoverId::from_hex(&open.begun.uuid)?.0, open))
+    }
+
     /// One that is under way by another ticket, or with another part, is of the past: the other host ended it alone, or it never began
     /// there. Nothing is taken from it.
     ///

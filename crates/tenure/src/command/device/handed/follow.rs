@@ -205,6 +205,12 @@ impl Asked<'_> {
             return Err(refused("a device follows no such handover"));
         }
         let diary = self.diary()?;
+        if let Some((other, left)) = diary.any_under_way(Side::Source)
+            && self.hosted.real.keeps_for(other)
+            && !self.hosted.real.keeps_for(self.ticket)
+        {
+            return Err(Refusal::new("NotHere", format!("handover {} is under way", left.begun.handover)));
+        }
         diary.end_others(self.ticket, Side::Source)?;
         if let Some(left) = diary.under_way(self.ticket, Side::Source) {
             if !left.last.is_empty() {
@@ -294,9 +300,7 @@ impl Asked<'_> {
     /// # Errors
     /// It cannot be ended safely; it may be tried again.
     pub(in crate::command::device) fn end_alone(&self) -> Result<(), HandError> {
-        // The place may name another handover since, or none.
-        let ticket = self.hosted.real.kept_ticket().unwrap_or(self.ticket);
-        let ended = Self { ticket, luns: self.luns.clone(), ..*self }.end_what_was_begun();
+        let ended = self.end_what_was_begun();
         if ended.is_err() {
             self.hosted.real.set_at_home(false);
         }
@@ -307,14 +311,16 @@ impl Asked<'_> {
         let mut desk = self.hosted.real.desk_for_claim()?;
         desk.evict();
         let diary = self.diary()?;
-        let Some(left) = diary.under_way(self.ticket, Side::Source) else { return Ok(()) };
+        // The place may name another handover since, or none.
+        let Some((ticket, left)) = diary.any_under_way(Side::Source) else { return Ok(()) };
+        let own = Self { ticket, luns: self.luns.clone(), ..*self };
         let luns = &left.begun.luns;
-        if luns.iter().any(|lun| self.has_gone(&lun.lun)) {
-            // It was being closed: nothing of it is left to be done.
+        if luns.iter().any(|lun| own.has_gone(&lun.lun)) || !self.hosted.real.keeps_for(ticket) {
+            // It was being closed, or is of the past: nothing of it is left to be done.
             return diary.end(diary::SETTLED);
         }
         let unfit = |why: Refusal| HandError::Unfit(why.desc);
-        let reached = luns.iter().map(|lun| self.reach(&mut desk, &lun.lun).map_err(unfit));
+        let reached = luns.iter().map(|lun| own.reach(&mut desk, &lun.lun).map_err(unfit));
         let (units, lines): (Vec<_>, Vec<_>) = reached.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
         let one = |(last, lun): (Option<agent::migrate::Last>, &agent::journal::Lun)| {
             let own = lun.own.iter().map(|path| path.port.clone()).collect();

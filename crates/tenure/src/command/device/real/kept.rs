@@ -178,11 +178,15 @@ impl Real {
         record.is_some_and(|record| record.state == State::Moved && ticket_of(&record) == Some(ticket))
     }
 
-    /// For which ticket registrations of this host's nexuses are kept, whatever became of the place since.
-    pub(in crate::command::device) fn kept_ticket(&self) -> Option<u128> {
-        let records = self.records().ok()?;
-        records.book.refresh().ok()?;
-        records.book.records().iter().filter(|record| is_kept(record)).find_map(ticket_of)
+    /// Whether registrations of this host's nexuses are kept for this ticket, whatever became of the place since.
+    pub(in crate::command::device) fn keeps_for(&self, ticket: u128) -> bool {
+        self.has_record(|record| is_kept(record) && ticket_of(record) == Some(ticket))
+    }
+
+    fn has_record(&self, wanted: impl Fn(&Record) -> bool) -> bool {
+        let Ok(records) = self.records() else { return false };
+        let read = records.book.refresh().is_ok();
+        read && records.book.records().iter().any(wanted)
     }
 
     /// The desk of a guest that the operator claims for this host.
@@ -207,14 +211,9 @@ impl Real {
         kept.map(|record| record.lun.clone()).collect()
     }
 
-    /// Whether something is, or was, kept for this ticket and nothing for another one.
+    /// Whether something is, or was, kept for this ticket. Of a logical unit that the guest has no more another one may be named for ever.
     pub(in crate::command::device) fn is_of(&self, ticket: u128) -> bool {
-        match self.kept_ticket() {
-            Some(kept) => kept == ticket,
-            None => self.records().is_ok_and(|records| {
-                records.book.records().iter().any(|record| ticket_of(record) == Some(ticket))
-            }),
-        }
+        self.has_record(|record| ticket_of(record) == Some(ticket))
     }
 
     /// The link of whoever had this turn is no more: what is under way is for the next one to put in order.
