@@ -85,9 +85,10 @@ impl Run<'_> {
         for (place, end) in ends.iter_mut().enumerate() {
             match &end.0 {
                 None => self.ask(place, end)?,
+                // The engine has not proved that: this host's nexus is asked first.
                 Some(Fate::AsBefore) if !is_left(&end.2) && lost(&end.2) => {
                     tracing::warn!(verdict = %end.2, "the guest's registration could not be taken over");
-                    end.0 = Some(Fate::Fenced);
+                    self.ask(place, end)?;
                 }
                 Some(_) => {}
             }
@@ -95,7 +96,7 @@ impl Run<'_> {
         self.finish(&ends, None)
     }
 
-    /// In doubt: what this host's nexus has.
+    /// What this host's nexus has, where nothing else tells it: what it has of the guest's already is the guest's, if nobody else can have it.
     fn ask(&self, place: usize, end: &mut End) -> Result<(), HandError> {
         let left = self.left()?;
         let (Some(one), Some(lun)) = (self.coming.get(place), left.begun.luns.get(place)) else {
@@ -107,6 +108,10 @@ impl Run<'_> {
         end.1.extend(taken);
         match found {
             Found::Neither => end.0 = Some(Fate::Fenced),
+            Found::Has(key) if key == one.key && is_there(&end.2) => {
+                let known = one.record.path(&one.path).map(|known| known.tracked);
+                end.0 = known.map(Fate::Has);
+            }
             Found::Has(key) => return Err(HandError::Registered { lun: lun.lun.clone(), key, doubt: end.2 }),
             Found::Unknown => {}
         }
@@ -114,19 +119,25 @@ impl Run<'_> {
     }
 }
 
-/// Repeating does not mend it.
+/// The registration is this nexus's, and not the bearer's.
+const fn is_there(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Refused(Reason::AlreadyThere | Reason::SameNexus))
+}
+
+/// Repeating does not mend it. A device that is not ready, or reserved for a moment, rejects commands as one does that has none.
 const fn is_lasting(verdict: &Verdict) -> bool {
-    use Cause::{Aborted, DestinationUnreachable, JournalFailed, NoSafeMethod, Recovered};
-    use Reason::{DestinationOccupied, NonceTaken, Unreachable};
+    use Cause::{Aborted, DestinationUnreachable, JournalFailed, NoSafeMethod, Recovered, Rejected};
+    use Reason::{DestinationOccupied, NonceTaken, NotSupported, Unreachable};
     !matches!(
         verdict,
-        Verdict::Refused(Unreachable | DestinationOccupied | NonceTaken)
+        Verdict::Refused(Unreachable | DestinationOccupied | NonceTaken | NotSupported)
             | Verdict::KeptAtSource {
                 cause: Aborted
                     | DestinationUnreachable
                     | JournalFailed
                     | Recovered
-                    | NoSafeMethod(Unreachable | DestinationOccupied | NonceTaken),
+                    | Rejected
+                    | NoSafeMethod(Unreachable | DestinationOccupied | NonceTaken | NotSupported),
                 ..
             }
     )
@@ -145,6 +156,8 @@ mod tests {
             kept(Cause::JournalFailed),
             kept(Cause::DestinationUnreachable),
             kept(Cause::Recovered),
+            kept(Cause::Rejected),
+            Verdict::Refused(Reason::NotSupported),
         ] {
             assert!(!is_lasting(&passing), "{passing}");
         }
@@ -152,7 +165,6 @@ mod tests {
             Verdict::Refused(Reason::KeyShared),
             Verdict::Refused(Reason::ProofMissing),
             kept(Cause::NoSafeMethod(Reason::KeyShared)),
-            kept(Cause::Rejected),
         ] {
             assert!(is_lasting(&lasting), "{lasting}");
         }
