@@ -466,3 +466,32 @@ fn what_can_be_taken_over_is_and_what_cannot_now_is_the_refusal_of_the_claim() {
 fn what_can_be_taken_over_is_and_what_never_can_counts_as_fenced_with_the_reason() {
     taken_over_one_by_one(false);
 }
+
+#[test]
+fn a_claim_at_a_device_that_takes_no_commands_for_a_moment_is_refused_and_can_be_made_again() {
+    let mut hosts = Hosts::with(&["memory=4M,profile=scst"]);
+    let wire = Wire::to(&hosts.target);
+    let [mut alpha, beta] = [hosts.alpha(), hosts.beta(&wire.url(&hosts.target, 0))];
+    let mut source = connect(&alpha);
+    reserve(&mut source);
+    block(&hosts, 0);
+    source.front.stop().unwrap();
+    let mut destination = connect(&beta);
+    waits_for(&hosts, 1, "alpha");
+    alpha.process.kill();
+    wire.meddle(|cdb| {
+        if matches!(cdb[0], 0x5E | 0x5F) {
+            cdb[1] |= 0x1F;
+        }
+        Deed::Pass
+    });
+    claim(&hosts, 1, false).unwrap_err();
+    assert_eq!(hosts.guest(1)["place"], "owned");
+    assert_ne!(records(&hosts, 1)[0][0], "fenced");
+    wire.release();
+    claim(&hosts, 1, false).unwrap();
+    assert_eq!(patiently(&mut destination, &ready()).status, Status::GOOD);
+    assert_eq!(keys(&mut destination), [OWN]);
+    good(&mut destination, &write());
+    assert_eq!(hosts.elsewhere(&write()).status, Status::RESERVATION_CONFLICT);
+}

@@ -310,6 +310,8 @@ mod tests {
         diary.begin(&beginning(7, &["naa.1"])).unwrap();
         diary.end_others(7, Side::Destination).unwrap();
         assert!(diary.under_way(7, Side::Destination).is_some(), "its own");
+        let ticket = |side| diary.any_under_way(side).map(|(ticket, _)| ticket);
+        assert_eq!((ticket(Side::Destination), ticket(Side::Source)), (Some(7), None));
         assert!(
             diary.under_way(8, Side::Destination).is_none() && diary.under_way(7, Side::Source).is_none()
         );

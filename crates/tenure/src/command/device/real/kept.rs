@@ -442,4 +442,17 @@ mod tests {
         assert_eq!(isid(&fixed, &base, Which::As(&second)), None);
         assert_eq!(isid(&fixed, &base, Which::But(&second)), Some(0));
     }
+
+    #[test]
+    fn a_record_of_a_lun_that_the_guest_has_no_more_hides_no_other_handover() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let real = Real::new("db1", folder.path(), None);
+        let kept = |lun: &str, ticket| {
+            let why = Some(mark(ticket, "its registration is awaited"));
+            let state = Change::State { state: State::Handover, handover: Some(KEPT), why };
+            (LunId(lun.to_owned()), state)
+        };
+        real.note(&[kept("naa.1", 1), kept("naa.2", 5)]).unwrap();
+        assert!(real.is_of(5) && real.keeps_for(5) && real.keeps_for(1) && !real.is_of(7));
+    }
 }
