@@ -495,3 +495,15 @@ fn a_claim_at_a_device_that_takes_no_commands_for_a_moment_is_refused_and_can_be
     good(&mut destination, &write());
     assert_eq!(hosts.elsewhere(&write()).status, Status::RESERVATION_CONFLICT);
 }
+
+#[test]
+fn a_claim_is_refused_where_the_ledger_is_lost_that_knew_of_an_unfinished_handover() {
+    let (hosts, _wire, [mut alpha, mut beta], [source, destination], _) = in_the_window("tgt");
+    beta.process.kill();
+    alpha.process.kill();
+    drop((source, destination));
+    fs::remove_dir_all(hosts.at("alpha/state/guests")).unwrap();
+    let _alpha = hosts.alpha();
+    let refused = claim(&hosts, 0, true).unwrap_err();
+    assert!(refused.contains("the ledger knows nothing"), "{refused}");
+}

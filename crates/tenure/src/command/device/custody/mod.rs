@@ -243,7 +243,7 @@ impl Custody {
             Act::Shut => (self.device.gate().shut().map_err(|error| error.to_string()), Event::Shut),
             Act::Close => (told(self.host.close()), Event::Closed),
             Act::Open(Some(state)) => (told(self.host.resume(&state)), Event::Opened),
-            Act::Open(None) => (self.reopen(standing), Event::Opened),
+            Act::Open(None) => (self.reopen(), Event::Opened),
             Act::Publish => (self.publish(standing), Event::Published),
             Act::Serve => (self.serve(), Event::Served),
             Act::Save(id) => {
@@ -266,8 +266,8 @@ impl Custody {
     }
 
     /// By the operator's word, without a state.
-    fn reopen(&self, standing: &Standing) -> Result<(), String> {
-        told(self.host.end_alone(standing.entry().place.id().0, self.peering.own()))?;
+    fn reopen(&self) -> Result<(), String> {
+        told(self.host.end_alone(self.peering.own()))?;
         told(self.host.reopen())
     }
 

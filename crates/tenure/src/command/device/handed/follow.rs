@@ -143,7 +143,7 @@ impl Asked<'_> {
     /// Before anything is ended for who asks: with another ticket nothing is to be had here.
     fn must_be_kept(&self) -> Result<(), Refusal> {
         let is_real = |(_, lun): &(u8, Lun)| !matches!(lun.kind, Kind::Emulated(_));
-        if self.luns.iter().any(is_real) && self.hosted.real.is_of(self.ticket) {
+        if self.luns.iter().any(is_real) && self.hosted.real.is_of(self.ticket)? {
             return Ok(());
         }
         Err(Refusal::new("NotHere", "by the record nothing is kept here for that handover of the guest"))
@@ -206,8 +206,8 @@ impl Asked<'_> {
         }
         let diary = self.diary()?;
         if let Some((other, left)) = diary.any_under_way(Side::Source)
-            && self.hosted.real.keeps_for(other)
-            && !self.hosted.real.keeps_for(self.ticket)
+            && self.hosted.real.keeps_for(other)?
+            && !self.hosted.real.keeps_for(self.ticket)?
         {
             return Err(Refusal::new("NotHere", format!("handover {} is under way", left.begun.handover)));
         }
@@ -315,7 +315,14 @@ impl Asked<'_> {
         let Some((ticket, left)) = diary.any_under_way(Side::Source) else { return Ok(()) };
         let own = Self { ticket, luns: self.luns.clone(), ..*self };
         let luns = &left.begun.luns;
-        if luns.iter().any(|lun| own.has_gone(&lun.lun)) || !self.hosted.real.keeps_for(ticket) {
+        for lun in luns {
+            if own.hosted.real.knows_nothing_of(&lun.lun)? {
+                let why =
+                    format!("{}: the ledger knows nothing of it, and its handover was not finished", lun.lun);
+                return Err(HandError::Unfit(why));
+            }
+        }
+        if luns.iter().any(|lun| own.has_gone(&lun.lun)) || !own.hosted.real.keeps_for(ticket)? {
             // It was being closed, or is of the past: nothing of it is left to be done.
             return diary.end(diary::SETTLED);
         }
@@ -357,13 +364,7 @@ impl Asked<'_> {
 
     /// The record first: where a crash leaves it at that, whoever leads asks again, and is told that it is over.
     fn close(&self, desk: &mut Desk, close: &Close) -> Result<Reply, Refusal> {
-        let open = desk.open.as_ref().ok_or_else(|| refused("no handover is under way"))?;
-        if open
-            .follower
-            .iter()
-            .flat_map(|follower| follower.group().verdicts())
-            .any(|(_, verdict)| is_open(verdict))
-        {
+        if desk.is_following() {
             return Err(Refusal::new("OutOfOrder", "the handover has not come to its end"));
         }
         let Some(Open { diary, units, follower }) = desk.open.take() else {

@@ -179,14 +179,25 @@ impl Real {
     }
 
     /// Whether registrations of this host's nexuses are kept for this ticket, whatever became of the place since.
-    pub(in crate::command::device) fn keeps_for(&self, ticket: u128) -> bool {
+    ///
+    /// # Errors
+    /// Nobody can say, so nothing is to be ended for that.
+    pub(in crate::command::device) fn keeps_for(&self, ticket: u128) -> Result<bool, HandError> {
         self.has_record(|record| is_kept(record) && ticket_of(record) == Some(ticket))
     }
 
-    fn has_record(&self, wanted: impl Fn(&Record) -> bool) -> bool {
-        let Ok(records) = self.records() else { return false };
-        let read = records.book.refresh().is_ok();
-        read && records.book.records().iter().any(wanted)
+    /// Whether nothing is known of a logical unit, as in a ledger that was lost.
+    ///
+    /// # Errors
+    /// Nobody can say.
+    pub(in crate::command::device) fn knows_nothing_of(&self, lun: &str) -> Result<bool, HandError> {
+        Ok(!self.has_record(|record| record.lun.0 == lun)?)
+    }
+
+    fn has_record(&self, wanted: impl Fn(&Record) -> bool) -> Result<bool, HandError> {
+        let records = self.records().map_err(|failure| HandError::Ledger(failure.to_string()))?;
+        records.book.refresh().map_err(|error| HandError::Ledger(error.to_string()))?;
+        Ok(records.book.records().iter().any(wanted))
     }
 
     /// The desk of a guest that the operator claims for this host.
@@ -212,7 +223,10 @@ impl Real {
     }
 
     /// Whether something is, or was, kept for this ticket. Of a logical unit that the guest has no more another one may be named for ever.
-    pub(in crate::command::device) fn is_of(&self, ticket: u128) -> bool {
+    ///
+    /// # Errors
+    /// Nobody can say.
+    pub(in crate::command::device) fn is_of(&self, ticket: u128) -> Result<bool, HandError> {
         self.has_record(|record| ticket_of(record) == Some(ticket))
     }
 
@@ -453,6 +467,8 @@ mod tests {
             (LunId(lun.to_owned()), state)
         };
         real.note(&[kept("naa.1", 1), kept("naa.2", 5)]).unwrap();
-        assert!(real.is_of(5) && real.keeps_for(5) && real.keeps_for(1) && !real.is_of(7));
+        assert!(real.is_of(5).unwrap() && real.keeps_for(5).unwrap() && real.keeps_for(1).unwrap());
+        assert!(!real.is_of(7).unwrap());
+        assert!(real.knows_nothing_of("naa.3").unwrap() && !real.knows_nothing_of("naa.2").unwrap());
     }
 }

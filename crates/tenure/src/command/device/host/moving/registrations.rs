@@ -66,21 +66,16 @@ impl Host {
         if begun { Err(MoveError::UnderWay) } else { Ok(()) }
     }
 
-    /// What was begun of a handover of registrations to a host that is gone for good is ended by this one alone; the guest went away by
-    /// `ticket`.
-    pub(in crate::command::device) fn end_alone(
-        &self,
-        ticket: u128,
-        own: &HostName,
-    ) -> Result<(), MoveError> {
+    /// What was begun of a handover of registrations to a host that is gone for good is ended by this one alone.
+    pub(in crate::command::device) fn end_alone(&self, own: &HostName) -> Result<(), MoveError> {
         let [hosted] = self.guests() else { return Err(MoveError::Shared) };
         let luns: Vec<_> =
             self.lock().slots.iter().map(|(number, slot)| (*number, slot.lun.clone())).collect();
         if luns.iter().all(|(_, lun)| matches!(lun.kind, Source::Emulated(_))) {
             return Ok(());
         }
-        // The operator waits for it.
-        let end = Instant::now() + BEGINNING;
+        // The operator waits for it. Which handover that is the journal says.
+        let (ticket, end) = (0, Instant::now() + BEGINNING);
         Ok(Asked { hosted, luns, own, ticket, peer: own, still: &|| Ok(()), end }.end_alone()?)
     }
 
