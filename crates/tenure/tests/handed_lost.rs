@@ -282,6 +282,25 @@ fn a_registration_that_has_not_come_goes_to_the_third_host_that_has_the_guest_if
     hosts.expect_record(0, GONE);
 }
 
+/// A nexus of somebody's has this key from now on.
+fn register_by(way: &str, key: Key) {
+    let mut line = way.parse::<Way>().unwrap().open(DEADLINE).unwrap();
+    let ended = nexus::retry_unit_attention(&mut line, &request::register(Key::NONE, key, false), 8);
+    assert!(ended.unwrap().completion.status.is_good());
+}
+
+/// The guest, which has registered at two logical units, has been committed to the second host, and its registrations have not come.
+fn parted_with_two(hosts: &Hosts, alpha: &Device, beta: &Device) -> (VirtioScsi, VirtioScsi) {
+    let mut source = connect(alpha);
+    reserve(&mut source);
+    assert!(on(&mut source, 1, &request::register(Key::NONE, OWN, false)).status.is_good());
+    block(hosts, 0);
+    source.front.stop().unwrap();
+    let destination = connect(beta);
+    waits_for(hosts, 1, "alpha");
+    (source, destination)
+}
+
 /// Of two logical units of a target the guest is fenced at one, and at the other one the initiator port that it is to be is another's for a
 /// while. `forgets`: the destination loses its records meanwhile.
 fn two_ends(forgets: bool) {
@@ -294,19 +313,8 @@ fn two_ends(forgets: bool) {
     let (name, isid) = alpha.initiators[0].split_once(",i,0x").unwrap();
     let isid = u64::from_str_radix(isid, 16).unwrap() ^ 1;
     let another = Key(0xC3);
-    {
-        let way: Way = format!("{}?initiator={name}&isid={isid:012x}", luns[1]).parse().unwrap();
-        let mut line = way.open(DEADLINE).unwrap();
-        let ended = nexus::retry_unit_attention(&mut line, &request::register(Key::NONE, another, false), 8);
-        assert!(ended.unwrap().completion.status.is_good());
-    }
-    let mut source = connect(&alpha);
-    reserve(&mut source);
-    assert!(on(&mut source, 1, &request::register(Key::NONE, OWN, false)).status.is_good());
-    block(&hosts, 0);
-    source.front.stop().unwrap();
-    let mut destination = connect(&beta);
-    waits_for(&hosts, 1, "alpha");
+    register_by(&format!("{}?initiator={name}&isid={isid:012x}", luns[1]), another);
+    let (_source, mut destination) = parted_with_two(&hosts, &alpha, &beta);
     fence(&mut hosts);
     unblock(&hosts, 0);
     waits_for(&hosts, 1, "another key");
@@ -422,18 +430,8 @@ fn taken_over_one_by_one(occupied: bool) {
         hosts.target.device(1, "sharer")
     };
     let another = if occupied { Key(0xC3) } else { OWN };
-    {
-        let mut line = way.parse::<Way>().unwrap().open(DEADLINE).unwrap();
-        let ended = nexus::retry_unit_attention(&mut line, &request::register(Key::NONE, another, false), 8);
-        assert!(ended.unwrap().completion.status.is_good());
-    }
-    let mut source = connect(&alpha);
-    reserve(&mut source);
-    assert!(on(&mut source, 1, &request::register(Key::NONE, OWN, false)).status.is_good());
-    block(&hosts, 0);
-    source.front.stop().unwrap();
-    let mut destination = connect(&beta);
-    waits_for(&hosts, 1, "alpha");
+    register_by(&way, another);
+    let (_source, mut destination) = parted_with_two(&hosts, &alpha, &beta);
     alpha.process.kill();
     let claimed = claim(&hosts, 1, false);
     if occupied {

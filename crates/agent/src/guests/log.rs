@@ -139,7 +139,8 @@ fn begun(begin: &Begin) -> Begun {
 }
 
 /// How a handover began, from its journal.
-pub(super) fn from_begun(begun: &Begun) -> Begin {
+#[must_use]
+pub fn from_begun(begun: &Begun) -> Begin {
     let lun = |lun: &BegunLun| Lun {
         name: lun.lun.clone(),
         key: lun.key,

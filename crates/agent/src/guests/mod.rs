@@ -14,6 +14,7 @@ mod order;
 
 pub use crate::migrate::CallError;
 pub use command::PROGRESS;
+pub use log::from_begun;
 
 use crate::config::Vm;
 use crate::daemon::{Claim, Guests, Host, Part};

@@ -7,7 +7,7 @@ mod kept;
 mod left;
 mod moving;
 
-pub(super) use kept::{Kept, LOOKING, mark, owed_codes, target_of};
+pub(super) use kept::{Kept, LOOKING, mark, owes, target_of};
 pub(super) use moving::{Hindrance, Stays};
 
 use super::handed::KEPT;

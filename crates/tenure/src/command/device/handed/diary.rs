@@ -4,14 +4,15 @@
 
 use super::HandError;
 use agent::conduct::{self, NotDurable};
+use agent::guests::from_begun;
 use agent::journal::{Begun, Book, Entries, Handover, Journals, Lun as BegunLun, OwnPath};
-use agent::migrate::{Begin, Last, Leg, Lun};
+use agent::migrate::{Last, Leg};
 use agent::ownership::Marks;
 use agent::recover;
 use handover::known_targets::TargetIdentity;
 use handover::{Entry, Port, Side, UnitIndex, Verdict};
 use ledger::{HandoverId, LunId};
-use peer::message::{Options, Record};
+use peer::message::Record;
 use rustix::rand::{GetRandomFlags, getrandom};
 use scsi::AdditionalSense;
 use scsi::pr::Key;
@@ -200,26 +201,7 @@ fn begun(of: &Beginning) -> Begun {
 
 /// What a journal has of a handover, in the words of the messages.
 pub(super) fn tell(handover: &Handover) -> Record {
-    let begun = &handover.begun;
-    let lun = |lun: &BegunLun| Lun {
-        name: lun.lun.clone(),
-        key: lun.key,
-        nodes: lun.own.iter().map(|path| path.device.clone()).collect(),
-        ports: lun.own.iter().map(|path| path.port.clone()).collect(),
-        identity_is_ours: false,
-        target: lun.target,
-    };
-    let begin = Begin {
-        handover: begun.handover.0,
-        uuid: begun.uuid.clone(),
-        side: begun.side,
-        peer: begun.peer.clone(),
-        luns: begun.luns.iter().map(lun).collect(),
-        theirs: begun.luns.iter().map(|lun| lun.peer.clone()).collect(),
-        options: Options::default(),
-        nonces: begun.luns.iter().map(|lun| lun.nonce).collect(),
-        was_running: true,
-    };
+    let begin = from_begun(&handover.begun);
     recover::tell(&begin, Marks::default(), &last(handover), handover.verdict.clone())
 }
 

@@ -11,11 +11,10 @@ use super::probe::{Found, probe};
 use super::{HandError, KEPT, settings, told};
 use crate::command::device::host::Hosted;
 use crate::command::device::lun::{Kind, Lun};
-use crate::command::device::real::{Kept, RealUnit, Records, mark, owed_codes};
+use crate::command::device::real::{Kept, RealUnit, Records, mark, owes};
 use agent::conduct::{self, Follower, Order, Patience};
 use agent::migrate::Leg;
 use agent::recover::interrupted;
-use guard::Identity;
 use handover::{Group, Side, UnitIndex, Verdict};
 use ledger::{Change, LunId};
 use peer::HostName;
@@ -168,7 +167,8 @@ impl Asked<'_> {
     fn owe(&self, units: &[Kept], group: &Group) -> Result<(), HandError> {
         let records = self.records()?;
         let new = |(unit, codes): (UnitIndex, Vec<AdditionalSense>)| {
-            units.get(usize::from(unit.0)).map(|kept| owes(&records, kept, &codes))
+            let identity = &units.get(usize::from(unit.0))?.identity;
+            Some(owes(records.book.record(&identity.lun).as_deref(), identity, &codes))
         };
         let changes: Vec<_> = group.attentions(Side::Source).filter_map(new).flatten().collect();
         if changes.is_empty() { Ok(()) } else { self.hosted.real.note(&changes) }
@@ -355,7 +355,8 @@ impl Asked<'_> {
         Box::new(move |owed| {
             let Some(records) = &records else { return false };
             let new = |(unit, codes): &(UnitIndex, Vec<AdditionalSense>)| {
-                Some(owes(records, units.get(usize::from(unit.0))?, codes))
+                let identity = &units.get(usize::from(unit.0))?.identity;
+                Some(owes(records.book.record(&identity.lun).as_deref(), identity, codes))
             };
             let changes: Vec<_> = owed.iter().filter_map(new).flatten().collect();
             records.book.append(&changes).is_ok()
@@ -472,17 +473,6 @@ fn departed(records: &Records, kept: &Kept, (ticket, nonce): (u128, Option<Key>)
     let moved = Change::State { state: ledger::State::Moved, handover: Some(KEPT), why };
     let changes = given.into_iter().chain([gone, moved]);
     changes.map(|change| (kept.identity.lun.clone(), change)).collect()
-}
-
-/// What the record does not say yet that the guest is owed.
-fn owes(records: &Records, kept: &Kept, codes: &[AdditionalSense]) -> Vec<(LunId, Change)> {
-    let Identity { lun, path, .. } = &kept.identity;
-    let known = owed_codes(records.book.record(lun).as_deref(), path);
-    let owes = |code: &AdditionalSense| {
-        let sense = Some(agent::ground::sense(*code));
-        (lun.clone(), Change::Owed { path: path.clone(), sense })
-    };
-    codes.iter().filter(|code| !known.contains(code)).map(owes).collect()
 }
 
 impl Drop for Desk {

@@ -10,9 +10,9 @@ use super::state::Handed;
 use super::{HandError, nonce_is_left, settings, told};
 use crate::command::device::custody::Peering;
 use crate::command::device::host::Hosted;
-use crate::command::device::real::{LOOKING, RealUnit, Records, owed_codes, target_of};
+use crate::command::device::real::{LOOKING, RealUnit, Records, owes, target_of};
 use agent::conduct::{Leader, Patience, Pause, PeerExchange, Stop};
-use agent::ground::{Fate, sense};
+use agent::ground::Fate;
 use agent::migrate::Leg;
 use agent::recover::interrupted;
 use guard::Identity;
@@ -317,9 +317,7 @@ impl Run<'_> {
             let changes = owed.iter().filter_map(|(unit, codes)| {
                 let identity = units.get(usize::from(unit.0))?;
                 // The bearer tells all that the guest is owed in every attempt, what came with the guest too.
-                let known = owed_codes(book.record(&identity.lun).as_deref(), &identity.path);
-                let new = codes.iter().filter(|code| !known.contains(code));
-                Some(new.map(|code| owes(identity, sense(*code))).collect::<Vec<_>>())
+                Some(owes(book.record(&identity.lun).as_deref(), identity, codes))
             });
             book.append(&changes.flatten().collect::<Vec<_>>()).is_ok()
         };
@@ -500,9 +498,7 @@ impl Run<'_> {
         let others = others
             .filter(|path| path.tracked.key.is_some())
             .map(|path| commit(path.path.clone(), Tracked::default()));
-        let known = owed_codes(before.as_deref(), own);
-        let owed = owed.iter().filter(|code| !known.contains(code));
-        let owed = owed.map(|code| owes(&one.identity, sense(*code)).1);
+        let owed = owes(before.as_deref(), &one.identity, owed).into_iter().map(|(_, change)| change);
         let handover = Some(HandoverId(self.lead.ticket));
         let end = Change::State { state, handover, why };
         let changes = others.chain([commit(own.clone(), tracked)]).chain(owed).chain([end]);
@@ -531,8 +527,4 @@ fn settled(records: &Records, ticket: u128) -> Result<Vec<LunId>, HandError> {
     let is_it = |record: &Record| record.handover == Some(HandoverId(ticket)) && !record.state.is_away();
     let all = records.book.records();
     Ok(all.iter().filter(|record| is_it(record)).map(|record| record.lun.clone()).collect())
-}
-
-fn owes(identity: &Identity, sense: Vec<u8>) -> (LunId, Change) {
-    (identity.lun.clone(), Change::Owed { path: identity.path.clone(), sense: Some(sense) })
 }

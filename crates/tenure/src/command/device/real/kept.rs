@@ -123,10 +123,19 @@ fn ticket_of(record: &Record) -> Option<u128> {
     HandoverId::from_hex(digits).map(|ticket| ticket.0)
 }
 
-/// What a guest is owed at a nexus, by the codes of the unit attentions.
-pub(in crate::command::device) fn owed_codes(record: Option<&Record>, path: &PathId) -> Vec<AdditionalSense> {
-    let owed = record.and_then(|record| record.path(path)).into_iter().flat_map(|known| &known.owed);
-    owed.filter_map(|sense| Some(Sense::parse(sense)?.code)).collect()
+/// What a guest is owed at a nexus by these unit attentions, of which `record` does not say so yet: whoever took one may tell it again.
+pub(in crate::command::device) fn owes(
+    record: Option<&Record>,
+    Identity { lun, path, .. }: &Identity,
+    codes: &[AdditionalSense],
+) -> Vec<(LunId, Change)> {
+    let known = record.and_then(|record| record.path(path)).into_iter().flat_map(|known| &known.owed);
+    let known: Vec<_> = known.filter_map(|sense| Some(Sense::parse(sense)?.code)).collect();
+    let owed = |code: &AdditionalSense| {
+        let sense = Some(agent::ground::sense(*code));
+        (lun.clone(), Change::Owed { path: path.clone(), sense })
+    };
+    codes.iter().filter(|code| !known.contains(code)).map(owed).collect()
 }
 
 /// Of what is owed, what a command can tell of: a unit attention.

@@ -1,10 +1,9 @@
 //! What is left of a handover at this host's nexus: the key under which it may hold a reservation that no fencing of the guest's own key
 //! removes (promise P1). Asked before a guest is served by that nexus again (`super::moving`, a claim).
 
-use super::{Hindrance, LOOKING, RealUnit, Records};
+use super::{Hindrance, LOOKING, RealUnit, Records, owes};
 use crate::command::device::handed::left_nonce;
 use guard::Identity;
-use ledger::Change;
 use scsi::AdditionalSense;
 use scsi::pr::{InAction, Key, ReadKeys, request};
 use std::time::Instant;
@@ -39,13 +38,9 @@ pub(super) fn no_nonce_is_left(
     unit: &RealUnit,
 ) -> Result<(), Hindrance> {
     records.book.refresh()?;
-    let record = records.book.record(&identity.lun);
-    let Some(nonce) = record.and_then(|record| left_nonce(&record)) else { return Ok(()) };
+    let Some(record) = records.book.record(&identity.lun) else { return Ok(()) };
+    let Some(nonce) = left_nonce(&record) else { return Ok(()) };
     let (is_left, attentions) = lists(unit, nonce)?;
-    let owed = |code: AdditionalSense| {
-        let sense = Some(agent::ground::sense(code));
-        (identity.lun.clone(), Change::Owed { path: identity.path.clone(), sense })
-    };
-    records.book.append(&attentions.into_iter().map(owed).collect::<Vec<_>>())?;
+    records.book.append(&owes(Some(&record), identity, &attentions))?;
     if is_left { Err(Hindrance::NonceLeft(nonce)) } else { Ok(()) }
 }
